@@ -1,0 +1,191 @@
+"""Records on disk: readable JSON, written whole or not at all, read with every field checked."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+from dvtplan.errors import DvtError
+
+SCHEMA = 1
+"""Raised when the meaning of a field changes."""
+
+R = TypeVar("R")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path`` to write to; move it into place if nothing fails.
+
+    The name keeps the suffixes (writers choose their format by them) and starts with a dot. On
+    any failure the temporary file is gone and what stood at ``path`` is untouched.
+
+    Raises:
+        DvtError: if the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise DvtError(cannot_write(path, error)) from error
+    draft = Path(name)
+    try:
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.chmod(0o666 & ~_umask())
+        draft.replace(path)
+    except OSError as error:
+        raise DvtError(cannot_write(path, error)) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """The one line for a write that failed."""
+    return f"{path}: cannot be written ({error.strerror or error}). Free space or mend the permissions, then run again."
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all."""
+    with whole_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def save(record: Any, path: Path) -> str:
+    """Write a record as JSON and return its digest."""
+    body = {"schema": SCHEMA, "record": type(record).__name__, **to_json(record)}
+    write_text(path, json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return digest(record)
+
+
+def load(kind: type[R], path: Path, made_by: str) -> R:
+    """Read a record of a known kind.
+
+    Args:
+        kind: the dataclass that the file must hold.
+        path: the file.
+        made_by: the command that makes the file, for the message.
+
+    Raises:
+        DvtError: if the file is missing, is no JSON, lacks or adds a field, or a value is illegal.
+    """
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DvtError(f"{path}: not found. Run {made_by} first.") from None
+    except (OSError, ValueError) as error:
+        raise DvtError(f"{path}: no readable JSON ({error}). Mend it or run {made_by} again.") from error
+    expected = getattr(kind, "__name__", str(kind))
+    if not isinstance(body, dict) or body.get("record") != expected or body.get("schema") != SCHEMA:
+        found = (
+            f"{body.get('record')}, schema {body.get('schema')}"
+            if isinstance(body, dict)
+            else "a list or value"
+        )
+        raise DvtError(f"{path}: expected {expected}, schema {SCHEMA}; found {found}. Run {made_by} again.")
+    fields = {key: value for key, value in body.items() if key not in ("schema", "record")}
+    try:
+        return typing.cast(R, from_json(kind, fields, ""))
+    except ValueError as error:
+        raise DvtError(f"{path}: {error}. Mend it or run {made_by} again.") from error
+
+
+def digest(record: Any) -> str:
+    """SHA-256 of a record's content, independent of how its file is laid out."""
+    text = json.dumps(to_json(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(paths: tuple[Path, ...]) -> str:
+    """SHA-256 over the bytes of files, in order."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def to_json(value: Any) -> Any:
+    """A record as dicts, lists and plain values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def from_json(kind: Any, value: Any, where: str) -> Any:
+    """Build what a type hint asks for from JSON values; ValueError names the field that is off."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _record(typing.cast(type, kind), value, where)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in parts:
+            return None
+        return from_json(next(p for p in parts if p is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} must be a list, not {value!r}")
+        kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else list(parts)
+        if len(kinds) != len(value):
+            raise ValueError(f"{where} must hold {len(kinds)} values, not {value!r}")
+        return tuple(
+            from_json(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
+        )
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must be an object, not {value!r}")
+        return {str(key): from_json(parts[1], item, f"{where}.{key}") for key, item in value.items()}
+    return _plain(kind, value, where)
+
+
+def _record(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where or 'the file'} must be an object, not {value!r}")
+    hints = typing.get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}
+    unknown, missing = sorted(set(value) - names), sorted(_required(kind) - set(value))
+    if unknown:
+        raise ValueError(
+            f"unknown field {where}{'.' if where else ''}{unknown[0]} (known: {', '.join(sorted(names))})"
+        )
+    if missing:
+        raise ValueError(f"field {where}{'.' if where else ''}{missing[0]} is missing")
+    prefix = f"{where}." if where else ""
+    return kind(**{name: from_json(hints[name], item, prefix + name) for name, item in value.items()})
+
+
+def _required(kind: type) -> set[str]:
+    empty = dataclasses.MISSING
+    return {f.name for f in dataclasses.fields(kind) if f.default is empty and f.default_factory is empty}
+
+
+def _plain(kind: Any, value: Any, where: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{where} must be {kind.__name__}, not {value!r}")
+    return value

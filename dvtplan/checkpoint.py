@@ -1,0 +1,81 @@
+"""Trained weights and all that a training needs to go on: written whole, read without running code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dvtplan.artifacts import whole_file
+from dvtplan.errors import DvtError
+
+SCHEMA = 1
+
+
+def save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
+    """Write weights, optimizer, random generators and the number of finished epochs, atomically."""
+    state = {
+        "schema": SCHEMA,
+        "epochs_done": epochs_done,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng_cpu": torch.get_rng_state(),
+        "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    # An open file, not a name: torch writes the name into the archive, and equal states must give
+    # equal bytes.
+    with whole_file(path) as draft, draft.open("wb") as file:
+        torch.save(state, file)
+
+
+def epochs_done(path: Path) -> int:
+    """How many epochs a checkpoint has behind it."""
+    return int(_load(path)["epochs_done"])
+
+
+def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Put a checkpoint's state into a network and its optimizer, and random generators back.
+
+    Returns:
+        The number of finished epochs.
+
+    Raises:
+        DvtError: if the file is missing or damaged, or belongs to another network.
+    """
+    state = _load(path)
+    _fill(path, network, state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng_cpu"])
+    if state["rng_cuda"] and len(state["rng_cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["rng_cuda"])
+    return int(state["epochs_done"])
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Put a checkpoint's weights into a network; raises as ``restore``."""
+    _fill(path, network, _load(path)["network"])
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise DvtError(f"{path}: not found. Train this fold first.") from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise DvtError(f"{path}: no readable checkpoint ({reason}). Train this fold again.") from error
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        raise DvtError(f"{path}: expected a checkpoint of schema {SCHEMA}. Train this fold again.")
+    return state
+
+
+def _fill(path: Path, network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DvtError(
+            f"{path}: its weights do not fit this network. Check --network and run.json."
+        ) from error

@@ -1,0 +1,378 @@
+"""The commands. Each parses, imports its stage, calls it, and prints what was written.
+
+Stages are imported after parsing, so that ``--help`` is quick and ``dvt_evaluate`` never loads torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dvtplan import __version__
+from dvtplan.errors import DvtError
+
+if TYPE_CHECKING:
+    from dvtplan.records import Recipe
+    from dvtplan.workspace import Workspace
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it; a DvtError gives 1, a wrong option 2."""
+
+
+def _command(main: Callable[[list[str]], None]) -> Callable[[], None]:
+    """A console script: one line for what the user can mend, a traceback only for our own faults."""
+
+    @functools.wraps(main)
+    def script() -> None:
+        try:
+            main(sys.argv[1:])
+        except DvtError as error:
+            sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        except KeyboardInterrupt:
+            print("\nInterrupted; what was finished is kept.", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+
+    return script
+
+
+def _parser(what: str, example: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=what,
+        epilog=f"example: {example}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"dvtplan {__version__}")
+    return parser
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, default=Path(), help="folder that holds datasets_raw")
+    parser.add_argument("--dataset", help="name in datasets_raw; needed only where there are several")
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N, cpu or mps")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: what the device does best")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="use torch.compile")
+    parser.add_argument(
+        "--channels-last", action=argparse.BooleanOptionalAction, help="memory layout of images"
+    )
+
+
+@_command
+def plan_and_preprocess(argv: list[str]) -> None:
+    """dvt_plan_and_preprocess"""
+    parser = _parser(
+        "Verify a data set, derive its plan, divide its patients into folds, prepare its slices.",
+        "dvt_plan_and_preprocess --dataset DVT",
+    )
+    _add_place(parser)
+    parser.add_argument(
+        "--preset", choices=("auto", "paper"), default="auto", help="paper: Huang 2019 to the letter"
+    )
+    parser.add_argument(
+        "--folds", type=int, default=8, help="folds by patient; datasets_raw/NAME/splits.json wins"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the folds")
+    parser.add_argument("--jobs", type=_positive, help="processes; default: one per core, as memory allows")
+    parser.add_argument("--verify-only", action="store_true", help="stop after verification, write nothing")
+    parser.add_argument("--replan", action="store_true", help="derive plan.json anew even if it was edited")
+    options = parser.parse_args(argv)
+    from dvtplan import preprocess
+
+    made = preprocess.plan_and_preprocess(
+        options.root,
+        options.dataset,
+        preset=options.preset,
+        n_folds=options.folds,
+        seed=options.seed,
+        jobs=options.jobs,
+        verify_only=options.verify_only,
+        replan=options.replan,
+    )
+    for warning in made.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(made.summary)
+    print(
+        "Verified; nothing was written."
+        if options.verify_only
+        else f"Prepared in {made.workspace.preprocessed}"
+    )
+
+
+@_command
+def train(argv: list[str]) -> None:
+    """dvt_train"""
+    parser = _parser(
+        "Train folds and predict their test patients.", "dvt_train 0 --recipe quick --time-budget 20m"
+    )
+    parser.add_argument("fold", nargs="+", help="fold numbers, or all")
+    _add_place(parser)
+    parser.add_argument("--network", default="gn_unet", help="what to train")
+    parser.add_argument("--gpus", type=_positive, default=1, metavar="N",
+                        help="data-parallel processes, one per GPU; several folds run side by side")  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, help="reading processes; 0 keeps slices in memory; default: as they fit"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew where a training already is")
+    parser.add_argument("--time-budget", type=_seconds, metavar="TIME",
+                        help="as many epochs as fit, at most the recipe's: 90s, 20m, 8h")  # fmt: skip
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    _add_recipe(parser)
+    _add_machine(parser)
+    options = parser.parse_args(argv)
+    from dvtplan import parallel
+
+    workspace = _workspace(options)
+    folds = [options.only] if options.only is not None else _fold_numbers(options.fold, workspace)
+    if len(folds) > 1 and options.gpus > 1 and not parallel.under_torchrun():
+        _side_by_side(folds, options.gpus, argv)
+    else:
+        for fold in folds:
+            _train_and_predict(workspace, fold, options)
+
+
+def _train_and_predict(workspace: Workspace, fold: int, options: argparse.Namespace) -> None:
+    from dvtplan import devices, parallel, predict
+    from dvtplan.train import Options, train_fold
+
+    folder = train_fold(
+        workspace,
+        fold,
+        network=options.network,
+        recipe=_recipe(options),
+        epochs=getattr(options, "epochs", None),
+        options=Options(
+            device=options.device,
+            precision=options.precision,
+            channels_last=options.channels_last,
+            compiled=options.compile,
+            processes=options.gpus,
+            workers=options.workers,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            time_budget_s=options.time_budget,
+        ),
+    )
+    if parallel.is_first():
+        setup = devices.choose(options.device, channels_last=options.channels_last, compiled=False)
+        predict.predict_fold(workspace, options.network, fold, setup=setup)
+        print(folder.path)
+
+
+def _side_by_side(folds: list[int], gpus: int, argv: list[str]) -> None:
+    """Train a fold per GPU, each in a process of its own, until all are done."""
+    from dvtplan import devices, parallel
+
+    slots = [["--device", name] for name in devices.each(_device_word(argv), gpus)]
+    commands = [
+        [sys.executable, "-m", "dvtplan.cli", "train", *argv, "--gpus", "1", "--only", str(k)] for k in folds
+    ]
+    failed = [k for k, status in zip(folds, parallel.run_queue(commands, slots), strict=True) if status]
+    if failed:
+        raise DvtError(
+            f"fold {', '.join(map(str, failed))}: failed, see above; the others are trained. Go on with --resume."
+        )
+
+
+def _device_word(argv: list[str]) -> str:
+    return next((argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--device"), "auto")
+
+
+def _fold_numbers(words: list[str], workspace: Workspace) -> list[int]:
+    """Fold numbers as written, or every fold for 'all'."""
+    from dvtplan import artifacts
+    from dvtplan.records import Splits
+
+    if words == ["all"]:
+        splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
+        return [fold.index for fold in splits.folds]
+    wrong = [word for word in words if not word.isdecimal()]
+    if wrong:
+        raise DvtError(f"fold {wrong[0]}: expected numbers from 0, or all.")
+    return [int(word) for word in words]
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "recipe", "each overrides one field of the recipe and lands in run.json"
+    )
+    group.add_argument("--recipe", choices=("paper", "quick"), default=argparse.SUPPRESS,
+                       help="paper (default), or quick for a laptop")  # fmt: skip
+    for name, kind in _RECIPE_FIELDS.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=_metavar(kind)
+        )
+    group.add_argument("--lr-drops", type=float, nargs="*", default=argparse.SUPPRESS, metavar="SHARE")
+    group.add_argument("--target", choices=("auto", "lesion", "labels"), default=argparse.SUPPRESS,
+                       help="lesion: the union of all labels; default: by the labels' names")  # fmt: skip
+
+
+_RECIPE_FIELDS: dict[str, Callable[[str], Any]] = {
+    "epochs": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "lr_factor": float,
+    "beta1": float,
+    "focal_gamma": float,
+    "focal_alpha": float,
+    "norm_groups": int,
+    "width": int,
+    "seed": int,
+}
+
+
+def _metavar(kind: Callable[[str], Any]) -> str:
+    return "N" if kind is int else "X"
+
+
+def _recipe(options: argparse.Namespace) -> Recipe | None:
+    """The recipe that the options name; none where they name nothing but epochs."""
+    from dvtplan.train import RECIPES
+
+    given = {
+        k: v
+        for k, v in vars(options).items()
+        if k in (*_RECIPE_FIELDS, "lr_drops", "target") and k != "epochs"
+    }
+    if not given and not hasattr(options, "recipe"):
+        return None
+    if "lr_drops" in given:
+        given["lr_drops"] = tuple(given["lr_drops"])
+    try:
+        return replace(RECIPES[getattr(options, "recipe", "paper")], **given)
+    except ValueError as error:
+        raise DvtError(f"recipe: {error}. Mend that option.") from error
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _seconds(text: str) -> float:
+    """'90', '90s', '20m' or '8h'."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is no time; write 90s, 20m or 8h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _workspace(options: argparse.Namespace) -> Workspace:
+    from dvtplan.workspace import open_workspace
+
+    return open_workspace(options.root, options.dataset)
+
+
+@_command
+def predict(argv: list[str]) -> None:
+    """dvt_predict"""
+    parser = _parser(
+        "Find thrombus on scans with a trained model; masks lie on the scans' own grids.",
+        "dvt_predict -i scan.nii.gz -o mask.nii.gz --model results/DVT/gn_unet",
+    )
+    parser.add_argument("-i", "--input", type=Path, required=True, help="a volume, or a folder of volumes")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="a folder, or a file for a single volume"
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, help="a results folder; its trained folds predict together"
+    )
+    parser.add_argument("--folds", type=int, nargs="+", help="default: all that are trained")
+    parser.add_argument(
+        "--save-probabilities", action="store_true", help="write a probability volume per class too"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="make masks anew that are already there")
+    _add_machine(parser)
+    options = parser.parse_args(argv)
+    from dvtplan import devices, predict
+
+    setup = devices.choose(
+        options.device,
+        precision=options.precision,
+        channels_last=options.channels_last,
+        compiled=bool(options.compile),
+    )
+    print(setup.remark, file=sys.stderr)
+    model = predict.load_model(options.model, folds=options.folds, setup=setup)
+    for path in predict.predict_path(
+        options.input,
+        options.output,
+        model,
+        overwrite=options.overwrite,
+        save_probabilities=options.save_probabilities,
+    ):
+        print(path)
+
+
+@_command
+def evaluate(argv: list[str]) -> None:
+    """dvt_evaluate"""
+    parser = _parser(
+        "Score predictions against the truth: metrics.csv and Table 1.",
+        "dvt_evaluate --split proximal/distal",
+    )
+    _add_place(parser)
+    parser.add_argument("--split", type=lambda text: tuple(text.split("/")), metavar="A/B",
+                        help="regions, such as proximal/distal; default: what labels and levels allow")  # fmt: skip
+    parser.add_argument("--rule", choices=("auto", "identity", "level"), default="auto",
+                        help="divide by the truth's labels, or at each limb's level in cases.csv")  # fmt: skip
+    parser.add_argument("--network", default="gn_unet", help="whose predictions")
+    parser.add_argument("--folds", type=int, nargs="+", help="default: all that have predictions")
+    parser.add_argument("--labels", type=Path, help="score a folder of masks: the truth, and")
+    parser.add_argument("--predictions", type=Path, help="the predictions")
+    parser.add_argument("--predicted", choices=("auto", "lesion", "labels"), default="auto",
+                        help="what values in --predictions mean")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="where to write for --predictions; default: there")
+    parser.add_argument("--jobs", type=_positive, help="processes; default: as the data are large")
+    parser.add_argument(
+        "--pictures", action="store_true", help="draw prediction over truth for every test patient"
+    )
+    options = parser.parse_args(argv)
+    from dvtplan import evaluate
+
+    if (options.labels is None) != (options.predictions is None):
+        parser.error("--labels and --predictions go together")
+    if options.predictions is not None:
+        done = evaluate.evaluate_folders(
+            options.labels,
+            options.predictions,
+            options.out or options.predictions,
+            options.split,
+            options.rule,
+            predicted=options.predicted,
+            dataset=None if options.dataset is None else _workspace(options).raw,
+            jobs=options.jobs,
+        )
+    else:
+        workspace = _workspace(options)
+        done = evaluate.evaluate(
+            workspace, options.network, options.split, options.folds, options.rule, options.jobs
+        )
+    print(done.text)
+    written = list(done.written)
+    if options.pictures and options.predictions is None:
+        from dvtplan import report
+
+        written += report.draw_cases(workspace, options.network, options.folds)
+    print("\n".join(map(str, written)))
+
+
+if __name__ == "__main__":
+    _COMMANDS = {
+        "plan_and_preprocess": plan_and_preprocess,
+        "train": train,
+        "predict": predict,
+        "evaluate": evaluate,
+    }
+    _COMMANDS[sys.argv.pop(1)]()

@@ -1,0 +1,337 @@
+"""The raw folder: nnU-Net's layout in, a list of cases out; everything that is wrong is named at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dvtplan import fingerprint, volumes
+from dvtplan.artifacts import file_digest
+from dvtplan.errors import DatasetProblems, DvtError
+from dvtplan.geometry import GRID_TOLERANCE_MM, Grid, distance_mm
+from dvtplan.records import Case, CaseFingerprint, Dataset, Levels
+
+LEVEL_COLUMNS = ("level_left_mm", "level_right_mm")
+CASES_COLUMNS = ("case_id", "patient_id", *LEVEL_COLUMNS, "midline_mm")
+
+
+def discover(folder: Path) -> Dataset:
+    """List the training cases of a raw data set from its file names, ``dataset.json`` and ``cases.csv``.
+
+    No volume is opened.
+
+    Raises:
+        DatasetProblems: every missing, extra or unclear file, at once.
+    """
+    dataset, problems = survey(folder)
+    if dataset is None or problems:
+        raise DatasetProblems(problems)
+    return dataset
+
+
+def survey(folder: Path) -> tuple[Dataset | None, list[str]]:
+    """As ``discover``, but hand back what can be listed along with the problems.
+
+    The data set is none where ``dataset.json`` itself cannot be used.
+    """
+    description, problems = _describe(folder / "dataset.json")
+    if description is None:
+        return None, problems
+    channels, labels, ending = description
+    images = _files(folder / "imagesTr", ending, problems)
+    truths = _files(folder / "labelsTr", ending, problems)
+    if not (folder / "labelsTr").is_dir():
+        problems.append(f"{folder / 'labelsTr'}: no such folder. Put one label file per case there.")
+    found = _group(folder / "imagesTr", images, len(channels), ending, problems)
+    for case_id in sorted(set(found) - set(truths)):
+        problems.append(f"{folder / 'labelsTr' / (case_id + ending)}: not found. Add this case's label file.")
+    for case_id in sorted(set(truths) - set(found)):
+        problems.append(
+            f"{truths[case_id]}: a label without an image. Add {case_id}_0000{ending} or remove it."
+        )
+    if not found and not problems:
+        problems.append(f"{folder / 'imagesTr'}: holds no case. Put ID_0000{ending} files there.")
+    table = folder / "cases.csv"
+    details: dict[str, tuple[str, Levels | None]] = {}
+    if table.exists():
+        try:
+            details = read_cases_table(table)
+        except DvtError as error:
+            problems.extend(str(error).splitlines())
+        for case_id in sorted(set(details) - set(found)):
+            problems.append(
+                f"{table}: names the case {case_id}, which has no image. Remove the row or add its files."
+            )
+    cases = []
+    for case_id in sorted(set(found) & set(truths)):
+        patient, levels = details.get(case_id, (case_id, None))
+        cases.append(
+            Case(id=case_id, patient=patient, images=found[case_id], label=truths[case_id], levels=levels)
+        )
+    dataset = Dataset(name=folder.name, folder=folder, channels=channels, labels=labels, cases=tuple(cases))
+    return dataset, problems
+
+
+def read_cases_table(path: Path) -> dict[str, tuple[str, Levels | None]]:
+    """Read ``cases.csv``: case id -> patient and levels.
+
+    Columns: case_id, and optionally patient_id, level_left_mm, level_right_mm, midline_mm (LPS
+    coordinates in mm). An empty patient is the case itself; without any level there are none.
+    Further columns are left alone.
+
+    Raises:
+        DvtError: every fault of the file, a line each.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DvtError(
+            f"{path}: is no readable table ({reason}). Save it as comma-separated text."
+        ) from error
+    if "case_id" not in table.columns:
+        raise DvtError(
+            f"{path}: expected the columns {', '.join(CASES_COLUMNS)}; case_id is missing. Add it."
+        )
+    faults: list[str] = []
+    cases: dict[str, tuple[str, Levels | None]] = {}
+    for line, row in enumerate(table.to_dict("records"), start=2):
+        case_id = str(row["case_id"]).strip()
+        if not case_id or case_id in cases:
+            what = f"{case_id} stands twice" if case_id else "case_id is empty"
+            faults.append(f"{path}, line {line}: {what}. Keep one row per case.")
+            continue
+        try:
+            cases[case_id] = (str(row.get("patient_id", "")).strip() or case_id, _levels(row))
+        except ValueError as error:
+            faults.append(f"{path}, line {line}: {error}. Give millimetres, or leave it empty.")
+    if faults:
+        raise DvtError("\n".join(faults))
+    return cases
+
+
+def _levels(row: Mapping[Any, Any]) -> Levels | None:
+    left, right, midline = (_millimetres(row, name) for name in (*LEVEL_COLUMNS, "midline_mm"))
+    if left is None and right is None:
+        return None
+    return Levels(left_mm=left, right_mm=right, midline_mm=midline)
+
+
+def _millimetres(row: Mapping[Any, Any], name: str) -> float | None:
+    text = str(row.get(name, "")).strip()
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise ValueError(f"{name} is {text!r}, expected a number")
+    return value
+
+
+def _describe(path: Path) -> tuple[tuple[tuple[str, ...], dict[str, int], str] | None, list[str]]:
+    """Channels, foreground labels and file ending of ``dataset.json``, or what is wrong with it."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None, [f"{path}: not found. Add it; datasets_raw/README.md shows one."]
+    except (OSError, ValueError) as error:
+        return None, [f"{path}: no readable JSON ({error}). Mend it."]
+    if not isinstance(body, dict):
+        return None, [f"{path}: expected an object with channel_names and labels. Mend it."]
+    problems: list[str] = []
+    channels = body.get("channel_names", body.get("modality"))
+    if (
+        not isinstance(channels, dict)
+        or set(channels) != {str(i) for i in range(len(channels))}
+        or not channels
+    ):
+        channels = {}
+        problems.append(
+            f'{path}: channel_names must number the channels from "0", found {channels!r}. Mend it.'
+        )
+    ending = body.get("file_ending")
+    if not isinstance(ending, str) or not ending.startswith("."):
+        problems.append(
+            f'{path}: file_ending must be an ending such as ".nii.gz", found {ending!r}. Mend it.'
+        )
+    labels = _labels(path, body.get("labels"), problems)
+    if problems:
+        return None, problems
+    names = tuple(str(channels[str(i)]) for i in range(len(channels)))
+    return (names, labels, str(ending)), []
+
+
+def _labels(path: Path, labels: Any, problems: list[str]) -> dict[str, int]:
+    if not isinstance(labels, dict) or not all(
+        isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 254 for v in labels.values()
+    ):
+        problems.append(
+            f"{path}: labels must map each name to one whole number from 0 to 254, found {labels!r}. Mend it; "
+            "regions that join several values are not supported."
+        )
+        return {}
+    foreground = {str(name): value for name, value in labels.items() if value != 0}
+    if labels.get("background") != 0 or len(foreground) != len(labels) - 1 or not foreground:
+        problems.append(
+            f'{path}: labels need "background": 0 and at least one other, found {labels!r}. Mend it.'
+        )
+    if len(set(foreground.values())) != len(foreground):
+        problems.append(f"{path}: two labels share a value: {labels!r}. Give each its own.")
+    if "all" in foreground:
+        problems.append(f'{path}: "all" names the union of the labels in every table. Rename that label.')
+    return foreground
+
+
+def _files(folder: Path, ending: str, problems: list[str]) -> dict[str, Path]:
+    """Stem -> path of a folder's files; files of another ending are problems, hidden ones are passed over."""
+    if not folder.is_dir():
+        return {}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.name.endswith(ending) and path.is_file():
+            found[path.name.removesuffix(ending)] = path
+        else:
+            problems.append(
+                f"{path}: does not end in {ending} as dataset.json says. Convert, rename or remove it."
+            )
+    return found
+
+
+def _group(
+    folder: Path, files: dict[str, Path], channels: int, ending: str, problems: list[str]
+) -> dict[str, tuple[Path, ...]]:
+    """Case id -> its channel files, complete and in order."""
+    if not folder.is_dir():
+        problems.append(f"{folder}: no such folder. Put one image file per case and channel there.")
+    by_case: dict[str, dict[int, Path]] = {}
+    for stem, path in files.items():
+        case_id, _, number = stem.rpartition("_")
+        if not case_id or len(number) != 4 or not number.isdecimal():
+            problems.append(
+                f"{path}: expected a name like ID_0000{ending}. Rename it; the number is the channel."
+            )
+        elif int(number) >= channels:
+            problems.append(
+                f"{path}: channel {int(number)}, but dataset.json names {channels}. Remove it or add the channel."
+            )
+        else:
+            by_case.setdefault(case_id, {})[int(number)] = path
+    for case_id, numbered in by_case.items():
+        for channel in sorted(set(range(channels)) - set(numbered)):
+            problems.append(f"{folder / f'{case_id}_{channel:04d}{ending}'}: not found. Add this channel.")
+    return {c: tuple(by_case[c][i] for i in sorted(by_case[c])) for c in by_case}
+
+
+# --- what the volumes hold ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What a look at every voxel of a case found."""
+
+    case_id: str
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    fingerprint: CaseFingerprint | None
+    """None where there are problems."""
+
+
+def examine(case: Case, labels: dict[str, int]) -> Examination:
+    """Read a case whole, check it, and measure it if it is sound. Never raises for a bad file."""
+    problems: list[str] = []
+    images = [image for path in case.images if (image := _try_read(path, problems)) is not None]
+    truth = _try_read(case.label, problems) if case.label is not None else None
+    for image_path, (array, _) in zip(case.images, images, strict=False):
+        problems.extend(image_faults(image_path, array))
+    if not problems and truth is not None:
+        grid = images[0][1]
+        beside: list[tuple[Path | None, tuple[np.ndarray, Grid]]] = [
+            *zip(case.images[1:], images[1:], strict=True),
+            (case.label, truth),
+        ]
+        for path, (_, other) in beside:
+            problems.extend(grid_faults(path, other, case.images[0], grid))
+        problems.extend(_label_faults(case.label, truth[0], labels))
+    if problems or truth is None:
+        return Examination(case_id=case.id, problems=tuple(problems), warnings=(), fingerprint=None)
+    measured = fingerprint.measure(
+        case.id,
+        case.patient,
+        [array for array, _ in images],
+        truth[0],
+        grid,
+        labels,
+        file_digest((*case.images, case.label)) if case.label is not None else "",
+    )
+    warnings = tuple(_remarks(case, truth[0], grid))
+    return Examination(case_id=case.id, problems=(), warnings=warnings, fingerprint=measured)
+
+
+def _try_read(path: Path, problems: list[str]) -> tuple[np.ndarray, Grid] | None:
+    try:
+        return volumes.read(path)
+    except DvtError as error:
+        problems.append(str(error))
+        return None
+
+
+def image_faults(path: Path, array: np.ndarray) -> Iterable[str]:
+    """What is wrong with the voxels of an image, a line each."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        yield f"{path}: {bad} of {array.size} voxels are not finite. Replace them, with 0 outside the body."
+    elif array.min() == array.max():
+        yield f"{path}: every voxel is {array.flat[0]:g}; expected an image. Export it again."
+
+
+def grid_faults(path: Path | None, grid: Grid, image_path: Path, image_grid: Grid) -> Iterable[str]:
+    """Whether a file lies elsewhere than the image it belongs to, a line each."""
+    if grid.shape != image_grid.shape:
+        yield (
+            f"{path}: shape {grid.shape[::-1]} differs from that of {image_path.name}, {image_grid.shape[::-1]}. "
+            "Export it on the image's grid."
+        )
+    elif (apart := distance_mm(grid, image_grid)) > GRID_TOLERANCE_MM:
+        yield (
+            f"{path}: lies up to {apart:.3g} mm away from {image_path.name} (tolerance {GRID_TOLERANCE_MM:g} mm); "
+            f"spacing {_show(grid.spacing_mm)} against {_show(image_grid.spacing_mm)} mm, origin "
+            f"{_show(grid.origin_mm)} against {_show(image_grid.origin_mm)} mm. Export it on the image's grid."
+        )
+
+
+def _show(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{v:.6g}" for v in values) + ")"
+
+
+def _label_faults(path: Path | None, array: np.ndarray, labels: dict[str, int]) -> Iterable[str]:
+    present = np.unique(array)
+    unknown = [v for v in present.tolist() if v not in (0, *labels.values())]
+    if unknown:
+        shown = ", ".join(f"{v:g}" for v in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        known = ", ".join(f"{value} {name}" for name, value in labels.items())
+        yield f"{path}: holds the values {shown}; dataset.json knows 0 background, {known}. Mend the label or the list."
+
+
+def _remarks(case: Case, label: np.ndarray, grid: Grid) -> Iterable[str]:
+    if not label.any():
+        yield f"{case.label}: holds no foreground. Legal for a patient without thrombus; check that it is meant."
+    heights = grid.corners_mm()[:, 2]
+    for limb, level in (
+        ("left", case.levels and case.levels.left_mm),
+        ("right", case.levels and case.levels.right_mm),
+    ):
+        if level is not None and not heights.min() <= level <= heights.max():
+            yield (
+                f"cases.csv: {case.id}: level_{limb}_mm {level:g} lies outside the volume "
+                f"({heights.min():.0f} to {heights.max():.0f} mm). Check its sign and origin."
+            )

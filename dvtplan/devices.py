@@ -1,0 +1,126 @@
+"""What this machine can do, and what was chosen: device, precision, memory layout, compilation."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+
+from dvtplan.errors import DvtError
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+BF16_CAPABILITY = (8, 0)
+"""The first CUDA generation (Ampere) with bf16 matrix units."""
+COMPILE_CAPABILITY = (7, 0)
+"""The first CUDA generation that Triton supports; a GTX 1080 Ti (6.1) runs without."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How networks run here."""
+
+    device: str
+    precision: str
+    """'fp32', or 'bf16' by autocast with float32 weights."""
+    channels_last: bool
+    compiled: bool
+    remark: str
+    """What was chosen and why, for the user."""
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The context in which forward passes run."""
+        dtype = PRECISIONS[self.precision]
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=dtype)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of images and weights."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def free_bytes(self) -> int | None:
+        """Memory that is free on an accelerator; none on a CPU, whose memory the system tells."""
+        if torch.device(self.device).type == "cuda":
+            return torch.cuda.mem_get_info(torch.device(self.device))[0]
+        return None
+
+
+def choose(
+    device: str = "auto",
+    *,
+    precision: str | None = None,
+    channels_last: bool | None = None,
+    compiled: bool | None = None,
+) -> Setup:
+    """Choose how to run; every choice but the device's existence can be overridden.
+
+    Args:
+        device: 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'.
+        precision: 'fp32' or 'bf16'; none lets the device decide.
+        channels_last: memory layout; none lets the device decide.
+        compiled: torch.compile; none lets the device decide.
+
+    Raises:
+        DvtError: if the device is not there or the precision is unknown.
+    """
+    name = _find(device)
+    if precision is not None and precision not in PRECISIONS:
+        raise DvtError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}.")
+    kind = torch.device(name).type
+    bf16, compiles = _cuda_gains(name) if kind == "cuda" else (False, False)
+    chosen = precision or ("bf16" if bf16 else "fp32")
+    layout = kind in ("cuda", "cpu") if channels_last is None else channels_last
+    does_compile = compiles if compiled is None else compiled
+    words = [chosen, "channels last" if layout else "channels first", *(["compiled"] if does_compile else [])]
+    missing = "No GPU found: running on the CPU, " if device == "auto" and kind == "cpu" else ""
+    where = f"{torch.get_num_threads()} threads" if kind == "cpu" else _title(name)
+    remark = (
+        f"{missing}{where} ({', '.join(words)})."
+        if missing
+        else f"Running on {name}: {where} ({', '.join(words)})."
+    )
+    return Setup(device=name, precision=chosen, channels_last=layout, compiled=does_compile, remark=remark)
+
+
+def _find(device: str) -> str:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda:0"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
+        raise DvtError(f"--device {device}: expected auto, cuda, cuda:N, cpu or mps.")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= count:
+            raise DvtError(
+                f"--device {device}: PyTorch sees {count} CUDA GPUs here. Use --device cpu, or mend the driver."
+            )
+        return f"cuda:{int(index or 0)}"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DvtError("--device mps: PyTorch sees no Apple GPU here. Use --device cpu.")
+    return kind
+
+
+def _cuda_gains(name: str) -> tuple[bool, bool]:
+    """Whether bf16 and compilation pay on a CUDA device."""
+    capability = torch.cuda.get_device_capability(name)
+    triton = importlib.util.find_spec("triton") is not None
+    return capability >= BF16_CAPABILITY, capability >= COMPILE_CAPABILITY and triton
+
+
+def _title(name: str) -> str:
+    return torch.cuda.get_device_name(name) if name.startswith("cuda") else "Apple GPU"
+
+
+def each(device: str, count: int) -> list[str]:
+    """Names of several devices of a kind, one for each process that works by itself.
+
+    Raises:
+        DvtError: if fewer GPUs are there.
+    """
+    kind = _find(device).partition(":")[0]
+    return [_find(f"cuda:{i}") if kind == "cuda" else kind for i in range(count)]

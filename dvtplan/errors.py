@@ -1,0 +1,15 @@
+"""The one exception that a user is meant to read."""
+
+
+class DvtError(Exception):
+    """Something the user can mend: the message names the file, what was expected, what was
+    found and what to do, in one line. The command line prints it without a traceback."""
+
+
+class DatasetProblems(DvtError):
+    """Every problem of a data set at once, one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        noun = "problem" if len(problems) == 1 else "problems"
+        super().__init__("\n".join([f"{len(problems)} {noun} found; nothing was written.", *problems]))

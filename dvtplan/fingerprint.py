@@ -1,0 +1,81 @@
+"""Measure what one case looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from dvtplan.geometry import AXES, Grid, anatomical_axes, orientation_code
+from dvtplan.records import CaseFingerprint, ChannelFingerprint, RegionFingerprint
+
+OUTLIER_PERCENTILES = (0.5, 99.5)
+"""What lies beyond counts as an outlier (nnU-Net's clipping percentiles)."""
+
+
+def measure(
+    case_id: str,
+    patient: str,
+    images: Sequence[np.ndarray],
+    label: np.ndarray,
+    grid: Grid,
+    labels: dict[str, int],
+    source_digest: str,
+) -> CaseFingerprint:
+    """Measure one case.
+
+    Args:
+        case_id: its name.
+        patient: whose it is.
+        images: one file-order array per channel, all on ``grid``.
+        label: file-order array of label values.
+        grid: the placement of all of them.
+        labels: foreground label name -> value.
+        source_digest: of the raw files.
+    """
+    names = [name for name, _ in anatomical_axes(grid)]
+    by_name = {name: names.index(name) for name in AXES}
+    foreground = label != 0
+    return CaseFingerprint(
+        id=case_id,
+        patient=patient,
+        shape={name: grid.shape[axis] for name, axis in by_name.items()},
+        spacing_mm={name: grid.spacing_mm[axis] for name, axis in by_name.items()},
+        orientation=orientation_code(grid),
+        channels=tuple(_channel(image, by_name) for image in images),
+        positive_slices={
+            name: int(foreground.any(axis=tuple(a for a in range(3) if a != axis)).sum())
+            for name, axis in by_name.items()
+        },
+        regions={name: _region(label == value, grid) for name, value in labels.items()},
+        source_digest=source_digest,
+    )
+
+
+def _channel(image: np.ndarray, axis_of: dict[str, int]) -> ChannelFingerprint:
+    low, high = np.percentile(image, OUTLIER_PERCENTILES)
+    minimum = float(image.min())
+    return ChannelFingerprint(
+        minimum=minimum,
+        low=float(low),
+        high=float(high),
+        maximum=float(image.max()),
+        slice_maximum_spread={name: _spread(image, axis, minimum) for name, axis in axis_of.items()},
+    )
+
+
+def _spread(image: np.ndarray, axis: int, minimum: float) -> float:
+    """How much the brightest pixel differs from slice to slice: the 90th over the 10th percentile."""
+    peaks = image.max(axis=tuple(a for a in range(3) if a != axis)).astype(float) - minimum
+    low, high = np.percentile(peaks, (10, 90))
+    return float(high / low) if low > 0 else float(len(peaks))
+
+
+def _region(mask: np.ndarray, grid: Grid) -> RegionFingerprint:
+    voxels = int(mask.sum())
+    if voxels == 0:
+        return RegionFingerprint(voxels=0, ml=0.0, components=0)
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    _, components = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
+    return RegionFingerprint(voxels=voxels, ml=voxels * grid.voxel_ml, components=int(components))

@@ -1,0 +1,78 @@
+"""Cross-validation folds by patient."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dvtplan.errors import DvtError
+from dvtplan.records import Fold, Splits
+
+
+def split(patient_of: dict[str, str], folds: int, seed: int) -> Splits:
+    """Deal patients into folds at random, as evenly as possible (Huang 2019, section 2.4).
+
+    The first folds take the remainder: 58 patients in 8 folds give 8, 8 and six times 7.
+
+    Args:
+        patient_of: case id -> patient; all cases of a patient land in one fold.
+        folds: how many.
+        seed: decides the shuffle, whatever the order of ``patient_of``.
+
+    Raises:
+        DvtError: if there are fewer patients than folds, or fewer than two folds.
+    """
+    patients = sorted(set(patient_of.values()))
+    if not 2 <= folds <= len(patients):
+        raise DvtError(
+            f"--folds {folds}: expected 2 to {len(patients)}, the number of patients. Choose fewer folds, "
+            f"for example --folds {max(2, min(5, len(patients)))}."
+        )
+    shuffled = np.random.default_rng(seed).permutation(len(patients))
+    groups = [{patients[i] for i in part} for part in np.array_split(shuffled, folds)]
+    return Splits(source=f"seed {seed}", folds=tuple(_fold(k, g, patient_of) for k, g in enumerate(groups)))
+
+
+def _fold(index: int, held_out: set[str], patient_of: dict[str, str]) -> Fold:
+    ids = sorted(patient_of)
+    return Fold(
+        index=index,
+        train=tuple(i for i in ids if patient_of[i] not in held_out),
+        test=tuple(i for i in ids if patient_of[i] in held_out),
+    )
+
+
+def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
+    """Refuse splits that leak a patient or do not fit the data set.
+
+    Raises:
+        DvtError: listing every fault at once.
+    """
+    faults: list[str] = []
+    for position, fold in enumerate(splits.folds):
+        where = f"{source}: fold {position}"
+        if fold.index != position:
+            faults.append(f"{where} carries the index {fold.index}. Number the folds from 0 in order.")
+        unknown = sorted((set(fold.train) | set(fold.test)) - set(patient_of))
+        if unknown:
+            faults.append(
+                f"{where} names cases that are not in the data set: {', '.join(unknown)}. Remove them."
+            )
+        if not fold.train or not fold.test:
+            faults.append(
+                f"{where} has no {'training' if not fold.train else 'test'} case. Give it at least one."
+            )
+        trained = {patient_of[c] for c in fold.train if c in patient_of}
+        leaks = sorted({patient_of[c] for c in fold.test if c in patient_of} & trained)
+        if leaks:
+            faults.append(
+                f"{where} has patients in training and test at once: {', '.join(leaks)}. "
+                "Put all cases of a patient on one side."
+            )
+    tested = [c for fold in splits.folds for c in fold.test]
+    twice = sorted({c for c in tested if tested.count(c) > 1})
+    if twice:
+        faults.append(
+            f"{source}: tested in more than one fold: {', '.join(twice)}. Keep each case in one test list."
+        )
+    if faults:
+        raise DvtError("\n".join(faults))

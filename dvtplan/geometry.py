@@ -1,0 +1,154 @@
+"""Where voxels are: grids in patient space, anatomical axes, and the way to one slice order.
+
+Axis order, stated once. An array in *file order* has the axes of the file, slowest first (what
+SimpleITK calls z, y, x). An array in *slice order* is (S, H, W): S counts slices, and the other
+two run as a radiologist holds the film (see ``SLICE_ORDER``). Patient coordinates are LPS, in mm:
+x grows to the patient's left, y to posterior, z to superior.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+AXES = ("LR", "AP", "SI")
+"""Anatomical axes in the order of the LPS coordinates x, y, z."""
+
+SLICE_ORDER = {
+    "AP": (("AP", +1), ("SI", -1), ("LR", +1)),  # coronal: head up, patient's right on the left
+    "SI": (("SI", -1), ("AP", +1), ("LR", +1)),  # axial: front up, patient's right on the left
+    "LR": (("LR", +1), ("SI", -1), ("AP", +1)),  # sagittal: head up, front on the left
+}
+"""Slice axis -> anatomical axis of S, H, W and the sign of the LPS coordinate along it."""
+
+GRID_TOLERANCE_MM = 1e-3
+"""Two grids are the same where no corner is further apart than this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The placement of a voxel array in the patient.
+
+    ``direction[a]`` is the LPS unit vector along array axis ``a``, so an axis permutation moves
+    ``shape``, ``spacing_mm`` and ``direction`` together and leaves ``origin_mm`` alone.
+    """
+
+    shape: tuple[int, int, int]
+    """Voxels along each array axis."""
+    spacing_mm: tuple[float, float, float]
+    """Distance of neighbouring voxel centres along each array axis."""
+    origin_mm: tuple[float, float, float]
+    """LPS position of the centre of voxel (0, 0, 0)."""
+    direction: tuple[tuple[float, float, float], ...]
+    """One LPS unit vector per array axis."""
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"a grid needs three positive axis lengths, not {self.shape}")
+        if not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
+            raise ValueError(f"spacing must be positive, not {self.spacing_mm} mm")
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return float(np.prod(self.spacing_mm)) / 1000.0
+
+    def position_mm(self, index: np.ndarray) -> np.ndarray:
+        """LPS positions, shape (..., 3), of (fractional) array indices, shape (..., 3)."""
+        steps = np.asarray(self.direction) * np.asarray(self.spacing_mm)[:, None]
+        return np.asarray(self.origin_mm) + np.asarray(index, float) @ steps
+
+    def corners_mm(self) -> np.ndarray:
+        """LPS positions of the eight corner voxels, shape (8, 3)."""
+        ends = [(0, n - 1) for n in self.shape]
+        return self.position_mm(np.array(list(itertools.product(*ends))))
+
+
+def distance_mm(a: Grid, b: Grid) -> float:
+    """The largest distance between equal corners of two grids; infinite where shapes differ."""
+    if a.shape != b.shape:
+        return float("inf")
+    return float(np.linalg.norm(a.corners_mm() - b.corners_mm(), axis=1).max())
+
+
+def same_grid(a: Grid, b: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> bool:
+    """Whether both arrays sample the same places."""
+    return distance_mm(a, b) <= tolerance_mm
+
+
+def anatomical_axes(grid: Grid) -> tuple[tuple[str, int], ...]:
+    """For each array axis, the nearest anatomical axis and the sign of LPS along it.
+
+    Oblique grids take the permutation with the largest total cosine, so that each anatomical
+    axis is used exactly once.
+    """
+    cosines = np.asarray(grid.direction)
+    best = max(
+        itertools.permutations(range(3)),
+        key=lambda order: sum(abs(cosines[a, p]) for a, p in enumerate(order)),
+    )
+    return tuple((AXES[p], 1 if cosines[a, p] >= 0 else -1) for a, p in enumerate(best))
+
+
+def orientation_code(grid: Grid) -> str:
+    """Where each array axis points, fastest axis first, as in 'LPS' or 'RAI'."""
+    letters = {
+        ("LR", 1): "L",
+        ("LR", -1): "R",
+        ("AP", 1): "P",
+        ("AP", -1): "A",
+        ("SI", 1): "S",
+        ("SI", -1): "I",
+    }
+    return "".join(letters[axis] for axis in reversed(anatomical_axes(grid)))
+
+
+@dataclass(frozen=True, slots=True)
+class Reorientation:
+    """A lossless change of axis order and direction: transpose, then flip."""
+
+    order: tuple[int, int, int]
+    """Source axis of each new axis."""
+    flips: tuple[bool, bool, bool]
+    """Whether each new axis runs against its source axis."""
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """View an array of the source grid in the new order."""
+        flip = tuple(slice(None, None, -1 if f else 1) for f in self.flips)
+        return array.transpose(self.order)[flip]
+
+    def undo(self, array: np.ndarray) -> np.ndarray:
+        """View an array of the new order in the source order; the inverse of ``apply``."""
+        flip = tuple(slice(None, None, -1 if f else 1) for f in self.flips)
+        return array[flip].transpose(np.argsort(self.order))
+
+    def grid(self, grid: Grid) -> Grid:
+        """The grid of ``apply(array)`` for an array on ``grid``."""
+        start = np.zeros(3)
+        for new_axis, source in enumerate(self.order):
+            if self.flips[new_axis]:
+                start[source] = grid.shape[source] - 1
+        x, y, z = grid.position_mm(start)
+        signs = [-1.0 if f else 1.0 for f in self.flips]
+        s, h, w = self.order
+        return Grid(
+            shape=(grid.shape[s], grid.shape[h], grid.shape[w]),
+            spacing_mm=(grid.spacing_mm[s], grid.spacing_mm[h], grid.spacing_mm[w]),
+            origin_mm=(float(x), float(y), float(z)),
+            direction=tuple(
+                (sign * d[0], sign * d[1], sign * d[2])
+                for sign, d in zip(signs, (grid.direction[a] for a in self.order), strict=True)
+            ),
+        )
+
+
+def to_slice_order(grid: Grid, slice_axis: str) -> Reorientation:
+    """How to bring a file-order array of ``grid`` into (S, H, W) for a slice axis of ``AXES``."""
+    here = anatomical_axes(grid)
+    names = [name for name, _ in here]
+    wanted = SLICE_ORDER[slice_axis]
+    s, h, w = (names.index(name) for name, _ in wanted)
+    flips = tuple(here[names.index(name)][1] != sign for name, sign in wanted)
+    return Reorientation((s, h, w), (flips[0], flips[1], flips[2]))

@@ -1,0 +1,161 @@
+"""Several processes as one: the only door to torch.distributed and to torchrun's environment.
+
+One process is a group of one, so that nobody else asks whether there are more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dvtplan.errors import DvtError
+
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """This process among its equals."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module, device: str) -> nn.Module:
+        """A network whose gradients are averaged over the group."""
+        if self.world == 1:
+            return network
+        ids = [torch.device(device)] if device.startswith("cuda") else None
+        return DistributedDataParallel(network, device_ids=ids)
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """A tensor averaged over the group."""
+        if self.world > 1:
+            value = value.clone()
+            distributed.all_reduce(value)
+            value /= self.world
+        return value
+
+    def from_leader(self, value: Any) -> Any:
+        """What the leader holds, in every process."""
+        if self.world == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+def under_torchrun() -> bool:
+    """Whether a launcher has already started the processes of a group."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process is the only one of its group that should go on after the group's work."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def local_device(device: str) -> str:
+    """The device of this process: under a launcher, CUDA processes take the GPU of their local rank."""
+    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    return device
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[Group]:
+    """Join the group that the environment describes; a group of one where it describes none."""
+    if not under_torchrun() or int(os.environ["WORLD_SIZE"]) == 1:
+        yield Group()
+        return
+    cuda = device.startswith("cuda")
+    if cuda:
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    try:
+        yield Group(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+def launch(function: Callable[..., None], processes: int, *arguments: Any) -> None:
+    """Run a function in a group of processes on this machine, or here if one is enough.
+
+    Under torchrun the processes exist already and the function simply runs. An exception in any
+    process ends all of them and is raised here.
+    """
+    if processes <= 1 or under_torchrun():
+        function(*arguments)
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    messages = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        torch.multiprocessing.spawn(
+            _member, (processes, port, messages, function, arguments), nprocs=processes
+        )
+    except torch.multiprocessing.ProcessRaisedException:
+        if messages.empty():
+            raise
+        raise DvtError(messages.get()) from None
+
+
+def _member(
+    rank: int, world: int, port: int, messages: Any, function: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(max(1, torch.get_num_threads() // world))
+    try:
+        function(*arguments)
+    except DvtError as error:
+        messages.put(str(error))
+        raise
+
+
+def run_queue(commands: Sequence[Sequence[str]], slots: Sequence[Sequence[str]]) -> list[int]:
+    """Run commands side by side, one per slot at a time, each with its slot's words appended.
+
+    Returns:
+        The exit status of each command, in order.
+    """
+    waiting = list(enumerate(commands))
+    running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
+    status = [0] * len(commands)
+    while waiting or running:
+        for slot, words in enumerate(slots):
+            if slot in running and running[slot][1].poll() is not None:
+                index, process = running.pop(slot)
+                status[index] = process.returncode
+            if slot not in running and waiting:
+                index, command = waiting.pop(0)
+                running[slot] = (index, subprocess.Popen([*command, *words]))
+        time.sleep(0.05)
+    return status

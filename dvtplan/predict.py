@@ -1,0 +1,343 @@
+"""One volume in, a mask on its own grid out: for a fold's test patients and for a stranger's scan alike."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dvtplan import artifacts, checkpoint, dataset, devices, journal, prepared, volumes
+from dvtplan.devices import Setup
+from dvtplan.errors import DvtError
+from dvtplan.geometry import Grid, Reorientation, to_slice_order
+from dvtplan.networks import build
+from dvtplan.normalize import limits
+from dvtplan.records import Case, Plan, Run, Splits
+from dvtplan.resize import triangle, weights
+from dvtplan.slicefile import SliceFile
+from dvtplan.workspace import FoldFolder, Workspace, model_plan, trained_folds
+
+THRESHOLD = 0.5
+"""Probability from which a voxel counts as lesion (one output)."""
+BLOCK_PIXELS = 960 * 320
+"""Pixels that go through a network at once on a CPU; an accelerator takes eight times as many."""
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """Trained folds that predict together: their probabilities are averaged."""
+
+    networks: tuple[nn.Module, ...]
+    folds: tuple[int, ...]
+    plan: Plan
+    classes: dict[str, int]
+    """Name -> value in the mask, in the order of the outputs."""
+    setup: Setup
+    digest: str
+    """Of the plan and all weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """What lies in a folder of predictions, and where it came from: ``predictions.json``."""
+
+    model_digest: str
+    classes: dict[str, int]
+    cases: dict[str, str]
+    """Case -> digest of the image files that its mask was made from."""
+
+
+def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setup | None = None) -> Model:
+    """Load trained folds.
+
+    Args:
+        results: a results folder, as ``results/DATASET/NETWORK``.
+        folds: which; none for all that hold a checkpoint.
+        setup: how to run; none to choose.
+
+    Raises:
+        DvtError: if the folder holds no trained fold, or not the ones asked for, or they differ in
+            plan or classes.
+    """
+    setup = setup or devices.choose()
+    there = [k for k in trained_folds(results) if FoldFolder(results / f"fold_{k}").checkpoint.exists()]
+    if not there:
+        raise DvtError(
+            f"{results}: holds no trained fold. Name a folder like results/DATASET/gn_unet as --model."
+        )
+    missing = sorted(set(folds or ()) - set(there))
+    if missing:
+        raise DvtError(f"{results}: holds the folds {there}, not {missing}. Choose among them.")
+    chosen = tuple(folds or there)
+    plan = artifacts.load(Plan, model_plan(results), "dvt_train")
+    networks: list[nn.Module] = []
+    runs: list[Run] = []
+    digests = [artifacts.digest(plan)]
+    for k in chosen:
+        folder = FoldFolder(results / f"fold_{k}")
+        run = artifacts.load(Run, folder.run, "dvt_train")
+        if run.plan_digest != digests[0]:
+            raise DvtError(
+                f"{folder.run}: was trained by another plan than {model_plan(results)}. Train it again."
+            )
+        if runs and run.classes != runs[0].classes:
+            raise DvtError(
+                f"{folder.run}: predicts other classes than fold {chosen[0]}. Name folds that agree."
+            )
+        networks.append(_load_network(run, folder, setup))
+        runs.append(run)
+        digests.append(artifacts.file_digest((folder.checkpoint,)))
+    return Model(
+        networks=tuple(networks),
+        folds=chosen,
+        plan=plan,
+        classes=runs[0].classes,
+        setup=setup,
+        digest=artifacts.digest(digests),
+    )
+
+
+def _load_network(run: Run, folder: FoldFolder, setup: Setup) -> nn.Module:
+    outputs = 1 if len(run.classes) == 1 else len(run.classes) + 1
+    network = build(
+        run.network, run.channels, outputs, width=run.recipe.width, norm_groups=run.recipe.norm_groups
+    )
+    checkpoint.load_weights(folder.checkpoint, network)
+    network = network.eval().to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+    return torch.compile(network) if setup.compiled else network  # type: ignore[return-value]
+
+
+# --- many cases -----------------------------------------------------------------------------------
+
+
+def predict_fold(workspace: Workspace, network: str, index: int, *, setup: Setup | None = None) -> Path:
+    """Predict a fold's test patients with that fold alone, from their raw files.
+
+    Returns:
+        The folder of the masks.
+
+    Raises:
+        DvtError: as ``load_model`` and ``predict_case``.
+    """
+    splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
+    model = load_model(workspace.results(network), folds=[index], setup=setup)
+    cases = {case.id: case for case in dataset.discover(workspace.raw).cases}
+    out = workspace.fold(network, index).predictions
+    predict_cases([cases[i] for i in splits.folds[index].test], out, model, title=f"Predict fold {index}")
+    return out
+
+
+def predict_path(
+    source: Path,
+    out: Path,
+    model: Model,
+    *,
+    overwrite: bool = False,
+    save_probabilities: bool = False,
+) -> list[Path]:
+    """Predict one volume, or every volume in a folder.
+
+    Args:
+        source: a file, or a folder of files; ``ID_0000``, ``ID_0001``, ... are channels of one case.
+        out: a folder; for a single file also the name of the mask.
+        model: what predicts.
+        overwrite: make masks anew that are already there.
+        save_probabilities: write a volume of probabilities for each class too.
+
+    Returns:
+        The masks, in order of case.
+
+    Raises:
+        DvtError: for input that is not there or not readable; masks made until then stay.
+    """
+    cases = find_cases(source, len(model.plan.channels))
+    as_file = source.is_file() and out.name.endswith(ENDINGS)
+    if as_file:
+        predict_case(cases[0], out, model, save_probabilities=save_probabilities)
+        return [out]
+    return predict_cases(
+        cases, out, model, title="Predict", overwrite=overwrite, save_probabilities=save_probabilities
+    )
+
+
+def predict_cases(
+    cases: Sequence[Case],
+    out: Path,
+    model: Model,
+    *,
+    title: str,
+    overwrite: bool = False,
+    save_probabilities: bool = False,
+) -> list[Path]:
+    """Predict cases into a folder; what is there already, by this model from these files, is kept."""
+    ledger = out / "predictions.json"
+    held = artifacts.load(Predicted, ledger, "dvt_predict --overwrite") if ledger.exists() else None
+    known = dict(held.cases) if held and held.model_digest == model.digest and not overwrite else {}
+    masks = []
+    for case in journal.progress(cases, title):
+        path = out / f"{case.id}.nii.gz"
+        masks.append(path)
+        source_digest = artifacts.file_digest(case.images) if all(p.is_file() for p in case.images) else ""
+        if known.get(case.id) == source_digest and path.exists():
+            continue
+        predict_case(case, path, model, save_probabilities=save_probabilities)
+        known[case.id] = source_digest
+        artifacts.write_text(out / "dataset.json", _labels_json(model))
+        artifacts.save(Predicted(model_digest=model.digest, classes=model.classes, cases=known), ledger)
+    return masks
+
+
+def _labels_json(model: Model) -> str:
+    """What the values in the masks mean, in nnU-Net's words."""
+    return (
+        json.dumps({"labels": {"background": 0, **model.classes}, "file_ending": ".nii.gz"}, indent=1) + "\n"
+    )
+
+
+def find_cases(source: Path, channels: int) -> list[Case]:
+    """The cases that a file or a folder holds, channels joined.
+
+    Raises:
+        DvtError: if nothing is there, or a case lacks a channel.
+    """
+    if source.is_file():
+        listed = [source]
+    elif source.is_dir():
+        listed = sorted(
+            p for p in source.iterdir() if p.name.endswith(ENDINGS) and not p.name.startswith(".")
+        )
+    else:
+        raise DvtError(f"{source}: not found. Name a volume, or a folder of volumes, as -i.")
+    by_case: dict[str, list[Path]] = {}
+    for path in listed:
+        stem = next((path.name.removesuffix(e) for e in ENDINGS if path.name.endswith(e)), path.stem)
+        by_case.setdefault(re.sub(r"_\d{4}$", "", stem), []).append(path)
+    if not by_case:
+        raise DvtError(f"{source}: holds no volume ({', '.join(ENDINGS)}). Name another folder as -i.")
+    for case_id, paths in by_case.items():
+        if len(paths) != channels:
+            names = ", ".join(p.name for p in paths)
+            raise DvtError(
+                f"{source}: case {case_id} has {len(paths)} files ({names}), the model takes {channels} channels. "
+                "Give one file per channel, named ID_0000, ID_0001, ..."
+            )
+    return [Case(id=case_id, patient=case_id, images=tuple(paths)) for case_id, paths in by_case.items()]
+
+
+# --- one case -------------------------------------------------------------------------------------
+
+
+def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bool = False) -> None:
+    """Write the mask of one case on the grid of its first image file.
+
+    Slices pass through a nameless file on disk, block by block, so memory does not grow with their
+    number. With ``save_probabilities`` a float32 volume per class is written too, named
+    ``ID_probability_CLASS.nii.gz``; those are assembled in memory.
+
+    Raises:
+        DvtError: if an image cannot be read or is not finite, channels lie on different grids, or
+            the disk is full; nothing half-written stays.
+    """
+    with contextlib.ExitStack() as stack:
+        grid, order, channels, bounds = _open_case(case, path.parent, model, stack)
+        masks = stack.enter_context(SliceFile(path.parent))
+        chances = (
+            [stack.enter_context(SliceFile(path.parent)) for _ in model.classes] if save_probabilities else []
+        )
+        for probability_BKHW in _probabilities(channels, bounds, model):
+            masks.append(_decide(probability_BKHW, model.classes))
+            for chance, volume_BHW in zip(chances, np.moveaxis(probability_BKHW, 1, 0), strict=False):
+                chance.append(volume_BHW)
+        stem = path.name.removesuffix(".nii.gz")
+        for name, chance in zip(model.classes, chances, strict=False):
+            target = path.with_name(f"{stem}_probability_{name}.nii.gz")
+            volumes.write_probabilities(target, np.ascontiguousarray(order.undo(chance.read())), grid)
+        volumes.write_mask(path, np.ascontiguousarray(order.undo(masks.read())), grid)
+
+
+def _open_case(
+    case: Case, scratch: Path, model: Model, stack: contextlib.ExitStack
+) -> tuple[Grid, Reorientation, list[SliceFile], list[np.ndarray]]:
+    """Put a case's channels on disk slice by slice, and find the limits of their intensities."""
+    grid: Grid | None = None
+    channels, bounds = [], []
+    for image_path in case.images:
+        array, here = volumes.read(image_path)
+        faults = [*dataset.image_faults(image_path, array)]
+        if grid is not None:
+            faults += dataset.grid_faults(image_path, here, case.images[0], grid)
+        if faults:
+            raise DvtError("\n".join(faults))
+        grid = grid or here
+        sliced = to_slice_order(grid, model.plan.slice_axis).apply(array)
+        bounds.append(limits(sliced, model.plan.normalization))
+        file = stack.enter_context(SliceFile(scratch))
+        file.append(sliced)
+        channels.append(file)
+        del array, sliced
+    if grid is None:
+        raise ValueError(f"case {case.id} has no image")
+    return grid, to_slice_order(grid, model.plan.slice_axis), channels, bounds
+
+
+def _probabilities(
+    channels: Sequence[SliceFile], bounds: Sequence[np.ndarray], model: Model
+) -> Iterator[np.ndarray]:
+    """Blocks of probabilities on the native in-plane grid, float32 (B, classes, H, W).
+
+    The background of a softmax is left out; it is what the classes lack to 1.
+    """
+    shape, device = model.plan.target_shape, model.setup.device
+    count, native = len(channels[0]), channels[0].read(0, 1).shape[1:]
+    rows, columns = (
+        torch.from_numpy(weights(n_in, n_out, triangle).toarray().astype(np.float32)).to(device)
+        for n_in, n_out in zip(shape, native, strict=True)
+    )
+    block = max(1, BLOCK_PIXELS * (1 if device == "cpu" else 8) // (shape[0] * shape[1]))
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        image = np.stack(
+            [
+                np.stack(
+                    [
+                        prepared.prepare_slice(one, limit, shape)
+                        for one, limit in zip(file.read(start, stop), bound[start:stop], strict=True)
+                    ]
+                )
+                for file, bound in zip(channels, bounds, strict=True)
+            ],
+            axis=1,
+        )
+        with torch.inference_mode():
+            chance = _forward(torch.from_numpy(image).to(device), model)
+            yield (rows @ chance @ columns.T).cpu().numpy()
+
+
+def _forward(image_BCHW: torch.Tensor, model: Model) -> torch.Tensor:
+    """Probabilities of the foreground classes, averaged over the folds; float32 (B, classes, h, w)."""
+    image = image_BCHW.contiguous(memory_format=model.setup.memory_format)
+    total = torch.zeros((), device=image.device)
+    for network in model.networks:
+        with model.setup.autocast():
+            logits = network(image).float()
+        total = total + (
+            torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)[:, 1:]
+        )
+    return total / len(model.networks)
+
+
+def _decide(probability_BKHW: np.ndarray, classes: dict[str, int]) -> np.ndarray:
+    """Mask values, uint8 (B, H, W): the likeliest class, or lesion from probability 0.5."""
+    values = np.array([0, *classes.values()], np.uint8)
+    if len(classes) == 1:
+        return values[(probability_BKHW[:, 0] >= THRESHOLD).astype(np.uint8)]
+    background = 1.0 - probability_BKHW.sum(axis=1, keepdims=True)
+    return values[np.concatenate([background, probability_BKHW], axis=1).argmax(axis=1)]

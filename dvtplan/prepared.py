@@ -1,0 +1,143 @@
+"""Prepared slices: memory-mapped (S, C, H, W) images and (S, H, W) labels per case."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dvtplan import artifacts
+from dvtplan.errors import DvtError
+from dvtplan.normalize import limits, scale
+from dvtplan.plan import preparation_digest
+from dvtplan.records import Plan
+from dvtplan.resize import imresize, nearest
+
+COMMAND = "dvt_plan_and_preprocess"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedCase:
+    """What lies beside the arrays of one prepared case."""
+
+    id: str
+    slices: int
+    positive: tuple[bool, ...]
+    """For each slice, whether it holds any foreground."""
+    preparation_digest: str
+    source_digest: str
+
+
+def prepare(image_CSHW: list[np.ndarray], label_SHW: np.ndarray, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Normalize and resize one case (section 2.2: eq. 1, then imresize; nearest for labels).
+
+    Args:
+        image_CSHW: one slice-order array per channel, scanner units.
+        label_SHW: slice-order label values of the files.
+        plan: what to do.
+
+    Returns:
+        float16 image (S, C, H, W) in [0, 1] and uint8 label (S, H, W) with class numbers: 0
+        background, then 1, 2, ... in the plan's order of labels.
+    """
+    slices, shape = label_SHW.shape[0], plan.target_shape
+    image = np.empty((slices, len(image_CSHW), *shape), np.float16)
+    for channel, volume in enumerate(image_CSHW):
+        bounds = limits(volume, plan.normalization)
+        for s in range(slices):
+            image[s, channel] = prepare_slice(volume[s], bounds[s], shape)
+    classes = np.zeros(256, np.uint8)
+    for number, value in enumerate(plan.labels.values(), start=1):
+        classes[value] = number
+    label = np.stack([nearest(classes[label_HW.astype(np.uint8)], shape) for label_HW in label_SHW])
+    return image, label
+
+
+def prepare_slice(image_HW: np.ndarray, limits_2: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Normalize one slice to its limits and resize it; float32 in [0, 1]."""
+    scaled = scale(image_HW[None], limits_2[None])[0]
+    # Bicubic interpolation overshoots next to edges.
+    return np.clip(imresize(scaled, shape), 0.0, 1.0)
+
+
+def save(
+    folder: Path, image: np.ndarray, label: np.ndarray, case_id: str, plan: Plan, source_digest: str
+) -> None:
+    """Write a prepared case, whole or not at all.
+
+    Raises:
+        DvtError: if the disk is full or the folder cannot be written.
+    """
+    about = PreparedCase(
+        id=case_id,
+        slices=len(label),
+        positive=tuple(bool(label_HW.any()) for label_HW in label),
+        preparation_digest=preparation_digest(plan),
+        source_digest=source_digest,
+    )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".writing-{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise DvtError(artifacts.cannot_write(folder, error)) from error
+    try:
+        np.save(draft / "image.npy", image)
+        np.save(draft / "label.npy", label)
+        artifacts.save(about, draft / "case.json")
+        draft.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.replace(folder)
+    except OSError as error:
+        raise DvtError(artifacts.cannot_write(folder, error)) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def describe(folder: Path) -> PreparedCase:
+    """What a prepared case holds, without opening its arrays; raises DvtError where it is not there."""
+    return artifacts.load(PreparedCase, folder / "case.json", COMMAND)
+
+
+def is_current(folder: Path, plan: Plan, source_digest: str) -> bool:
+    """Whether a prepared case is whole and follows from this plan and these raw files."""
+    try:
+        about = describe(folder)
+        image, label = arrays(folder)
+    except DvtError:
+        return False
+    return (
+        about.preparation_digest == preparation_digest(plan)
+        and about.source_digest == source_digest
+        and image.shape == (about.slices, len(plan.channels), *plan.target_shape)
+        and label.shape == (about.slices, *plan.target_shape)
+    )
+
+
+def require_current(folder: Path, plan: Plan, plan_path: Path, source_digest: str) -> None:
+    """Refuse a prepared case that does not follow from the plan as it stands now.
+
+    Raises:
+        DvtError: naming both files and the command that mends it.
+    """
+    describe(folder)
+    if not is_current(folder, plan, source_digest):
+        raise DvtError(
+            f"{folder}: was prepared by another plan or from other raw files than {plan_path} stands for now. "
+            f"Run {COMMAND} again."
+        )
+
+
+def arrays(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Memory-mapped float16 image (S, C, H, W) and uint8 label (S, H, W) of one case.
+
+    Raises:
+        DvtError: if a file is missing or damaged.
+    """
+    try:
+        return np.load(folder / "image.npy", mmap_mode="r"), np.load(folder / "label.npy", mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise DvtError(f"{folder}: prepared slices cannot be read ({error}). Run {COMMAND} again.") from error

@@ -1,0 +1,450 @@
+"""Train one fold as the paper's section 2.4 does."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import torch
+
+from dvtplan import (
+    __version__,
+    artifacts,
+    augment,
+    batches,
+    checkpoint,
+    devices,
+    figures,
+    journal,
+    parallel,
+    prepared,
+    workers,
+)
+from dvtplan.batches import Batch, Schedule, Slices, Source
+from dvtplan.devices import Setup
+from dvtplan.errors import DvtError
+from dvtplan.loss import focal
+from dvtplan.networks import build, parameter_count
+from dvtplan.parallel import Group
+from dvtplan.records import Fingerprint, Fold, Plan, Recipe, Run, Splits
+from dvtplan.workspace import FoldFolder, Workspace
+
+PREPARE = "dvt_plan_and_preprocess"
+
+RECIPES = {
+    "paper": Recipe(),
+    "quick": Recipe(name="quick", epochs=40, batch_size=8),
+}
+"""By name. `quick` is the same method at a budget for a laptop: larger batches, fewer epochs."""
+
+CHECK_EVERY = 50
+"""Steps between looks at the loss: each look makes the host wait for the device."""
+REDRAW_AFTER_S = 30.0
+"""Time between two drawings of the learning curve."""
+BUDGET_SHARE = 0.9
+"""Of a time budget, what the epochs may plan to take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a training runs; nothing here changes what is learnt, but rounding."""
+
+    device: str = "auto"
+    """'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'."""
+    precision: str | None = None
+    """'fp32' or 'bf16'; none lets the device decide."""
+    channels_last: bool | None = None
+    """Memory layout; none lets the device decide."""
+    compiled: bool | None = None
+    """Whether to use torch.compile; none lets the device decide."""
+    processes: int = 1
+    """Data-parallel processes on this machine, one per GPU."""
+    workers: int | None = None
+    """Processes that read slices; 0 keeps all slices in memory, none lets memory decide."""
+    resume: bool = False
+    """Go on from the last finished epoch."""
+    overwrite: bool = False
+    """Begin anew where a training already is."""
+    time_budget_s: float | None = None
+    """Choose as many epochs as fit into this time, at most the recipe's."""
+
+
+def train_fold(
+    workspace: Workspace,
+    fold: int,
+    *,
+    network: str = "gn_unet",
+    recipe: Recipe | None = None,
+    epochs: int | None = None,
+    options: Options | None = None,
+) -> FoldFolder:
+    """Train one fold. Every finished epoch is on disk, whole, and a resumed training equals one
+    that never stopped.
+
+    Args:
+        workspace: a data set that has been prepared.
+        fold: index in ``splits.json``.
+        network: a key of ``NETWORKS``.
+        recipe: what to do; none for the paper's, or on resume for the one that the run began with,
+            which is the only one that a resumed run accepts.
+        epochs: in place of the recipe's; on resume more may be added.
+        options: how to run.
+
+    Returns:
+        The fold's folder.
+
+    Raises:
+        DvtError: for a fold that is not there, data that are not prepared by the present plan, a
+            training that would be overwritten, nothing to resume, or a loss that is not finite.
+    """
+    options = options or Options()
+    wish = _Wish(fold=fold, network=network, recipe=recipe, epochs=epochs)
+    parallel.launch(_train, options.processes, workspace, wish, options)
+    return workspace.fold(network, fold)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What was asked to be trained."""
+
+    fold: int
+    network: str
+    recipe: Recipe | None
+    epochs: int | None
+
+
+def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
+    """What each process of a training does."""
+    setup = devices.choose(
+        parallel.local_device(options.device),
+        precision=options.precision,
+        channels_last=options.channels_last,
+        compiled=options.compiled,
+    )
+    with parallel.joined(setup.device) as group:
+        job = _open_job(workspace, wish, options, setup, group)
+        trainee = _Trainee(job.run, setup, group)
+        done = trainee.restore(job.folder) if options.resume else 0
+        if options.time_budget_s is not None and done == 0:
+            job = replace(job, run=_within_budget(job, trainee, options.time_budget_s))
+        if done >= job.run.recipe.epochs:
+            job.tell(f"Fold {wish.fold} is trained: {done} epochs. --resume --epochs N adds more.", group)
+            return
+        if group.leads:
+            artifacts.save(job.plan, workspace.results_plan(wish.network))
+            artifacts.save(job.run, job.folder.run)
+        job.tell(_opening(job, setup, done), group)
+        source = batches.open_source(
+            job.slices, job.schedule, setup.device, _free_bytes(setup), options.workers
+        )
+        try:
+            fit(job, trainee, source, done)
+        finally:
+            source.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One fold's training: what it reads, what it follows, where it writes."""
+
+    run: Run
+    plan: Plan
+    slices: Slices
+    schedule: Schedule
+    folder: FoldFolder
+
+    def tell(self, text: str, group: Group) -> None:
+        """Say something once, and keep it in the fold's log."""
+        if group.leads:
+            journal.note(text, self.folder.log)
+
+
+class _Trainee:
+    """A network with its optimizer, placed on a device and in a group."""
+
+    def __init__(self, run: Run, setup: Setup, group: Group) -> None:
+        recipe = run.recipe
+        torch.manual_seed(recipe.seed)
+        outputs = 1 if len(run.classes) == 1 else len(run.classes) + 1
+        network = build(
+            run.network, run.channels, outputs, width=recipe.width, norm_groups=recipe.norm_groups
+        )
+        self.setup, self.group, self.recipe = setup, group, recipe
+        self.union = outputs == 1
+        self.network = network.to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(),
+            lr=recipe.learning_rate,
+            betas=(recipe.beta1, 0.999),
+            fused=not setup.device.startswith("mps"),
+        )
+        shared = group.wrap(self.network, setup.device)
+        self.forward: Any = torch.compile(shared) if setup.compiled else shared
+
+    def restore(self, folder: FoldFolder) -> int:
+        """Go back to the last finished epoch; how many are behind it."""
+        return checkpoint.restore(folder.checkpoint, self.network, self.optimizer)
+
+    def loss(self, batch: Batch, matrices_V23: torch.Tensor) -> torch.Tensor:
+        """Augment a batch, run the network, and compare."""
+        image, label = augment.apply(batch.image_BCHW, batch.label_BHW, matrices_V23[batch.variant_B])
+        with self.setup.autocast():
+            logits = self.forward(image.contiguous(memory_format=self.setup.memory_format))
+        target = label.clamp(max=1) if self.union else label
+        return focal(logits, target, self.recipe.focal_gamma, self.recipe.focal_alpha)
+
+    def step(self, batch: Batch, matrices_V23: torch.Tensor) -> torch.Tensor:
+        """One step of Adam; the loss before it, left on the device."""
+        loss = self.loss(batch, matrices_V23)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def set_learning_rate(self, rate: float) -> None:
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
+
+
+def fit(job: _Job, trainee: _Trainee, source: Source, done: int) -> None:
+    """Run the epochs that are left; after each, its row, its checkpoint and its place in ``run.json``."""
+    recipe, steps, group = job.run.recipe, job.schedule.steps, trainee.group
+    matrices_V23 = augment.matrices(job.plan.variants, job.plan.target_shape).to(trainee.setup.device)
+    rows = journal.read_epochs(job.folder.epochs, before=done)
+    run, drawn = job.run, time.monotonic()
+    bar = journal.StepBar(
+        f"Train fold {run.fold}", total=recipe.epochs * steps, done=done * steps, shown=group.leads
+    )
+    with bar:
+        for epoch in range(done, recipe.epochs):
+            rate = recipe.learning_rate_at(epoch)
+            trainee.set_learning_rate(rate)
+            losses: list[torch.Tensor] = []
+            watch, mean = journal.Watch(), float("nan")
+            for batch in watch.over(source.epoch(epoch)):
+                losses.append(trainee.step(batch, matrices_V23))
+                bar.update()
+                if len(losses) % CHECK_EVERY == 0 or len(losses) == steps:
+                    mean = _finite_mean(losses, job, group, epoch)
+                    bar.say(
+                        f"epoch {epoch + 1}, loss {mean:.3g}, waiting for data {watch.waiting_share():.0%}"
+                    )
+            if not group.leads:
+                continue
+            rows.append(
+                {
+                    "epoch": epoch,
+                    "loss": f"{mean:.6g}",
+                    "learning_rate": f"{rate:.3g}",
+                    "seconds": f"{watch.seconds():.3f}",
+                    "waiting_share": f"{watch.waiting_share():.4f}",
+                    "slices_per_s": f"{steps * recipe.batch_size / watch.seconds():.2f}",
+                }
+            )
+            journal.write_epochs(job.folder.epochs, rows)
+            checkpoint.save(job.folder.checkpoint, trainee.network, trainee.optimizer, epoch + 1)
+            run = _advance(run, rows)
+            artifacts.save(run, job.folder.run)
+            if epoch + 1 == recipe.epochs or time.monotonic() - drawn > REDRAW_AFTER_S:
+                figures.learning_curve(rows, job.folder.progress, f"{run.network}, fold {run.fold}")
+                drawn = time.monotonic()
+    job.tell(
+        f"Trained {recipe.epochs} epochs in {journal.duration(run.seconds)}; {run.waiting_share:.1%} of it "
+        "went by waiting for data.",
+        group,
+    )
+
+
+def _finite_mean(losses: Sequence[torch.Tensor], job: _Job, group: Group, epoch: int) -> float:
+    """The mean loss of an epoch so far, over the group.
+
+    Raises:
+        DvtError: naming the first batch whose loss is not finite, and its cases.
+    """
+    values = group.mean(torch.stack(list(losses)))
+    good = torch.isfinite(values)
+    if bool(good.all()):
+        return float(values.mean())
+    step = int(torch.nonzero(~good)[0])
+    numbers = replace(job.schedule, rank=0, world=1).order(epoch)[0][step]
+    raise DvtError(
+        f"{job.folder.path}: the loss is not finite in epoch {epoch + 1}, batch {step + 1} "
+        f"({'; '.join(job.slices.name(int(n)) for n in numbers)}). The last good checkpoint, of epoch {epoch}, is "
+        "kept. Look at these slices, lower --learning-rate, or train with --precision fp32."
+    )
+
+
+def _advance(run: Run, rows: Sequence[dict[str, Any]]) -> Run:
+    seconds = sum(float(row["seconds"]) for row in rows)
+    waited = sum(float(row["seconds"]) * float(row["waiting_share"]) for row in rows)
+    return replace(run, epochs_done=len(rows), seconds=seconds, waiting_share=waited / max(seconds, 1e-9))
+
+
+# --- before the first step ------------------------------------------------------------------------
+
+
+def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup, group: Group) -> _Job:
+    """Read and check everything that a training follows."""
+    fingerprint = artifacts.load(Fingerprint, workspace.fingerprint, PREPARE)
+    plan = artifacts.load(Plan, workspace.plan, PREPARE)
+    splits = artifacts.load(Splits, workspace.splits, PREPARE)
+    if not 0 <= wish.fold < len(splits.folds):
+        last = len(splits.folds) - 1
+        raise DvtError(
+            f"fold {wish.fold}: {workspace.splits} holds the folds 0 to {last}. Choose one of them."
+        )
+    fold, folder = splits.folds[wish.fold], workspace.fold(wish.network, wish.fold)
+    digests = {case.id: case.source_digest for case in fingerprint.cases}
+    for case in fold.train:
+        prepared.require_current(workspace.prepared(case), plan, workspace.plan, digests[case])
+    if folder.checkpoint.exists() and not options.resume and not options.overwrite:
+        raise DvtError(
+            f"{folder.path}: already holds a training. Go on with --resume, or begin anew with --overwrite."
+        )
+    recipe = (
+        _resumed_recipe(folder, plan, splits, wish) if options.resume else wish.recipe or RECIPES["paper"]
+    )
+    recipe = replace(recipe, epochs=wish.epochs or recipe.epochs)
+    if recipe.batch_size % group.world:
+        raise DvtError(
+            f"batch_size {recipe.batch_size} cannot be shared evenly by {group.world} processes. Change one."
+        )
+    classes = _classes(recipe, plan)
+    recipe = replace(recipe, target="lesion" if len(classes) == 1 else "labels")
+    slices = Slices([workspace.prepared(case) for case in fold.train])
+    run = _new_run(wish.network, fold, recipe, classes, plan, splits, setup, group)
+    schedule = Schedule(
+        slices=len(slices),
+        variants=len(plan.variants),
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        rank=group.rank,
+        world=group.world,
+    )
+    return _Job(run=run, plan=plan, slices=slices, schedule=schedule, folder=folder)
+
+
+def _resumed_recipe(folder: FoldFolder, plan: Plan, splits: Splits, wish: _Wish) -> Recipe:
+    """The recipe that a run began with, which it keeps."""
+    if not folder.checkpoint.exists():
+        raise DvtError(
+            f"{folder.path}: nothing to resume, no epoch is finished there. Train without --resume."
+        )
+    run = artifacts.load(Run, folder.run, "dvt_train")
+    if run.plan_digest != artifacts.digest(plan) or run.splits_digest != artifacts.digest(splits):
+        raise DvtError(
+            f"{folder.run}: was trained by another plan or other folds than plan.json and splits.json hold now. "
+            "Restore those files, or begin anew with --overwrite."
+        )
+    if wish.recipe is not None:
+        wanted = replace(wish.recipe, name=run.recipe.name, epochs=run.recipe.epochs)
+        if wanted.target == "auto":
+            wanted = replace(wanted, target=run.recipe.target)
+        if wanted != run.recipe:
+            raise DvtError(
+                f"{folder.run}: a resumed training keeps its recipe; only --epochs may change. Leave the other "
+                "options away, or begin anew with --overwrite."
+            )
+    return run.recipe
+
+
+def _classes(recipe: Recipe, plan: Plan) -> dict[str, int]:
+    """What the outputs mean, name -> value in predicted masks."""
+    target = recipe.target
+    if target == "auto":
+        joined = len(plan.labels) == 1 or set(plan.labels) == {"proximal", "distal"}
+        target = "lesion" if joined else "labels"
+    if target == "labels" and len(plan.labels) > 1:
+        return plan.labels
+    return {"lesion": 1} if len(plan.labels) > 1 else plan.labels
+
+
+def _new_run(
+    network: str,
+    fold: Fold,
+    recipe: Recipe,
+    classes: dict[str, int],
+    plan: Plan,
+    splits: Splits,
+    setup: Setup,
+    group: Group,
+) -> Run:
+    outputs = 1 if len(classes) == 1 else len(classes) + 1
+    with torch.device("meta"):
+        blank = build(
+            network, len(plan.channels), outputs, width=recipe.width, norm_groups=recipe.norm_groups
+        )
+    return Run(
+        network=network,
+        fold=fold.index,
+        recipe=recipe,
+        classes=classes,
+        channels=len(plan.channels),
+        parameters=parameter_count(blank),
+        train=fold.train,
+        test=fold.test,
+        plan_digest=artifacts.digest(plan),
+        splits_digest=artifacts.digest(splits),
+        setup=setup.remark,
+        processes=group.world,
+        versions={
+            "dvtplan": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+        },
+        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        epochs_done=0,
+        seconds=0.0,
+        waiting_share=0.0,
+    )
+
+
+def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
+    """The run with as many epochs as a time budget holds, by the time that real steps take here."""
+    rows, columns = job.plan.target_shape
+    share = job.schedule.batch_size // job.schedule.world
+    device = trainee.setup.device
+    batch = Batch(
+        torch.zeros(share, job.run.channels, rows, columns, dtype=torch.float16, device=device),
+        torch.zeros(share, rows, columns, dtype=torch.uint8, device=device),
+        torch.zeros(share, dtype=torch.long, device=device),
+    )
+    matrices = augment.matrices(job.plan.variants, job.plan.target_shape).to(device)
+    seconds: list[float] = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        loss = trainee.loss(batch, matrices)
+        loss.backward()
+        float(loss)
+        seconds.append(time.perf_counter() - begin)
+    trainee.optimizer.zero_grad(set_to_none=True)
+    per_epoch = min(seconds[1:]) * job.schedule.steps
+    fitting = int(budget_s * BUDGET_SHARE // per_epoch)
+    if fitting < 1:
+        raise DvtError(
+            f"--time-budget: one epoch takes about {journal.duration(per_epoch)} here, more than "
+            f"{BUDGET_SHARE:.0%} of {journal.duration(budget_s)}. Give more time, or use a GPU."
+        )
+    fitting = trainee.group.from_leader(min(fitting, job.run.recipe.epochs))
+    return replace(job.run, recipe=replace(job.run.recipe, epochs=fitting))
+
+
+def _opening(job: _Job, setup: Setup, done: int) -> str:
+    run, recipe = job.run, job.run.recipe
+    begun = f"going on after epoch {done}" if done else "from the start"
+    return (
+        f"{setup.remark}\n"
+        f"Fold {run.fold}: {run.network}, {run.parameters:,} parameters, {', '.join(run.classes)}; recipe "
+        f"{recipe.name}, {recipe.epochs} epochs x {job.schedule.steps} steps of {recipe.batch_size} slices at "
+        f"{job.plan.target_shape[0]}x{job.plan.target_shape[1]}, {begun}."
+    )
+
+
+def _free_bytes(setup: Setup) -> int | None:
+    """Memory for slices: the accelerator's, or the machine's."""
+    free = setup.free_bytes()
+    return workers.free_memory_bytes() if free is None else free

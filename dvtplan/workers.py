@@ -1,0 +1,77 @@
+"""A pool of worker processes over cases: as many as fit into memory, with a progress bar, and with
+the real cause when one of them dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from dvtplan.errors import DvtError
+from dvtplan.journal import progress
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MEMORY_SHARE = 0.7
+"""Of the memory that is free, how much the workers may plan to use together."""
+
+
+def available_cores() -> int:
+    """Processors this process may run on (not those of the whole machine)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory_bytes() -> int | None:
+    """Memory that can be had without swapping, or none where the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:  # noqa: PTH123 - a kernel interface, not a project file
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def how_many(jobs: int | None, tasks: int, bytes_each: int) -> int:
+    """Worker processes to start: what was asked for (or a process per core), but no more than there
+    are tasks, nor than fit into free memory."""
+    wanted = min(jobs or available_cores(), max(1, tasks))
+    free = free_memory_bytes()
+    if free is None or bytes_each <= 0:
+        return max(1, wanted)
+    return max(1, min(wanted, int(free * MEMORY_SHARE // bytes_each)))
+
+
+def over_cases(
+    function: Callable[[T], R], items: Sequence[T], names: Sequence[str], *, title: str, jobs: int
+) -> list[R]:
+    """Apply a function to every item, in ``jobs`` processes, with a progress bar.
+
+    With one job everything runs in this process.
+
+    Returns:
+        The results in the order of ``items``.
+
+    Raises:
+        DvtError: if a worker process is killed, naming the cases that were being worked on.
+    """
+    if jobs <= 1 or len(items) <= 1:
+        return [function(item) for item in progress(items, title)]
+    results: dict[int, R] = {}
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        futures = {pool.submit(function, item): index for index, item in enumerate(items)}
+        for future in progress(as_completed(futures), title, total=len(items)):
+            results[futures[future]] = future.result()
+    except BrokenProcessPool:
+        undone = [names[i] for i in range(len(items)) if i not in results]
+        raise DvtError(
+            f"{title}: a worker process was killed while one of these cases was open: {', '.join(undone[:jobs])}. "
+            f"Most often memory ran out; run again with --jobs {max(1, jobs // 2)}, finished cases are kept."
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return [results[i] for i in range(len(items))]

@@ -1,0 +1,131 @@
+"""Every path and file name of a project folder, from one root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvtplan.errors import DvtError
+
+RAW = "datasets_raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folders of one data set under one root."""
+
+    root: Path
+    dataset: str
+
+    @property
+    def raw(self) -> Path:
+        """nnU-Net's raw layout; never written."""
+        return self.root / RAW / self.dataset
+
+    @property
+    def preprocessed(self) -> Path:
+        """Fingerprint, plan, splits and prepared slices."""
+        return self.root / "datasets_preprocessed" / self.dataset
+
+    @property
+    def fingerprint(self) -> Path:
+        return self.preprocessed / "fingerprint.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.preprocessed / "plan.json"
+
+    @property
+    def splits(self) -> Path:
+        return self.preprocessed / "splits.json"
+
+    @property
+    def own_splits(self) -> Path:
+        """Where a user puts splits of their own."""
+        return self.raw / "splits.json"
+
+    def prepared(self, case_id: str) -> Path:
+        """The slices of one case."""
+        return self.preprocessed / case_id
+
+    def results(self, network: str) -> Path:
+        """Everything that one network left for this data set; what ``--model`` takes."""
+        return self.root / "results" / self.dataset / network
+
+    def results_plan(self, network: str) -> Path:
+        """The plan that the folds in ``results`` were trained by; it travels with them."""
+        return model_plan(self.results(network))
+
+    def fold(self, network: str, index: int) -> FoldFolder:
+        """One trained fold."""
+        return FoldFolder(self.results(network) / f"fold_{index}")
+
+
+@dataclass(frozen=True, slots=True)
+class FoldFolder:
+    """The files of one trained fold."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def epochs(self) -> Path:
+        return self.path / "epochs.csv"
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.png"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions"
+
+
+def open_workspace(root: Path, dataset: str | None) -> Workspace:
+    """The workspace of a named data set, or of the only one in ``datasets_raw``.
+
+    Raises:
+        DvtError: if there is none, several without a name, or not the named one.
+    """
+    raw = root / RAW
+    found = (
+        sorted(p.name for p in raw.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if raw.is_dir()
+        else []
+    )
+    if dataset is not None:
+        if dataset not in found:
+            there = ", ".join(found) or "none"
+            raise DvtError(
+                f"{raw / dataset}: no such data set; {raw} holds: {there}. Check --root and --dataset."
+            )
+        return Workspace(root, dataset)
+    if not found:
+        raise DvtError(
+            f"{raw}: no data set found. Put one there as {RAW}/README.md says, or name its --root."
+        )
+    if len(found) > 1:
+        raise DvtError(f"{raw}: holds {len(found)} data sets ({', '.join(found)}). Name one with --dataset.")
+    return Workspace(root, found[0])
+
+
+def model_plan(results: Path) -> Path:
+    """The plan in a results folder."""
+    return results / "plan.json"
+
+
+def trained_folds(results: Path) -> list[int]:
+    """Indices of the folds that have a folder in a results folder, in order."""
+    names = [p.name.removeprefix("fold_") for p in results.glob("fold_*") if p.is_dir()]
+    return sorted(int(name) for name in names if name.isdecimal())
