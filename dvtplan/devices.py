@@ -51,6 +51,7 @@ class Setup:
 def choose(
     device: str = "auto",
     *,
+    training: bool = False,
     precision: str | None = None,
     channels_last: bool | None = None,
     compiled: bool | None = None,
@@ -59,6 +60,8 @@ def choose(
 
     Args:
         device: 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'.
+        training: whether backward passes run too; those are slower on a CPU in channels-last layout,
+            while forward passes alone are faster.
         precision: 'fp32' or 'bf16'; none lets the device decide.
         channels_last: memory layout; none lets the device decide.
         compiled: torch.compile; none lets the device decide.
@@ -72,7 +75,8 @@ def choose(
     kind = torch.device(name).type
     bf16, compiles = _cuda_gains(name) if kind == "cuda" else (False, False)
     chosen = precision or ("bf16" if bf16 else "fp32")
-    layout = kind in ("cuda", "cpu") if channels_last is None else channels_last
+    gains = kind == "cuda" or (kind == "cpu" and not training)
+    layout = gains if channels_last is None else channels_last
     does_compile = compiles if compiled is None else compiled
     words = [chosen, "channels last" if layout else "channels first", *(["compiled"] if does_compile else [])]
     missing = "No GPU found: running on the CPU, " if device == "auto" and kind == "cpu" else ""

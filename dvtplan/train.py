@@ -121,6 +121,7 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
     """What each process of a training does."""
     setup = devices.choose(
         parallel.local_device(options.device),
+        training=True,
         precision=options.precision,
         channels_last=options.channels_last,
         compiled=options.compiled,

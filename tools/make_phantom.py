@@ -359,7 +359,7 @@ def skin_depth(anatomy: Anatomy, frame: Frame, s: int) -> np.ndarray:
     """Depth (H, W) in mm below the skin in slice ``s``, negative in air."""
     legs = np.maximum(*(_section_depth(pose, LEG_PROFILE, frame, s) for pose in anatomy.limbs.values()))
     trunk = _section_depth(anatomy.trunk, TRUNK_PROFILE, frame, s)
-    arch = PERINEUM_Z_MM - (frame.x - anatomy.trunk.shift_mm[0]) ** 2 / 12
+    arch = PERINEUM_Z_MM - np.minimum((frame.x - anatomy.trunk.shift_mm[0]) ** 2 / 12, 60)
     trunk -= 2 * np.maximum(arch - anatomy.trunk.template_z(frame.z)[:, None], 0)
     # A rounded maximum: the plain one leaves a knife edge where a leg meets the trunk.
     round_mm = 12.0

@@ -1,0 +1,146 @@
+"""The floors of docs/architecture.md: imports go strictly downward, and each outside thing has one door."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "dvtplan"
+
+FLOORS = {
+    "__init__": 0,
+    "errors": 1, "geometry": 1, "records": 1,
+    "artifacts": 2,
+    "normalize": 3, "resize": 3, "fingerprint": 3, "plan": 3, "folds": 3, "regions": 3, "metrics": 3,
+    "statistics": 3, "augment": 3, "loss": 3, "networks": 3,
+    "workspace": 4, "volumes": 4, "slicefile": 4, "devices": 4, "parallel": 4, "journal": 4, "figures": 4,
+    "tables": 4,
+    "dataset": 5, "prepared": 5, "checkpoint": 5, "workers": 5,
+    "batches": 6,
+    "preprocess": 7, "train": 7, "predict": 7, "evaluate": 7, "report": 7,
+    "cli": 8,
+}  # fmt: skip
+
+SAME_FLOOR = {("records", "geometry")}
+"""The vocabulary may speak of itself."""
+
+DOORS = {
+    "SimpleITK": {"volumes"},
+    "batchgenerators": {"batches"},
+    "matplotlib": {"figures"},
+    "tqdm": {"journal"},
+    "torch.distributed": {"parallel"},
+    "torch.multiprocessing": {"parallel"},
+    "json": {"artifacts", "dataset", "preprocess", "predict", "evaluate"},
+}
+"""Package -> the modules that may import it. JSON that is no record of ours (dataset.json, splits.json)
+is read where it is understood."""
+
+WITHOUT_TORCH = {
+    "cli",
+    "preprocess",
+    "evaluate",
+    "report",
+    "tables",
+    "statistics",
+    "metrics",
+    "dataset",
+    "prepared",
+}
+
+
+def modules() -> dict[str, list[Path]]:
+    """Module name -> its files; the networks are one room."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        inside = path.relative_to(PACKAGE)
+        found.setdefault(inside.parts[0].removesuffix(".py"), []).append(path)
+    return found
+
+
+def imports(paths: list[Path], *, at_load: bool = False) -> set[str]:
+    """Dotted names that some files import; ``at_load`` leaves out those inside functions and type checks."""
+    names: set[str] = set()
+    for path in paths:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = _top_level(tree) if at_load else ast.walk(tree)
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _top_level(tree: ast.Module) -> list[ast.stmt]:
+    return [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+def own(names: set[str]) -> set[str]:
+    """Our modules among imported names."""
+    ours = {name.split(".")[1] for name in names if name.startswith("dvtplan.")}
+    return {name for name in ours if name in FLOORS}
+
+
+def test_every_module_has_a_floor_and_stands_in_the_architecture() -> None:
+    picture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert set(modules()) == set(FLOORS)
+    missing = [m for m in FLOORS if m != "__init__" and not re.search(rf"`{m}(\.py|/)`", picture)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("module", sorted(FLOORS))
+def test_imports_go_strictly_downward(module: str) -> None:
+    upward = {
+        other
+        for other in own(imports(modules()[module])) - {module}
+        if FLOORS[other] >= FLOORS[module] and (module, other) not in SAME_FLOOR
+    }
+    assert upward == set()
+
+
+@pytest.mark.parametrize("package", sorted(DOORS))
+def test_each_outside_thing_has_one_door(package: str) -> None:
+    users = {
+        module
+        for module, paths in modules().items()
+        if any(name == package or name.startswith(package + ".") for name in imports(paths))
+    }
+    assert users <= DOORS[package]
+
+
+def test_no_module_prints_but_the_command_line() -> None:
+    printing = {
+        module
+        for module, paths in modules().items()
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert printing <= {"cli"}
+
+
+def test_torch_is_not_reached_where_it_must_not_be() -> None:
+    def reach(module: str, seen: set[str]) -> set[str]:
+        names = imports(modules()[module], at_load=True)
+        for other in own(names) - seen:
+            names |= reach(other, seen | own(names))
+        return names
+
+    for module in WITHOUT_TORCH:
+        assert not any(n == "torch" or n.startswith("torch.") for n in reach(module, {module})), module
+
+
+def test_no_assert_guards_user_input() -> None:
+    asserting = [
+        str(path)
+        for paths in modules().values()
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assert)
+    ]
+    assert asserting == []

@@ -1,0 +1,16 @@
+# Sourced by the other scripts: makes .venv with the tested versions (tools/constraints.txt) and
+# activates it. Needs Python 3.11 or newer and nothing else. Does nothing when .venv is current.
+
+_stamp() { cat setup.cfg tools/constraints.txt | cksum; }
+
+if [ ! -f .venv/.stamp ] || [ "$(cat .venv/.stamp)" != "$(_stamp)" ]; then
+    _python=$(command -v python3.11 || command -v python3) || { echo "python3 not found; install Python 3.11" >&2; exit 1; }
+    "$_python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        { echo "$_python is $("$_python" --version); dvtplan needs Python 3.11 or newer" >&2; exit 1; }
+    echo "Installing into .venv (once; a few minutes, mostly PyTorch) ..." >&2
+    rm -rf .venv
+    "$_python" -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check -c tools/constraints.txt -e '.[test]'
+    _stamp > .venv/.stamp
+fi
+. .venv/bin/activate
