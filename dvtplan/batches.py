@@ -165,6 +165,7 @@ class _Loader(SlimDataLoaderBase):
     def __init__(self, slices: Slices, schedule: Schedule, first_epoch: int, workers: int) -> None:
         super().__init__(None, schedule.batch_size // schedule.world, workers)
         self.slices, self.schedule = slices, schedule
+        self._parent = os.getpid()
         self._epoch = -1
         self._order: tuple[np.ndarray, np.ndarray] | None = None
         self._step = first_epoch * schedule.steps
@@ -173,7 +174,7 @@ class _Loader(SlimDataLoaderBase):
         """Called once in each worker process."""
         self.thread_id = thread_id
         self._step += thread_id
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        threading.Thread(target=_end_with, args=(self._parent,), daemon=True).start()
 
     def generate_train_batch(self) -> dict[str, np.ndarray]:
         epoch, step = divmod(self._step, self.schedule.steps)
@@ -184,9 +185,8 @@ class _Loader(SlimDataLoaderBase):
         return {"image": image, "label": label, "variant": self._order[1][step]}
 
 
-def _end_with_parent(every_s: float = 1.0) -> None:
+def _end_with(parent: int, every_s: float = 1.0) -> None:
     """A worker whose training was killed waits for room in its queue for ever, unless it looks."""
-    parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(every_s)
     os._exit(1)

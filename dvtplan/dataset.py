@@ -16,6 +16,7 @@ from dvtplan.artifacts import file_digest
 from dvtplan.errors import DatasetProblems, DvtError
 from dvtplan.geometry import GRID_TOLERANCE_MM, Grid, distance_mm
 from dvtplan.records import Case, CaseFingerprint, Dataset, Levels
+from dvtplan.regions import ALL
 
 LEVEL_COLUMNS = ("level_left_mm", "level_right_mm")
 CASES_COLUMNS = ("case_id", "patient_id", *LEVEL_COLUMNS, "midline_mm")
@@ -185,8 +186,8 @@ def _labels(path: Path, labels: Any, problems: list[str]) -> dict[str, int]:
         )
     if len(set(foreground.values())) != len(foreground):
         problems.append(f"{path}: two labels share a value: {labels!r}. Give each its own.")
-    if "all" in foreground:
-        problems.append(f'{path}: "all" names the union of the labels in every table. Rename that label.')
+    if ALL in foreground:
+        problems.append(f'{path}: "{ALL}" names the union of the labels in every table. Rename that label.')
     return foreground
 
 

@@ -1,5 +1,7 @@
 """The one exception that a user is meant to read."""
 
+from __future__ import annotations
+
 
 class DvtError(Exception):
     """Something the user can mend: the message names the file, what was expected, what was
@@ -13,3 +15,7 @@ class DatasetProblems(DvtError):
         self.problems = tuple(problems)
         noun = "problem" if len(problems) == 1 else "problems"
         super().__init__("\n".join([f"{len(problems)} {noun} found; nothing was written.", *problems]))
+
+    def __reduce__(self) -> tuple[type[DatasetProblems], tuple[list[str]]]:
+        """Made anew from its problems, so that it survives the way out of a worker process."""
+        return type(self), (list(self.problems),)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,15 +13,23 @@ import numpy as np
 import pandas as pd
 
 from dvtplan import artifacts, metrics, regions, tables, volumes, workers
-from dvtplan.dataset import discover, read_cases_table
+from dvtplan.dataset import discover
 from dvtplan.errors import DvtError
 from dvtplan.geometry import GRID_TOLERANCE_MM, Grid, distance_mm, same_grid
-from dvtplan.records import Dataset, Fold, Levels, Splits
-from dvtplan.regions import PROXIMAL_DISTAL
-from dvtplan.workspace import Workspace, trained_folds
-
-ALL = "all"
-"""All thrombus, whatever its region; always scored."""
+from dvtplan.pairs import (
+    Pair,
+    choose_folds,
+    describe,
+    match,
+    name_folds,
+    of_folds,
+    predicted_classes,
+    read_labels,
+    some,
+)
+from dvtplan.records import Fold, Levels, Splits
+from dvtplan.regions import ALL, PROXIMAL_DISTAL
+from dvtplan.workspace import Workspace
 
 RULES = {
     "identity": "a voxel of the truth has the region of its label; a predicted voxel has the region of the nearest "
@@ -35,9 +42,6 @@ RULES = {
 
 OWN_LABELS = "a voxel of the truth and a predicted voxel each have the region of their own label"
 """What identity means where the prediction tells the labels apart."""
-
-ENDINGS = (".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".gipl.gz")
-"""Endings of a mask in a folder of anyone's masks; other files are passed over."""
 
 COLUMNS = ("fold", "case_id", "patient_id", "region", "rule", "tp", "fp", "fn", *tables.SCORES,
            "truth_ml", "predicted_ml", "false_positive_ml", "counted")  # fmt: skip
@@ -64,19 +68,6 @@ class Evaluation:
     def text(self) -> str:
         """Table 1 as text to print."""
         return tables.to_text(self.table)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """One case to score."""
-
-    case_id: str
-    patient: str
-    truth: Path
-    prediction: Path
-    levels: Levels | None
-    fold: int | None = None
-    """None where the masks are no fold of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +121,8 @@ def evaluate(
     """
     dataset = discover(workspace.raw)
     splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-    chosen = _choose_folds(workspace, network, splits, folds)
-    pairs = [pair for fold in chosen for pair in _test_pairs(workspace, network, dataset, fold)]
-    _require_predictions(workspace.results(network), pairs)
+    chosen = choose_folds(workspace, network, splits, folds)
+    pairs = of_folds(workspace, network, dataset, chosen)
     scheme, notes = _scheme(
         split,
         rule,
@@ -147,7 +137,7 @@ def evaluate(
         scheme,
         workspace.results(network),
         subject=f"{network} on {dataset.name}",
-        folds=_name_folds(chosen, splits),
+        folds=name_folds(chosen, splits),
         notes=notes,
         jobs=jobs,
     )
@@ -186,10 +176,10 @@ def evaluate_folders(
         DvtError: as ``evaluate``, and for a label without a prediction or the reverse.
     """
     _require_choice("--predicted", predicted, ("auto", "lesion", "labels"))
-    labels, details, table = _describe(labels_dir, dataset)
+    labels, details, table = describe(labels_dir, dataset)
     pairs = [
         Pair(case_id=case_id, patient=patient, truth=truth, prediction=prediction, levels=levels)
-        for case_id, truth, prediction in _match(labels_dir, predictions_dir)
+        for case_id, truth, prediction in match(labels_dir, predictions_dir)
         for patient, levels in [details.get(case_id, (case_id, None))]
     ]
     named = labels if labels is not None else {"lesion": 1}
@@ -318,7 +308,7 @@ def _numbers(values: dict[str, int], labels: dict[str, int]) -> dict[int, int]:
 def _predicted_numbers(folder: Path, predicted: str, labels: dict[str, int]) -> dict[int, int] | None:
     """How to read the predictions in a folder; none where every value above 0 is thrombus."""
     described = folder / "dataset.json"
-    own = _read_labels(described) if described.exists() else None
+    own = read_labels(described) if described.exists() else None
     if predicted == "lesion" or (
         predicted == "auto" and (set(own) == {"lesion"} if own else len(labels) < 2)
     ):
@@ -337,41 +327,19 @@ def _same_reading(
 ) -> dict[int, int] | None:
     """How to read the predictions of all folds, which must be one way.
 
-    A network trained on the union writes 1 for thrombus, which may also be a label's value, so
-    with several labels only the dataset.json beside the masks can tell.
+    A network trained on the union writes 1 for thrombus, which may also be a label's value; what
+    was written beside the masks tells.
     """
-    folders = [workspace.fold(network, fold.index).predictions for fold in chosen]
-    for fold, folder in zip(chosen, folders, strict=True):
-        if len(labels) > 1 and not (folder / "dataset.json").exists():
+    classes = {fold.index: predicted_classes(workspace, network, fold.index) for fold in chosen}
+    first, *others = classes
+    for k in others:
+        if classes[k] != classes[first]:
             raise DvtError(
-                f"{folder / 'dataset.json'}: not found; without it 1 may mean thrombus or {_order(labels)[0]}. "
-                f"Run dvt_train {fold.index} --resume to write it."
+                f"{workspace.fold(network, k).ledger}: names other classes ({', '.join(classes[k])}) than fold {first} "
+                f"({', '.join(classes[first])}). Score these folds apart with --folds, or train one of them again."
             )
-    first, *others = folders
-    reading = _predicted_numbers(first, "auto", labels)
-    for folder in others:
-        if _predicted_numbers(folder, "auto", labels) != reading:
-            raise DvtError(
-                f"{folder / 'dataset.json'}: names other labels than {first / 'dataset.json'}. Score these folds "
-                "apart with --folds, or train one of them again."
-            )
-    return reading
-
-
-def _read_labels(path: Path) -> dict[str, int]:
-    """Foreground label names and values of a dataset.json that need not describe a whole data set."""
-    try:
-        labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        foreground = {name: value for name, value in labels.items() if value != 0}
-        usable = all(type(value) is int and 0 < value < regions.UNASSIGNED for value in foreground.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        usable, foreground = False, {}
-    if not usable or not foreground or len(set(foreground.values())) != len(foreground) or ALL in foreground:
-        raise DvtError(
-            f'{path}: expected "labels" that map each name but "{ALL}" to a number of its own, as in '
-            '{"background": 0, "lesion": 1}. Mend it.'
-        )
-    return foreground
+    own = classes[first]
+    return _numbers(own, labels) if len(own) > 1 and set(own) <= set(labels) else None
 
 
 def _scheme(
@@ -398,10 +366,10 @@ def _scheme(
             f"--split {'/'.join(wanted or ())}: the rule {chosen} gives {', '.join(available)}, not "
             f"{', '.join(lacking)}. Name it among the labels in dataset.json, or choose from what there is."
         )
-    some = f"{_some(unlevelled)} ({len(unlevelled)} of {len(pairs)} cases)"
+    without = f"{some(unlevelled)} ({len(unlevelled)} of {len(pairs)} cases)"
     if chosen == "level" and unlevelled:
         raise DvtError(
-            f"{table}: gives no level for {some}; the labels name {', '.join(names)}. Add level_left_mm or "
+            f"{table}: gives no level for {without}; the labels name {', '.join(names)}. Add level_left_mm or "
             "level_right_mm (LPS z in mm) for them, or label the truth proximal and distal in dataset.json."
         )
     scheme = Scheme(
@@ -412,7 +380,7 @@ def _scheme(
         predicted_numbers=predicted_numbers,
     )
     left_out = chosen == "none" and wanted is None and len(unlevelled) < len(pairs)
-    return scheme, (f"No proximal and distal: {table} gives no level for {some}.",) if left_out else ()
+    return scheme, (f"No proximal and distal: {table} gives no level for {without}.",) if left_out else ()
 
 
 def _auto_rule(wanted: tuple[str, ...] | None, names: tuple[str, ...], all_have_levels: bool) -> str:
@@ -426,141 +394,6 @@ def _auto_rule(wanted: tuple[str, ...] | None, names: tuple[str, ...], all_have_
 def _require_choice(option: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise DvtError(f"{option} {value}: no such choice. Choose from {', '.join(choices)}.")
-
-
-# --- which files ----------------------------------------------------------------------------------
-
-
-def _choose_folds(
-    workspace: Workspace, network: str, splits: Splits, folds: Sequence[int] | None
-) -> tuple[Fold, ...]:
-    """The folds to score; each has predictions and stands in the splits."""
-    results = workspace.results(network)
-    if not results.is_dir():
-        there = (
-            sorted(p.name for p in results.parent.iterdir() if p.is_dir()) if results.parent.is_dir() else []
-        )
-        raise DvtError(
-            f"{results}: no results of that network; there are: {', '.join(there) or 'none'}. Run dvt_train."
-        )
-    present = [k for k in trained_folds(results) if workspace.fold(network, k).predictions.is_dir()]
-    wanted = present if folds is None else sorted(set(folds))
-    if not wanted:
-        raise DvtError(f"{results}: no fold has predictions. Run dvt_train 0, or name your folders of masks.")
-    for index in wanted:
-        if not 0 <= index < len(splits.folds):
-            raise DvtError(
-                f"{results / f'fold_{index}'}: {workspace.splits} has only the folds 0 to {len(splits.folds) - 1}. "
-                "Choose one with --folds, or remove what remains of other splits."
-            )
-        if index not in present:
-            raise DvtError(
-                f"{workspace.fold(network, index).predictions}: not found. Run dvt_train {index} --resume, "
-                f"or leave that fold out with --folds {' '.join(str(k) for k in wanted if k in present)}."
-            )
-    return tuple(splits.folds[index] for index in wanted)
-
-
-def _name_folds(chosen: Sequence[Fold], splits: Splits) -> str:
-    """'all 8 folds' or 'folds 0, 2 of 8'."""
-    n = len(splits.folds)
-    if len(chosen) == n:
-        return f"all {n} folds"
-    return f"fold{'s' if len(chosen) > 1 else ''} {', '.join(str(fold.index) for fold in chosen)} of {n}"
-
-
-def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold) -> Iterable[Pair]:
-    """The test cases of a fold and where their predictions must stand."""
-    folder = workspace.fold(network, fold.index).predictions
-    leaked = [case_id for case_id in fold.train if (folder / f"{case_id}.nii.gz").exists()]
-    if leaked:
-        raise DvtError(
-            f"{folder}: holds predictions of {_some(leaked)}, on which fold {fold.index} of {workspace.splits} trains. "
-            f"The splits have changed: remove {folder.parent} and run dvt_train {fold.index}."
-        )
-    cases = {case.id: case for case in dataset.cases}
-    for case_id in fold.test:
-        case = cases.get(case_id)
-        if case is None or case.label is None:
-            raise DvtError(
-                f"{workspace.splits}: fold {fold.index} tests {case_id}, which has no label in {workspace.raw}. "
-                "Run dvt_plan_and_preprocess again."
-            )
-        yield Pair(
-            case_id=case_id,
-            patient=case.patient,
-            truth=case.label,
-            prediction=folder / f"{case_id}.nii.gz",
-            levels=case.levels,
-            fold=fold.index,
-        )
-
-
-def _require_predictions(results: Path, pairs: Sequence[Pair]) -> None:
-    missing = [pair for pair in pairs if not pair.prediction.is_file()]
-    if missing:
-        folds = dict.fromkeys(pair.fold for pair in missing)
-        listed = [f"fold {k}: {', '.join(p.case_id for p in missing if p.fold == k)}" for k in folds]
-        commands = " and ".join(f"dvt_train {k} --resume" for k in folds)
-        raise DvtError(
-            f"{results}: {len(missing)} of {len(pairs)} test cases have no prediction ({'; '.join(listed)}). "
-            f"Run {commands}, or dvt_predict, to make them."
-        )
-
-
-def _describe(
-    labels_dir: Path, dataset: Path | None
-) -> tuple[dict[str, int] | None, dict[str, tuple[str, Levels | None]], Path]:
-    """Labels (none: unknown), patient and levels by case, and where a table of cases belongs."""
-    if dataset is not None:
-        described = discover(dataset)
-        details = {case.id: (case.patient, case.levels) for case in described.cases}
-        return described.labels, details, dataset / "cases.csv"
-    places = (labels_dir, labels_dir.absolute().parent)
-    labels = next((_read_labels(p / "dataset.json") for p in places if (p / "dataset.json").exists()), None)
-    table = next((p / "cases.csv" for p in places if (p / "cases.csv").exists()), labels_dir / "cases.csv")
-    return labels, read_cases_table(table) if table.exists() else {}, table
-
-
-def _match(labels_dir: Path, predictions_dir: Path) -> list[tuple[str, Path, Path]]:
-    """Case id, label and prediction, paired by file name without its ending."""
-    labels, predictions = _masks(labels_dir), _masks(predictions_dir)
-    missing, extra = sorted(set(labels) - set(predictions)), sorted(set(predictions) - set(labels))
-    faults = []
-    if missing:
-        faults.append(
-            f"{predictions_dir}: {len(missing)} of {len(labels)} labels have no prediction of their name: "
-            f"{', '.join(missing)}. Add or rename them."
-        )
-    if extra:
-        faults.append(
-            f"{predictions_dir}: no label in {labels_dir} for {', '.join(extra)}. Add it or remove them."
-        )
-    if faults:
-        raise DvtError("\n".join(faults))
-    return [(case_id, labels[case_id], predictions[case_id]) for case_id in sorted(labels)]
-
-
-def _masks(folder: Path) -> dict[str, Path]:
-    """File name without its ending -> mask."""
-    if not folder.is_dir():
-        raise DvtError(f"{folder}: no such folder. Name one that holds a mask per case.")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        ending = next((e for e in ENDINGS if path.name.endswith(e)), None)
-        if ending is None or path.name.startswith("."):
-            continue
-        case_id = path.name.removesuffix(ending)
-        if case_id in found:
-            raise DvtError(f"{path}: {found[case_id].name} is of the same case. Keep one of them.")
-        found[case_id] = path
-    if not found:
-        raise DvtError(f"{folder}: holds no mask. Put one file per case there ({', '.join(ENDINGS)}).")
-    return found
-
-
-def _some(case_ids: Sequence[str]) -> str:
-    return ", ".join(case_ids[:8]) + (f" and {len(case_ids) - 8} more" if len(case_ids) > 8 else "")
 
 
 # --- what is written ------------------------------------------------------------------------------

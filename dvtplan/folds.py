@@ -19,13 +19,17 @@ def split(patient_of: dict[str, str], folds: int, seed: int) -> Splits:
         seed: decides the shuffle, whatever the order of ``patient_of``.
 
     Raises:
-        DvtError: if there are fewer patients than folds, or fewer than two folds.
+        DvtError: if there are fewer patients than folds, fewer than two folds, or a negative seed.
     """
     patients = sorted(set(patient_of.values()))
+    if seed < 0:
+        raise DvtError(f"--seed {seed}: expected a whole number from 0.")
+    if len(patients) < 2:
+        raise DvtError(f"Folds need at least 2 patients; the data set has {len(patients)}. Add cases of others.")
     if not 2 <= folds <= len(patients):
         raise DvtError(
             f"--folds {folds}: expected 2 to {len(patients)}, the number of patients. Choose fewer folds, "
-            f"for example --folds {max(2, min(5, len(patients)))}."
+            f"for example --folds {min(5, len(patients))}."
         )
     shuffled = np.random.default_rng(seed).permutation(len(patients))
     groups = [{patients[i] for i in part} for part in np.array_split(shuffled, folds)]
@@ -47,6 +51,8 @@ def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
     Raises:
         DvtError: listing every fault at once.
     """
+    if not splits.folds:
+        raise DvtError(f"{source}: holds no fold. List at least one.")
     faults: list[str] = []
     for position, fold in enumerate(splits.folds):
         where = f"{source}: fold {position}"
@@ -61,6 +67,9 @@ def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
             faults.append(
                 f"{where} has no {'training' if not fold.train else 'test'} case. Give it at least one."
             )
+        for side, ids in (("train", fold.train), ("test", fold.test)):
+            if again := sorted({c for c in ids if ids.count(c) > 1}):
+                faults.append(f"{where} names cases twice in {side}: {', '.join(again)}. Keep each once.")
         trained = {patient_of[c] for c in fold.train if c in patient_of}
         leaks = sorted({patient_of[c] for c in fold.test if c in patient_of} & trained)
         if leaks:
@@ -68,11 +77,17 @@ def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
                 f"{where} has patients in training and test at once: {', '.join(leaks)}. "
                 "Put all cases of a patient on one side."
             )
-    tested = [c for fold in splits.folds for c in fold.test]
+    tested = [c for fold in splits.folds for c in set(fold.test)]
     twice = sorted({c for c in tested if tested.count(c) > 1})
     if twice:
         faults.append(
             f"{source}: tested in more than one fold: {', '.join(twice)}. Keep each case in one test list."
+        )
+    lost = sorted(set(patient_of).difference(*((*fold.train, *fold.test) for fold in splits.folds)))
+    if lost:
+        faults.append(
+            f"{source}: cases of the data set that stand in no fold: {', '.join(lost)}. Name them in a fold, "
+            "or take them out of the data set."
         )
     if faults:
         raise DvtError("\n".join(faults))

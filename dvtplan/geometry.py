@@ -49,6 +49,9 @@ class Grid:
             raise ValueError(f"a grid needs three positive axis lengths, not {self.shape}")
         if not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
             raise ValueError(f"spacing must be positive, not {self.spacing_mm} mm")
+        # A position that is not a number would be no distance away from any other.
+        if not np.isfinite([self.origin_mm, *self.direction]).all():
+            raise ValueError(f"origin and direction must be finite, not {self.origin_mm}, {self.direction}")
 
     @property
     def voxel_ml(self) -> float:

@@ -6,30 +6,40 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from dvtplan.artifacts import write_text
+from dvtplan.artifacts import cannot_write, write_text
+from dvtplan.errors import DvtError
 
 T = TypeVar("T")
 
 
 def progress(items: Iterable[T], title: str, total: int | None = None) -> Iterable[T]:
     """A progress bar on stderr over items; silent for none."""
+    if isinstance(items, Sized) and len(items) == 0:
+        return items
     return tqdm(items, desc=title, total=total, leave=True, dynamic_ncols=True, file=sys.stderr)
 
 
 def note(text: str, log: Path | None = None) -> None:
-    """Say something on stderr without breaking a progress bar, and keep it in a log file."""
+    """Say something on stderr without breaking a progress bar, and keep it in a log file.
+
+    Raises:
+        DvtError: if the log cannot be written.
+    """
     tqdm.write(text, file=sys.stderr)
     if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+        except OSError as error:
+            raise DvtError(cannot_write(log, error)) from error
 
 
 class StepBar:
@@ -89,11 +99,18 @@ class Watch:
 
 
 def read_epochs(path: Path, before: int) -> list[dict[str, Any]]:
-    """Rows of ``epochs.csv`` with an epoch number below ``before``; none where there is no file."""
+    """Rows of ``epochs.csv`` with an epoch number below ``before``; none where there is no file.
+
+    Raises:
+        DvtError: if the file is no such table.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if int(row["epoch"]) < before]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if int(row["epoch"]) < before]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DvtError(f"{path}: is no table of epochs ({error!r}). Move it away, then run again.") from error
 
 
 def write_epochs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -119,6 +136,6 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """Bytes in a unit that people read: '12 MB', '3.4 GB'."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= scale:
+        if count >= 0.9995 * scale:  # three digits of the smaller unit would round up to 1e+03
             return f"{count / scale:.3g} {unit}"
     return f"{count / 1e3:.3g} kB"

@@ -11,8 +11,9 @@ def focal(
 ) -> torch.Tensor:
     """Mean over pixels of ``-weight * (1 - p)**gamma * log(p)``, p being the true class's probability.
 
-    At gamma 0 without alpha this is cross-entropy. Everything is computed in float32 from logs, so
-    that neither saturated logits nor a gamma below 1 give a loss or gradient that is not finite.
+    At gamma 0 without alpha this is cross-entropy. Everything is computed in float32 (float64 for
+    float64 logits) from logs, so that neither saturated logits nor a gamma below 1 give a loss or
+    gradient that is not finite.
 
     Args:
         logits_BKHW: K = 1 for a sigmoid (class 1 against 0), K > 1 for a softmax over K classes.
@@ -21,9 +22,9 @@ def focal(
         alpha: weight of the foreground classes, ``1 - alpha`` of the background; none: all weigh 1.
 
     Returns:
-        A scalar, float32.
+        A scalar, float32 or wider.
     """
-    logits = logits_BKHW.float()
+    logits = logits_BKHW.to(torch.promote_types(logits_BKHW.dtype, torch.float32))
     if logits.shape[1] == 1:
         log_p, log_rest = _sigmoid_logs(logits[:, 0], target_BHW)
     else:

@@ -35,8 +35,8 @@ def scale(image_SHW: np.ndarray, limits_S2: np.ndarray) -> np.ndarray:
     """
     low, high = limits_S2[:, 0, None, None], limits_S2[:, 1, None, None]
     width = high - low
-    gain = np.divide(1.0, width, out=np.zeros_like(width), where=width > 0)
-    scaled = (image_SHW - low) * gain
+    # Not times 1 / width, which is infinite for the smallest of widths.
+    scaled = (image_SHW - low) / np.where(width > 0, width, np.inf)
     return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32)
 
 

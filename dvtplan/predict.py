@@ -19,10 +19,10 @@ from dvtplan.errors import DvtError
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
 from dvtplan.networks import build
 from dvtplan.normalize import limits
-from dvtplan.records import Case, Plan, Run, Splits
+from dvtplan.records import Case, Plan, Predicted, Run, Splits
 from dvtplan.resize import triangle, weights
 from dvtplan.slicefile import SliceFile
-from dvtplan.workspace import FoldFolder, Workspace, model_plan, trained_folds
+from dvtplan.workspace import FoldFolder, Workspace, model_plan, predictions_ledger, trained_folds
 
 THRESHOLD = 0.5
 """Probability from which a voxel counts as lesion (one output)."""
@@ -43,16 +43,6 @@ class Model:
     setup: Setup
     digest: str
     """Of the plan and all weights."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Predicted:
-    """What lies in a folder of predictions, and where it came from: ``predictions.json``."""
-
-    model_digest: str
-    classes: dict[str, int]
-    cases: dict[str, str]
-    """Case -> digest of the image files that its mask was made from."""
 
 
 def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setup | None = None) -> Model:
@@ -178,7 +168,7 @@ def predict_cases(
     save_probabilities: bool = False,
 ) -> list[Path]:
     """Predict cases into a folder; what is there already, by this model from these files, is kept."""
-    ledger = out / "predictions.json"
+    ledger = predictions_ledger(out)
     held = artifacts.load(Predicted, ledger, "dvt_predict --overwrite") if ledger.exists() else None
     known = dict(held.cases) if held and held.model_digest == model.digest and not overwrite else {}
     masks = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -179,6 +180,12 @@ class Plan:
             all(16 <= n <= 8192 and n % 16 == 0 for n in self.target_shape),
             f"target_shape must hold multiples of 16 (four poolings) from 16 to 8192, not {self.target_shape}",
         )
+        values = list(self.labels.values())
+        _require(
+            values == sorted(set(values)) and all(1 <= v <= 254 for v in values),
+            f"labels must map names to rising values from 1 to 254 (the network's classes have that order), "
+            f"not {self.labels}",
+        )
         _require(len(self.variants) > 0, "variants must hold at least one entry; no augmentation is "
                  '[{"angle_deg": 0, "scale": 1, "mirror": false}]')  # fmt: skip
 
@@ -238,6 +245,9 @@ class Recipe:
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}")
         _require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
+        for name in ("learning_rate", "lr_factor", "focal_gamma"):
+            value = getattr(self, name)
+            _require(math.isfinite(value), f"{name} must be finite, not {value}")
         _require(self.learning_rate > 0, f"learning_rate must be positive, not {self.learning_rate}")
         _require(
             all(0 < f < 1 for f in self.lr_drops) and list(self.lr_drops) == sorted(self.lr_drops),
@@ -259,6 +269,7 @@ class Recipe:
             self.target in ("auto", "lesion", "labels"),
             f"target must be 'auto', 'lesion' or 'labels', not {self.target!r}",
         )
+        _require(self.seed >= 0, f"seed must not be negative, not {self.seed}")
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate during an epoch, counted from 0."""
@@ -295,6 +306,16 @@ class Run:
 
 
 # --- what came out --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """What lies in a folder of predictions, and where it came from: ``predictions.json``."""
+
+    model_digest: str
+    classes: dict[str, int]
+    cases: dict[str, str]
+    """Case -> digest of the image files that its mask was made from."""
 
 
 class Confusion(NamedTuple):

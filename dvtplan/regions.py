@@ -14,6 +14,9 @@ from scipy.spatial import cKDTree
 from dvtplan.geometry import GRID_TOLERANCE_MM, Grid
 from dvtplan.records import Levels
 
+ALL = "all"
+"""All thrombus, whatever its region; always scored."""
+
 PROXIMAL_DISTAL = ("proximal", "distal")
 """The regions that a level divides, in the order of their numbers 1 and 2."""
 

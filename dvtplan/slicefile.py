@@ -5,6 +5,7 @@ The file vanishes with the process, however that ends.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,7 +59,9 @@ class SliceFile:
 
     def close(self) -> None:
         """Give the disk space back."""
-        self._file.close()
+        # A full disk fails once more here, for the bytes that wait in the buffer: they are not wanted.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> SliceFile:
         return self

@@ -138,6 +138,7 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
         if group.leads:
             artifacts.save(job.plan, workspace.results_plan(wish.network))
             artifacts.save(job.run, job.folder.run)
+            job.folder.ledger.unlink(missing_ok=True)  # masks of an earlier training count no longer
         job.tell(_opening(job, setup, done), group)
         source = batches.open_source(
             job.slices, job.schedule, setup.device, _free_bytes(setup), options.workers

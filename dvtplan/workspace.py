@@ -91,6 +91,11 @@ class FoldFolder:
     def predictions(self) -> Path:
         return self.path / "predictions"
 
+    @property
+    def ledger(self) -> Path:
+        """What vouches for the predictions."""
+        return predictions_ledger(self.predictions)
+
 
 def open_workspace(root: Path, dataset: str | None) -> Workspace:
     """The workspace of a named data set, or of the only one in ``datasets_raw``.
@@ -99,11 +104,14 @@ def open_workspace(root: Path, dataset: str | None) -> Workspace:
         DvtError: if there is none, several without a name, or not the named one.
     """
     raw = root / RAW
-    found = (
-        sorted(p.name for p in raw.iterdir() if p.is_dir() and not p.name.startswith("."))
-        if raw.is_dir()
-        else []
-    )
+    try:
+        found = (
+            sorted(p.name for p in raw.iterdir() if p.is_dir() and not p.name.startswith("."))
+            if raw.is_dir()
+            else []
+        )
+    except OSError as error:
+        raise DvtError(f"{raw}: cannot be read ({error.strerror or error}). Mend the permissions.") from error
     if dataset is not None:
         if dataset not in found:
             there = ", ".join(found) or "none"
@@ -123,6 +131,11 @@ def open_workspace(root: Path, dataset: str | None) -> Workspace:
 def model_plan(results: Path) -> Path:
     """The plan in a results folder."""
     return results / "plan.json"
+
+
+def predictions_ledger(folder: Path) -> Path:
+    """The list of what a folder of predictions was made from."""
+    return folder / "predictions.json"
 
 
 def trained_folds(results: Path) -> list[int]:

@@ -16,7 +16,7 @@ from dvtplan import artifacts, volumes
 from dvtplan.errors import DvtError
 from dvtplan.evaluate import COLUMNS, evaluate, evaluate_folders
 from dvtplan.geometry import Grid
-from dvtplan.records import Fold, Splits
+from dvtplan.records import Fold, Predicted, Splits
 from dvtplan.workspace import Workspace
 
 FILM = Grid(
@@ -72,6 +72,15 @@ def describe(folder: Path, labels: dict[str, int]) -> None:
     (folder / "dataset.json").write_text(json.dumps(body))
 
 
+def vouch(workspace: Workspace, index: int, labels: dict[str, int]) -> None:
+    """Say what the masks of a fold mean, as predict does."""
+    classes = {name: value for name, value in labels.items() if value}
+    cases = {case_id: "" for case_id, fold in FOLD_OF.items() if fold == index}
+    artifacts.save(
+        Predicted(model_digest="", classes=classes, cases=cases), workspace.fold("unet", index).ledger
+    )
+
+
 def make(root: Path, labels: dict[str, int] = TWO_LABELS, predicted: dict[str, int] = LESION) -> Workspace:
     """A workspace of four cases in two folds, with the predictions above."""
     workspace = Workspace(root, "DVT")
@@ -81,7 +90,7 @@ def make(root: Path, labels: dict[str, int] = TWO_LABELS, predicted: dict[str, i
     for index in (0, 1):
         test = tuple(c for c in TRUTHS if FOLD_OF[c] == index)
         folds.append(Fold(index=index, train=tuple(c for c in TRUTHS if c not in test), test=test))
-        describe(workspace.fold("unet", index).predictions, predicted)
+        vouch(workspace, index, predicted)
     artifacts.save(Splits(source="seed 0", folds=tuple(folds)), workspace.splits)
     for case_id, rows in TRUTHS.items():
         put(workspace.raw / "imagesTr" / f"{case_id}_0000.nii.gz", rows)
@@ -293,14 +302,14 @@ def test_a_test_case_that_left_the_data_set_is_refused(workspace: Workspace) -> 
 
 
 def test_folds_that_predict_different_labels_are_not_mixed(workspace: Workspace) -> None:
-    describe(workspace.fold("unet", 1).predictions, TWO_LABELS)
-    with pytest.raises(DvtError, match="names other labels than"):
+    vouch(workspace, 1, TWO_LABELS)
+    with pytest.raises(DvtError, match=r"names other classes \(proximal, distal\) than fold 0 \(lesion\)"):
         evaluate(workspace, "unet")
 
 
-def test_with_several_labels_our_masks_need_their_dataset_json(workspace: Workspace) -> None:
-    (workspace.fold("unet", 1).predictions / "dataset.json").unlink()
-    with pytest.raises(DvtError, match="1 may mean thrombus or proximal"):
+def test_predictions_of_an_earlier_training_are_not_scored(workspace: Workspace) -> None:
+    workspace.fold("unet", 1).ledger.unlink()
+    with pytest.raises(DvtError, match=r"no prediction by the present training \(fold 1: c, d\)"):
         evaluate(workspace, "unet")
 
 

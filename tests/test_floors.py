@@ -20,7 +20,7 @@ FLOORS = {
     "workspace": 4, "volumes": 4, "slicefile": 4, "devices": 4, "parallel": 4, "journal": 4, "figures": 4,
     "tables": 4,
     "dataset": 5, "prepared": 5, "checkpoint": 5, "workers": 5,
-    "batches": 6,
+    "batches": 6, "pairs": 6,
     "preprocess": 7, "train": 7, "predict": 7, "evaluate": 7, "report": 7,
     "cli": 8,
 }  # fmt: skip
@@ -35,7 +35,7 @@ DOORS = {
     "tqdm": {"journal"},
     "torch.distributed": {"parallel"},
     "torch.multiprocessing": {"parallel"},
-    "json": {"artifacts", "dataset", "preprocess", "predict", "evaluate"},
+    "json": {"artifacts", "dataset", "preprocess", "predict", "pairs"},
 }
 """Package -> the modules that may import it. JSON that is no record of ours (dataset.json, splits.json)
 is read where it is understood."""
