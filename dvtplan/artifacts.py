@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import types
 import typing
@@ -18,6 +19,9 @@ from dvtplan.errors import DvtError
 
 SCHEMA = 1
 """Raised when the meaning of a field changes."""
+
+DRAFT = ".writing-"
+"""How the names of half-written files and folders begin."""
 
 R = TypeVar("R")
 
@@ -34,7 +38,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=DRAFT, suffix="-" + path.name, dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise DvtError(cannot_write(path, error)) from error
@@ -49,6 +53,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise DvtError(cannot_write(path, error)) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that was killed left half-written in a folder; one writer at a time."""
+    for draft in folder.glob(f"{DRAFT}*"):
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # writing beside it will say what is wrong there
+                draft.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> str:

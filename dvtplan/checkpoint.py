@@ -13,6 +13,14 @@ from dvtplan.artifacts import whole_file
 from dvtplan.errors import DvtError
 
 SCHEMA = 1
+FIELDS = {
+    "schema": int,
+    "epochs_done": int,
+    "network": dict,
+    "optimizer": dict,
+    "rng_cpu": torch.Tensor,
+    "rng_cuda": list,
+}
 
 
 def save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
@@ -65,9 +73,10 @@ def _load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Train this fold first.") from None
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise DvtError(f"{path}: no readable checkpoint ({reason}). Train this fold again.") from error
-    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+    whole = isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in FIELDS.items())
+    if not whole or state["schema"] != SCHEMA:
         raise DvtError(f"{path}: expected a checkpoint of schema {SCHEMA}. Train this fold again.")
     return state
 

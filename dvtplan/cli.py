@@ -80,7 +80,7 @@ def plan_and_preprocess(argv: list[str]) -> None:
     parser.add_argument(
         "--folds", type=int, default=8, help="folds by patient; datasets_raw/NAME/splits.json wins"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the folds")
+    parser.add_argument("--seed", type=_whole, default=0, help="of the folds")
     parser.add_argument("--jobs", type=_positive, help="processes; default: one per core, as memory allows")
     parser.add_argument("--verify-only", action="store_true", help="stop after verification, write nothing")
     parser.add_argument("--replan", action="store_true", help="derive plan.json anew even if it was edited")
@@ -119,28 +119,32 @@ def train(argv: list[str]) -> None:
     parser.add_argument("--gpus", type=_positive, default=1, metavar="N",
                         help="data-parallel processes, one per GPU; several folds run side by side")  # fmt: skip
     parser.add_argument(
-        "--workers", type=int, help="reading processes; 0 keeps slices in memory; default: as they fit"
+        "--workers", type=_whole, help="reading processes; 0 keeps slices in memory; default: as they fit"
     )
-    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
-    parser.add_argument("--overwrite", action="store_true", help="begin anew where a training already is")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true",
+                       help="go on after the last finished epoch; of several folds, begin those not begun")  # fmt: skip
+    again.add_argument("--overwrite", action="store_true", help="begin anew where a training already is")
     parser.add_argument("--time-budget", type=_seconds, metavar="TIME",
                         help="as many epochs as fit, at most the recipe's: 90s, 20m, 8h")  # fmt: skip
-    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--only", type=_whole, help=argparse.SUPPRESS)
     _add_recipe(parser)
     _add_machine(parser)
     options = parser.parse_args(argv)
     from dvtplan import parallel
 
     workspace = _workspace(options)
-    folds = [options.only] if options.only is not None else _fold_numbers(options.fold, workspace)
-    if len(folds) > 1 and options.gpus > 1 and not parallel.under_torchrun():
-        _side_by_side(folds, options.gpus, argv)
-    else:
-        for fold in folds:
-            _train_and_predict(workspace, fold, options)
+    folds = _fold_numbers(options.fold, workspace)
+    begun = [k for k in folds if workspace.fold(options.network, k).checkpoint.exists()]
+    if options.only is None and len(folds) > 1 and options.gpus > 1 and not parallel.under_torchrun():
+        _side_by_side(folds, options, argv)
+        return
+    for fold in folds if options.only is None else [options.only]:
+        resume = options.resume and (fold in begun or not begun)
+        _train_and_predict(workspace, fold, resume, options)
 
 
-def _train_and_predict(workspace: Workspace, fold: int, options: argparse.Namespace) -> None:
+def _train_and_predict(workspace: Workspace, fold: int, resume: bool, options: argparse.Namespace) -> None:
     from dvtplan import devices, parallel, predict
     from dvtplan.train import Options, train_fold
 
@@ -157,22 +161,24 @@ def _train_and_predict(workspace: Workspace, fold: int, options: argparse.Namesp
             compiled=options.compile,
             processes=options.gpus,
             workers=options.workers,
-            resume=options.resume,
+            resume=resume,
             overwrite=options.overwrite,
             time_budget_s=options.time_budget,
         ),
     )
     if parallel.is_first():
-        setup = devices.choose(options.device, channels_last=options.channels_last, compiled=False)
+        setup = devices.choose(
+            options.device, precision=options.precision, channels_last=options.channels_last, compiled=False
+        )
         predict.predict_fold(workspace, options.network, fold, setup=setup)
         print(folder.path)
 
 
-def _side_by_side(folds: list[int], gpus: int, argv: list[str]) -> None:
+def _side_by_side(folds: list[int], options: argparse.Namespace, argv: list[str]) -> None:
     """Train a fold per GPU, each in a process of its own, until all are done."""
     from dvtplan import devices, parallel
 
-    slots = [["--device", name] for name in devices.each(_device_word(argv), gpus)]
+    slots = [["--device", name] for name in devices.each(options.device, options.gpus)]
     commands = [
         [sys.executable, "-m", "dvtplan.cli", "train", *argv, "--gpus", "1", "--only", str(k)] for k in folds
     ]
@@ -183,22 +189,47 @@ def _side_by_side(folds: list[int], gpus: int, argv: list[str]) -> None:
         )
 
 
-def _device_word(argv: list[str]) -> str:
-    return next((argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--device"), "auto")
-
-
 def _fold_numbers(words: list[str], workspace: Workspace) -> list[int]:
-    """Fold numbers as written, or every fold for 'all'."""
+    """Fold numbers as written, each once, or every fold for 'all'."""
     from dvtplan import artifacts
     from dvtplan.records import Splits
 
+    splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
+    there = [fold.index for fold in splits.folds]
     if words == ["all"]:
-        splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-        return [fold.index for fold in splits.folds]
-    wrong = [word for word in words if not word.isdecimal()]
+        return there
+    wrong = [word for word in words if not word.isdecimal() or int(word) not in there]
     if wrong:
-        raise DvtError(f"fold {wrong[0]}: expected numbers from 0, or all.")
-    return [int(word) for word in words]
+        raise DvtError(
+            f"fold {wrong[0]}: {workspace.splits} holds the folds 0 to {there[-1]}. Name some of them, or all."
+        )
+    return list(dict.fromkeys(int(word) for word in words))
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if _whole(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
+_RECIPE_FIELDS: dict[str, Callable[[str], Any]] = {
+    "epochs": _positive,
+    "batch_size": _positive,
+    "learning_rate": float,
+    "lr_factor": float,
+    "beta1": float,
+    "focal_gamma": float,
+    "focal_alpha": float,
+    "norm_groups": _positive,
+    "width": _positive,
+    "seed": _whole,
+}
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -208,30 +239,13 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--recipe", choices=("paper", "quick"), default=argparse.SUPPRESS,
                        help="paper (default), or quick for a laptop")  # fmt: skip
     for name, kind in _RECIPE_FIELDS.items():
+        metavar = "X" if kind is float else "N"
         group.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=_metavar(kind)
+            f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar
         )
     group.add_argument("--lr-drops", type=float, nargs="*", default=argparse.SUPPRESS, metavar="SHARE")
     group.add_argument("--target", choices=("auto", "lesion", "labels"), default=argparse.SUPPRESS,
                        help="lesion: the union of all labels; default: by the labels' names")  # fmt: skip
-
-
-_RECIPE_FIELDS: dict[str, Callable[[str], Any]] = {
-    "epochs": int,
-    "batch_size": int,
-    "learning_rate": float,
-    "lr_factor": float,
-    "beta1": float,
-    "focal_gamma": float,
-    "focal_alpha": float,
-    "norm_groups": int,
-    "width": int,
-    "seed": int,
-}
-
-
-def _metavar(kind: Callable[[str], Any]) -> str:
-    return "N" if kind is int else "X"
 
 
 def _recipe(options: argparse.Namespace) -> Recipe | None:
@@ -251,13 +265,6 @@ def _recipe(options: argparse.Namespace) -> Recipe | None:
         return replace(RECIPES[getattr(options, "recipe", "paper")], **given)
     except ValueError as error:
         raise DvtError(f"recipe: {error}. Mend that option.") from error
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
 
 
 def _seconds(text: str) -> float:

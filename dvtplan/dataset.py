@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from dvtplan import fingerprint, volumes
 from dvtplan.artifacts import file_digest
@@ -84,32 +84,47 @@ def read_cases_table(path: Path) -> dict[str, tuple[str, Levels | None]]:
 
     Columns: case_id, and optionally patient_id, level_left_mm, level_right_mm, midline_mm (LPS
     coordinates in mm). An empty patient is the case itself; without any level there are none.
-    Further columns are left alone.
+    Further columns and empty lines are left alone.
 
     Raises:
         DvtError: every fault of the file, a line each.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file, restval="", skipinitialspace=True, strict=True)
+            table.fieldnames = [name.strip() for name in table.fieldnames or ()]
+            header = [name for name in table.fieldnames if name in CASES_COLUMNS]
+            rows = [(table.line_num, row) for row in table]
+    except (OSError, ValueError, csv.Error) as error:
         raise DvtError(
-            f"{path}: is no readable table ({reason}). Save it as comma-separated text."
+            f"{path}: is no readable table ({error}). Save it as comma-separated text in UTF-8."
         ) from error
-    if "case_id" not in table.columns:
+    if "case_id" not in header or len(set(header)) < len(header):
         raise DvtError(
-            f"{path}: expected the columns {', '.join(CASES_COLUMNS)}; case_id is missing. Add it."
+            f"{path}: expected the columns {', '.join(CASES_COLUMNS)}, each once and case_id at least; "
+            f"found {', '.join(table.fieldnames) or 'none'}. Mend its first line."
         )
     faults: list[str] = []
     cases: dict[str, tuple[str, Levels | None]] = {}
-    for line, row in enumerate(table.to_dict("records"), start=2):
-        case_id = str(row["case_id"]).strip()
+    for line, row in rows:
+        # A value beyond the header would silently belong to another column than it seems to.
+        beyond = [value for value in row.pop(None, []) if value.strip()]
+        if beyond:
+            faults.append(
+                f"{path}, line {line}: holds {beyond[0]!r} beyond the last column. Write decimals with a point, "
+                "or name the column."
+            )
+            continue
+        values = {name: value.strip() for name, value in row.items()}
+        if not any(values.values()):
+            continue
+        case_id = values["case_id"]
         if not case_id or case_id in cases:
             what = f"{case_id} stands twice" if case_id else "case_id is empty"
             faults.append(f"{path}, line {line}: {what}. Keep one row per case.")
             continue
         try:
-            cases[case_id] = (str(row.get("patient_id", "")).strip() or case_id, _levels(row))
+            cases[case_id] = (values.get("patient_id") or case_id, _levels(values))
         except ValueError as error:
             faults.append(f"{path}, line {line}: {error}. Give millimetres, or leave it empty.")
     if faults:
@@ -117,15 +132,15 @@ def read_cases_table(path: Path) -> dict[str, tuple[str, Levels | None]]:
     return cases
 
 
-def _levels(row: Mapping[Any, Any]) -> Levels | None:
+def _levels(row: Mapping[str, str]) -> Levels | None:
     left, right, midline = (_millimetres(row, name) for name in (*LEVEL_COLUMNS, "midline_mm"))
     if left is None and right is None:
         return None
     return Levels(left_mm=left, right_mm=right, midline_mm=midline)
 
 
-def _millimetres(row: Mapping[Any, Any], name: str) -> float | None:
-    text = str(row.get(name, "")).strip()
+def _millimetres(row: Mapping[str, str], name: str) -> float | None:
+    text = row.get(name, "")
     if not text:
         return None
     try:
@@ -148,16 +163,7 @@ def _describe(path: Path) -> tuple[tuple[tuple[str, ...], dict[str, int], str] |
     if not isinstance(body, dict):
         return None, [f"{path}: expected an object with channel_names and labels. Mend it."]
     problems: list[str] = []
-    channels = body.get("channel_names", body.get("modality"))
-    if (
-        not isinstance(channels, dict)
-        or set(channels) != {str(i) for i in range(len(channels))}
-        or not channels
-    ):
-        channels = {}
-        problems.append(
-            f'{path}: channel_names must number the channels from "0", found {channels!r}. Mend it.'
-        )
+    channels = _channels(path, body.get("channel_names", body.get("modality")), problems)
     ending = body.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
         problems.append(
@@ -166,8 +172,14 @@ def _describe(path: Path) -> tuple[tuple[tuple[str, ...], dict[str, int], str] |
     labels = _labels(path, body.get("labels"), problems)
     if problems:
         return None, problems
-    names = tuple(str(channels[str(i)]) for i in range(len(channels)))
-    return (names, labels, str(ending)), []
+    return (channels, labels, str(ending)), []
+
+
+def _channels(path: Path, channels: Any, problems: list[str]) -> tuple[str, ...]:
+    if isinstance(channels, dict) and channels and set(channels) == {str(i) for i in range(len(channels))}:
+        return tuple(str(channels[str(i)]) for i in range(len(channels)))
+    problems.append(f'{path}: channel_names must number the channels from "0", found {channels!r}. Mend it.')
+    return ()
 
 
 def _labels(path: Path, labels: Any, problems: list[str]) -> dict[str, int]:
@@ -184,27 +196,41 @@ def _labels(path: Path, labels: Any, problems: list[str]) -> dict[str, int]:
         problems.append(
             f'{path}: labels need "background": 0 and at least one other, found {labels!r}. Mend it.'
         )
+    if "ignore" in foreground:
+        problems.append(
+            f"{path}: the label ignore would be trained like any other. Give its voxels a true label, and remove it."
+        )
     if len(set(foreground.values())) != len(foreground):
         problems.append(f"{path}: two labels share a value: {labels!r}. Give each its own.")
     if ALL in foreground:
         problems.append(f'{path}: "{ALL}" names the union of the labels in every table. Rename that label.')
-    return foreground
+    # The network's classes are numbered in this order, whatever the order in the file.
+    return dict(sorted(foreground.items(), key=lambda item: item[1]))
 
 
 def _files(folder: Path, ending: str, problems: list[str]) -> dict[str, Path]:
     """Stem -> path of a folder's files; files of another ending are problems, hidden ones are passed over."""
-    if not folder.is_dir():
+    try:
+        if not folder.is_dir():
+            return {}
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        problems.append(f"{folder}: cannot be read ({error.strerror or error}). Mend the permissions.")
         return {}
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.name.endswith(ending) and path.is_file():
-            found[path.name.removesuffix(ending)] = path
-        else:
+    for path in paths:
+        if not path.name.isprintable():
+            problems.append(
+                f"{folder}: the file name {path.name!a} holds what cannot be printed. Rename that file."
+            )
+        elif not path.name.endswith(ending):
             problems.append(
                 f"{path}: does not end in {ending} as dataset.json says. Convert, rename or remove it."
             )
+        elif path.is_dir():
+            problems.append(f"{path}: expected a file, found a folder. Put its volume there as one file.")
+        else:
+            found[path.name.removesuffix(ending)] = path
     return found
 
 
@@ -217,7 +243,7 @@ def _group(
     by_case: dict[str, dict[int, Path]] = {}
     for stem, path in files.items():
         case_id, _, number = stem.rpartition("_")
-        if not case_id or len(number) != 4 or not number.isdecimal():
+        if not case_id or len(number) != 4 or not (number.isascii() and number.isdecimal()):
             problems.append(
                 f"{path}: expected a name like ID_0000{ending}. Rename it; the number is the channel."
             )
@@ -250,25 +276,25 @@ class Examination:
 def examine(case: Case, labels: dict[str, int]) -> Examination:
     """Read a case whole, check it, and measure it if it is sound. Never raises for a bad file."""
     problems: list[str] = []
-    images = [image for path in case.images if (image := _try_read(path, problems)) is not None]
+    images = {path: image for path in case.images if (image := _try_read(path, problems)) is not None}
     truth = _try_read(case.label, problems) if case.label is not None else None
-    for image_path, (array, _) in zip(case.images, images, strict=False):
-        problems.extend(image_faults(image_path, array))
-    if not problems and truth is not None:
-        grid = images[0][1]
-        beside: list[tuple[Path | None, tuple[np.ndarray, Grid]]] = [
-            *zip(case.images[1:], images[1:], strict=True),
-            (case.label, truth),
-        ]
-        for path, (_, other) in beside:
-            problems.extend(grid_faults(path, other, case.images[0], grid))
+    for path, (array, _) in images.items():
+        problems.extend(image_faults(path, array))
+    if truth is not None:
         problems.extend(_label_faults(case.label, truth[0], labels))
-    if problems or truth is None:
+    if images:
+        first, *others = images
+        grid = images[first][1]
+        for path in others:
+            problems.extend(grid_faults(path, images[path][1], first, grid))
+        if truth is not None:
+            problems.extend(grid_faults(case.label, truth[1], first, grid))
+    if problems or not images or truth is None:
         return Examination(case_id=case.id, problems=tuple(problems), warnings=(), fingerprint=None)
     measured = fingerprint.measure(
         case.id,
         case.patient,
-        [array for array, _ in images],
+        [array for array, _ in images.values()],
         truth[0],
         grid,
         labels,
@@ -318,7 +344,7 @@ def _label_faults(path: Path | None, array: np.ndarray, labels: dict[str, int]) 
     present = np.unique(array)
     unknown = [v for v in present.tolist() if v not in (0, *labels.values())]
     if unknown:
-        shown = ", ".join(f"{v:g}" for v in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        shown = ", ".join(f"{v:.9g}" for v in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         known = ", ".join(f"{value} {name}" for name, value in labels.items())
         yield f"{path}: holds the values {shown}; dataset.json knows 0 background, {known}. Mend the label or the list."
 

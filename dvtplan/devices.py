@@ -121,10 +121,18 @@ def _title(name: str) -> str:
 
 
 def each(device: str, count: int) -> list[str]:
-    """Names of several devices of a kind, one for each process that works by itself.
+    """Names of several devices of a kind, one for each of several processes.
 
     Raises:
-        DvtError: if fewer GPUs are there.
+        DvtError: if fewer GPUs are there, or the device is a certain one of them.
     """
     kind = _find(device).partition(":")[0]
-    return [_find(f"cuda:{i}") if kind == "cuda" else kind for i in range(count)]
+    if ":" in device or kind == "mps":
+        raise DvtError(
+            f"--device {device}: is one device, --gpus asks for {count}. Use --device cuda or cpu."
+        )
+    if kind == "cuda" and torch.cuda.device_count() < count:
+        raise DvtError(
+            f"--gpus {count}: PyTorch sees {torch.cuda.device_count()} CUDA GPUs here. Use as many."
+        )
+    return [f"cuda:{i}" if kind == "cuda" else kind for i in range(count)]

@@ -25,7 +25,9 @@ def split(patient_of: dict[str, str], folds: int, seed: int) -> Splits:
     if seed < 0:
         raise DvtError(f"--seed {seed}: expected a whole number from 0.")
     if len(patients) < 2:
-        raise DvtError(f"Folds need at least 2 patients; the data set has {len(patients)}. Add cases of others.")
+        raise DvtError(
+            f"Folds need at least 2 patients; the data set has {len(patients)}. Add cases of others."
+        )
     if not 2 <= folds <= len(patients):
         raise DvtError(
             f"--folds {folds}: expected 2 to {len(patients)}, the number of patients. Choose fewer folds, "

@@ -23,7 +23,12 @@ def progress(items: Iterable[T], title: str, total: int | None = None) -> Iterab
     """A progress bar on stderr over items; silent for none."""
     if isinstance(items, Sized) and len(items) == 0:
         return items
-    return tqdm(items, desc=title, total=total, leave=True, dynamic_ncols=True, file=sys.stderr)
+    return tqdm(items, desc=title, total=total, dynamic_ncols=True, file=sys.stderr, mininterval=_pace_s())
+
+
+def _pace_s() -> float:
+    """Seconds between redraws of a bar: often for a person, seldom for a log file."""
+    return 0.2 if sys.stderr.isatty() else 15.0
 
 
 def note(text: str, log: Path | None = None) -> None:
@@ -54,6 +59,7 @@ class StepBar:
             dynamic_ncols=True,
             disable=not shown,
             file=sys.stderr,
+            mininterval=_pace_s(),
         )
 
     def update(self) -> None:

@@ -104,6 +104,9 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
 
     Under torchrun the processes exist already and the function simply runs. An exception in any
     process ends all of them and is raised here.
+
+    Raises:
+        DvtError: as the function does, or if a process was killed.
     """
     if processes <= 1 or under_torchrun():
         function(*arguments)
@@ -116,10 +119,15 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
         torch.multiprocessing.spawn(
             _member, (processes, port, messages, function, arguments), nprocs=processes
         )
-    except torch.multiprocessing.ProcessRaisedException:
-        if messages.empty():
+    except (torch.multiprocessing.ProcessRaisedException, torch.multiprocessing.ProcessExitedException) as error:
+        if not messages.empty():
+            raise DvtError(messages.get()) from None
+        if isinstance(error, torch.multiprocessing.ProcessRaisedException):
             raise
-        raise DvtError(messages.get()) from None
+        raise DvtError(
+            f"Process {error.error_index + 1} of {processes} was ended from outside ({error.msg}). Most often memory "
+            "ran out; use a smaller --batch-size or fewer --workers."
+        ) from None
 
 
 def _member(

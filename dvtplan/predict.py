@@ -121,6 +121,7 @@ def predict_fold(workspace: Workspace, network: str, index: int, *, setup: Setup
     model = load_model(workspace.results(network), folds=[index], setup=setup)
     cases = {case.id: case for case in dataset.discover(workspace.raw).cases}
     out = workspace.fold(network, index).predictions
+    artifacts.sweep(out)
     predict_cases([cases[i] for i in splits.folds[index].test], out, model, title=f"Predict fold {index}")
     return out
 
@@ -146,9 +147,12 @@ def predict_path(
         The masks, in order of case.
 
     Raises:
-        DvtError: for input that is not there or not readable; masks made until then stay.
+        DvtError: for input that is not there or not readable, or that a mask would replace; masks
+            made until then stay.
     """
     cases = find_cases(source, len(model.plan.channels))
+    if source.is_dir() and out.exists() and out.samefile(source):
+        raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
     as_file = source.is_file() and out.name.endswith(ENDINGS)
     if as_file:
         predict_case(cases[0], out, model, save_probabilities=save_probabilities)
@@ -170,19 +174,36 @@ def predict_cases(
     """Predict cases into a folder; what is there already, by this model from these files, is kept."""
     ledger = predictions_ledger(out)
     held = artifacts.load(Predicted, ledger, "dvt_predict --overwrite") if ledger.exists() else None
-    known = dict(held.cases) if held and held.model_digest == model.digest and not overwrite else {}
+    known: dict[str, str] = {}
+    full: set[str] = set()
+    if held and held.model_digest == model.digest and not overwrite:
+        known, full = dict(held.cases), set(held.with_probabilities)
     masks = []
     for case in journal.progress(cases, title):
         path = out / f"{case.id}.nii.gz"
         masks.append(path)
         source_digest = artifacts.file_digest(case.images) if all(p.is_file() for p in case.images) else ""
-        if known.get(case.id) == source_digest and path.exists():
+        wanted = [path, *(probability_path(path, name) for name in model.classes if save_probabilities)]
+        kept = known.get(case.id) == source_digest and all(p.exists() for p in wanted)
+        if kept and (case.id in full or not save_probabilities):
             continue
         predict_case(case, path, model, save_probabilities=save_probabilities)
         known[case.id] = source_digest
+        full = full | {case.id} if save_probabilities else full - {case.id}
         artifacts.write_text(out / "dataset.json", _labels_json(model))
-        artifacts.save(Predicted(model_digest=model.digest, classes=model.classes, cases=known), ledger)
+        ledger_now = Predicted(
+            model_digest=model.digest,
+            classes=model.classes,
+            cases=known,
+            with_probabilities=tuple(sorted(full)),
+        )
+        artifacts.save(ledger_now, ledger)
     return masks
+
+
+def probability_path(mask: Path, name: str) -> Path:
+    """Where the probabilities of a class lie, beside a mask."""
+    return mask.with_name(f"{_stem(mask)}_probability_{name}.nii.gz")
 
 
 def _labels_json(model: Model) -> str:
@@ -208,18 +229,23 @@ def find_cases(source: Path, channels: int) -> list[Case]:
         raise DvtError(f"{source}: not found. Name a volume, or a folder of volumes, as -i.")
     by_case: dict[str, list[Path]] = {}
     for path in listed:
-        stem = next((path.name.removesuffix(e) for e in ENDINGS if path.name.endswith(e)), path.stem)
-        by_case.setdefault(re.sub(r"_\d{4}$", "", stem), []).append(path)
+        by_case.setdefault(re.sub(r"_\d{4}$", "", _stem(path)), []).append(path)
     if not by_case:
         raise DvtError(f"{source}: holds no volume ({', '.join(ENDINGS)}). Name another folder as -i.")
     for case_id, paths in by_case.items():
-        if len(paths) != channels:
+        numbered = [f"{case_id}_{i:04d}" for i in range(channels)]
+        if len(paths) != channels or (channels > 1 and [_stem(p) for p in paths] != numbered):
             names = ", ".join(p.name for p in paths)
             raise DvtError(
                 f"{source}: case {case_id} has {len(paths)} files ({names}), the model takes {channels} channels. "
                 "Give one file per channel, named ID_0000, ID_0001, ..."
             )
     return [Case(id=case_id, patient=case_id, images=tuple(paths)) for case_id, paths in by_case.items()]
+
+
+def _stem(path: Path) -> str:
+    """A file's name without its ending."""
+    return next((path.name.removesuffix(e) for e in ENDINGS if path.name.endswith(e)), path.stem)
 
 
 # --- one case -------------------------------------------------------------------------------------
@@ -236,6 +262,8 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
         DvtError: if an image cannot be read or is not finite, channels lie on different grids, or
             the disk is full; nothing half-written stays.
     """
+    if path.exists() and any(p.exists() and p.samefile(path) for p in case.images):
+        raise DvtError(f"{path}: is the image itself, which the mask would replace. Name another -o.")
     with contextlib.ExitStack() as stack:
         grid, order, channels, bounds = _open_case(case, path.parent, model, stack)
         masks = stack.enter_context(SliceFile(path.parent))
@@ -246,9 +274,8 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
             masks.append(_decide(probability_BKHW, model.classes))
             for chance, volume_BHW in zip(chances, np.moveaxis(probability_BKHW, 1, 0), strict=False):
                 chance.append(volume_BHW)
-        stem = path.name.removesuffix(".nii.gz")
         for name, chance in zip(model.classes, chances, strict=False):
-            target = path.with_name(f"{stem}_probability_{name}.nii.gz")
+            target = probability_path(path, name)
             volumes.write_probabilities(target, np.ascontiguousarray(order.undo(chance.read())), grid)
         volumes.write_mask(path, np.ascontiguousarray(order.undo(masks.read())), grid)
 

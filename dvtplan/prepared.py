@@ -80,7 +80,7 @@ def save(
     )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".writing-{folder.name}-", dir=folder.parent))
+        draft = Path(tempfile.mkdtemp(prefix=f"{artifacts.DRAFT}{folder.name}-", dir=folder.parent))
     except OSError as error:
         raise DvtError(artifacts.cannot_write(folder, error)) from error
     try:

@@ -85,6 +85,7 @@ def plan_and_preprocess(
     )
     if verify_only:
         return result
+    artifacts.sweep(workspace.preprocessed)
     artifacts.save(fingerprint, workspace.fingerprint)
     artifacts.save(plan, workspace.plan)
     artifacts.save(splits, workspace.splits)
@@ -150,14 +151,18 @@ def _ids(value: object) -> tuple[str, ...]:
 def _plan(
     workspace: Workspace, fingerprint: Fingerprint, preset: str, replan: bool
 ) -> tuple[Plan, str | None]:
-    """The derived plan, or the one on disk where it was derived from these data and then edited."""
+    """The derived plan, or the one on disk where it was derived from these data and then edited; and
+    what to tell the user about it."""
     derived = derive(fingerprint, preset)
     if replan or not workspace.plan.exists():
         return derived, None
     standing = artifacts.load(Plan, workspace.plan, f"{COMMAND} --replan")
+    edited = differences(standing, derived)
     if standing.fingerprint_digest != derived.fingerprint_digest or standing.preset != preset:
-        return derived, None
-    edited = [name for name in differences(standing, derived)]
+        if not edited:
+            return derived, None
+        why = f"for --preset {preset}" if standing.preset != preset else "because the raw data changed"
+        return derived, f"{workspace.plan}: derived anew {why}; {', '.join(edited)} changed, edits included."
     if not edited:
         return derived, None
     if standing.labels != fingerprint.labels or standing.channels != fingerprint.channels:

@@ -265,6 +265,7 @@ class Recipe:
             self.width % self.norm_groups == 0,
             f"norm_groups {self.norm_groups} must divide width {self.width}",
         )
+        _require(self.seed >= 0, f"seed must not be negative, not {self.seed}")
         _require(
             self.target in ("auto", "lesion", "labels"),
             f"target must be 'auto', 'lesion' or 'labels', not {self.target!r}",
@@ -316,6 +317,8 @@ class Predicted:
     classes: dict[str, int]
     cases: dict[str, str]
     """Case -> digest of the image files that its mask was made from."""
+    with_probabilities: tuple[str, ...] = ()
+    """Cases whose probability volumes lie beside their masks."""
 
 
 class Confusion(NamedTuple):

@@ -37,7 +37,11 @@ def draw_cases(workspace: Workspace, network: str, folds: Sequence[int] | None =
         for k in trained_folds(workspace.results(network))
         if workspace.fold(network, k).predictions.exists()
     ]
-    tested = [(k, case_id) for k in (there if folds is None else folds) for case_id in splits.folds[k].test]
+    wanted = there if folds is None else folds
+    missing = sorted(set(wanted) - {fold.index for fold in splits.folds})
+    if missing:
+        raise DvtError(f"fold {missing[0]}: {workspace.splits} holds no such fold. Choose another.")
+    tested = [(k, case_id) for k in wanted for case_id in splits.folds[k].test]
     drawn = []
     for k, case_id in journal.progress(tested, "Draw"):
         case = cases[case_id]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,6 +73,12 @@ class Options:
     time_budget_s: float | None = None
     """Choose as many epochs as fit into this time, at most the recipe's."""
 
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite exclude each other")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers must not be negative, not {self.workers}")
+
 
 def train_fold(
     workspace: Workspace,
@@ -102,6 +109,8 @@ def train_fold(
             training that would be overwritten, nothing to resume, or a loss that is not finite.
     """
     options = options or Options()
+    if options.processes > 1 and not parallel.under_torchrun():
+        devices.each(options.device, options.processes)
     wish = _Wish(fold=fold, network=network, recipe=recipe, epochs=epochs)
     parallel.launch(_train, options.processes, workspace, wish, options)
     return workspace.fold(network, fold)
@@ -132,13 +141,15 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
         done = trainee.restore(job.folder) if options.resume else 0
         if options.time_budget_s is not None and done == 0:
             job = replace(job, run=_within_budget(job, trainee, options.time_budget_s))
+        elif options.time_budget_s is not None:
+            job.tell("--time-budget has no effect on a resumed training; --epochs adds epochs.", group)
         if done >= job.run.recipe.epochs:
+            if group.leads and job.run.epochs_done < done:  # killed between checkpoint and record
+                _record(job, journal.read_epochs(job.folder.epochs, before=done), done)
             job.tell(f"Fold {wish.fold} is trained: {done} epochs. --resume --epochs N adds more.", group)
             return
         if group.leads:
-            artifacts.save(job.plan, workspace.results_plan(wish.network))
-            artifacts.save(job.run, job.folder.run)
-            job.folder.ledger.unlink(missing_ok=True)  # masks of an earlier training count no longer
+            _take_folder(job, workspace.results_plan(wish.network), done)
         job.tell(_opening(job, setup, done), group)
         source = batches.open_source(
             job.slices, job.schedule, setup.device, _free_bytes(setup), options.workers
@@ -163,6 +174,17 @@ class _Job:
         """Say something once, and keep it in the fold's log."""
         if group.leads:
             journal.note(text, self.folder.log)
+
+
+def _take_folder(job: _Job, results_plan: Path, done: int) -> None:
+    """Ready a fold's folder for the epochs to come: nothing of an earlier training may pass for theirs."""
+    artifacts.sweep(job.folder.path)
+    job.folder.ledger.unlink(missing_ok=True)
+    if done == 0:
+        job.folder.checkpoint.unlink(missing_ok=True)
+    rows = journal.read_epochs(job.folder.epochs, before=done)
+    artifacts.save(job.plan, results_plan)
+    artifacts.save(_advance(job.run, rows, done), job.folder.run)
 
 
 class _Trainee:
@@ -207,6 +229,10 @@ class _Trainee:
         self.optimizer.step()
         return loss.detach()
 
+    def is_finite(self) -> bool:
+        """Whether no weight has become infinite or not a number."""
+        return all(bool(torch.isfinite(p).all()) for p in self.network.parameters())
+
     def set_learning_rate(self, rate: float) -> None:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
@@ -235,6 +261,8 @@ def fit(job: _Job, trainee: _Trainee, source: Source, done: int) -> None:
                     bar.say(
                         f"epoch {epoch + 1}, loss {mean:.3g}, waiting for data {watch.waiting_share():.0%}"
                     )
+            if not trainee.is_finite():
+                raise _not_finite("a weight is", job, epoch, steps - 1)
             if not group.leads:
                 continue
             rows.append(
@@ -249,11 +277,9 @@ def fit(job: _Job, trainee: _Trainee, source: Source, done: int) -> None:
             )
             journal.write_epochs(job.folder.epochs, rows)
             checkpoint.save(job.folder.checkpoint, trainee.network, trainee.optimizer, epoch + 1)
-            run = _advance(run, rows)
-            artifacts.save(run, job.folder.run)
-            if epoch + 1 == recipe.epochs or time.monotonic() - drawn > REDRAW_AFTER_S:
-                figures.learning_curve(rows, job.folder.progress, f"{run.network}, fold {run.fold}")
-                drawn = time.monotonic()
+            draw = epoch + 1 == recipe.epochs or time.monotonic() - drawn > REDRAW_AFTER_S
+            run = _record(job, rows, epoch + 1, draw=draw)
+            drawn = time.monotonic() if draw else drawn
     job.tell(
         f"Trained {recipe.epochs} epochs in {journal.duration(run.seconds)}; {run.waiting_share:.1%} of it "
         "went by waiting for data.",
@@ -271,19 +297,32 @@ def _finite_mean(losses: Sequence[torch.Tensor], job: _Job, group: Group, epoch:
     good = torch.isfinite(values)
     if bool(good.all()):
         return float(values.mean())
-    step = int(torch.nonzero(~good)[0])
+    raise _not_finite("the loss is", job, epoch, int(torch.nonzero(~good)[0]))
+
+
+def _not_finite(what: str, job: _Job, epoch: int, step: int) -> DvtError:
     numbers = replace(job.schedule, rank=0, world=1).order(epoch)[0][step]
-    raise DvtError(
-        f"{job.folder.path}: the loss is not finite in epoch {epoch + 1}, batch {step + 1} "
-        f"({'; '.join(job.slices.name(int(n)) for n in numbers)}). The last good checkpoint, of epoch {epoch}, is "
-        "kept. Look at these slices, lower --learning-rate, or train with --precision fp32."
+    kept = f"The last good checkpoint, of epoch {epoch}, is kept." if epoch else "No epoch was finished."
+    return DvtError(
+        f"{job.folder.path}: {what} not finite in epoch {epoch + 1}, batch {step + 1} "
+        f"({'; '.join(job.slices.name(int(n)) for n in numbers)}). {kept} Look at these slices, or train anew with a "
+        "lower --learning-rate or with --precision fp32."
     )
 
 
-def _advance(run: Run, rows: Sequence[dict[str, Any]]) -> Run:
+def _record(job: _Job, rows: Sequence[dict[str, Any]], done: int, *, draw: bool = True) -> Run:
+    """Write ``run.json`` for the epochs that are done, and perhaps draw them."""
+    run = _advance(job.run, rows, done)
+    artifacts.save(run, job.folder.run)
+    if draw and rows:
+        figures.learning_curve(rows, job.folder.progress, f"{run.network}, fold {run.fold}")
+    return run
+
+
+def _advance(run: Run, rows: Sequence[dict[str, Any]], done: int) -> Run:
     seconds = sum(float(row["seconds"]) for row in rows)
     waited = sum(float(row["seconds"]) * float(row["waiting_share"]) for row in rows)
-    return replace(run, epochs_done=len(rows), seconds=seconds, waiting_share=waited / max(seconds, 1e-9))
+    return replace(run, epochs_done=done, seconds=seconds, waiting_share=waited / max(seconds, 1e-9))
 
 
 # --- before the first step ------------------------------------------------------------------------
@@ -294,6 +333,11 @@ def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup,
     fingerprint = artifacts.load(Fingerprint, workspace.fingerprint, PREPARE)
     plan = artifacts.load(Plan, workspace.plan, PREPARE)
     splits = artifacts.load(Splits, workspace.splits, PREPARE)
+    if plan.fingerprint_digest != artifacts.digest(fingerprint):
+        raise DvtError(
+            f"{workspace.plan}: was derived from other data than {workspace.fingerprint} describes. Run {PREPARE} "
+            "again."
+        )
     if not 0 <= wish.fold < len(splits.folds):
         last = len(splits.folds) - 1
         raise DvtError(
@@ -301,16 +345,21 @@ def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup,
         )
     fold, folder = splits.folds[wish.fold], workspace.fold(wish.network, wish.fold)
     digests = {case.id: case.source_digest for case in fingerprint.cases}
+    unknown = sorted({*fold.train, *fold.test} - set(digests))
+    if unknown:
+        raise DvtError(
+            f"{workspace.splits}: fold {wish.fold} names cases that {workspace.fingerprint} does not hold: "
+            f"{', '.join(unknown)}. Run {PREPARE} again."
+        )
     for case in fold.train:
         prepared.require_current(workspace.prepared(case), plan, workspace.plan, digests[case])
     if folder.checkpoint.exists() and not options.resume and not options.overwrite:
         raise DvtError(
             f"{folder.path}: already holds a training. Go on with --resume, or begin anew with --overwrite."
         )
-    recipe = (
-        _resumed_recipe(folder, plan, splits, wish) if options.resume else wish.recipe or RECIPES["paper"]
-    )
-    recipe = replace(recipe, epochs=wish.epochs or recipe.epochs)
+    held = _resumable(folder, plan, splits, wish) if options.resume else None
+    recipe = held.recipe if held else wish.recipe or RECIPES["paper"]
+    recipe = recipe if wish.epochs is None else replace(recipe, epochs=wish.epochs)
     if recipe.batch_size % group.world:
         raise DvtError(
             f"batch_size {recipe.batch_size} cannot be shared evenly by {group.world} processes. Change one."
@@ -319,6 +368,8 @@ def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup,
     recipe = replace(recipe, target="lesion" if len(classes) == 1 else "labels")
     slices = Slices([workspace.prepared(case) for case in fold.train])
     run = _new_run(wish.network, fold, recipe, classes, plan, splits, setup, group)
+    if held:
+        run = replace(run, started=held.started, epochs_done=held.epochs_done)
     schedule = Schedule(
         slices=len(slices),
         variants=len(plan.variants),
@@ -330,8 +381,8 @@ def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup,
     return _Job(run=run, plan=plan, slices=slices, schedule=schedule, folder=folder)
 
 
-def _resumed_recipe(folder: FoldFolder, plan: Plan, splits: Splits, wish: _Wish) -> Recipe:
-    """The recipe that a run began with, which it keeps."""
+def _resumable(folder: FoldFolder, plan: Plan, splits: Splits, wish: _Wish) -> Run:
+    """The run that is to go on; it keeps the recipe that it began with."""
     if not folder.checkpoint.exists():
         raise DvtError(
             f"{folder.path}: nothing to resume, no epoch is finished there. Train without --resume."
@@ -351,7 +402,7 @@ def _resumed_recipe(folder: FoldFolder, plan: Plan, splits: Splits, wish: _Wish)
                 f"{folder.run}: a resumed training keeps its recipe; only --epochs may change. Leave the other "
                 "options away, or begin anew with --overwrite."
             )
-    return run.recipe
+    return run
 
 
 def _classes(recipe: Recipe, plan: Plan) -> dict[str, int]:
@@ -424,15 +475,14 @@ def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
         float(loss)
         seconds.append(time.perf_counter() - begin)
     trainee.optimizer.zero_grad(set_to_none=True)
-    per_epoch = min(seconds[1:]) * job.schedule.steps
+    per_epoch = trainee.group.from_leader(min(seconds[1:]) * job.schedule.steps)
     fitting = int(budget_s * BUDGET_SHARE // per_epoch)
     if fitting < 1:
         raise DvtError(
             f"--time-budget: one epoch takes about {journal.duration(per_epoch)} here, more than "
             f"{BUDGET_SHARE:.0%} of {journal.duration(budget_s)}. Give more time, or use a GPU."
         )
-    fitting = trainee.group.from_leader(min(fitting, job.run.recipe.epochs))
-    return replace(job.run, recipe=replace(job.run.recipe, epochs=fitting))
+    return replace(job.run, recipe=replace(job.run.recipe, epochs=min(fitting, job.run.recipe.epochs)))
 
 
 def _opening(job: _Job, setup: Setup, done: int) -> str:

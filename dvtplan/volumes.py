@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -15,7 +16,8 @@ from dvtplan.artifacts import whole_file
 from dvtplan.errors import DvtError
 from dvtplan.geometry import Grid, Reorientation
 
-NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz")
+NIFTI_ENDINGS = tuple(f".{kind}{gz}" for kind in ("nii", "nia", "hdr", "img") for gz in ("", ".gz"))
+"""Names that SimpleITK takes for NIfTI, in any case of letters."""
 _KEEP = {np.dtype(t) for t in ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")}
 
 
@@ -32,12 +34,15 @@ def read(path: Path) -> tuple[np.ndarray, Grid]:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise DvtError(f"{path}: cannot be read ({_reason(error)}). Export it again.") from error
+        raise DvtError(_unreadable(path, error)) from error
     image = _three_dimensional(path, image)
     array = sitk.GetArrayFromImage(image)
+    if array.dtype.kind == "c":
+        raise DvtError(f"{path}: holds complex numbers, expected real ones. Export the magnitude.")
     if array.dtype not in _KEEP:
         array = array.astype(np.float64)
-    return array, _grid(image)
+    grid = _make_grid(path, image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    return array, grid
 
 
 def write_mask(path: Path, mask: np.ndarray, grid: Grid) -> None:
@@ -83,26 +88,27 @@ def write_like(path: Path, mask_SHW: np.ndarray, grid: Grid, order: Reorientatio
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid of a volume from its header alone; raises as ``read``."""
-    _inspect(path)
+    """The grid of a volume from its header alone; raises as ``read``, but cannot see missing voxels."""
+    _inspect(path, voxels=False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise DvtError(f"{path}: cannot be read ({_reason(error)}). Export it again.") from error
+        raise DvtError(_unreadable(path, error)) from error
     size, n = reader.GetSize(), reader.GetDimension()
     if n > 3 and all(s == 1 for s in size[3:]):
         return read(path)[1]
     if n != 3:
         raise DvtError(_not_3d(path, size))
-    return _make_grid(size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    return _make_grid(path, size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
-def _inspect(path: Path) -> None:
+def _inspect(path: Path, *, voxels: bool = True) -> None:
     """Refuse, from the first bytes, what would make SimpleITK fail in obscure words or crash.
 
     A 5-D NIfTI file kills the process inside SimpleITK 2.5.7, so the header is read here first.
+    With ``voxels``, a NIfTI file is also read to its end to see that all of it is there.
     """
     try:
         size = path.stat().st_size
@@ -110,8 +116,8 @@ def _inspect(path: Path) -> None:
             raise DvtError(f"{path}: expected a volume file, found a folder. Name the file.")
         if size == 0:
             raise DvtError(f"{path}: is empty (0 bytes). Copy or export it again.")
-        if path.name.endswith(NIFTI_ENDINGS):
-            _inspect_nifti(path)
+        if path.name.lower().endswith(NIFTI_ENDINGS):
+            _inspect_nifti(path, voxels)
         else:
             with path.open("rb") as file:
                 file.read(1)
@@ -125,28 +131,56 @@ def _inspect(path: Path) -> None:
         raise DvtError(f"{path}: cannot be read ({error.strerror or error}). Check the disk.") from error
 
 
-def _inspect_nifti(path: Path) -> None:
-    """Check a NIfTI file's header, and that all of its voxels are there.
+def _inspect_nifti(path: Path, voxels: bool) -> None:
+    """Check a NIfTI file's header and, if asked, that all of its voxels are there.
 
     SimpleITK reads a cut-off file without a word and fills what is missing with zeros.
     """
+    header, body = _nifti_halves(path)
+    head, length = _unzipped(header, 348, to_end=voxels and header == body)
+    expected = _nifti_bytes(path, head)
+    if not voxels:
+        return
+    if header != body:
+        _, length = _unzipped(body, 0, to_end=True)
+    if length < expected:
+        raise DvtError(
+            f"{body}: is cut off: expected {expected} bytes, found {length}. Copy or export it again."
+        )
+
+
+def _nifti_halves(path: Path) -> tuple[Path, Path]:
+    """The files with a NIfTI volume's header and its voxels: mostly one, else a .hdr and its .img."""
+    name = re.fullmatch(r"(.+)\.(?:hdr|img)(?:\.gz)?", path.name, re.IGNORECASE)
+    if name is None:
+        return path, path
+    there = {p.name.lower(): p for p in path.parent.iterdir()}
+    halves = []
+    for kind in (".hdr", ".img"):
+        wanted = f"{name[1]}{kind}"
+        half = there.get(wanted.lower(), there.get(f"{wanted}.gz".lower()))
+        if half is None:
+            raise DvtError(f"{path}: its other half {wanted} is not found. Put both into one folder.")
+        halves.append(half)
+    return halves[0], halves[1]
+
+
+def _unzipped(path: Path, count: int, *, to_end: bool) -> tuple[bytes, int]:
+    """A file's first bytes and its length, both after unpacking; the length only if read to the end."""
     with path.open("rb") as plain:
         zipped = plain.read(2) == b"\x1f\x8b"
-    if path.name.endswith(".gz") and not zipped:
-        raise DvtError(f"{path}: is named .gz and is not gzip. Rename it or export it again.")
+    if path.name.lower().endswith(".gz") != zipped:
+        said, is_it = (".gz", "is not gzip") if not zipped else ("without .gz", "is gzip")
+        raise DvtError(f"{path}: is named {said} and {is_it}. Rename it or export it again.")
     try:
         with gzip.open(path, "rb") if zipped else path.open("rb") as file:
-            head = file.read(352)
-            expected = 0 if path.name.endswith((".img", ".img.gz")) else _nifti_bytes(path, head)
+            head = file.read(count)
             length = len(head)
-            while block := file.read(1 << 22):
+            while to_end and (block := file.read(1 << 22)):
                 length += len(block)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise DvtError(f"{path}: gzip data are damaged or cut off. Copy or export it again.") from None
-    if length < expected and not path.name.endswith(".hdr"):
-        raise DvtError(
-            f"{path}: is cut off: expected {expected} bytes, found {length}. Copy or export it again."
-        )
+    return head, length
 
 
 def _nifti_bytes(path: Path, head: bytes) -> int:
@@ -165,7 +199,16 @@ def _nifti_bytes(path: Path, head: bytes) -> int:
     shape = dim[1 : 1 + dim[0]]
     if dim[0] > 4 or any(n > 1 for n in shape[3:]) or dim[0] < 3:
         raise DvtError(_not_3d(path, shape))
+    spacing = struct.unpack(order + "3f", head[80:92])
+    # SimpleITK takes an axis of no length for one voxel, and no spacing for 1 mm, without a word.
+    if min(shape) < 1 or not all(math.isfinite(s) and s for s in spacing):
+        raise DvtError(
+            f"{path}: its NIfTI header names {'x'.join(map(str, shape))} voxels of "
+            f"{' x '.join(f'{s:g}' for s in spacing)} mm. Mend the header or export it again."
+        )
     (bits,), (offset,) = struct.unpack(order + "h", head[72:74]), struct.unpack(order + "f", head[108:112])
+    if not 0 <= offset < 2**31:
+        raise DvtError(f"{path}: its NIfTI header places the voxels at byte {offset:g}. Export it again.")
     return int(offset) + math.prod(shape) * bits // 8
 
 
@@ -185,18 +228,30 @@ def _three_dimensional(path: Path, image: sitk.Image) -> sitk.Image:
 
 def _not_3d(path: Path, shape: tuple[int, ...]) -> str:
     size = "x".join(str(n) for n in shape)
-    return f"{path}: is {len(shape)}-D ({size}), expected 3-D. Save each time point, echo or channel as its own file."
-
-
-def _grid(image: sitk.Image) -> Grid:
-    return _make_grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    mend = (
+        "Save all slices as one volume."
+        if len(shape) < 3
+        else "Save each time point, echo or channel as its own file."
+    )
+    return f"{path}: is {len(shape)}-D ({size}), expected 3-D. {mend}"
 
 
 def _make_grid(
-    size: tuple[int, ...], spacing: tuple[float, ...], origin: tuple[float, ...], direction: tuple[float, ...]
+    path: Path,
+    size: tuple[int, ...],
+    spacing: tuple[float, ...],
+    origin: tuple[float, ...],
+    direction: tuple[float, ...],
 ) -> Grid:
     """ITK's x, y, z with direction columns -> array order with direction rows."""
-    columns = np.asarray(direction, float).reshape(3, 3)
+    if not np.isfinite([*spacing, *origin, *direction]).all() or 0 in spacing:
+        shown = [" x ".join(f"{v:g}" for v in values) for values in (spacing, origin)]
+        raise DvtError(
+            f"{path}: its header gives the spacing {shown[0]} mm and the origin {shown[1]} mm. Export it again."
+        )
+    # A header alone may count backwards along an axis; ITK turns that axis when it reads the voxels.
+    columns = np.asarray(direction, float).reshape(3, 3) * np.sign(spacing)
+    spacing = tuple(abs(s) for s in spacing)
     rows = columns.T[::-1]
     return Grid(
         shape=(size[2], size[1], size[0]),
@@ -206,7 +261,16 @@ def _make_grid(
     )
 
 
+def _unreadable(path: Path, error: RuntimeError) -> str:
+    reason = _reason(error)
+    mend = "Resample it onto axes at right angles." if "orthonormal" in reason else "Export it again."
+    return f"{path}: cannot be read ({reason}). {mend}"
+
+
 def _reason(error: RuntimeError) -> str:
     """The last telling line of an ITK exception, which comes as a page."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("Reason:").strip().rstrip(".") if lines else "unknown reason"
+    # MetaImage files that are cut off come with the last error of the system, which is of no file.
+    telling = [line for line in lines if line != "Reason: No such file or directory"]
+    last = telling[-1] if telling else "unknown reason"
+    return re.sub(r"^(Reason: |(sitk::|ITK )ERROR: |\w+\(0x[0-9a-f]+\): )+", "", last).rstrip(".!")

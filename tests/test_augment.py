@@ -127,8 +127,9 @@ def test_labels_keep_their_values_and_move_with_the_image(variant: Variant) -> N
     label[disc(96, 64, 30.0, 40.0, 12)] = 3
     image, warped = warp(variant, (label > 0) * 1.0, label)
     assert set(np.unique(warped)) == {0, 3}
-    # Both interpolations are unbiased; a tenth of a pixel is far below the 1.5 that 2 degrees move here.
-    assert centroid(warped) == pytest.approx(centroid(image), abs=0.1)
+    # The nearest pixel is off by up to half a pixel, all one way where a row falls half-way (scale 0.9);
+    # the variants move this disc by 0.8 (mirror: 17) pixels and more.
+    assert centroid(warped) == pytest.approx(centroid(image), abs=0.3)
 
 
 def test_what_comes_from_outside_is_zero() -> None:

@@ -167,9 +167,9 @@ def test_levels_and_midline_lie_inside_the_volume(cohort: Path) -> None:
 
 
 def test_number_of_jobs_does_not_change_a_cohort(tmp_path: Path) -> None:
-    arguments = ["--root", tmp_path / "b", "--cases", "3", "--seed", "5", "--jobs", "2"]
+    arguments = ["--root", tmp_path / "b", "--cases", "2", "--seed", "5", "--jobs", "2"]
     subprocess.run([sys.executable, TOOL, *map(str, arguments)], check=True, capture_output=True)
-    alone = phantom.make_cohort(tmp_path / "a", cases=3, seed=5, jobs=1)
+    alone = phantom.make_cohort(tmp_path / "a", cases=2, seed=5, jobs=1)
     assert contents(alone) == contents(tmp_path / "b" / "datasets_raw" / "Phantom")
 
 
@@ -233,11 +233,11 @@ def test_foreign_folder_is_refused_and_left_untouched(
 
 
 def test_overwrite_replaces_an_earlier_cohort_of_the_same_name(tmp_path: Path) -> None:
-    phantom.make_cohort(tmp_path, cases=3, seed=0)
+    phantom.make_cohort(tmp_path, cases=2, seed=0)
     with pytest.raises(FileExistsError, match="overwrite"):
-        phantom.make_cohort(tmp_path, cases=2, seed=1)
-    folder = phantom.make_cohort(tmp_path, cases=2, seed=1, overwrite=True)
-    fresh = phantom.make_cohort(tmp_path / "fresh", cases=2, seed=1)
+        phantom.make_cohort(tmp_path, cases=1, seed=1)
+    folder = phantom.make_cohort(tmp_path, cases=1, seed=1, overwrite=True)
+    fresh = phantom.make_cohort(tmp_path / "fresh", cases=1, seed=1)
     assert contents(folder) == contents(fresh)
 
 

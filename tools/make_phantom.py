@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from scipy.interpolate import PchipInterpolator
+from scipy.sparse import csr_array
 from tqdm import tqdm
 
 VERSION = "0.1"
@@ -158,22 +159,26 @@ class SmoothField:
     """A Gaussian random field of mean 0 and variance 1, one slice at a time to save memory.
 
     Its white noise sits on nodes fixed in mm, so that a place has the same value at every scale.
+    The weights are sparse: the same sums on any number of threads.
     """
 
     def __init__(self, rng: np.random.Generator, frame: Frame, y_mm: float, z_mm: float, x_mm: float) -> None:
         """Take a frame and the correlation lengths along AP, SI and LR."""
-        self._weights = []
+        weights = []
         for axis, end_mm, length_mm in ((frame.y, 60, y_mm), (frame.z, 705, z_mm), (frame.x, 255, x_mm)):
             nodes = np.arange(-end_mm - 3 * length_mm, end_mm + 3 * length_mm, length_mm)
-            weight = np.exp(-0.5 * ((axis[:, None] - nodes) / length_mm) ** 2)
+            distance = np.abs(axis[:, None] - nodes) / length_mm
+            weight = np.where(distance < 3, np.exp(-0.5 * distance**2), 0)
             weight /= np.linalg.norm(weight, axis=1, keepdims=True)
-            self._weights.append(weight.astype(np.float32))
-        self._nodes = rng.standard_normal([w.shape[1] for w in self._weights], dtype=np.float32)
+            weights.append(csr_array(weight.astype(np.float32)))
+        along_s, self._along_h, self._along_w = weights
+        nodes_shape = [weight.shape[1] for weight in weights]
+        noise = rng.standard_normal(nodes_shape, dtype=np.float32)
+        self._slices = (along_s @ noise.reshape(nodes_shape[0], -1)).reshape(-1, *nodes_shape[1:])
 
     def at_slice(self, s: int) -> np.ndarray:
         """float32 (H, W)."""
-        along_s, along_h, along_w = self._weights
-        return along_h @ np.tensordot(along_s[s], self._nodes, axes=1) @ along_w.T
+        return (self._along_w @ (self._along_h @ self._slices[s]).T).T
 
 
 # ---- anatomy: bodies, bones and vessel courses, without signal -------------------------------------
@@ -182,7 +187,7 @@ HIP_Z_MM, HIP_Y_MM = 430.0, 90.0
 """Template point about which a leg is scaled and abducted, so that it stays on the trunk."""
 GROIN_Z_MM = 300.0
 """LPS z of the hip before shifts; the volume then reaches from below the sole to the upper abdomen."""
-PERINEUM_Z_MM = 400.0
+PERINEUM_Z_MM = 470.0
 """Template z below which the trunk fades out between the legs; an arch, highest at the midline."""
 
 LEG_PROFILE = (  # template z from below; centre x, centre y; half width, half depth
@@ -359,8 +364,8 @@ def skin_depth(anatomy: Anatomy, frame: Frame, s: int) -> np.ndarray:
     """Depth (H, W) in mm below the skin in slice ``s``, negative in air."""
     legs = np.maximum(*(_section_depth(pose, LEG_PROFILE, frame, s) for pose in anatomy.limbs.values()))
     trunk = _section_depth(anatomy.trunk, TRUNK_PROFILE, frame, s)
-    arch = PERINEUM_Z_MM - np.minimum((frame.x - anatomy.trunk.shift_mm[0]) ** 2 / 12, 60)
-    trunk -= 2 * np.maximum(arch - anatomy.trunk.template_z(frame.z)[:, None], 0)
+    arch = PERINEUM_Z_MM - np.minimum((frame.x - anatomy.trunk.shift_mm[0]) ** 2 / 12, 150)
+    trunk -= 0.8 * np.maximum(arch - anatomy.trunk.template_z(frame.z)[:, None], 0)
     # A rounded maximum: the plain one leaves a knife edge where a leg meets the trunk.
     round_mm = 12.0
     mix = np.clip(0.5 + (legs - trunk) / (2 * round_mm), 0, 1)
