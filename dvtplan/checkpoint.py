@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,17 @@ def save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epoch
         "rng_cpu": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    # An open file, not a name: torch writes the name into the archive, and equal states must give
-    # equal bytes.
-    with whole_file(path) as draft, draft.open("wb") as file:
-        torch.save(state, file)
+    # Through memory: given a name, torch writes it into the archive, and equal states must give equal
+    # bytes; and on a full disk its own writer fails in words of its own.
+    archive = io.BytesIO()
+    torch.save(state, archive)
+    with whole_file(path) as draft:
+        draft.write_bytes(archive.getbuffer())
 
 
 def epochs_done(path: Path) -> int:
     """How many epochs a checkpoint has behind it."""
-    return int(_load(path)["epochs_done"])
+    return int(_load(path, mapped=True)["epochs_done"])
 
 
 def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -64,12 +67,13 @@ def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 def load_weights(path: Path, network: nn.Module) -> None:
     """Put a checkpoint's weights into a network; raises as ``restore``."""
-    _fill(path, network, _load(path)["network"])
+    _fill(path, network, _load(path, mapped=True)["network"])
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Read a checkpoint; ``mapped`` leaves on disk what is not looked at."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Train this fold first.") from None
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:

@@ -316,7 +316,7 @@ def image_faults(path: Path, array: np.ndarray) -> Iterable[str]:
     """What is wrong with the voxels of an image, a line each."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
-        yield f"{path}: {bad} of {array.size} voxels are not finite. Replace them, with 0 outside the body."
+        yield volumes.not_finite(path, bad, array.size)
     elif array.min() == array.max():
         yield f"{path}: every voxel is {array.flat[0]:g}; expected an image. Export it again."
 

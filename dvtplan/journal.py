@@ -19,11 +19,20 @@ from dvtplan.errors import DvtError
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], title: str, total: int | None = None) -> Iterable[T]:
-    """A progress bar on stderr over items; silent for none."""
+def progress(items: Iterable[T], title: str, total: int | None = None, *, leave: bool = True) -> Iterable[T]:
+    """A progress bar on stderr over items; silent for none. It goes at the end, or stays to be read."""
     if isinstance(items, Sized) and len(items) == 0:
         return items
-    return tqdm(items, desc=title, total=total, dynamic_ncols=True, file=sys.stderr, mininterval=_pace_s())
+    return tqdm(
+        items,
+        desc=title,
+        total=total,
+        leave=leave,
+        dynamic_ncols=True,
+        file=sys.stderr,
+        mininterval=_pace_s(),
+        delay=0 if leave else 2 * _pace_s(),
+    )
 
 
 def _pace_s() -> float:

@@ -119,7 +119,10 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
         torch.multiprocessing.spawn(
             _member, (processes, port, messages, function, arguments), nprocs=processes
         )
-    except (torch.multiprocessing.ProcessRaisedException, torch.multiprocessing.ProcessExitedException) as error:
+    except (
+        torch.multiprocessing.ProcessRaisedException,
+        torch.multiprocessing.ProcessExitedException,
+    ) as error:
         if not messages.empty():
             raise DvtError(messages.get()) from None
         if isinstance(error, torch.multiprocessing.ProcessRaisedException):

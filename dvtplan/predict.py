@@ -152,7 +152,9 @@ def predict_path(
     """
     cases = find_cases(source, len(model.plan.channels))
     if source.is_dir() and out.exists() and out.samefile(source):
-        raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
+        raise DvtError(
+            f"{out}: is the folder of the images, where masks would pass for images. Name another -o."
+        )
     as_file = source.is_file() and out.name.endswith(ENDINGS)
     if as_file:
         predict_case(cases[0], out, model, save_probabilities=save_probabilities)
@@ -173,10 +175,12 @@ def predict_cases(
 ) -> list[Path]:
     """Predict cases into a folder; what is there already, by this model from these files, is kept."""
     ledger = predictions_ledger(out)
-    held = artifacts.load(Predicted, ledger, "dvt_predict --overwrite") if ledger.exists() else None
+    held = None
+    if ledger.exists() and not overwrite:
+        held = artifacts.load(Predicted, ledger, "dvt_predict --overwrite")
     known: dict[str, str] = {}
     full: set[str] = set()
-    if held and held.model_digest == model.digest and not overwrite:
+    if held and held.model_digest == model.digest:
         known, full = dict(held.cases), set(held.with_probabilities)
     masks = []
     for case in journal.progress(cases, title):
@@ -319,7 +323,7 @@ def _probabilities(
         for n_in, n_out in zip(shape, native, strict=True)
     )
     block = max(1, BLOCK_PIXELS * (1 if device == "cpu" else 8) // (shape[0] * shape[1]))
-    for start in range(0, count, block):
+    for start in journal.progress(range(0, count, block), "slices", leave=False):
         stop = min(start + block, count)
         image = np.stack(
             [

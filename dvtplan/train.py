@@ -38,9 +38,11 @@ PREPARE = "dvt_plan_and_preprocess"
 
 RECIPES = {
     "paper": Recipe(),
-    "quick": Recipe(name="quick", epochs=40, batch_size=8),
+    "quick": Recipe(name="quick", epochs=60, batch_size=4, lr_drops=(0.75, 0.92), focal_alpha=0.75),
 }
-"""By name. `quick` is the same method at a budget for a laptop: larger batches, fewer epochs."""
+"""By name. `quick` is the same method at a budget for a laptop: fewer epochs, a learning rate that
+stays high for longer, and foreground that weighs three times the background, without which few
+steps find little of a sparse lesion (phantom `tiny`, seed 0, 432 steps: DSC .53 against .35)."""
 
 CHECK_EVERY = 50
 """Steps between looks at the loss: each look makes the host wait for the device."""
@@ -472,7 +474,7 @@ def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
         begin = time.perf_counter()
         loss = trainee.loss(batch, matrices)
         loss.backward()
-        float(loss)
+        float(loss.detach())
         seconds.append(time.perf_counter() - begin)
     trainee.optimizer.zero_grad(set_to_none=True)
     per_epoch = trainee.group.from_leader(min(seconds[1:]) * job.schedule.steps)

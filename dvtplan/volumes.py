@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import math
 import re
 import struct
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +112,7 @@ def _inspect(path: Path, *, voxels: bool = True) -> None:
     """Refuse, from the first bytes, what would make SimpleITK fail in obscure words or crash.
 
     A 5-D NIfTI file kills the process inside SimpleITK 2.5.7, so the header is read here first.
-    With ``voxels``, a NIfTI file is also read to its end to see that all of it is there.
+    With ``voxels``, a NIfTI file is also read to its end to see that all of them are there.
     """
     try:
         size = path.stat().st_size
@@ -132,21 +136,34 @@ def _inspect(path: Path, *, voxels: bool = True) -> None:
 
 
 def _inspect_nifti(path: Path, voxels: bool) -> None:
-    """Check a NIfTI file's header and, if asked, that all of its voxels are there.
-
-    SimpleITK reads a cut-off file without a word and fills what is missing with zeros.
-    """
+    """Check a NIfTI file's header and, if asked, its voxels."""
     header, body = _nifti_halves(path)
-    head, length = _unzipped(header, 348, to_end=voxels and header == body)
-    expected = _nifti_bytes(path, head)
-    if not voxels:
-        return
-    if header != body:
-        _, length = _unzipped(body, 0, to_end=True)
-    if length < expected:
-        raise DvtError(
-            f"{body}: is cut off: expected {expected} bytes, found {length}. Copy or export it again."
-        )
+    with _unzipped(header) as file:
+        layout = _nifti_layout(path, file.read(348))
+    if voxels:
+        with _unzipped(body) as file:
+            _inspect_voxels(body, file, layout)
+
+
+def _inspect_voxels(path: Path, file: io.BufferedIOBase, layout: _Layout) -> None:
+    """Refuse voxels that are missing or no numbers: SimpleITK makes zeros of both, without a word."""
+    found, bad = len(file.read(layout.offset)), 0
+    end = layout.offset + layout.length
+    while block := file.read(1 << 22):
+        if layout.fractions is not None:
+            part = block[: max(0, end - found)]
+            whole = len(part) // layout.fractions.itemsize
+            bad += whole - int(np.isfinite(np.frombuffer(part, layout.fractions, whole)).sum())
+        found += len(block)
+    if found < end:
+        raise DvtError(f"{path}: is cut off: expected {end} bytes, found {found}. Copy or export it again.")
+    if bad and layout.fractions is not None:
+        raise DvtError(not_finite(path, bad, layout.length // layout.fractions.itemsize))
+
+
+def not_finite(path: Path, bad: int, voxels: int) -> str:
+    """The one line for voxels that are no numbers."""
+    return f"{path}: {bad} of {voxels} voxels are not finite. Replace them, with 0 outside the body."
 
 
 def _nifti_halves(path: Path) -> tuple[Path, Path]:
@@ -165,8 +182,9 @@ def _nifti_halves(path: Path) -> tuple[Path, Path]:
     return halves[0], halves[1]
 
 
-def _unzipped(path: Path, count: int, *, to_end: bool) -> tuple[bytes, int]:
-    """A file's first bytes and its length, both after unpacking; the length only if read to the end."""
+@contextlib.contextmanager
+def _unzipped(path: Path) -> Iterator[io.BufferedIOBase]:
+    """A file as it is after unpacking; what is wrong with its gzip data comes up as it is read."""
     with path.open("rb") as plain:
         zipped = plain.read(2) == b"\x1f\x8b"
     if path.name.lower().endswith(".gz") != zipped:
@@ -174,17 +192,25 @@ def _unzipped(path: Path, count: int, *, to_end: bool) -> tuple[bytes, int]:
         raise DvtError(f"{path}: is named {said} and {is_it}. Rename it or export it again.")
     try:
         with gzip.open(path, "rb") if zipped else path.open("rb") as file:
-            head = file.read(count)
-            length = len(head)
-            while to_end and (block := file.read(1 << 22)):
-                length += len(block)
+            yield file
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise DvtError(f"{path}: gzip data are damaged or cut off. Copy or export it again.") from None
-    return head, length
 
 
-def _nifti_bytes(path: Path, head: bytes) -> int:
-    """The length that a NIfTI-1 header (NIfTI-1 standard, nifti1.h) promises for its file."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """Where a NIfTI file keeps its voxels."""
+
+    offset: int
+    """Bytes before the first."""
+    length: int
+    """Bytes of all of them."""
+    fractions: np.dtype | None
+    """Their type where it can hold what is no number."""
+
+
+def _nifti_layout(path: Path, head: bytes) -> _Layout:
+    """What a NIfTI-1 header (NIfTI-1 standard, nifti1.h) promises, if it is one of a 3-D volume."""
     if len(head) < 348:
         raise DvtError(f"{path}: is no NIfTI file (shorter than its header). Export it again.")
     orders = {struct.unpack(order + "i", head[:4])[0]: order for order in "<>"}
@@ -206,10 +232,16 @@ def _nifti_bytes(path: Path, head: bytes) -> int:
             f"{path}: its NIfTI header names {'x'.join(map(str, shape))} voxels of "
             f"{' x '.join(f'{s:g}' for s in spacing)} mm. Mend the header or export it again."
         )
-    (bits,), (offset,) = struct.unpack(order + "h", head[72:74]), struct.unpack(order + "f", head[108:112])
+    kind, bits = struct.unpack(order + "2h", head[70:74])
+    (offset,) = struct.unpack(order + "f", head[108:112])
     if not 0 <= offset < 2**31:
         raise DvtError(f"{path}: its NIfTI header places the voxels at byte {offset:g}. Export it again.")
-    return int(offset) + math.prod(shape) * bits // 8
+    fractions = {16: "f4", 64: "f8"}.get(kind)  # DT_FLOAT32, DT_FLOAT64
+    return _Layout(
+        offset=int(offset),
+        length=math.prod(shape) * bits // 8,
+        fractions=np.dtype(order + fractions) if fractions else None,
+    )
 
 
 def _three_dimensional(path: Path, image: sitk.Image) -> sitk.Image:

@@ -12,7 +12,9 @@ from dvtplan.records import Variant
 
 IDENTITY = Variant(angle_deg=0.0, scale=1.0, mirror=False)
 MIRROR = Variant(angle_deg=0.0, scale=1.0, mirror=True)
-PAPER = [Variant(angle_deg=a, scale=s, mirror=m) for a in (-2.0, 0.0) for s in (0.9, 1.0, 1.1) for m in (0, 1)]
+PAPER = [
+    Variant(angle_deg=a, scale=s, mirror=m) for a in (-2.0, 0.0) for s in (0.9, 1.0, 1.1) for m in (0, 1)
+]
 
 
 def noise(height: int = 48, width: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,7 +114,9 @@ def test_equals_scipys_affine_transform(variant: Variant) -> None:
     centre = np.array([47.5, 31.5])
     offset = centre - to_input @ centre
     kinds = {"mode": "grid-constant", "cval": 0.0, "output_shape": (96, 64)}
-    expected = scipy.ndimage.affine_transform(image[0, 0].double().numpy(), to_input, offset, order=1, **kinds)
+    expected = scipy.ndimage.affine_transform(
+        image[0, 0].double().numpy(), to_input, offset, order=1, **kinds
+    )
     nearest = scipy.ndimage.affine_transform(label[0].numpy(), to_input, offset, order=0, **kinds)
     warped_image, warped_label = warp(variant, image[0, 0].numpy(), label[0].numpy())
     # As for the identity; 1e-7 of 96 pixels, with slopes of up to 1.

@@ -48,7 +48,7 @@ def assert_equal(a: list[Batch], b: list[Batch]) -> None:
 
 def test_the_order_is_a_function_of_seed_and_epoch_alone() -> None:
     first = schedule().order(3)
-    np.random.seed(99)
+    np.random.seed(99)  # noqa: NPY002 - the global generator, which must not matter
     schedule().order(2)
     again = schedule().order(3)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))

@@ -29,10 +29,24 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *capabilities: tuple[int, int], tri
 def test_without_a_gpu_the_cpu_is_taken_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch)
     setup = devices.choose()
-    assert (setup.device, setup.precision, setup.channels_last, setup.compiled) == ("cpu", "fp32", True, False)
+    assert (setup.device, setup.precision, setup.channels_last, setup.compiled) == (
+        "cpu",
+        "fp32",
+        True,
+        False,
+    )
     assert setup.remark.startswith("No GPU found: running on the CPU, ") and "\n" not in setup.remark
     assert devices.choose("cpu").remark.startswith("Running on cpu: ")
     assert setup.free_bytes() is None
+
+
+def test_training_on_a_cpu_takes_the_layout_that_backward_passes_like(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(monkeypatch)
+    assert not devices.choose("cpu", training=True).channels_last
+    pretend(monkeypatch, (9, 0))
+    assert devices.choose("cuda", training=True).channels_last
 
 
 def test_a_gtx_1080_ti_runs_fp32_without_compilation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ minutes=${1:-5}
 place=(--root demo --dataset Phantom)
 say() { printf '\n\033[1m== %s\033[0m\n' "$1" >&2; }
 
-say "1/5 Phantom: 16 synthetic patients (tiny; a caricature of legs, no evidence of clinical accuracy)"
+say "1/5 Phantom: 20 synthetic patients (tiny; a caricature of legs, no evidence of clinical accuracy)"
 [ -f demo/datasets_raw/Phantom/cases.csv ] ||
-    python tools/make_phantom.py "${place[@]}" --scale tiny --cases 16
+    python tools/make_phantom.py "${place[@]}" --scale tiny --cases 20 --seed 2019 --jobs 2
 
 say "2/5 Plan and preprocess"
-dvt_plan_and_preprocess "${place[@]}" --folds 4
+dvt_plan_and_preprocess "${place[@]}" --folds 5
 
 say "3/5 Train fold 0 for $minutes minutes and predict its test patients"
 if [ -f demo/results/Phantom/gn_unet/fold_0/checkpoint.pt ]; then

@@ -1,0 +1,565 @@
+"""Prediction: on the input's own grid whatever its orientation, resumable, and in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from torch import nn
+
+from dvtplan import artifacts, devices, volumes
+from dvtplan.errors import DvtError
+from dvtplan.geometry import Grid
+from dvtplan.predict import Model, find_cases, load_model, predict_case, predict_fold, predict_path
+from dvtplan.records import Case, Plan, Predicted, Splits
+from dvtplan.workspace import Workspace
+
+CORONAL = Grid(
+    shape=(6, 34, 33),
+    spacing_mm=(5.0, 2.25, 1.75),
+    origin_mm=(-31.5, -10.25, 66.125),
+    direction=((0.0, 1.0, 0.0), (0.0, 0.0, -1.0), (1.0, 0.0, 0.0)),
+)
+
+
+class Bright(nn.Module):
+    """A network that needs no training: thrombus is what is brighter than half of one channel."""
+
+    def __init__(self, channel: int = 0, sign: float = 1.0) -> None:
+        super().__init__()
+        self.channel, self.sign = channel, sign
+
+    def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        return 40.0 * self.sign * (image_BCHW[:, self.channel : self.channel + 1] - 0.5)
+
+
+class Constant(nn.Module):
+    """The same logits everywhere, chosen by the probabilities that they are to give."""
+
+    def __init__(self, *probabilities: float) -> None:
+        super().__init__()
+        p = torch.tensor(probabilities)
+        self.logits = torch.logit(p) if len(p) == 1 else torch.log(p)
+
+    def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        batch, _, height, width = image_BCHW.shape
+        return self.logits[None, :, None, None].expand(batch, -1, height, width)
+
+
+@pytest.fixture
+def plan(toy_once: Workspace) -> Plan:
+    """Coronal slices as 32x32."""
+    return artifacts.load(Plan, toy_once.plan, "test")
+
+
+@pytest.fixture
+def bright(plan: Plan) -> Model:
+    return model_of(plan, Bright())
+
+
+def model_of(plan: Plan, *networks: nn.Module, classes: dict[str, int] | None = None) -> Model:
+    return Model(
+        networks=networks,
+        folds=tuple(range(len(networks))),
+        plan=plan,
+        classes=classes or {"thrombus": 1},
+        setup=devices.choose("cpu"),
+        digest="of these networks",
+    )
+
+
+def picture() -> np.ndarray:
+    """Nothing in it is symmetric: a bright box and a brighter dot on a ramp."""
+    s, h, w = np.meshgrid(*(np.arange(n) for n in CORONAL.shape), indexing="ij")
+    image = 3.0 * s + 2.0 * h + 1.0 * w
+    image[1:4, 5:15, 20:29] += 500.0
+    image[4, 25:29, 4:8] += 700.0
+    return image.astype(np.float32)
+
+
+def write(path: Path, array: np.ndarray | None = None, grid: Grid = CORONAL) -> Path:
+    volumes.write_probabilities(path, picture() if array is None else array, grid)
+    return path
+
+
+def mask_of(path: Path) -> np.ndarray:
+    return volumes.read(path)[0]
+
+
+def refused(act: Callable[[], object]) -> str:
+    """The message of the refusal, which is one line."""
+    with pytest.raises(DvtError) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()} if folder.exists() else set()
+
+
+# --- the grid of the input ------------------------------------------------------------------------
+
+
+def predict_image(image: sitk.Image, path: Path, model: Model) -> sitk.Image:
+    """Write an image, predict it, check that the mask's geometry is the file's, and read the mask."""
+    sitk.WriteImage(image, str(path))
+    out = path.parent / "mask.nii.gz"
+    predict_path(path, out, model)
+    there, mask = sitk.ReadImage(str(path)), sitk.ReadImage(str(out))
+    assert mask.GetSize() == there.GetSize() and mask.GetPixelID() == sitk.sitkUInt8
+    # NIfTI holds its affine in float32: 1e-7 of some hundred mm.
+    np.testing.assert_allclose(mask.GetOrigin(), there.GetOrigin(), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(mask.GetSpacing(), there.GetSpacing(), rtol=1e-6)
+    np.testing.assert_allclose(mask.GetDirection(), there.GetDirection(), rtol=0, atol=1e-6)
+    return mask
+
+
+@pytest.fixture
+def coronal(tmp_path: Path) -> sitk.Image:
+    return sitk.ReadImage(str(write(tmp_path / "coronal.nii.gz")))
+
+
+def test_the_mask_is_where_the_image_is_bright(coronal: sitk.Image, tmp_path: Path, bright: Model) -> None:
+    mask = sitk.GetArrayFromImage(predict_image(coronal, tmp_path / "image.nii.gz", bright))
+    truth = picture() > 350
+    # Prepared and native pixels are of nearly one size, so edges may move by a pixel, not insides.
+    assert (
+        np.array_equal(mask[2, 6:14, 21:28], np.ones((8, 7))) and not mask[truth.sum(axis=(1, 2)) == 0].any()
+    )
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
+
+
+@pytest.mark.parametrize("code", ["RAS", "LPS", "SPL", "AIR", "PIR", "IRP"])
+def test_the_same_scan_in_another_orientation_gives_the_same_mask(
+    coronal: sitk.Image, tmp_path: Path, bright: Model, code: str
+) -> None:
+    """Axes permuted and flipped; voxel by voxel after turning the mask back."""
+    expected = predict_image(coronal, tmp_path / "image.nii.gz", bright)
+    turned = sitk.DICOMOrient(coronal, code)
+    assert sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(turned.GetDirection()) == code
+    mask = predict_image(turned, tmp_path / "turned.nii.gz", bright)
+    own = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(coronal.GetDirection())
+    back = sitk.GetArrayFromImage(sitk.DICOMOrient(mask, own))
+    assert back.any() and np.array_equal(back, sitk.GetArrayFromImage(expected))
+
+
+def test_an_oblique_scan_keeps_its_oblique_grid(coronal: sitk.Image, tmp_path: Path, bright: Model) -> None:
+    expected = predict_image(coronal, tmp_path / "image.nii.gz", bright)
+    tilt = np.array(sitk.Euler3DTransform((0, 0, 0), 0.12, -0.2, 0.15).GetMatrix()).reshape(3, 3)
+    coronal.SetDirection((tilt @ np.array(coronal.GetDirection()).reshape(3, 3)).ravel().tolist())
+    mask = predict_image(coronal, tmp_path / "oblique.nii.gz", bright)
+    assert np.array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(expected))
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii"])
+@pytest.mark.parametrize("pixel", [sitk.sitkInt16, sitk.sitkUInt16, sitk.sitkFloat64])
+def test_formats_and_number_types_make_no_difference(
+    coronal: sitk.Image, tmp_path: Path, bright: Model, ending: str, pixel: int
+) -> None:
+    """The picture holds whole numbers only."""
+    expected = predict_image(coronal, tmp_path / "image.nii.gz", bright)
+    mask = predict_image(sitk.Cast(coronal, pixel), tmp_path / f"other{ending}", bright)
+    assert np.array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(expected))
+
+
+def test_a_single_slice_is_a_volume(tmp_path: Path, bright: Model) -> None:
+    grid = replace(CORONAL, shape=(1, 34, 33))
+    predict_path(write(tmp_path / "one.nii.gz", picture()[2:3], grid), tmp_path / "mask.nii.gz", bright)
+    assert mask_of(tmp_path / "mask.nii.gz").shape == (1, 34, 33)
+
+
+def test_blocks_of_slices_are_seams_that_nobody_sees(
+    tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = write(tmp_path / "image.nii.gz")
+    predict_path(image, tmp_path / "at_once.nii.gz", bright)
+    monkeypatch.setattr("dvtplan.predict.BLOCK_PIXELS", 4 * 32 * 32)
+    predict_path(image, tmp_path / "in_blocks.nii.gz", bright)
+    assert np.array_equal(mask_of(tmp_path / "at_once.nii.gz"), mask_of(tmp_path / "in_blocks.nii.gz"))
+
+
+# --- probabilities --------------------------------------------------------------------------------
+
+
+def test_an_ensemble_averages_probabilities_not_logits_nor_votes(tmp_path: Path, plan: Plan) -> None:
+    """0.3, 0.35 and 0.94 average 0.53: thrombus, though two of three say no."""
+    model = model_of(plan, Constant(0.3), Constant(0.35), Constant(0.94))
+    write(tmp_path / "in" / "scan.nii.gz")
+    (mask,) = predict_path(tmp_path / "in", tmp_path / "out", model, save_probabilities=True)
+    chance = mask_of(tmp_path / "out" / "scan_probability_thrombus.nii.gz")
+    np.testing.assert_allclose(chance, 0.53, atol=1e-6)
+    assert mask_of(mask).all()
+
+
+def test_a_softmax_gives_the_likeliest_class_by_its_value_in_the_files(tmp_path: Path, plan: Plan) -> None:
+    """Background 0.3, then 0.2 and 0.5; the classes' values need not be 1 and 2."""
+    model = model_of(plan, Constant(0.3, 0.2, 0.5), classes={"anterior": 3, "posterior": 7})
+    write(tmp_path / "in" / "scan.nii.gz")
+    (mask,) = predict_path(tmp_path / "in", tmp_path / "out", model, save_probabilities=True)
+    assert set(np.unique(mask_of(mask))) == {7}
+    for name, expected in (("anterior", 0.2), ("posterior", 0.5)):
+        chance = mask_of(tmp_path / "out" / f"scan_probability_{name}.nii.gz")
+        np.testing.assert_allclose(chance, expected, atol=1e-6)
+    labels = json.loads((tmp_path / "out" / "dataset.json").read_text())["labels"]
+    assert labels == {"background": 0, "anterior": 3, "posterior": 7}
+
+
+def test_background_wins_where_it_is_likeliest(tmp_path: Path, plan: Plan) -> None:
+    model = model_of(plan, Constant(0.4, 0.3, 0.3), classes={"anterior": 1, "posterior": 2})
+    predict_path(write(tmp_path / "scan.nii.gz"), tmp_path / "mask.nii.gz", model)
+    assert not mask_of(tmp_path / "mask.nii.gz").any()
+
+
+def test_probabilities_lie_on_the_inputs_grid_and_decide_the_mask(tmp_path: Path, bright: Model) -> None:
+    image = write(tmp_path / "scan.nrrd")
+    predict_path(image, tmp_path / "mask.nrrd", bright, save_probabilities=True)
+    chance, grid = volumes.read(tmp_path / "mask_probability_thrombus.nii.gz")
+    np.testing.assert_allclose(grid.corners_mm(), volumes.read(image)[1].corners_mm(), atol=1e-4)
+    assert chance.dtype == np.float32 and chance.min() >= 0 and chance.max() <= 1
+    assert np.array_equal(mask_of(tmp_path / "mask.nrrd"), chance >= 0.5)
+
+
+# --- trained models -------------------------------------------------------------------------------
+
+
+def test_trained_folds_predict_together_as_the_mean_of_each(trained_once: Workspace, tmp_path: Path) -> None:
+    results = trained_once.results("gn_unet")
+    image = write(tmp_path / "scan.nii.gz")
+    chances = {}
+    for folds in ((0,), (1,), None):
+        model = load_model(results, folds=folds, setup=devices.choose("cpu"))
+        assert model.folds == (folds or (0, 1)) and model.classes == {"thrombus": 1}
+        predict_path(image, tmp_path / "mask.nii.gz", model, overwrite=True, save_probabilities=True)
+        chances[folds] = mask_of(tmp_path / "mask_probability_thrombus.nii.gz")
+    assert np.abs(chances[(0,)] - chances[(1,)]).max() > 0.01
+    np.testing.assert_allclose(chances[None], (chances[(0,)] + chances[(1,)]) / 2, atol=1e-6)
+
+
+def test_a_folds_test_patients_are_found(trained_once: Workspace) -> None:
+    """Eight epochs on two cases of a bright disc: most of it, on cases that were not trained on."""
+    splits = artifacts.load(Splits, trained_once.splits, "test")
+    for fold in splits.folds:
+        out = trained_once.fold("gn_unet", fold.index).predictions
+        assert names(out) == {"dataset.json", "predictions.json", *(f"{c}.nii.gz" for c in fold.test)}
+        for case in fold.test:
+            truth, grid = volumes.read(trained_once.raw / "labelsTr" / f"{case}.nii.gz")
+            mask, own = volumes.read(out / f"{case}.nii.gz")
+            assert own == grid
+            assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.7
+
+
+def test_every_change_of_a_model_changes_its_digest(trained: Workspace) -> None:
+    results = trained.results("gn_unet")
+    digests = {load_model(results, folds=folds).digest for folds in ((0,), (1,), (0, 1))}
+    with (trained.fold("gn_unet", 0).checkpoint).open("ab") as file:
+        file.write(b"\0")
+    digests.add(artifacts.file_digest((trained.fold("gn_unet", 0).checkpoint,)))
+    assert len(digests) == 4
+
+
+def test_a_folder_without_a_trained_fold_is_refused(tmp_path: Path) -> None:
+    assert "holds no trained fold" in refused(lambda: load_model(tmp_path))
+    (tmp_path / "fold_0").mkdir()
+    assert "holds no trained fold" in refused(lambda: load_model(tmp_path))
+    assert "holds no trained fold" in refused(lambda: load_model(tmp_path / "missing"))
+
+
+def test_folds_that_are_not_trained_are_refused(trained_once: Workspace) -> None:
+    message = refused(lambda: load_model(trained_once.results("gn_unet"), folds=[0, 5]))
+    assert "holds the folds [0, 1], not [5]" in message
+
+
+def test_folds_of_another_plan_or_of_other_classes_are_refused(trained: Workspace) -> None:
+    results = trained.results("gn_unet")
+    run = trained.fold("gn_unet", 1).run
+    body = json.loads(run.read_text())
+    run.write_text(json.dumps({**body, "classes": {"lesion": 1}}))
+    assert "predicts other classes than fold 0" in refused(lambda: load_model(results))
+    run.write_text(json.dumps({**body, "plan_digest": "other"}))
+    assert "was trained by another plan" in refused(lambda: load_model(results))
+
+
+def test_weights_that_do_not_fit_their_record_are_refused(trained: Workspace) -> None:
+    run = trained.fold("gn_unet", 0).run
+    body = json.loads(run.read_text())
+    run.write_text(json.dumps({**body, "recipe": {**body["recipe"], "width": 8}}))
+    assert "do not fit this network" in refused(lambda: load_model(trained.results("gn_unet")))
+
+
+# --- files in, files out --------------------------------------------------------------------------
+
+
+def test_a_folder_gives_a_folder_and_a_file_a_file_or_a_folder(tmp_path: Path, bright: Model) -> None:
+    for name in ("a_0000.nii.gz", "b.nrrd", ".hidden.nii.gz", "notes.txt"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        if name.endswith(".txt"):
+            (tmp_path / "in" / name).write_text("no volume")
+        else:
+            write(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    assert predict_path(tmp_path / "in", out, bright) == [out / "a.nii.gz", out / "b.nii.gz"]
+    assert names(out) == {"a.nii.gz", "b.nii.gz", "dataset.json", "predictions.json"}
+    one = tmp_path / "in" / "b.nrrd"
+    assert predict_path(one, tmp_path / "mine.mha", bright) == [tmp_path / "mine.mha"]
+    assert predict_path(one, tmp_path / "new", bright) == [tmp_path / "new" / "b.nii.gz"]
+    masks = [mask_of(p) for p in (out / "b.nii.gz", tmp_path / "mine.mha", tmp_path / "new" / "b.nii.gz")]
+    assert all(np.array_equal(masks[0], m) for m in masks)
+
+
+def test_numbered_files_are_the_channels_of_a_case(tmp_path: Path, plan: Plan, bright: Model) -> None:
+    """A model that looks at the second channel, the negative of the first, sees what the other sees."""
+    two = replace(plan, channels=("MR0", "MR1"))
+    write(tmp_path / "in" / "a_0000.nii.gz")
+    write(tmp_path / "in" / "a_0001.nii.gz", 2000.0 - picture())
+    (mask,) = predict_path(tmp_path / "in", tmp_path / "out", model_of(two, Bright(1, -1.0)))
+    predict_path(tmp_path / "in" / "a_0000.nii.gz", tmp_path / "one.nii.gz", bright)
+    assert mask.name == "a.nii.gz" and np.array_equal(mask_of(mask), mask_of(tmp_path / "one.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("files", "channels"),
+    [
+        (["a_0000", "a_0001"], 1),
+        (["a_0000"], 2),
+        (["a"], 2),
+        (["a_0000", "a_0002"], 2),
+        (["a_0000", "a"], 2),
+        (["a_0000", "a_0001", "b_0000"], 2),
+    ],
+)
+def test_a_wrong_number_of_channels_is_refused(tmp_path: Path, files: list[str], channels: int) -> None:
+    for name in files:
+        (tmp_path / f"{name}.nii.gz").touch()
+    message = refused(lambda: find_cases(tmp_path, channels))
+    assert f"the model takes {channels} channels" in message and "ID_0000" in message
+
+
+def test_one_case_in_two_formats_is_refused(tmp_path: Path) -> None:
+    for name in ("a.nii", "a.nii.gz"):
+        (tmp_path / name).touch()
+    assert "case a has 2 files (a.nii, a.nii.gz)" in refused(lambda: find_cases(tmp_path, 1))
+
+
+def test_channels_on_different_grids_are_refused(tmp_path: Path, plan: Plan) -> None:
+    two = replace(plan, channels=("MR0", "MR1"))
+    write(tmp_path / "in" / "a_0000.nii.gz")
+    write(tmp_path / "in" / "a_0001.nii.gz", grid=replace(CORONAL, spacing_mm=(5.0, 2.25, 1.8)))
+    model = model_of(two, Bright())
+    message = refused(lambda: predict_path(tmp_path / "in", tmp_path / "out", model))
+    assert "a_0001.nii.gz: lies up to" in message
+    assert names(tmp_path / "out") == set()
+
+
+def test_what_is_not_there_is_refused(tmp_path: Path, bright: Model) -> None:
+    missing = tmp_path / "missing.nii.gz"
+    assert refused(lambda: predict_path(missing, tmp_path / "out", bright)).startswith(
+        f"{missing}: not found"
+    )
+    (tmp_path / "empty").mkdir()
+    message = refused(lambda: predict_path(tmp_path / "empty", tmp_path / "out", bright))
+    assert "holds no volume (.nii.gz, .nii" in message
+    assert names(tmp_path) == {"empty"}
+    case = Case(id="a", patient="a", images=(missing,))
+    assert "not found" in refused(lambda: predict_case(case, tmp_path / "out" / "a.nii.gz", bright))
+
+
+def bad(kind: str, path: Path) -> None:
+    image = picture()
+    if kind == "NaN":
+        image[0, 0, 0] = np.nan
+    elif kind == "constant":
+        image[:] = 7
+    if kind == "4-D":
+        sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(image)] * 2), str(path))
+    elif kind == "text":
+        path.write_text("no volume at all, but long enough to be read as a header\n" * 20)
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(image), str(path), useCompression=True)
+    if kind == "cut off":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("NaN", "1 of 6732 voxels are not finite"),
+        ("constant", "every voxel is 7"),
+        ("4-D", "expected 3-D"),
+        ("cut off", "damaged or cut off"),
+        ("text", "not gzip"),
+    ],
+)
+def test_a_bad_image_is_one_line_and_leaves_what_was_done_before_it(
+    tmp_path: Path, bright: Model, kind: str, words: str
+) -> None:
+    write(tmp_path / "in" / "a.nii.gz")
+    bad(kind, tmp_path / "in" / "b.nii.gz")
+    write(tmp_path / "in" / "c.nii.gz")
+    out = tmp_path / "out"
+    message = refused(lambda: predict_path(tmp_path / "in", out, bright, save_probabilities=True))
+    assert message.startswith(f"{tmp_path / 'in' / 'b.nii.gz'}: ") and words in message
+    assert names(out) == {"a.nii.gz", "a_probability_thrombus.nii.gz", "dataset.json", "predictions.json"}
+    assert set(artifacts.load(Predicted, out / "predictions.json", "test").cases) == {"a"}
+
+
+def test_a_write_that_fails_leaves_nothing_half_written(
+    tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: SimpleITK reports it as an exception of its own."""
+    write(tmp_path / "in" / "a.nii.gz")
+
+    def full(image: object, name: str, **_: object) -> None:
+        Path(name).write_bytes(b"half")
+        raise RuntimeError("Exception thrown\nReason: No space left on device.")
+
+    monkeypatch.setattr(sitk, "WriteImage", full)
+    message = refused(lambda: predict_path(tmp_path / "in", tmp_path / "out", bright))
+    assert "No space left on device" in message and names(tmp_path / "out") == set()
+
+
+@pytest.mark.parametrize("target", ["file", "below a file"])
+def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path: Path, bright: Model, target: str) -> None:
+    write(tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "out").write_text("a file")
+    out = tmp_path / "out" if target == "file" else tmp_path / "out" / "deeper"
+    assert "cannot be written" in refused(lambda: predict_path(tmp_path / "in", out, bright))
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_no_mask_ever_replaces_an_image(tmp_path: Path, bright: Model) -> None:
+    folder = tmp_path / "in"
+    image = write(folder / "a.nii.gz")
+    before = image.read_bytes()
+    for source, out in (
+        (image, image),
+        (image, folder),
+        (folder, folder),
+        (folder, tmp_path / "in" / ".." / "in"),
+    ):
+        assert "Name another -o" in refused(lambda s=source, o=out: predict_path(s, o, bright))  # type: ignore[misc]
+    assert image.read_bytes() == before and names(folder) == {"a.nii.gz"}
+
+
+# --- going on -------------------------------------------------------------------------------------
+
+MARK = b"kept, not made again"
+
+
+@pytest.fixture
+def half_done(tmp_path: Path, bright: Model) -> Path:
+    """A folder of two predicted cases; the first mask is marked, so that making it again shows."""
+    for name in ("a", "b"):
+        write(tmp_path / "in" / f"{name}.nii.gz")
+    predict_path(tmp_path / "in", tmp_path / "out", bright)
+    (tmp_path / "out" / "a.nii.gz").write_bytes(MARK)
+    return tmp_path / "out"
+
+
+def remade(out: Path, model: Model, **options: bool) -> bool:
+    predict_path(out.parent / "in", out, model, **options)
+    return (out / "a.nii.gz").read_bytes() != MARK
+
+
+def test_masks_that_are_there_are_kept_and_missing_ones_made(half_done: Path, bright: Model) -> None:
+    (half_done / "b.nii.gz").unlink()
+    assert not remade(half_done, bright)
+    assert mask_of(half_done / "b.nii.gz").any()
+
+
+def test_masks_are_made_again_by_another_model(half_done: Path, bright: Model) -> None:
+    assert remade(half_done, replace(bright, digest="another"))
+
+
+def test_masks_are_made_again_from_another_image(half_done: Path, bright: Model) -> None:
+    write(half_done.parent / "in" / "a.nii.gz", picture() + np.arange(33, dtype=np.float32))
+    assert remade(half_done, bright)
+
+
+def test_masks_are_made_again_on_demand(half_done: Path, bright: Model) -> None:
+    assert remade(half_done, bright, overwrite=True)
+
+
+def test_masks_that_nothing_vouches_for_are_made_again(half_done: Path, bright: Model) -> None:
+    (half_done / "predictions.json").unlink()
+    assert remade(half_done, bright)
+
+
+def test_probabilities_that_are_not_there_yet_are_made(half_done: Path, bright: Model) -> None:
+    assert remade(half_done, bright, save_probabilities=True)
+    (half_done / "a.nii.gz").write_bytes(MARK)
+    assert not remade(half_done, bright, save_probabilities=True) and not remade(half_done, bright)
+    (half_done / "a_probability_thrombus.nii.gz").unlink()
+    assert remade(half_done, bright, save_probabilities=True)
+
+
+def test_probabilities_of_another_model_do_not_pass_for_this_ones(half_done: Path, bright: Model) -> None:
+    remade(half_done, bright, save_probabilities=True)
+    remade(half_done, replace(bright, digest="another"))
+    (half_done / "a.nii.gz").write_bytes(MARK)
+    assert remade(half_done, replace(bright, digest="another"), save_probabilities=True)
+
+
+def test_a_damaged_ledger_is_one_line(half_done: Path, bright: Model) -> None:
+    (half_done / "predictions.json").write_text("{")
+    message = refused(lambda: remade(half_done, bright))
+    assert "predictions.json: no readable JSON" in message and "dvt_predict --overwrite" in message
+
+
+def test_a_damaged_ledger_does_not_stop_an_overwrite(half_done: Path, bright: Model) -> None:
+    (half_done / "predictions.json").write_text("{")
+    assert remade(half_done, bright, overwrite=True)
+
+
+def test_predicting_a_fold_again_keeps_its_masks_and_clears_drafts(trained: Workspace) -> None:
+    out = trained.fold("gn_unet", 0).predictions
+    before = {p: p.stat().st_mtime_ns for p in out.glob("*.nii.gz")}
+    (out / f"{artifacts.DRAFT}abc-c0.nii.gz").touch()
+    assert predict_fold(trained, "gn_unet", 0) == out
+    assert {p: p.stat().st_mtime_ns for p in out.glob("*.nii.gz")} == before
+    assert not list(out.glob(f"{artifacts.DRAFT}*"))
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+PEAKS = """
+import resource, sys
+from pathlib import Path
+from dvtplan import artifacts, devices, predict
+from dvtplan.networks import build
+from dvtplan.records import Plan
+from dataclasses import replace
+plan = replace(artifacts.load(Plan, Path(sys.argv[1]), "test"), target_shape=(192, 192))
+network = build("gn_unet", 1, 1, width=4, norm_groups=2).eval()
+model = predict.Model(networks=(network,), folds=(0,), plan=plan, classes={"thrombus": 1},
+                      setup=devices.choose("cpu"), digest="x")
+for path in sys.argv[2:]:
+    predict.predict_path(Path(path), Path(path + "_out"), model)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_slices(tmp_path: Path, toy_once: Workspace) -> None:
+    """Three times the slices may cost what the file itself takes, a few times over, and no more.
+
+    80 more slices of 192x192 are 12 MB as float32. Through the network at once they would be 16
+    maps of 47 MB at its first level alone.
+    """
+    paths = []
+    for slices in (40, 120):
+        grid = replace(CORONAL, shape=(slices, 192, 192))
+        noise = np.random.default_rng(0).random(grid.shape, np.float32)
+        paths.append(str(write(tmp_path / f"s{slices}.nrrd", noise, grid)))
+    # The slices must run along the axis that the plan names, though it is not the shortest here.
+    words = [sys.executable, "-c", PEAKS, str(toy_once.plan), *paths]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    once, thrice = (int(line) for line in done.stdout.split())
+    assert thrice - once < 5 * 12e6

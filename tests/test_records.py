@@ -1,0 +1,147 @@
+"""The vocabulary refuses what cannot be meant, naming the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dvtplan.records import Fingerprint, Levels, Normalization, Plan, Recipe, Variant
+
+STILL = Variant(angle_deg=0.0, scale=1.0, mirror=False)
+
+PLAN = Plan(
+    dataset="DVT",
+    preset="auto",
+    slice_axis="AP",
+    target_shape=(960, 320),
+    normalization=Normalization(scope="slice"),
+    variants=(STILL,),
+    channels=("MR",),
+    labels={"proximal": 1, "distal": 2},
+    because={},
+    fingerprint_digest="0" * 64,
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("slice_axis", "x"),
+        ("target_shape", (961, 320)),
+        ("target_shape", (960, 0)),
+        ("target_shape", (960, 8208)),
+        ("variants", ()),
+        ("labels", {"distal": 2, "proximal": 1}),
+        ("labels", {"proximal": 1, "distal": 1}),
+        ("labels", {"background": 0, "thrombus": 1}),
+        ("labels", {"thrombus": 255}),
+    ],
+)
+def test_a_plan_that_cannot_be_followed_is_refused_by_field(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must "):
+        replace(PLAN, **{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("angle_deg", 181.0),
+        ("angle_deg", math.nan),
+        ("scale", 0.0),
+        ("scale", -1.0),
+        ("scale", 11.0),
+        ("scale", math.nan),
+    ],
+)
+def test_a_variant_that_would_show_nothing_is_refused_by_field(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must lie in"):
+        replace(STILL, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scope": "cohort"}, "scope must be 'slice' or 'volume', not 'cohort'"),
+        ({"clip_percentiles": (99.5, 0.5)}, "clip_percentiles must rise within 0..100"),
+        ({"clip_percentiles": (-1.0, 99.5)}, "clip_percentiles must rise within 0..100"),
+        ({"clip_percentiles": (50.0, 50.0)}, "clip_percentiles must rise within 0..100"),
+        ({"clip_percentiles": (math.nan, 99.0)}, "clip_percentiles must rise within 0..100"),
+    ],
+)
+def test_a_normalization_without_a_range_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(Normalization(scope="slice"), **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("lr_drops", (0.85, 0.6)),
+        ("lr_drops", (0.6, 1.0)),
+        ("lr_drops", (0.0, 0.6)),
+        ("lr_factor", 0.0),
+        ("lr_factor", math.inf),
+        ("beta1", 1.0),
+        ("beta1", -0.1),
+        ("focal_gamma", -1.0),
+        ("focal_gamma", math.inf),
+        ("focal_alpha", 0.0),
+        ("focal_alpha", 1.0),
+        ("norm_groups", 0),
+        ("norm_groups", 5),
+        ("width", 0),
+        ("target", "clot"),
+        ("seed", -1),
+    ],
+)
+def test_a_recipe_that_cannot_train_is_refused_by_field(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"\b{field}\b.*must"):
+        Recipe(**{field: value})  # type: ignore[arg-type]
+
+
+def test_the_recipe_without_changes_is_the_papers() -> None:
+    recipe = Recipe()
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.beta1) == (250, 2, 1e-3, 0.9)
+
+
+def test_the_learning_rate_falls_tenfold_at_epochs_150_and_212_of_250() -> None:
+    recipe = Recipe()  # 0.6 x 250 = 150; 0.85 x 250 = 212.5, which rounds to the even 212
+    rates = [recipe.learning_rate_at(epoch) for epoch in (0, 149, 150, 211, 212, 249)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+
+
+@given(st.integers(1, 400), st.lists(st.floats(0.01, 0.99), max_size=4).map(sorted))
+def test_the_learning_rate_never_rises_and_ends_after_every_drop(epochs: int, drops: list[float]) -> None:
+    recipe = Recipe(epochs=epochs, lr_drops=tuple(drops))
+    rates = [recipe.learning_rate_at(epoch) for epoch in range(epochs + 1)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(recipe.learning_rate * recipe.lr_factor ** len(drops))
+
+
+def test_levels_need_a_limb() -> None:
+    assert Levels(right_mm=3.0).left_mm is None
+    with pytest.raises(ValueError, match="without any limb"):
+        Levels(midline_mm=0.0)
+
+
+def test_a_fingerprint_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no cases"):
+        Fingerprint(dataset="DVT", channels=("MR",), labels={"thrombus": 1}, cases=())
+
+
+def test_records_do_not_change_and_have_no_other_fields() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PLAN.preset = "paper"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Recipe("paper")  # type: ignore[misc]
+    assert not hasattr(PLAN, "__dict__")
