@@ -17,6 +17,8 @@ from dvtplan.artifacts import whole_file
 TRUTH_COLOUR = "#00d000"
 PREDICTION_COLOUR = "#ff3030"
 """The paper's Figures 2 and 4: truth green, prediction red."""
+LEAST_LOSS = 1e-12
+"""What a loss of zero is drawn as: a logarithmic axis has no zero."""
 
 
 def learning_curve(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -24,9 +26,8 @@ def learning_curve(rows: Sequence[dict[str, Any]], path: Path, title: str) -> No
     epochs = [int(row["epoch"]) + 1 for row in rows]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    axes.semilogy(
-        epochs, [float(row["loss"]) for row in rows], color="#1f5fa8", label="training loss (focal)"
-    )
+    losses = [max(float(row["loss"]), LEAST_LOSS) for row in rows]
+    axes.semilogy(epochs, losses, color="#1f5fa8", label="training loss (focal)")
     axes.set(xlabel="epoch", ylabel="mean focal loss", title=title)
     rate = axes.twinx()
     rate.step(

@@ -139,12 +139,13 @@ def write_epochs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def duration(seconds: float) -> str:
     """'42 s', '3 min 05 s', '2 h 10 min' or '3.1 days'."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    if seconds < 48 * 3600:
-        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{seconds / 86400:.1f} days"
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -61,13 +63,18 @@ def over_cases(
     if jobs <= 1 or len(items) <= 1:
         return [function(item) for item in progress(items, title)]
     results: dict[int, R] = {}
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    futures: dict[Future[R], int] = {}
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent)
     try:
-        futures = {pool.submit(function, item): index for index, item in enumerate(items)}
+        for index, item in enumerate(items):
+            futures[pool.submit(function, item)] = index
         for future in progress(as_completed(futures), title, total=len(items)):
             results[futures[future]] = future.result()
     except BrokenProcessPool:
-        undone = [names[i] for i in range(len(items)) if i not in results]
+        # Not all that ended well has been collected by now, and all that had not begun fails as well.
+        undone = [names[i] for f, i in futures.items() if not f.done() or f.exception() is not None]
+        undone += names[len(futures) :]
         raise DvtError(
             f"{title}: a worker process was killed while one of these cases was open: {', '.join(undone[:jobs])}. "
             f"Most often memory ran out; run again with --jobs {max(1, jobs // 2)}, finished cases are kept."
@@ -75,3 +82,17 @@ def over_cases(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [results[i] for i in range(len(items))]
+
+
+def _follow_the_parent() -> None:
+    """In a worker process: leave Ctrl-C, which reaches all of them, to the parent, and end when it is
+    killed; a worker without work would wait for some for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -11,6 +11,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -264,6 +265,20 @@ def _drop_root() -> None:
     with contextlib.suppress(OSError, AttributeError):
         for capability in (1, 2):
             ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+
+
+def ended(pid: int, within_s: float) -> bool:
+    """Whether a process ends in time; one that waits to be buried (Z) has ended."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -267,8 +267,9 @@ def test_problems_survive_the_way_out_of_a_worker_process() -> None:
 
 def test_a_digest_does_not_depend_on_how_the_file_is_laid_out(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    digest = artifacts.save(PLAN, path)
+    digest = artifacts.save(replace(PLAN, because={"slice_axis": "x", "variants": "y"}), path)
     body = json.loads(path.read_text())
+    body["because"] = dict(reversed(body["because"].items()))
     path.write_text(json.dumps(dict(reversed(body.items())), separators=(",", ":")))
     assert artifacts.digest(artifacts.load(Plan, path, "")) == digest
 

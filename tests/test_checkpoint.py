@@ -164,7 +164,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, writer: str
     path, proof = tmp_path / "a.pt", tmp_path / "was_run"
     body = {"schema": 1, "epochs_done": 1, "network": Payload(proof)}
     if writer == "pickle":
-        path.write_bytes(pickle.dumps(body))
+        path.write_bytes(pickle.dumps(body, protocol=2))
     else:
         torch.save(body, path, _use_new_zipfile_serialization=writer == "archive")
     assert "no readable checkpoint" in refused(lambda: checkpoint.restore(path, *trainee()))

@@ -198,6 +198,13 @@ def test_coronal_film_of_an_lps_file_has_the_head_up_and_the_patients_right_on_t
     assert (behind - first).tolist() == [0, 2, 0]
 
 
+@pytest.mark.parametrize(("slice_axis", "code"), [("AP", "LIP"), ("SI", "LPI"), ("LR", "PIL")])
+def test_columns_run_left_or_back_rows_run_down_or_back(slice_axis: str, code: str) -> None:
+    # Coronal and axial: the patient's right on the left. Sagittal: the front on the left.
+    here = grid()
+    assert orientation_code(to_slice_order(here, slice_axis).grid(here)) == code
+
+
 def test_reorientation_copies_nothing() -> None:
     numbers = np.arange(24).reshape(2, 3, 4)
     order = to_slice_order(grid(), "LR")

@@ -68,6 +68,20 @@ def test_gn_unet_has_the_papers_parameters() -> None:
         assert parameter_count(build("gn_unet", 1, 1, width=32, norm_groups=32)) == 7_851_969
 
 
+def test_gn_unet_hands_detail_past_its_poolings() -> None:
+    """With everything below the first level silenced, the logits still follow the image."""
+    torch.manual_seed(0)
+    network = build("gn_unet", 1, 1, **SMALL)
+    silence = network.get_submodule("down.0").register_forward_hook(lambda *args: torch.zeros_like(args[2]))
+    image = torch.rand(1, 1, 32, 32)
+    changed = image.clone()
+    changed[0, 0, 8, 8] += 1
+    difference = (network(image) - network(changed)).abs()[0, 0]
+    silence.remove()
+    # Two convolutions in, two out, a pixel each; the group norms spread next to nothing further.
+    assert difference[4:13, 4:13].max() > 10 * difference[20:, 20:].max()
+
+
 def test_an_unknown_network_is_refused_with_the_choices() -> None:
     with pytest.raises(DvtError, match=r"--network vnet: .* Choose one of: gn_unet"):
         build("vnet", 1, 1, **SMALL)

@@ -84,5 +84,5 @@ def test_a_missing_prediction_is_refused_with_the_command(trained: Workspace) ->
 
 
 def test_a_fold_that_is_not_there_is_refused(trained: Workspace) -> None:
-    with pytest.raises(DvtError, match="fold 7: .*splits.json holds no such fold"):
+    with pytest.raises(DvtError, match=r"fold 7: .*splits\.json holds no such fold"):
         draw_cases(trained, "gn_unet", [0, 7])

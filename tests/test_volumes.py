@@ -202,7 +202,7 @@ BAD_BYTES: dict[str, tuple[str, bytes, str]] = {
     "2-D": ("i.nii", nifti_bytes((4, 3)), "is 2-D (4x3), expected 3-D. Save all slices as one volume."),
     "4-D": ("i.nii", nifti_bytes((4, 3, 2, 2)), "is 4-D (4x3x2x2), expected 3-D. Save each time point"),
     "5-D": ("i.nii", nifti_bytes((1, 2, 3, 1, 3)), "is 5-D (1x2x3x1x3), expected 3-D. Save each time point"),
-    "5-D in capitals": ("I.NII", nifti_bytes((1, 2, 3, 1, 3)), "is 5-D (1x2x3x1x3)"),
+    "5-D of ones": ("i.nii", nifti_bytes((4, 3, 2, 1, 1)), "is 5-D (4x3x2x1x1)"),
     "5-D, big-endian": ("i.nii", nifti_bytes((1, 2, 3, 1, 3), order=">"), "is 5-D (1x2x3x1x3)"),
     "7-D": ("i.nii", nifti_bytes((1, 2, 1, 1, 1, 1, 2)), "is 7-D (1x2x1x1x1x1x2)"),
     "99-D": ("i.nii", GOOD[:40] + struct.pack("<h", 99) + GOOD[42:], "its NIfTI header names 99 dimensions."),
@@ -241,6 +241,23 @@ def test_a_file_that_cannot_be_used_gets_one_clear_line(
     path = tmp_path / name
     path.write_bytes(content)
     assert message in refused(path)
+
+
+@pytest.mark.parametrize("name", ["i.nii", "i.nii.gz", "I.NII", "i.Nii.GZ", "i.nia", "i.hdr", "i.img"])
+def test_a_5d_file_never_reaches_simpleitk_which_would_kill_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def never(*_: object) -> None:
+        pytest.fail("SimpleITK has seen it")
+
+    monkeypatch.setattr(sitk, "ReadImage", never)
+    monkeypatch.setattr(sitk, "ImageFileReader", never)
+    content = nifti_bytes((1, 2, 3, 1, 3))
+    for half in ("i.hdr", "i.img") if name in ("i.hdr", "i.img") else (name,):
+        (tmp_path / half).write_bytes(gzip.compress(content) if half.lower().endswith(".gz") else content)
+    for read in (volumes.read, volumes.read_grid):
+        with pytest.raises(DvtError, match=r"is 5-D \(1x2x3x1x3\)"):
+            read(tmp_path / name)
 
 
 def test_a_cut_off_file_is_noticed_wherever_it_is_cut(tmp_path: Path) -> None:

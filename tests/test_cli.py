@@ -1,0 +1,439 @@
+"""The commands: quick help, one line for what the user can mend, every option where it belongs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dvtplan import __version__, cli
+from dvtplan.errors import DvtError
+from dvtplan.records import Recipe
+from dvtplan.workspace import FoldFolder, Workspace
+
+COMMANDS = {
+    "plan_and_preprocess": cli.plan_and_preprocess,
+    "train": cli.train,
+    "predict": cli.predict,
+    "evaluate": cli.evaluate,
+}
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
+    """Run a command in this process; its exit status, or the line that it ends with."""
+
+    def run(command: str, *words: object) -> int | str | None:
+        monkeypatch.setattr(sys, "argv", [f"dvt_{command}", *map(str, words)])
+        try:
+            COMMANDS[command]()
+        except SystemExit as done:
+            return done.code
+        return 0
+
+    return run
+
+
+def start(command: str, *words: object, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvtplan.cli", command, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **env},
+    )
+
+
+# --- all commands ---------------------------------------------------------------------------------
+
+HELP = """
+import contextlib, io, sys
+from dvtplan import cli
+for main in (cli.plan_and_preprocess, cli.train, cli.predict, cli.evaluate):
+    sys.argv, out = ["dvt", "--help"], io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            main()
+    except SystemExit as done:
+        assert done.code == 0
+    assert "example: dvt_" in out.getvalue() and "--" in out.getvalue()
+print(*[name for name in ("torch", "SimpleITK", "pandas", "scipy", "matplotlib") if name in sys.modules])
+"""
+
+
+def test_help_of_every_command_loads_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_version_is_told(call: Callable[..., Any], command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(command, "--version") == 0
+    assert capsys.readouterr().out == f"dvtplan {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("plan_and_preprocess", ["--fold", "3"]),
+        ("plan_and_preprocess", ["--preset", "papre"]),
+        ("plan_and_preprocess", ["--seed", "-1"]),
+        ("train", []),
+        ("train", ["0", "--epoch", "3"]),
+        ("train", ["0", "--epochs", "0"]),
+        ("train", ["0", "--epochs", "many"]),
+        ("train", ["0", "--gpus", "0"]),
+        ("train", ["0", "--workers", "-1"]),
+        ("train", ["0", "--resume", "--overwrite"]),
+        ("train", ["0", "--recipe", "slow"]),
+        ("train", ["0", "--precision", "fp16"]),
+        ("predict", ["-i", "a.nii.gz"]),
+        ("evaluate", ["--labels", "there"]),
+        ("evaluate", ["--rule", "height"]),
+    ],
+)
+def test_a_wrong_option_is_refused_with_status_2(
+    call: Callable[..., Any], command: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(command, *words) == 2
+    assert f"dvt_{command}: error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("plan_and_preprocess", []),
+        ("train", ["0"]),
+        ("evaluate", []),
+        ("predict", ["-i", "none.nii.gz", "-o", "out", "--model", "none"]),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(
+    call: Callable[..., Any],
+    command: str,
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = call(command, *words)
+    assert isinstance(line, str) and line.startswith(f"dvt_{command}: ") and "\n" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_line_goes_to_stderr_with_status_1_and_without_a_traceback(tmp_path: Path) -> None:
+    process = start("evaluate", "--root", tmp_path)
+    out, err = process.communicate()
+    assert process.returncode == 1 and out == ""
+    assert err.startswith("cli.py: ") and "no data set found" in err and err.count("\n") == 1
+
+
+def test_our_own_faults_keep_their_traceback(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("dvtplan.preprocess.plan_and_preprocess", fault)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        call("plan_and_preprocess")
+
+
+def test_an_interrupt_ends_quietly_with_status_130(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dvtplan.preprocess.plan_and_preprocess", interrupt)
+    assert call("plan_and_preprocess") == cli.INTERRUPTED
+    assert "what was finished is kept" in capsys.readouterr().err
+
+
+# --- dvt_plan_and_preprocess ----------------------------------------------------------------------
+
+
+def test_verification_alone_writes_nothing(
+    toy: Workspace, call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(toy.preprocessed)
+    words = ["--root", toy.root, "--folds", "2", "--jobs", "1"]
+    assert call("plan_and_preprocess", *words, "--verify-only") == 0
+    assert "nothing was written" in capsys.readouterr().out and not toy.preprocessed.exists()
+    assert call("plan_and_preprocess", *words) == 0
+    assert f"Prepared in {toy.preprocessed}" in capsys.readouterr().out and toy.plan.exists()
+
+
+# --- dvt_train ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+    """What would have been trained and predicted, in order."""
+    seen: list[SimpleNamespace] = []
+
+    def train(workspace: Workspace, fold: int, **how: Any) -> FoldFolder:
+        seen.append(SimpleNamespace(fold=fold, setup=None, **how))
+        return workspace.fold(how["network"], fold)
+
+    def predict(workspace: Workspace, network: str, fold: int, *, setup: Any) -> None:
+        assert (seen[-1].fold, seen[-1].network) == (fold, network)
+        seen[-1].setup = setup
+
+    monkeypatch.setattr("dvtplan.train.train_fold", train)
+    monkeypatch.setattr("dvtplan.predict.predict_fold", predict)
+    return seen
+
+
+def test_a_fold_is_trained_by_the_paper_unless_told_and_then_predicted(
+    toy_once: Workspace,
+    call: Callable[..., Any],
+    trainings: list[SimpleNamespace],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call("train", "1", "--root", toy_once.root) == 0
+    (one,) = trainings
+    assert (one.fold, one.network, one.recipe, one.epochs) == (1, "gn_unet", None, None)
+    assert one.options.processes == 1 and not one.options.resume and not one.options.overwrite
+    assert one.setup is not None and not one.setup.compiled
+    assert capsys.readouterr().out == f"{toy_once.fold('gn_unet', 1).path}\n"
+
+
+def test_every_recipe_field_can_be_overridden(
+    toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
+) -> None:
+    words = (
+        "--recipe quick --epochs 3 --batch-size 4 --learning-rate 2e-3 --lr-drops 0.5 0.9 --lr-factor 0.2 "
+        "--beta1 0.8 --focal-gamma 1.5 --focal-alpha 0.6 --norm-groups 2 --width 4 --target lesion --seed 5"
+    )
+    assert call("train", "0", "--root", toy_once.root, *words.split()) == 0
+    assert trainings[0].epochs == 3
+    quick = {k: getattr(trainings[0].recipe, k) for k in ("name", "epochs")}
+    assert trainings[0].recipe == Recipe(
+        **quick,
+        batch_size=4,
+        learning_rate=2e-3,
+        lr_drops=(0.5, 0.9),
+        lr_factor=0.2,
+        beta1=0.8,
+        focal_gamma=1.5,
+        focal_alpha=0.6,
+        norm_groups=2,
+        width=4,
+        target="lesion",
+        seed=5,
+    )
+    assert quick["name"] == "quick"
+
+
+def test_the_command_line_knows_every_field_of_the_recipe() -> None:
+    """But its name, which comes from --recipe."""
+    fields = set(Recipe.__dataclass_fields__)
+    assert fields == {*cli._RECIPE_FIELDS, "lr_drops", "target", "name"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning-rate", "-1"], "recipe: learning_rate must be positive, not -1.0"),
+        (["--width", "30", "--norm-groups", "4"], "recipe: norm_groups 4 must divide width 30"),
+        (["--lr-drops", "0.9", "0.5"], "recipe: lr_drops must rise within 0..1"),
+        (["--focal-alpha", "1.5"], "recipe: focal_alpha must lie in"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_one_line(
+    toy_once: Workspace, call: Callable[..., Any], words: list[str], message: str
+) -> None:
+    assert message in call("train", "0", "--root", toy_once.root, *words)
+
+
+def test_options_of_the_machine_reach_training_and_prediction(
+    toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
+) -> None:
+    words = "--device cpu --precision bf16 --no-compile --no-channels-last --workers 0 --gpus 2 --overwrite"
+    assert call("train", "0", "--root", toy_once.root, *words.split()) == 0
+    options, setup = trainings[0].options, trainings[0].setup
+    assert (options.device, options.precision, options.compiled, options.channels_last) == (
+        "cpu",
+        "bf16",
+        False,
+        False,
+    )
+    assert (options.workers, options.processes, options.overwrite) == (0, 2, True)
+    assert (setup.device, setup.precision, setup.channels_last) == ("cpu", "bf16", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("20m", 1200), ("8h", 28800), ("1.5h", 5400)]
+)
+def test_a_time_budget_is_read_in_seconds_minutes_or_hours(
+    toy_once: Workspace,
+    call: Callable[..., Any],
+    trainings: list[SimpleNamespace],
+    text: str,
+    seconds: float,
+) -> None:
+    assert call("train", "0", "--root", toy_once.root, "--time-budget", text) == 0
+    assert trainings[0].options.time_budget_s == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0m", "-5m", "20 m", "1d", "h", "20m30s"])
+def test_what_is_no_time_is_refused(
+    toy_once: Workspace, call: Callable[..., Any], capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    assert call("train", "0", "--root", toy_once.root, f"--time-budget={text}") == 2
+    assert "write 90s, 20m or 8h" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "folds"), [(["0"], [0]), (["1", "0"], [1, 0]), (["all"], [0, 1]), (["1", "1"], [1])]
+)
+def test_folds_are_trained_in_the_order_given(
+    toy_once: Workspace,
+    call: Callable[..., Any],
+    trainings: list[SimpleNamespace],
+    words: list[str],
+    folds: list[int],
+) -> None:
+    assert call("train", *words, "--root", toy_once.root) == 0
+    assert [one.fold for one in trainings] == folds
+
+
+@pytest.mark.parametrize("words", [["2"], ["0", "9"], ["-1"], ["first"], ["0", "all"], ["1.0"]])
+def test_a_fold_that_is_not_there_is_refused_before_any_is_trained(
+    toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace], words: list[str]
+) -> None:
+    line = call("train", *words, "--root", toy_once.root)
+    assert "holds the folds 0 to 1. Name some of them, or all." in line
+    assert trainings == []
+
+
+def test_resuming_several_folds_begins_those_not_begun(
+    trained: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
+) -> None:
+    trained.fold("gn_unet", 1).checkpoint.unlink()
+    assert call("train", "all", "--resume", "--root", trained.root) == 0
+    assert [(one.fold, one.options.resume) for one in trainings] == [(0, True), (1, False)]
+
+
+def test_resuming_where_nothing_is_begun_is_an_error(toy_once: Workspace, call: Callable[..., Any]) -> None:
+    for words in (["0"], ["all"]):
+        line = call("train", *words, "--resume", "--root", toy_once.root)
+        assert isinstance(line, str) and "nothing to resume" in line
+
+
+def test_several_folds_on_several_gpus_run_side_by_side(
+    toy_once: Workspace, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def run_queue(commands: list[list[str]], slots: list[list[str]]) -> list[int]:
+        asked.update(commands=commands, slots=slots)
+        return [0, 1]
+
+    monkeypatch.setattr("dvtplan.parallel.run_queue", run_queue)
+    line = call("train", "all", "--gpus", 2, "--device=cpu", "--epochs", 3, "--root", toy_once.root)
+    assert isinstance(line, str) and "fold 1: failed" in line and "--resume" in line
+    assert asked["slots"] == [["--device", "cpu"], ["--device", "cpu"]]
+    for fold, command in enumerate(asked["commands"]):
+        assert command[:4] == [sys.executable, "-m", "dvtplan.cli", "train"]
+        assert command[-4:] == ["--gpus", "1", "--only", str(fold)] and "--epochs" in command
+
+
+def test_a_process_of_the_queue_trains_its_fold_alone(
+    toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
+) -> None:
+    words = ["all", "--gpus", "2", "--gpus", "1", "--only", "1", "--device", "cpu"]
+    assert call("train", *words, "--root", toy_once.root) == 0
+    assert [(one.fold, one.options.processes) for one in trainings] == [(1, 1)]
+
+
+def test_under_torchrun_the_processes_train_together_and_one_of_them_predicts(
+    toy_once: Workspace, tmp_path: Path
+) -> None:
+    """Two processes with torchrun's environment, as on two machines without a GPU."""
+    root = tmp_path / "toy"
+    shutil.copytree(toy_once.root, root)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["--epochs", "1", "--width", "4", "--norm-groups", "2", "--device", "cpu", "--workers", "0"]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    pair = [start("train", "0", "--root", root, *words, RANK=str(r), LOCAL_RANK="0", **world) for r in (0, 1)]
+    try:
+        (out, err), (other_out, other_err) = (process.communicate(timeout=120) for process in pair)
+    finally:
+        for process in pair:
+            process.send_signal(signal.SIGKILL)
+    folder = Workspace(root, "Toy").fold("gn_unet", 0)
+    assert [process.returncode for process in pair] == [0, 0], err + other_err
+    assert out == f"{folder.path}\n" and other_out == ""
+    assert "Trained 1 epochs" in err and "Trained" not in other_err
+    assert '"processes": 2' in folder.run.read_text()
+    assert len(list(folder.predictions.glob("c*.nii.gz"))) == 2
+
+
+# --- dvt_predict and dvt_evaluate -----------------------------------------------------------------
+
+
+def test_predict_hands_its_options_on(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def load_model(results: Path, **how: Any) -> str:
+        seen.update(results=results, **how)
+        return "a model"
+
+    def predict_path(*what: Any, **how: Any) -> list[Path]:
+        seen.update(what=what, **how)
+        return [Path("out/a.nii.gz")]
+
+    monkeypatch.setattr("dvtplan.predict.load_model", load_model)
+    monkeypatch.setattr("dvtplan.predict.predict_path", predict_path)
+    words = (
+        "-i in -o out --model results/DVT/gn_unet --folds 1 2 --save-probabilities --overwrite --device cpu"
+    )
+    assert call("predict", *words.split()) == 0
+    assert seen["what"] == (Path("in"), Path("out"), "a model")
+    assert seen["results"] == Path("results/DVT/gn_unet") and seen["folds"] == [1, 2]
+    assert seen["overwrite"] and seen["save_probabilities"] and seen["setup"].device == "cpu"
+    captured = capsys.readouterr()
+    assert captured.out == "out/a.nii.gz\n" and captured.err.startswith("Running on cpu: ")
+
+
+EVALUATE = """
+import sys
+from dvtplan import cli
+cli.evaluate()
+assert "torch" not in sys.modules, "torch was loaded"
+"""
+
+
+def test_evaluation_never_loads_torch(trained: Workspace) -> None:
+    """Pictures included."""
+    words = [sys.executable, "-c", EVALUATE, "--root", str(trained.root), "--pictures"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    written = [Path(line) for line in done.stdout.splitlines() if line.startswith(str(trained.root))]
+    assert trained.results("gn_unet") / "metrics.csv" in written
+    assert len([p for p in written if p.suffix == ".png"]) == 4 and all(p.exists() for p in written)
+
+
+def test_a_dvt_error_of_several_lines_names_the_command_once(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise DvtError("first\nsecond")
+
+    monkeypatch.setattr("dvtplan.preprocess.plan_and_preprocess", refuse)
+    assert call("plan_and_preprocess") == "dvt_plan_and_preprocess: first\nsecond"
