@@ -108,11 +108,7 @@ def load(kind: type[R], path: Path, made_by: str) -> R:
         raise DvtError(f"{path}: no readable JSON ({error}). Mend it or run {made_by} again.") from error
     expected = getattr(kind, "__name__", str(kind))
     if not isinstance(body, dict) or body.get("record") != expected or body.get("schema") != SCHEMA:
-        found = (
-            f"{body.get('record')}, schema {body.get('schema')}"
-            if isinstance(body, dict)
-            else "a list or value"
-        )
+        found = f"{body.get('record')}, schema {body.get('schema')}" if isinstance(body, dict) else "a list or value"
         raise DvtError(f"{path}: expected {expected}, schema {SCHEMA}; found {found}. Run {made_by} again.")
     fields = {key: value for key, value in body.items() if key not in ("schema", "record")}
     try:
@@ -164,9 +160,7 @@ def from_json(kind: Any, value: Any, where: str) -> Any:
         kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else list(parts)
         if len(kinds) != len(value):
             raise ValueError(f"{where} must hold {len(kinds)} values, not {value!r}")
-        return tuple(
-            from_json(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
-        )
+        return tuple(from_json(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if origin is dict:
         if not isinstance(value, dict):
             raise ValueError(f"{where} must be an object, not {value!r}")
@@ -181,9 +175,7 @@ def _record(kind: type, value: Any, where: str) -> Any:
     names = {f.name for f in dataclasses.fields(kind)}
     unknown, missing = sorted(set(value) - names), sorted(_required(kind) - set(value))
     if unknown:
-        raise ValueError(
-            f"unknown field {where}{'.' if where else ''}{unknown[0]} (known: {', '.join(sorted(names))})"
-        )
+        raise ValueError(f"unknown field {where}{'.' if where else ''}{unknown[0]} (known: {', '.join(sorted(names))})")
     if missing:
         raise ValueError(f"field {where}{'.' if where else ''}{missing[0]} is missing")
     prefix = f"{where}." if where else ""

@@ -62,9 +62,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.slices < 1 or self.batch_size % self.world:
-            raise ValueError(
-                f"cannot share batches of {self.batch_size} of {self.slices} slices over {self.world}"
-            )
+            raise ValueError(f"cannot share batches of {self.batch_size} of {self.slices} slices over {self.world}")
 
     @property
     def steps(self) -> int:
@@ -242,9 +240,7 @@ RESIDENT_SHARE = 0.5
 """Of the memory that is free, how much the slices may take before they are streamed instead."""
 
 
-def open_source(
-    slices: Slices, schedule: Schedule, device: str, free_bytes: int | None, workers: int | None
-) -> Source:
+def open_source(slices: Slices, schedule: Schedule, device: str, free_bytes: int | None, workers: int | None) -> Source:
     """Resident where the slices fit well into the memory that is free, else streamed.
 
     Args:

@@ -89,6 +89,4 @@ def _fill(path: Path, network: nn.Module, weights: dict[str, torch.Tensor]) -> N
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise DvtError(
-            f"{path}: its weights do not fit this network. Check --network and run.json."
-        ) from error
+        raise DvtError(f"{path}: its weights do not fit this network. Check --network and run.json.") from error

@@ -10,7 +10,6 @@ import functools
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +60,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N, cpu or mps")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: what the device does best")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="use torch.compile")
-    parser.add_argument(
-        "--channels-last", action=argparse.BooleanOptionalAction, help="memory layout of images"
-    )
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, help="memory layout of images")
 
 
 @_command
@@ -74,12 +71,8 @@ def plan_and_preprocess(argv: list[str]) -> None:
         "dvt_plan_and_preprocess --dataset DVT",
     )
     _add_place(parser)
-    parser.add_argument(
-        "--preset", choices=("auto", "paper"), default="auto", help="paper: Huang 2019 to the letter"
-    )
-    parser.add_argument(
-        "--folds", type=int, default=8, help="folds by patient; datasets_raw/NAME/splits.json wins"
-    )
+    parser.add_argument("--preset", choices=("auto", "paper"), default="auto", help="paper: Huang 2019 to the letter")
+    parser.add_argument("--folds", type=int, default=8, help="folds by patient; datasets_raw/NAME/splits.json wins")
     parser.add_argument("--seed", type=_whole, default=0, help="of the folds")
     parser.add_argument("--jobs", type=_positive, help="processes; default: one per core, as memory allows")
     parser.add_argument("--verify-only", action="store_true", help="stop after verification, write nothing")
@@ -100,33 +93,36 @@ def plan_and_preprocess(argv: list[str]) -> None:
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(made.summary)
-    print(
-        "Verified; nothing was written."
-        if options.verify_only
-        else f"Prepared in {made.workspace.preprocessed}"
-    )
+    print("Verified; nothing was written." if options.verify_only else f"Prepared in {made.workspace.preprocessed}")
 
 
 @_command
 def train(argv: list[str]) -> None:
     """dvt_train"""
-    parser = _parser(
-        "Train folds and predict their test patients.", "dvt_train 0 --recipe quick --time-budget 20m"
-    )
+    parser = _parser("Train folds and predict their test patients.", "dvt_train 0 --recipe quick --time-budget 20m")
     parser.add_argument("fold", nargs="+", help="fold numbers, or all")
     _add_place(parser)
     parser.add_argument("--network", default="gn_unet", help="what to train")
-    parser.add_argument("--gpus", type=_positive, default=1, metavar="N",
-                        help="data-parallel processes, one per GPU; several folds run side by side")  # fmt: skip
+    parser.add_argument(
+        "--gpus",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="data-parallel processes, one per GPU; several folds run side by side",
+    )
     parser.add_argument(
         "--workers", type=_whole, help="reading processes; 0 keeps slices in memory; default: as they fit"
     )
     again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true",
-                       help="go on after the last finished epoch; of several folds, begin those not begun")  # fmt: skip
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after the last finished epoch; of several folds, begin those not begun",
+    )
     again.add_argument("--overwrite", action="store_true", help="begin anew where a training already is")
-    parser.add_argument("--time-budget", type=_seconds, metavar="TIME",
-                        help="as many epochs as fit, at most the recipe's: 90s, 20m, 8h")  # fmt: skip
+    parser.add_argument(
+        "--time-budget", type=_seconds, metavar="TIME", help="as many epochs as fit, at most the recipe's: 90s, 20m, 8h"
+    )
     parser.add_argument("--only", type=_whole, help=argparse.SUPPRESS)
     _add_recipe(parser)
     _add_machine(parser)
@@ -179,9 +175,7 @@ def _side_by_side(folds: list[int], options: argparse.Namespace, argv: list[str]
     from dvtplan import devices, parallel
 
     slots = [["--device", name] for name in devices.each(options.device, options.gpus)]
-    commands = [
-        [sys.executable, "-m", "dvtplan.cli", "train", *argv, "--gpus", "1", "--only", str(k)] for k in folds
-    ]
+    commands = [[sys.executable, "-m", "dvtplan.cli", "train", *argv, "--gpus", "1", "--only", str(k)] for k in folds]
     failed = [k for k, status in zip(folds, parallel.run_queue(commands, slots), strict=True) if status]
     if failed:
         raise DvtError(
@@ -233,38 +227,33 @@ _RECIPE_FIELDS: dict[str, Callable[[str], Any]] = {
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "recipe", "each overrides one field of the recipe and lands in run.json"
+    group = parser.add_argument_group("recipe", "each overrides one field of the recipe and lands in run.json")
+    group.add_argument(
+        "--recipe", choices=("paper", "quick"), default=argparse.SUPPRESS, help="paper (default), or quick for a laptop"
     )
-    group.add_argument("--recipe", choices=("paper", "quick"), default=argparse.SUPPRESS,
-                       help="paper (default), or quick for a laptop")  # fmt: skip
     for name, kind in _RECIPE_FIELDS.items():
         metavar = "X" if kind is float else "N"
-        group.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar
-        )
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar)
     group.add_argument("--lr-drops", type=float, nargs="*", default=argparse.SUPPRESS, metavar="SHARE")
-    group.add_argument("--target", choices=("auto", "lesion", "labels"), default=argparse.SUPPRESS,
-                       help="lesion: the union of all labels; default: by the labels' names")  # fmt: skip
+    group.add_argument(
+        "--target",
+        choices=("auto", "lesion", "labels"),
+        default=argparse.SUPPRESS,
+        help="lesion: the union of all labels; default: by the labels' names",
+    )
 
 
 def _recipe(options: argparse.Namespace) -> Recipe | None:
     """The recipe that the options name; none where they name nothing but epochs."""
-    from dvtplan.train import RECIPES
+    from dvtplan import recipes
 
-    given = {
-        k: v
-        for k, v in vars(options).items()
-        if k in (*_RECIPE_FIELDS, "lr_drops", "target") and k != "epochs"
-    }
+    fields = (*_RECIPE_FIELDS, "lr_drops", "target")
+    given = {name: value for name, value in vars(options).items() if name in fields and name != "epochs"}
     if not given and not hasattr(options, "recipe"):
         return None
     if "lr_drops" in given:
         given["lr_drops"] = tuple(given["lr_drops"])
-    try:
-        return replace(RECIPES[getattr(options, "recipe", "paper")], **given)
-    except ValueError as error:
-        raise DvtError(f"recipe: {error}. Mend that option.") from error
+    return recipes.override(getattr(options, "recipe", "paper"), **given)
 
 
 def _seconds(text: str) -> float:
@@ -289,16 +278,12 @@ def predict(argv: list[str]) -> None:
         "dvt_predict -i scan.nii.gz -o mask.nii.gz --model results/DVT/gn_unet",
     )
     parser.add_argument("-i", "--input", type=Path, required=True, help="a volume, or a folder of volumes")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="a folder, or a file for a single volume"
-    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder, or a file for a single volume")
     parser.add_argument(
         "--model", type=Path, required=True, help="a results folder; its trained folds predict together"
     )
     parser.add_argument("--folds", type=int, nargs="+", help="default: all that are trained")
-    parser.add_argument(
-        "--save-probabilities", action="store_true", help="write a probability volume per class too"
-    )
+    parser.add_argument("--save-probabilities", action="store_true", help="write a probability volume per class too")
     parser.add_argument("--overwrite", action="store_true", help="make masks anew that are already there")
     _add_machine(parser)
     options = parser.parse_args(argv)
@@ -330,21 +315,28 @@ def evaluate(argv: list[str]) -> None:
         "dvt_evaluate --split proximal/distal",
     )
     _add_place(parser)
-    parser.add_argument("--split", type=lambda text: tuple(text.split("/")), metavar="A/B",
-                        help="regions, such as proximal/distal; default: what labels and levels allow")  # fmt: skip
-    parser.add_argument("--rule", choices=("auto", "identity", "level"), default="auto",
-                        help="divide by the truth's labels, or at each limb's level in cases.csv")  # fmt: skip
+    parser.add_argument(
+        "--split",
+        type=lambda text: tuple(text.split("/")),
+        metavar="A/B",
+        help="regions, such as proximal/distal; default: what labels and levels allow",
+    )
+    parser.add_argument(
+        "--rule",
+        choices=("auto", "identity", "level"),
+        default="auto",
+        help="divide by the truth's labels, or at each limb's level in cases.csv",
+    )
     parser.add_argument("--network", default="gn_unet", help="whose predictions")
     parser.add_argument("--folds", type=int, nargs="+", help="default: all that have predictions")
     parser.add_argument("--labels", type=Path, help="score a folder of masks: the truth, and")
     parser.add_argument("--predictions", type=Path, help="the predictions")
-    parser.add_argument("--predicted", choices=("auto", "lesion", "labels"), default="auto",
-                        help="what values in --predictions mean")  # fmt: skip
+    parser.add_argument(
+        "--predicted", choices=("auto", "lesion", "labels"), default="auto", help="what values in --predictions mean"
+    )
     parser.add_argument("--out", type=Path, help="where to write for --predictions; default: there")
     parser.add_argument("--jobs", type=_positive, help="processes; default: as the data are large")
-    parser.add_argument(
-        "--pictures", action="store_true", help="draw prediction over truth for every test patient"
-    )
+    parser.add_argument("--pictures", action="store_true", help="draw prediction over truth for every test patient")
     options = parser.parse_args(argv)
     from dvtplan import evaluate
 
@@ -363,9 +355,7 @@ def evaluate(argv: list[str]) -> None:
         )
     else:
         workspace = _workspace(options)
-        done = evaluate.evaluate(
-            workspace, options.network, options.split, options.folds, options.rule, options.jobs
-        )
+        done = evaluate.evaluate(workspace, options.network, options.split, options.folds, options.rule, options.jobs)
     print(done.text)
     written = list(done.written)
     if options.pictures and options.predictions is None:

@@ -53,9 +53,7 @@ def survey(folder: Path) -> tuple[Dataset | None, list[str]]:
     for case_id in sorted(set(found) - set(truths)):
         problems.append(f"{folder / 'labelsTr' / (case_id + ending)}: not found. Add this case's label file.")
     for case_id in sorted(set(truths) - set(found)):
-        problems.append(
-            f"{truths[case_id]}: a label without an image. Add {case_id}_0000{ending} or remove it."
-        )
+        problems.append(f"{truths[case_id]}: a label without an image. Add {case_id}_0000{ending} or remove it.")
     if not found and not problems:
         problems.append(f"{folder / 'imagesTr'}: holds no case. Put ID_0000{ending} files there.")
     table = folder / "cases.csv"
@@ -66,15 +64,11 @@ def survey(folder: Path) -> tuple[Dataset | None, list[str]]:
         except DvtError as error:
             problems.extend(str(error).splitlines())
         for case_id in sorted(set(details) - set(found)):
-            problems.append(
-                f"{table}: names the case {case_id}, which has no image. Remove the row or add its files."
-            )
+            problems.append(f"{table}: names the case {case_id}, which has no image. Remove the row or add its files.")
     cases = []
     for case_id in sorted(set(found) & set(truths)):
         patient, levels = details.get(case_id, (case_id, None))
-        cases.append(
-            Case(id=case_id, patient=patient, images=found[case_id], label=truths[case_id], levels=levels)
-        )
+        cases.append(Case(id=case_id, patient=patient, images=found[case_id], label=truths[case_id], levels=levels))
     dataset = Dataset(name=folder.name, folder=folder, channels=channels, labels=labels, cases=tuple(cases))
     return dataset, problems
 
@@ -96,9 +90,7 @@ def read_cases_table(path: Path) -> dict[str, tuple[str, Levels | None]]:
             header = [name for name in table.fieldnames if name in CASES_COLUMNS]
             rows = [(table.line_num, row) for row in table]
     except (OSError, ValueError, csv.Error) as error:
-        raise DvtError(
-            f"{path}: is no readable table ({error}). Save it as comma-separated text in UTF-8."
-        ) from error
+        raise DvtError(f"{path}: is no readable table ({error}). Save it as comma-separated text in UTF-8.") from error
     if "case_id" not in header or len(set(header)) < len(header):
         raise DvtError(
             f"{path}: expected the columns {', '.join(CASES_COLUMNS)}, each once and case_id at least; "
@@ -166,9 +158,7 @@ def _describe(path: Path) -> tuple[tuple[tuple[str, ...], dict[str, int], str] |
     channels = _channels(path, body.get("channel_names", body.get("modality")), problems)
     ending = body.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
-        problems.append(
-            f'{path}: file_ending must be an ending such as ".nii.gz", found {ending!r}. Mend it.'
-        )
+        problems.append(f'{path}: file_ending must be an ending such as ".nii.gz", found {ending!r}. Mend it.')
     labels = _labels(path, body.get("labels"), problems)
     if problems:
         return None, problems
@@ -193,9 +183,7 @@ def _labels(path: Path, labels: Any, problems: list[str]) -> dict[str, int]:
         return {}
     foreground = {str(name): value for name, value in labels.items() if value != 0}
     if labels.get("background") != 0 or len(foreground) != len(labels) - 1 or not foreground:
-        problems.append(
-            f'{path}: labels need "background": 0 and at least one other, found {labels!r}. Mend it.'
-        )
+        problems.append(f'{path}: labels need "background": 0 and at least one other, found {labels!r}. Mend it.')
     if "ignore" in foreground:
         problems.append(
             f"{path}: the label ignore would be trained like any other. Give its voxels a true label, and remove it."
@@ -220,13 +208,9 @@ def _files(folder: Path, ending: str, problems: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         if not path.name.isprintable():
-            problems.append(
-                f"{folder}: the file name {path.name!a} holds what cannot be printed. Rename that file."
-            )
+            problems.append(f"{folder}: the file name {path.name!a} holds what cannot be printed. Rename that file.")
         elif not path.name.endswith(ending):
-            problems.append(
-                f"{path}: does not end in {ending} as dataset.json says. Convert, rename or remove it."
-            )
+            problems.append(f"{path}: does not end in {ending} as dataset.json says. Convert, rename or remove it.")
         elif path.is_dir():
             problems.append(f"{path}: expected a file, found a folder. Put its volume there as one file.")
         else:
@@ -244,9 +228,7 @@ def _group(
     for stem, path in files.items():
         case_id, _, number = stem.rpartition("_")
         if not case_id or len(number) != 4 or not (number.isascii() and number.isdecimal()):
-            problems.append(
-                f"{path}: expected a name like ID_0000{ending}. Rename it; the number is the channel."
-            )
+            problems.append(f"{path}: expected a name like ID_0000{ending}. Rename it; the number is the channel.")
         elif int(number) >= channels:
             problems.append(
                 f"{path}: channel {int(number)}, but dataset.json names {channels}. Remove it or add the channel."

@@ -82,9 +82,7 @@ def choose(
     missing = "No GPU found: running on the CPU, " if device == "auto" and kind == "cpu" else ""
     where = f"{torch.get_num_threads()} threads" if kind == "cpu" else _title(name)
     remark = (
-        f"{missing}{where} ({', '.join(words)})."
-        if missing
-        else f"Running on {name}: {where} ({', '.join(words)})."
+        f"{missing}{where} ({', '.join(words)})." if missing else f"Running on {name}: {where} ({', '.join(words)})."
     )
     return Setup(device=name, precision=chosen, channels_last=layout, compiled=does_compile, remark=remark)
 
@@ -128,11 +126,7 @@ def each(device: str, count: int) -> list[str]:
     """
     kind = _find(device).partition(":")[0]
     if ":" in device or kind == "mps":
-        raise DvtError(
-            f"--device {device}: is one device, --gpus asks for {count}. Use --device cuda or cpu."
-        )
+        raise DvtError(f"--device {device}: is one device, --gpus asks for {count}. Use --device cuda or cpu.")
     if kind == "cuda" and torch.cuda.device_count() < count:
-        raise DvtError(
-            f"--gpus {count}: PyTorch sees {torch.cuda.device_count()} CUDA GPUs here. Use as many."
-        )
+        raise DvtError(f"--gpus {count}: PyTorch sees {torch.cuda.device_count()} CUDA GPUs here. Use as many.")
     return [f"cuda:{i}" if kind == "cuda" else kind for i in range(count)]

@@ -267,9 +267,7 @@ def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) ->
         unknown = [f"{v:g}" for v, k in zip(present.tolist(), known, strict=True) if not k]
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         expected = "whole numbers from 0" if numbers is None else ", ".join(map(str, (0, *sorted(numbers))))
-        raise DvtError(
-            f"{path}: holds {shown}; expected {expected}. Threshold it, or name the value in dataset.json."
-        )
+        raise DvtError(f"{path}: holds {shown}; expected {expected}. Threshold it, or name the value in dataset.json.")
     map_ = np.zeros(mask.shape, np.uint8)
     meaning = np.array([1 if numbers is None else numbers[int(v)] for v in present.tolist()], np.uint8)
     map_.reshape(-1)[voxels] = meaning[np.searchsorted(present, values)]
@@ -309,9 +307,7 @@ def _predicted_numbers(folder: Path, predicted: str, labels: dict[str, int]) -> 
     """How to read the predictions in a folder; none where every value above 0 is thrombus."""
     described = folder / "dataset.json"
     own = read_labels(described) if described.exists() else None
-    if predicted == "lesion" or (
-        predicted == "auto" and (set(own) == {"lesion"} if own else len(labels) < 2)
-    ):
+    if predicted == "lesion" or (predicted == "auto" and (set(own) == {"lesion"} if own else len(labels) < 2)):
         return None
     unknown = sorted(set(own or labels) - set(labels))
     if unknown:
@@ -419,9 +415,7 @@ def _score_and_write(
     )
     rows = pd.DataFrame([row for case in found for row in case]).astype({"fold": "Int64"})
     patients = tables.by_patient(rows)[["region", "patient_id", "counted"]]
-    rows = rows.merge(patients, on=["region", "patient_id"], how="left", validate="many_to_one")[
-        list(COLUMNS)
-    ]
+    rows = rows.merge(patients, on=["region", "patient_id"], how="left", validate="many_to_one")[list(COLUMNS)]
     table = tables.table_1(rows, subject=subject, rule=scheme.text, folds=folds, notes=notes)
     texts = {
         "metrics.csv": rows.to_csv(index=False, lineterminator="\n"),

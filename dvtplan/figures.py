@@ -30,9 +30,7 @@ def learning_curve(rows: Sequence[dict[str, Any]], path: Path, title: str) -> No
     axes.semilogy(epochs, losses, color="#1f5fa8", label="training loss (focal)")
     axes.set(xlabel="epoch", ylabel="mean focal loss", title=title)
     rate = axes.twinx()
-    rate.step(
-        epochs, [float(row["learning_rate"]) for row in rows], where="mid", color="#999999", linewidth=1
-    )
+    rate.step(epochs, [float(row["learning_rate"]) for row in rows], where="mid", color="#999999", linewidth=1)
     rate.set(ylabel="learning rate", yscale="log")
     axes.grid(alpha=0.3)
     _save(figure, path)

@@ -25,9 +25,7 @@ def split(patient_of: dict[str, str], folds: int, seed: int) -> Splits:
     if seed < 0:
         raise DvtError(f"--seed {seed}: expected a whole number from 0.")
     if len(patients) < 2:
-        raise DvtError(
-            f"Folds need at least 2 patients; the data set has {len(patients)}. Add cases of others."
-        )
+        raise DvtError(f"Folds need at least 2 patients; the data set has {len(patients)}. Add cases of others.")
     if not 2 <= folds <= len(patients):
         raise DvtError(
             f"--folds {folds}: expected 2 to {len(patients)}, the number of patients. Choose fewer folds, "
@@ -62,13 +60,9 @@ def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
             faults.append(f"{where} carries the index {fold.index}. Number the folds from 0 in order.")
         unknown = sorted((set(fold.train) | set(fold.test)) - set(patient_of))
         if unknown:
-            faults.append(
-                f"{where} names cases that are not in the data set: {', '.join(unknown)}. Remove them."
-            )
+            faults.append(f"{where} names cases that are not in the data set: {', '.join(unknown)}. Remove them.")
         if not fold.train or not fold.test:
-            faults.append(
-                f"{where} has no {'training' if not fold.train else 'test'} case. Give it at least one."
-            )
+            faults.append(f"{where} has no {'training' if not fold.train else 'test'} case. Give it at least one.")
         for side, ids in (("train", fold.train), ("test", fold.test)):
             if again := sorted({c for c in ids if ids.count(c) > 1}):
                 faults.append(f"{where} names cases twice in {side}: {', '.join(again)}. Keep each once.")
@@ -82,9 +76,7 @@ def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
     tested = [c for fold in splits.folds for c in set(fold.test)]
     twice = sorted({c for c in tested if tested.count(c) > 1})
     if twice:
-        faults.append(
-            f"{source}: tested in more than one fold: {', '.join(twice)}. Keep each case in one test list."
-        )
+        faults.append(f"{source}: tested in more than one fold: {', '.join(twice)}. Keep each case in one test list.")
     lost = sorted(set(patient_of).difference(*((*fold.train, *fold.test) for fold in splits.folds)))
     if lost:
         faults.append(

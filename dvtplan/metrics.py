@@ -55,9 +55,7 @@ def count(truth_map: np.ndarray, predicted_map: np.ndarray, n_regions: int) -> t
     pairs = truth[voxels].astype(np.int64) * 256 + predicted[voxels]
     table = np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
     regions = [
-        Confusion(
-            tp=int(table[k, k]), fp=int(table[:, k].sum() - table[k, k]), fn=int(table[k].sum() - table[k, k])
-        )
+        Confusion(tp=int(table[k, k]), fp=int(table[:, k].sum() - table[k, k]), fn=int(table[k].sum() - table[k, k]))
         for k in range(1, n_regions + 1)
     ]
     whole = Confusion(tp=int(table[1:, 1:].sum()), fp=int(table[0, 1:].sum()), fn=int(table[1:, 0].sum()))

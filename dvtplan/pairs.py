@@ -31,15 +31,11 @@ class Pair:
     """None where the masks are no fold of ours."""
 
 
-def choose_folds(
-    workspace: Workspace, network: str, splits: Splits, folds: Sequence[int] | None
-) -> tuple[Fold, ...]:
+def choose_folds(workspace: Workspace, network: str, splits: Splits, folds: Sequence[int] | None) -> tuple[Fold, ...]:
     """The folds to score; each has predictions and stands in the splits."""
     results = workspace.results(network)
     if not results.is_dir():
-        there = (
-            sorted(p.name for p in results.parent.iterdir() if p.is_dir()) if results.parent.is_dir() else []
-        )
+        there = sorted(p.name for p in results.parent.iterdir() if p.is_dir()) if results.parent.is_dir() else []
         raise DvtError(
             f"{results}: no results of that network; there are: {', '.join(there) or 'none'}. Run dvt_train."
         )
@@ -79,9 +75,7 @@ def of_folds(workspace: Workspace, network: str, dataset: Dataset, folds: Sequen
     """
     found = [pair for fold in folds for pair in _test_pairs(workspace, network, dataset, fold)]
     vouched = {fold.index: _vouched(workspace, network, fold.index) for fold in folds}
-    missing = [
-        p for p in found if not p.prediction.is_file() or p.case_id not in vouched.get(p.fold or 0, ())
-    ]
+    missing = [p for p in found if not p.prediction.is_file() or p.case_id not in vouched.get(p.fold or 0, ())]
     if missing:
         lacking = dict.fromkeys(pair.fold for pair in missing)
         listed = [f"fold {k}: {', '.join(p.case_id for p in missing if p.fold == k)}" for k in lacking]
@@ -95,18 +89,12 @@ def of_folds(workspace: Workspace, network: str, dataset: Dataset, folds: Sequen
 
 def _vouched(workspace: Workspace, network: str, fold: int) -> set[str]:
     ledger = workspace.fold(network, fold).ledger
-    return (
-        set(artifacts.load(Predicted, ledger, f"dvt_train {fold} --resume").cases)
-        if ledger.exists()
-        else set()
-    )
+    return set(artifacts.load(Predicted, ledger, f"dvt_train {fold} --resume").cases) if ledger.exists() else set()
 
 
 def predicted_classes(workspace: Workspace, network: str, fold: int) -> dict[str, int]:
     """What the values in a fold's masks mean, name -> value."""
-    return artifacts.load(
-        Predicted, workspace.fold(network, fold).ledger, f"dvt_train {fold} --resume"
-    ).classes
+    return artifacts.load(Predicted, workspace.fold(network, fold).ledger, f"dvt_train {fold} --resume").classes
 
 
 def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold) -> Iterator[Pair]:
@@ -161,9 +149,7 @@ def match(labels_dir: Path, predictions_dir: Path) -> list[tuple[str, Path, Path
             f"{', '.join(missing)}. Add or rename them."
         )
     if extra:
-        faults.append(
-            f"{predictions_dir}: no label in {labels_dir} for {', '.join(extra)}. Add it or remove them."
-        )
+        faults.append(f"{predictions_dir}: no label in {labels_dir} for {', '.join(extra)}. Add it or remove them.")
     if faults:
         raise DvtError("\n".join(faults))
     return [(case_id, labels[case_id], predictions[case_id]) for case_id in sorted(labels)]

@@ -116,9 +116,7 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
         port = probe.getsockname()[1]
     messages = torch.multiprocessing.get_context("spawn").SimpleQueue()
     try:
-        torch.multiprocessing.spawn(
-            _member, (processes, port, messages, function, arguments), nprocs=processes
-        )
+        torch.multiprocessing.spawn(_member, (processes, port, messages, function, arguments), nprocs=processes)
     except (
         torch.multiprocessing.ProcessRaisedException,
         torch.multiprocessing.ProcessExitedException,

@@ -55,9 +55,7 @@ def derive(fingerprint: Fingerprint, preset: str = "auto") -> Plan:
     if preset == "paper":
         shape, why_shape = PAPER_SHAPE, "The paper resizes every slice to 960x320 (section 2.2)."
         normal = Normalization(scope="slice")
-        why_normal = (
-            "The paper scales each image by its own minimum and maximum (eq. 1), read as each 2-D slice."
-        )
+        why_normal = "The paper scales each image by its own minimum and maximum (eq. 1), read as each 2-D slice."
         changes = twelve_variants(mirror=True)
         why_changes = "The paper's 2 rotations x 3 scales x mirror = 12 variants (section 2.2)."
     return Plan(
@@ -115,9 +113,7 @@ def normalization(fingerprint: Fingerprint, axis: str) -> tuple[Normalization, s
     spread = median(c.slice_maximum_spread[axis] for c in channels)
     outer = median(_outlier_share(c.minimum, c.low, c.high, c.maximum) for c in channels)
     by_volume, clip = spread > SLICE_SPREAD, outer > OUTLIER_SHARE
-    how = Normalization(
-        scope="volume" if by_volume else "slice", clip_percentiles=CLIP_PERCENTILES if clip else None
-    )
+    how = Normalization(scope="volume" if by_volume else "slice", clip_percentiles=CLIP_PERCENTILES if clip else None)
     return how, (
         f"Slice maxima spread {spread:.2f}-fold (90th over 10th percentile), "
         f"{'above' if by_volume else 'not above'} {SLICE_SPREAD}: scale by {how.scope}. The outer 1 % of voxels take "

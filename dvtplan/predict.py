@@ -60,9 +60,7 @@ def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setu
     setup = setup or devices.choose()
     there = [k for k in trained_folds(results) if FoldFolder(results / f"fold_{k}").checkpoint.exists()]
     if not there:
-        raise DvtError(
-            f"{results}: holds no trained fold. Name a folder like results/DATASET/gn_unet as --model."
-        )
+        raise DvtError(f"{results}: holds no trained fold. Name a folder like results/DATASET/gn_unet as --model.")
     missing = sorted(set(folds or ()) - set(there))
     if missing:
         raise DvtError(f"{results}: holds the folds {there}, not {missing}. Choose among them.")
@@ -75,13 +73,9 @@ def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setu
         folder = FoldFolder(results / f"fold_{k}")
         run = artifacts.load(Run, folder.run, "dvt_train")
         if run.plan_digest != digests[0]:
-            raise DvtError(
-                f"{folder.run}: was trained by another plan than {model_plan(results)}. Train it again."
-            )
+            raise DvtError(f"{folder.run}: was trained by another plan than {model_plan(results)}. Train it again.")
         if runs and run.classes != runs[0].classes:
-            raise DvtError(
-                f"{folder.run}: predicts other classes than fold {chosen[0]}. Name folds that agree."
-            )
+            raise DvtError(f"{folder.run}: predicts other classes than fold {chosen[0]}. Name folds that agree.")
         networks.append(_load_network(run, folder, setup))
         runs.append(run)
         digests.append(artifacts.file_digest((folder.checkpoint,)))
@@ -97,9 +91,7 @@ def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setu
 
 def _load_network(run: Run, folder: FoldFolder, setup: Setup) -> nn.Module:
     outputs = 1 if len(run.classes) == 1 else len(run.classes) + 1
-    network = build(
-        run.network, run.channels, outputs, width=run.recipe.width, norm_groups=run.recipe.norm_groups
-    )
+    network = build(run.network, run.channels, outputs, width=run.recipe.width, norm_groups=run.recipe.norm_groups)
     checkpoint.load_weights(folder.checkpoint, network)
     network = network.eval().to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
     return torch.compile(network) if setup.compiled else network  # type: ignore[return-value]
@@ -152,16 +144,12 @@ def predict_path(
     """
     cases = find_cases(source, len(model.plan.channels))
     if source.is_dir() and out.exists() and out.samefile(source):
-        raise DvtError(
-            f"{out}: is the folder of the images, where masks would pass for images. Name another -o."
-        )
+        raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
     as_file = source.is_file() and out.name.endswith(ENDINGS)
     if as_file:
         predict_case(cases[0], out, model, save_probabilities=save_probabilities)
         return [out]
-    return predict_cases(
-        cases, out, model, title="Predict", overwrite=overwrite, save_probabilities=save_probabilities
-    )
+    return predict_cases(cases, out, model, title="Predict", overwrite=overwrite, save_probabilities=save_probabilities)
 
 
 def predict_cases(
@@ -212,9 +200,7 @@ def probability_path(mask: Path, name: str) -> Path:
 
 def _labels_json(model: Model) -> str:
     """What the values in the masks mean, in nnU-Net's words."""
-    return (
-        json.dumps({"labels": {"background": 0, **model.classes}, "file_ending": ".nii.gz"}, indent=1) + "\n"
-    )
+    return json.dumps({"labels": {"background": 0, **model.classes}, "file_ending": ".nii.gz"}, indent=1) + "\n"
 
 
 def find_cases(source: Path, channels: int) -> list[Case]:
@@ -226,9 +212,7 @@ def find_cases(source: Path, channels: int) -> list[Case]:
     if source.is_file():
         listed = [source]
     elif source.is_dir():
-        listed = sorted(
-            p for p in source.iterdir() if p.name.endswith(ENDINGS) and not p.name.startswith(".")
-        )
+        listed = sorted(p for p in source.iterdir() if p.name.endswith(ENDINGS) and not p.name.startswith("."))
     else:
         raise DvtError(f"{source}: not found. Name a volume, or a folder of volumes, as -i.")
     by_case: dict[str, list[Path]] = {}
@@ -271,9 +255,7 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
     with contextlib.ExitStack() as stack:
         grid, order, channels, bounds = _open_case(case, path.parent, model, stack)
         masks = stack.enter_context(SliceFile(path.parent))
-        chances = (
-            [stack.enter_context(SliceFile(path.parent)) for _ in model.classes] if save_probabilities else []
-        )
+        chances = [stack.enter_context(SliceFile(path.parent)) for _ in model.classes] if save_probabilities else []
         for probability_BKHW in _probabilities(channels, bounds, model):
             masks.append(_decide(probability_BKHW, model.classes))
             for chance, volume_BHW in zip(chances, np.moveaxis(probability_BKHW, 1, 0), strict=False):
@@ -309,9 +291,7 @@ def _open_case(
     return grid, to_slice_order(grid, model.plan.slice_axis), channels, bounds
 
 
-def _probabilities(
-    channels: Sequence[SliceFile], bounds: Sequence[np.ndarray], model: Model
-) -> Iterator[np.ndarray]:
+def _probabilities(channels: Sequence[SliceFile], bounds: Sequence[np.ndarray], model: Model) -> Iterator[np.ndarray]:
     """Blocks of probabilities on the native in-plane grid, float32 (B, classes, H, W).
 
     The background of a softmax is left out; it is what the classes lack to 1.
@@ -349,9 +329,7 @@ def _forward(image_BCHW: torch.Tensor, model: Model) -> torch.Tensor:
     for network in model.networks:
         with model.setup.autocast():
             logits = network(image).float()
-        total = total + (
-            torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)[:, 1:]
-        )
+        total = total + (torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)[:, 1:])
     return total / len(model.networks)
 
 

@@ -64,9 +64,7 @@ def prepare_slice(image_HW: np.ndarray, limits_2: np.ndarray, shape: tuple[int, 
     return np.clip(imresize(scaled, shape), 0.0, 1.0)
 
 
-def save(
-    folder: Path, image: np.ndarray, label: np.ndarray, case_id: str, plan: Plan, source_digest: str
-) -> None:
+def save(folder: Path, image: np.ndarray, label: np.ndarray, case_id: str, plan: Plan, source_digest: str) -> None:
     """Write a prepared case, whole or not at all.
 
     Raises:

@@ -148,9 +148,7 @@ def _ids(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _plan(
-    workspace: Workspace, fingerprint: Fingerprint, preset: str, replan: bool
-) -> tuple[Plan, str | None]:
+def _plan(workspace: Workspace, fingerprint: Fingerprint, preset: str, replan: bool) -> tuple[Plan, str | None]:
     """The derived plan, or the one on disk where it was derived from these data and then edited; and
     what to tell the user about it."""
     derived = derive(fingerprint, preset)
@@ -171,20 +169,14 @@ def _plan(
             f"or run {COMMAND} --replan."
         )
     words = {name: f"Edited by hand; the rule gave: {derived.because.get(name, '')}" for name in edited}
-    remark = (
-        f"{workspace.plan}: {', '.join(edited)} edited by hand, and kept. --replan derives the plan anew."
-    )
+    remark = f"{workspace.plan}: {', '.join(edited)} edited by hand, and kept. --replan derives the plan anew."
     return replace(standing, because={**derived.because, **words}), remark
 
 
-def _prepare_all(
-    workspace: Workspace, raw: Dataset, fingerprint: Fingerprint, plan: Plan, jobs: int | None
-) -> None:
+def _prepare_all(workspace: Workspace, raw: Dataset, fingerprint: Fingerprint, plan: Plan, jobs: int | None) -> None:
     digests = {case.id: case.source_digest for case in fingerprint.cases}
     waiting = [
-        case
-        for case in raw.cases
-        if not prepared.is_current(workspace.prepared(case.id), plan, digests[case.id])
+        case for case in raw.cases if not prepared.is_current(workspace.prepared(case.id), plan, digests[case.id])
     ]
     if not waiting:
         return

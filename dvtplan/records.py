@@ -173,9 +173,7 @@ class Plan:
     fingerprint_digest: str
 
     def __post_init__(self) -> None:
-        _require(
-            self.slice_axis in AXES, f"slice_axis must be one of {', '.join(AXES)}, not {self.slice_axis!r}"
-        )
+        _require(self.slice_axis in AXES, f"slice_axis must be one of {', '.join(AXES)}, not {self.slice_axis!r}")
         _require(
             all(16 <= n <= 8192 and n % 16 == 0 for n in self.target_shape),
             f"target_shape must hold multiples of 16 (four poolings) from 16 to 8192, not {self.target_shape}",
@@ -216,6 +214,7 @@ class Recipe:
     """
 
     name: str = "paper"
+    """What it is called; of a changed one, which fields were."""
     epochs: int = 250
     """Passes over the training slices, each in one random variant (section 2.4)."""
     batch_size: int = 2

@@ -54,15 +54,11 @@ def by_level(mask: np.ndarray, grid: Grid, levels: Levels) -> np.ndarray:
     _require_shape(mask, grid)
     regions = np.zeros(grid.shape, np.uint8)
     for voxels, positions_mm in _blocks(np.flatnonzero(mask), grid):
-        regions.reshape(-1)[voxels] = _side_of_level(
-            positions_mm, _in_left_limb(positions_mm, grid, levels), levels
-        )
+        regions.reshape(-1)[voxels] = _side_of_level(positions_mm, _in_left_limb(positions_mm, grid, levels), levels)
     return regions
 
 
-def by_identity(
-    truth_map: np.ndarray, predicted_mask: np.ndarray, grid: Grid, levels: Levels | None
-) -> np.ndarray:
+def by_identity(truth_map: np.ndarray, predicted_mask: np.ndarray, grid: Grid, levels: Levels | None) -> np.ndarray:
     """Give each predicted voxel the region of the nearest truth voxel.
 
     Thrombus in the popliteal vein reaches well below the knee, so the truth's own labels divide
@@ -110,9 +106,7 @@ def by_identity(
     return regions
 
 
-def _nearest(
-    positions_mm: np.ndarray, truth_mm: np.ndarray, truth_regions: np.ndarray, limit_mm: float
-) -> np.ndarray:
+def _nearest(positions_mm: np.ndarray, truth_mm: np.ndarray, truth_regions: np.ndarray, limit_mm: float) -> np.ndarray:
     """Region of the nearest truth voxel, ``UNASSIGNED`` where none is within the limit."""
     nearest_mm = np.full(len(positions_mm), np.inf)
     regions = np.full(len(positions_mm), UNASSIGNED, np.uint8)

@@ -31,18 +31,11 @@ from dvtplan.errors import DvtError
 from dvtplan.loss import focal
 from dvtplan.networks import build, parameter_count
 from dvtplan.parallel import Group
+from dvtplan.recipes import RECIPES
 from dvtplan.records import Fingerprint, Fold, Plan, Recipe, Run, Splits
 from dvtplan.workspace import FoldFolder, Workspace
 
 PREPARE = "dvt_plan_and_preprocess"
-
-RECIPES = {
-    "paper": Recipe(),
-    "quick": Recipe(name="quick", epochs=60, batch_size=4, lr_drops=(0.75, 0.92), focal_alpha=0.75),
-}
-"""By name. `quick` is the same method at a budget for a laptop: fewer epochs, a learning rate that
-stays high for longer, and foreground that weighs three times the background, without which few
-steps find little of a sparse lesion (phantom `tiny`, seed 0, 432 steps: DSC .53 against .35)."""
 
 CHECK_EVERY = 50
 """Steps between looks at the loss: each look makes the host wait for the device."""
@@ -153,9 +146,7 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
         if group.leads:
             _take_folder(job, workspace.results_plan(wish.network), done)
         job.tell(_opening(job, setup, done), group)
-        source = batches.open_source(
-            job.slices, job.schedule, setup.device, _free_bytes(setup), options.workers
-        )
+        source = batches.open_source(job.slices, job.schedule, setup.device, _free_bytes(setup), options.workers)
         try:
             fit(job, trainee, source, done)
         finally:
@@ -196,9 +187,7 @@ class _Trainee:
         recipe = run.recipe
         torch.manual_seed(recipe.seed)
         outputs = 1 if len(run.classes) == 1 else len(run.classes) + 1
-        network = build(
-            run.network, run.channels, outputs, width=recipe.width, norm_groups=recipe.norm_groups
-        )
+        network = build(run.network, run.channels, outputs, width=recipe.width, norm_groups=recipe.norm_groups)
         self.setup, self.group, self.recipe = setup, group, recipe
         self.union = outputs == 1
         self.network = network.to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
@@ -246,9 +235,7 @@ def fit(job: _Job, trainee: _Trainee, source: Source, done: int) -> None:
     matrices_V23 = augment.matrices(job.plan.variants, job.plan.target_shape).to(trainee.setup.device)
     rows = journal.read_epochs(job.folder.epochs, before=done)
     run, drawn = job.run, time.monotonic()
-    bar = journal.StepBar(
-        f"Train fold {run.fold}", total=recipe.epochs * steps, done=done * steps, shown=group.leads
-    )
+    bar = journal.StepBar(f"Train fold {run.fold}", total=recipe.epochs * steps, done=done * steps, shown=group.leads)
     with bar:
         for epoch in range(done, recipe.epochs):
             rate = recipe.learning_rate_at(epoch)
@@ -260,9 +247,7 @@ def fit(job: _Job, trainee: _Trainee, source: Source, done: int) -> None:
                 bar.update()
                 if len(losses) % CHECK_EVERY == 0 or len(losses) == steps:
                     mean = _finite_mean(losses, job, group, epoch)
-                    bar.say(
-                        f"epoch {epoch + 1}, loss {mean:.3g}, waiting for data {watch.waiting_share():.0%}"
-                    )
+                    bar.say(f"epoch {epoch + 1}, loss {mean:.3g}, waiting for data {watch.waiting_share():.0%}")
             if not trainee.is_finite():
                 raise _not_finite("a weight is", job, epoch, steps - 1)
             if not group.leads:
@@ -342,9 +327,7 @@ def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup,
         )
     if not 0 <= wish.fold < len(splits.folds):
         last = len(splits.folds) - 1
-        raise DvtError(
-            f"fold {wish.fold}: {workspace.splits} holds the folds 0 to {last}. Choose one of them."
-        )
+        raise DvtError(f"fold {wish.fold}: {workspace.splits} holds the folds 0 to {last}. Choose one of them.")
     fold, folder = splits.folds[wish.fold], workspace.fold(wish.network, wish.fold)
     digests = {case.id: case.source_digest for case in fingerprint.cases}
     unknown = sorted({*fold.train, *fold.test} - set(digests))
@@ -356,9 +339,7 @@ def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup,
     for case in fold.train:
         prepared.require_current(workspace.prepared(case), plan, workspace.plan, digests[case])
     if folder.checkpoint.exists() and not options.resume and not options.overwrite:
-        raise DvtError(
-            f"{folder.path}: already holds a training. Go on with --resume, or begin anew with --overwrite."
-        )
+        raise DvtError(f"{folder.path}: already holds a training. Go on with --resume, or begin anew with --overwrite.")
     held = _resumable(folder, plan, splits, wish) if options.resume else None
     recipe = held.recipe if held else wish.recipe or RECIPES["paper"]
     recipe = recipe if wish.epochs is None else replace(recipe, epochs=wish.epochs)
@@ -386,9 +367,7 @@ def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup,
 def _resumable(folder: FoldFolder, plan: Plan, splits: Splits, wish: _Wish) -> Run:
     """The run that is to go on; it keeps the recipe that it began with."""
     if not folder.checkpoint.exists():
-        raise DvtError(
-            f"{folder.path}: nothing to resume, no epoch is finished there. Train without --resume."
-        )
+        raise DvtError(f"{folder.path}: nothing to resume, no epoch is finished there. Train without --resume.")
     run = artifacts.load(Run, folder.run, "dvt_train")
     if run.plan_digest != artifacts.digest(plan) or run.splits_digest != artifacts.digest(splits):
         raise DvtError(
@@ -430,9 +409,7 @@ def _new_run(
 ) -> Run:
     outputs = 1 if len(classes) == 1 else len(classes) + 1
     with torch.device("meta"):
-        blank = build(
-            network, len(plan.channels), outputs, width=recipe.width, norm_groups=recipe.norm_groups
-        )
+        blank = build(network, len(plan.channels), outputs, width=recipe.width, norm_groups=recipe.norm_groups)
     return Run(
         network=network,
         fold=fold.index,

@@ -77,13 +77,9 @@ def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
             back = sitk.ReadImage(str(draft))  # a view lives no longer than its image
             intact = np.array_equal(sitk.GetArrayViewFromImage(back), array)
         except RuntimeError as error:
-            raise DvtError(
-                f"{path}: cannot be written ({_reason(error)}). Free space, then run again."
-            ) from error
+            raise DvtError(f"{path}: cannot be written ({_reason(error)}). Free space, then run again.") from error
         if not intact:
-            raise DvtError(
-                f"{path}: what was written does not read back the same. Free space, then run again."
-            )
+            raise DvtError(f"{path}: what was written does not read back the same. Free space, then run again.")
 
 
 def write_like(path: Path, mask_SHW: np.ndarray, grid: Grid, order: Reorientation) -> None:
@@ -128,9 +124,7 @@ def _inspect(path: Path, *, voxels: bool = True) -> None:
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Check the path.") from None
     except PermissionError:
-        raise DvtError(
-            f"{path}: no permission to read. Change its permissions, for example with chmod +r."
-        ) from None
+        raise DvtError(f"{path}: no permission to read. Change its permissions, for example with chmod +r.") from None
     except OSError as error:
         raise DvtError(f"{path}: cannot be read ({error.strerror or error}). Check the disk.") from error
 
@@ -252,18 +246,14 @@ def _three_dimensional(path: Path, image: sitk.Image) -> sitk.Image:
         raise DvtError(_not_3d(path, size))
     if image.GetNumberOfComponentsPerPixel() != 1:
         n = image.GetNumberOfComponentsPerPixel()
-        raise DvtError(
-            f"{path}: has {n} values a voxel, expected 1. Save each component as a file of its own."
-        )
+        raise DvtError(f"{path}: has {n} values a voxel, expected 1. Save each component as a file of its own.")
     return image
 
 
 def _not_3d(path: Path, shape: tuple[int, ...]) -> str:
     size = "x".join(str(n) for n in shape)
     mend = (
-        "Save all slices as one volume."
-        if len(shape) < 3
-        else "Save each time point, echo or channel as its own file."
+        "Save all slices as one volume." if len(shape) < 3 else "Save each time point, echo or channel as its own file."
     )
     return f"{path}: is {len(shape)}-D ({size}), expected 3-D. {mend}"
 

@@ -106,23 +106,17 @@ def open_workspace(root: Path, dataset: str | None) -> Workspace:
     raw = root / RAW
     try:
         found = (
-            sorted(p.name for p in raw.iterdir() if p.is_dir() and not p.name.startswith("."))
-            if raw.is_dir()
-            else []
+            sorted(p.name for p in raw.iterdir() if p.is_dir() and not p.name.startswith(".")) if raw.is_dir() else []
         )
     except OSError as error:
         raise DvtError(f"{raw}: cannot be read ({error.strerror or error}). Mend the permissions.") from error
     if dataset is not None:
         if dataset not in found:
             there = ", ".join(found) or "none"
-            raise DvtError(
-                f"{raw / dataset}: no such data set; {raw} holds: {there}. Check --root and --dataset."
-            )
+            raise DvtError(f"{raw / dataset}: no such data set; {raw} holds: {there}. Check --root and --dataset.")
         return Workspace(root, dataset)
     if not found:
-        raise DvtError(
-            f"{raw}: no data set found. Put one there as {RAW}/README.md says, or name its --root."
-        )
+        raise DvtError(f"{raw}: no data set found. Put one there as {RAW}/README.md says, or name its --root.")
     if len(found) > 1:
         raise DvtError(f"{raw}: holds {len(found)} data sets ({', '.join(found)}). Name one with --dataset.")
     return Workspace(root, found[0])

@@ -53,9 +53,7 @@ def toy_case(number: int, classes: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return np.float32(noise + 500.0 * (label > 0) + 150.0 * (label == 2)).clip(1), label
 
 
-def write_raw(
-    root: Path, *, labels: tuple[str, ...] = ("thrombus",), channels: int = 1, cases: int = 4
-) -> Workspace:
+def write_raw(root: Path, *, labels: tuple[str, ...] = ("thrombus",), channels: int = 1, cases: int = 4) -> Workspace:
     """A raw data set ``Toy`` with the cases c0, c1, ...; a second channel is the first one's negative."""
     workspace = Workspace(root, "Toy")
     for case in range(cases):
@@ -176,9 +174,7 @@ def tiny_dataset(
     describe_dataset(folder, channels=channels, labels=named, ending=ending)
     for number, case in enumerate(cases):
         for channel in range(channels):
-            write_volume(
-                folder / "imagesTr" / f"{case}_{channel:04d}{ending}", tiny_image(number, channel), (2, 5, 2)
-            )
+            write_volume(folder / "imagesTr" / f"{case}_{channel:04d}{ending}", tiny_image(number, channel), (2, 5, 2))
         write_volume(folder / "labelsTr" / f"{case}{ending}", tiny_label(list(named.values())), (2, 5, 2))
     if table is not None:
         (folder / "cases.csv").write_text(table)

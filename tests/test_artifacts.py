@@ -41,9 +41,7 @@ from dvtplan.records import (
 CHANNEL = ChannelFingerprint(
     minimum=0.0, low=1.5, high=900.0, maximum=1000.0, slice_maximum_spread={"LR": 1.0, "AP": 1.25, "SI": 2.0}
 )
-CASE = Case(
-    id="a", patient="P", images=(Path("imagesTr/a_0000.nii.gz"),), levels=Levels(left_mm=-3.5, midline_mm=0.0)
-)
+CASE = Case(id="a", patient="P", images=(Path("imagesTr/a_0000.nii.gz"),), levels=Levels(left_mm=-3.5, midline_mm=0.0))
 MEASURED = CaseFingerprint(
     id="a",
     patient="Ω é",
@@ -58,9 +56,7 @@ MEASURED = CaseFingerprint(
 RECORDS = [
     CASE,
     replace(CASE, label=Path("labelsTr/a.nii.gz"), levels=None),
-    Dataset(
-        name="DVT", folder=Path("raw"), channels=("MR", "T2"), labels={"thrombus": 1}, cases=(CASE, CASE)
-    ),
+    Dataset(name="DVT", folder=Path("raw"), channels=("MR", "T2"), labels={"thrombus": 1}, cases=(CASE, CASE)),
     MEASURED,
     Fingerprint(dataset="DVT", channels=("MR",), labels={"thrombus": 1}, cases=(MEASURED,)),
     Normalization(scope="volume", clip_percentiles=(0.5, 99.5)),
@@ -86,9 +82,7 @@ RECORDS = [
         seconds=1.5,
         waiting_share=0.1,
     ),
-    PreparedCase(
-        id="a", slices=2, positive=(True, False), preparation_digest="0" * 64, source_digest="f" * 64
-    ),
+    PreparedCase(id="a", slices=2, positive=(True, False), preparation_digest="0" * 64, source_digest="f" * 64),
 ]
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -329,17 +323,13 @@ def test_a_new_file_replaces_the_old_and_has_ordinary_permissions(tmp_path: Path
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_folder_without_permission_is_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_without_permission_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Root may write anywhere, so the system's answer is played.
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
-    with pytest.raises(
-        DvtError, match=r"plan.json: cannot be written \(Permission denied\). Free space or mend"
-    ):
+    with pytest.raises(DvtError, match=r"plan.json: cannot be written \(Permission denied\). Free space or mend"):
         artifacts.save(PLAN, tmp_path / "plan.json")
 
 

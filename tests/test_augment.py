@@ -12,9 +12,7 @@ from dvtplan.records import Variant
 
 IDENTITY = Variant(angle_deg=0.0, scale=1.0, mirror=False)
 MIRROR = Variant(angle_deg=0.0, scale=1.0, mirror=True)
-PAPER = [
-    Variant(angle_deg=a, scale=s, mirror=m) for a in (-2.0, 0.0) for s in (0.9, 1.0, 1.1) for m in (0, 1)
-]
+PAPER = [Variant(angle_deg=a, scale=s, mirror=m) for a in (-2.0, 0.0) for s in (0.9, 1.0, 1.1) for m in (0, 1)]
 
 
 def noise(height: int = 48, width: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,9 +28,7 @@ def disc(height: int, width: int, row: float, column: float, radius: float) -> n
     return (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
 
 
-def warp(
-    variant: Variant, image_HW: np.ndarray, label_HW: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def warp(variant: Variant, image_HW: np.ndarray, label_HW: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """One slice through the module."""
     label_HW = (image_HW > 0).astype(np.uint8) if label_HW is None else label_HW
     image, label = apply(
@@ -114,9 +110,7 @@ def test_equals_scipys_affine_transform(variant: Variant) -> None:
     centre = np.array([47.5, 31.5])
     offset = centre - to_input @ centre
     kinds = {"mode": "grid-constant", "cval": 0.0, "output_shape": (96, 64)}
-    expected = scipy.ndimage.affine_transform(
-        image[0, 0].double().numpy(), to_input, offset, order=1, **kinds
-    )
+    expected = scipy.ndimage.affine_transform(image[0, 0].double().numpy(), to_input, offset, order=1, **kinds)
     nearest = scipy.ndimage.affine_transform(label[0].numpy(), to_input, offset, order=0, **kinds)
     warped_image, warped_label = warp(variant, image[0, 0].numpy(), label[0].numpy())
     # As for the identity; 1e-7 of 96 pixels, with slopes of up to 1.

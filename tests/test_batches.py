@@ -69,9 +69,7 @@ def test_every_slice_comes_once_and_every_variant_exists() -> None:
 
 
 @pytest.mark.parametrize(("slices", "batch_size", "steps"), [(25, 4, 7), (24, 4, 6), (3, 8, 1), (1, 1, 1)])
-def test_the_last_batch_is_filled_from_the_start_of_the_order(
-    slices: int, batch_size: int, steps: int
-) -> None:
+def test_the_last_batch_is_filled_from_the_start_of_the_order(slices: int, batch_size: int, steps: int) -> None:
     plan = schedule(slices=slices, batch_size=batch_size)
     numbers = plan.order(5)[0].ravel()
     assert plan.steps == steps and numbers.size == steps * batch_size

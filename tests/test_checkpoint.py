@@ -131,9 +131,7 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "body", [[1, 2], {"weights": 1}, {"schema": 99}, {"schema": 1}, {"schema": 1, "network": 5}]
-)
+@pytest.mark.parametrize("body", [[1, 2], {"weights": 1}, {"schema": 99}, {"schema": 1}, {"schema": 1, "network": 5}])
 def test_a_foreign_file_is_refused_in_one_line(tmp_path: Path, body: object) -> None:
     path = tmp_path / "a.pt"
     torch.save(body, path)

@@ -121,9 +121,7 @@ def test_a_channel_too_many_is_named(raw: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "name", ["a.nii.gz", "a_000.nii.gz", "_0000.nii.gz", "a_00x0.nii.gz", "a_٠٠٠٠.nii.gz"]
-)
+@pytest.mark.parametrize("name", ["a.nii.gz", "a_000.nii.gz", "_0000.nii.gz", "a_00x0.nii.gz", "a_٠٠٠٠.nii.gz"])
 def test_an_image_that_names_no_channel_is_refused(raw: Path, name: str) -> None:
     (raw / "imagesTr" / name).write_text("")
     assert problems_of(raw) == [
@@ -131,14 +129,10 @@ def test_an_image_that_names_no_channel_is_refused(raw: Path, name: str) -> None
     ]
 
 
-@pytest.mark.parametrize(
-    "name", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "imagesTr/notes.txt", "labelsTr/more"]
-)
+@pytest.mark.parametrize("name", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "imagesTr/notes.txt", "labelsTr/more"])
 def test_a_file_of_another_ending_is_refused_also_as_a_second_file_of_a_case(raw: Path, name: str) -> None:
     (raw / name).write_text("")
-    assert problems_of(raw) == [
-        f"{name}: does not end in .nii.gz as dataset.json says. Convert, rename or remove it."
-    ]
+    assert problems_of(raw) == [f"{name}: does not end in .nii.gz as dataset.json says. Convert, rename or remove it."]
 
 
 def test_a_folder_in_the_place_of_a_volume_is_named(raw: Path) -> None:
@@ -162,10 +156,7 @@ def test_a_missing_folder_is_named(raw: Path, name: str) -> None:
     for path in (raw / name).iterdir():
         path.unlink()
     (raw / name).rmdir()
-    assert (
-        f"{name}: no such folder. " in problems_of(raw)[0]
-        or f"{name}: no such folder. " in problems_of(raw)[-1]
-    )
+    assert f"{name}: no such folder. " in problems_of(raw)[0] or f"{name}: no such folder. " in problems_of(raw)[-1]
 
 
 def test_a_folder_without_permission_is_named(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,9 +261,7 @@ def table(folder: Path, text: str | bytes) -> Path:
         ("case_id\n", {}),
     ],
 )  # fmt: skip
-def test_tables_as_people_and_spreadsheets_write_them(
-    tmp_path: Path, text: str, expected: dict[str, Any]
-) -> None:
+def test_tables_as_people_and_spreadsheets_write_them(tmp_path: Path, text: str, expected: dict[str, Any]) -> None:
     assert read_cases_table(table(tmp_path, text)) == expected
 
 
@@ -313,9 +302,7 @@ def test_all_faults_of_a_table_come_at_once_among_those_of_the_files(raw: Path) 
 
 def test_a_row_without_files_is_named(raw: Path) -> None:
     table(raw, "case_id\nz\n")
-    assert problems_of(raw) == [
-        "cases.csv: names the case z, which has no image. Remove the row or add its files."
-    ]
+    assert problems_of(raw) == ["cases.csv: names the case z, which has no image. Remove the row or add its files."]
 
 
 # --- what the volumes hold ------------------------------------------------------------------------
@@ -354,9 +341,7 @@ def test_a_label_off_by_one_slice_is_refused(raw: Path) -> None:
 def test_a_label_two_micrometres_away_is_refused_and_half_a_micrometre_is_not(raw: Path) -> None:
     write_volume(label_path(raw), tiny_label([1]), SPACING, (0.002, 0, 0))
     line = only_problem(raw)
-    assert line.startswith(
-        "labelsTr/a.nii.gz: lies up to 0.002 mm away from a_0000.nii.gz (tolerance 0.001 mm)"
-    )
+    assert line.startswith("labelsTr/a.nii.gz: lies up to 0.002 mm away from a_0000.nii.gz (tolerance 0.001 mm)")
     assert line.endswith("Export it on the image's grid.")
     write_volume(label_path(raw), tiny_label([1]), SPACING, (0.0005, 0, 0))
     assert look(raw).problems == ()
@@ -401,9 +386,7 @@ def test_a_label_that_is_no_number_is_refused(raw: Path) -> None:
 
 def test_an_image_without_contrast_is_refused(raw: Path) -> None:
     write_volume(image_path(raw), np.full(TINY_SHAPE, 7, np.uint8), SPACING)
-    assert only_problem(raw) == (
-        "imagesTr/a_0000.nii.gz: every voxel is 7; expected an image. Export it again."
-    )
+    assert only_problem(raw) == ("imagesTr/a_0000.nii.gz: every voxel is 7; expected an image. Export it again.")
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,7 @@ def vouch(workspace: Workspace, index: int, labels: dict[str, int]) -> None:
     """Say what the masks of a fold mean, as predict does."""
     classes = {name: value for name, value in labels.items() if value}
     cases = {case_id: "" for case_id, fold in FOLD_OF.items() if fold == index}
-    artifacts.save(
-        Predicted(model_digest="", classes=classes, cases=cases), workspace.fold("unet", index).ledger
-    )
+    artifacts.save(Predicted(model_digest="", classes=classes, cases=cases), workspace.fold("unet", index).ledger)
 
 
 def make(root: Path, labels: dict[str, int] = TWO_LABELS, predicted: dict[str, int] = LESION) -> Workspace:
@@ -193,9 +191,7 @@ def test_predicted_labels_are_matched_by_name_and_not_by_value(tmp_path: Path) -
 
 
 def test_labels_in_any_order_of_values_divide_alike(tmp_path: Path) -> None:
-    rows = evaluate(
-        make(tmp_path, {"background": 0, "distal": 1, "proximal": 2}), "unet", rule="identity"
-    ).rows
+    rows = evaluate(make(tmp_path, {"background": 0, "distal": 1, "proximal": 2}), "unet", rule="identity").rows
     assert counts(rows, "a", "distal") == (3, 0, 1)  # what is drawn as 1 is distal now
 
 
@@ -393,9 +389,7 @@ def test_unknown_choices_are_refused_with_the_known_ones(
 def test_regions_that_no_label_and_no_level_gives_are_refused_with_what_to_add(tmp_path: Path) -> None:
     workspace = make(tmp_path, UNION)
     (workspace.raw / "cases.csv").write_text("case_id,level_left_mm\na,15\nb,15\n")
-    with pytest.raises(
-        DvtError, match=r"cases.csv: gives no level for c, d \(2 of 4 cases\).*Add level_left_mm"
-    ):
+    with pytest.raises(DvtError, match=r"cases.csv: gives no level for c, d \(2 of 4 cases\).*Add level_left_mm"):
         evaluate(workspace, "unet", ("proximal", "distal"))
 
 
@@ -407,9 +401,7 @@ def test_identity_without_such_labels_is_refused(tmp_path: Path) -> None:
 # --- anyone's masks -------------------------------------------------------------------------------
 
 
-def test_folders_give_the_same_numbers_as_folds(
-    workspace: Workspace, folders: tuple[Path, Path, Path]
-) -> None:
+def test_folders_give_the_same_numbers_as_folds(workspace: Workspace, folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
     ours = evaluate(workspace, "unet", rule="level").rows
     evaluation = evaluate_folders(labels, theirs, out, rule="level", predicted="lesion")
@@ -428,9 +420,7 @@ def test_a_data_set_can_describe_the_folders(workspace: Workspace, folders: tupl
     assert set(rows["patient_id"]) == {"P", "c", "d"}
 
 
-def test_folders_without_any_description_give_the_whole(
-    folders: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
+def test_folders_without_any_description_give_the_whole(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     labels, theirs, out = folders
     bare = labels.rename(tmp_path / "bare")
     rows = evaluate_folders(bare, theirs, out).rows
@@ -501,9 +491,7 @@ def test_two_masks_of_one_case_are_refused(folders: tuple[Path, Path, Path]) -> 
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_a_folder_without_masks_is_refused(
-    folders: tuple[Path, Path, Path], tmp_path: Path, name: str
-) -> None:
+def test_a_folder_without_masks_is_refused(folders: tuple[Path, Path, Path], tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DvtError, match=f"{name}: "):
         evaluate_folders(folders[0], tmp_path / name, folders[2])
@@ -514,9 +502,7 @@ def test_a_folder_without_masks_is_refused(
 
 def test_numbers_equal_those_computed_on_whole_arrays(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    grid = Grid(
-        shape=(6, 20, 10), spacing_mm=(3.0, 2.0, 1.5), origin_mm=(5.0, -8.0, 40.0), direction=FILM.direction
-    )
+    grid = Grid(shape=(6, 20, 10), spacing_mm=(3.0, 2.0, 1.5), origin_mm=(5.0, -8.0, 40.0), direction=FILM.direction)
     truth = (rng.random(grid.shape) < 0.2).astype(np.uint8)
     predicted = (rng.random(grid.shape) < 0.2).astype(np.uint8)
     for folder, mask in (("truth", truth), ("predicted", predicted)):
@@ -539,7 +525,4 @@ def test_numbers_equal_those_computed_on_whole_arrays(tmp_path: Path) -> None:
 
 def test_evaluation_never_loads_torch() -> None:
     code = "import sys, dvtplan.evaluate; sys.exit('torch' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode
-        == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0

@@ -33,9 +33,7 @@ def draw(path: Path, image: np.ndarray, truth: np.ndarray, prediction: np.ndarra
 
 
 @pytest.mark.parametrize("losses", [[0.3], [0.3, 0.1, 0.05], [0.0, 0.0], [0.2, 0.2]])
-def test_a_learning_curve_is_drawn_from_one_epoch_on_and_at_loss_zero(
-    tmp_path: Path, losses: list[float]
-) -> None:
+def test_a_learning_curve_is_drawn_from_one_epoch_on_and_at_loss_zero(tmp_path: Path, losses: list[float]) -> None:
     path = tmp_path / "progress.png"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -59,9 +57,7 @@ def test_an_overlay_of_an_image_that_is_zero_everywhere(tmp_path: Path) -> None:
 def test_slices_of_any_format_are_drawn(tmp_path: Path, height: int, width: int) -> None:
     mask = np.zeros((height, width), bool)
     mask[height // 2, width // 2] = True
-    overlay(
-        np.arange(height * width).reshape(height, width), mask, mask, tmp_path / "c0.png", "c0", (0.5, 2.0)
-    )
+    overlay(np.arange(height * width).reshape(height, width), mask, mask, tmp_path / "c0.png", "c0", (0.5, 2.0))
     assert is_png(tmp_path / "c0.png")
 
 

@@ -21,8 +21,7 @@ def patients(count: int) -> dict[str, str]:
 def splits(*folds: tuple[str, str]) -> Splits:
     """Splits from words: the training cases and the test cases of each fold."""
     made = (
-        Fold(index=k, train=tuple(train.split()), test=tuple(test.split()))
-        for k, (train, test) in enumerate(folds)
+        Fold(index=k, train=tuple(train.split()), test=tuple(test.split())) for k, (train, test) in enumerate(folds)
     )
     return Splits(source="by hand", folds=tuple(made))
 

@@ -22,9 +22,7 @@ def test_a_bar_passes_on_every_item_and_is_silent_for_none(capfd: pytest.Capture
     assert "Verify: 100%" in capfd.readouterr().err
 
 
-def test_notes_go_to_stderr_and_with_the_time_to_the_log(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_notes_go_to_stderr_and_with_the_time_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "fold_0" / "log.txt"
     note("first", log)
     note("second Ω", log)
@@ -54,15 +52,11 @@ def test_epochs_come_back_up_to_the_one_that_is_gone_on_from(tmp_path: Path) -> 
     assert path.read_text() == "epoch,loss\n0,0.5\n1,0.25\n"
 
 
-@pytest.mark.parametrize(
-    "text", ["loss\n1\n", "epoch,loss\nx,1\n", "epoch\n\xff".encode("latin-1"), "loss,epoch\n1\n"]
-)
+@pytest.mark.parametrize("text", ["loss\n1\n", "epoch,loss\nx,1\n", "epoch\n\xff".encode("latin-1"), "loss,epoch\n1\n"])
 def test_a_table_of_something_else_is_one_clear_line(tmp_path: Path, text: str | bytes) -> None:
     path = tmp_path / "epochs.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(
-        DvtError, match=r"epochs.csv: is no table of epochs \(.*Move it away, then run again."
-    ):
+    with pytest.raises(DvtError, match=r"epochs.csv: is no table of epochs \(.*Move it away, then run again."):
         read_epochs(path, 3)
 
 
@@ -108,6 +102,4 @@ def test_sizes_in_words(count: float, text: str) -> None:
 def test_a_size_never_reads_as_an_exponent(count: float) -> None:
     assert "e" not in size(count)
     number, unit = size(count).split()
-    assert float(number) * {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit] == pytest.approx(
-        count, rel=6e-3
-    )
+    assert float(number) * {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit] == pytest.approx(count, rel=6e-3)

@@ -84,9 +84,7 @@ def test_alpha_weighs_all_foreground_classes_alike() -> None:
 @pytest.mark.parametrize("outputs", [1, 2, 3])
 @pytest.mark.parametrize("gamma", [0.1, 2.0, 5.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_saturated_logits_give_finite_loss_and_gradient(
-    outputs: int, gamma: float, dtype: torch.dtype
-) -> None:
+def test_saturated_logits_give_finite_loss_and_gradient(outputs: int, gamma: float, dtype: torch.dtype) -> None:
     """Logits of +-1e4 on the right and on the wrong side, and all equal."""
     rows = [[sign * 1e4 * (k == hot) for k in range(outputs)] for sign in (1, -1) for hot in range(outputs)]
     values = torch.tensor([*rows, [0.0] * outputs, [1e4] * outputs, [-1e4] * outputs])

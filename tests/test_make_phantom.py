@@ -204,9 +204,7 @@ def test_clot_is_darker_than_the_blood_that_it_replaces() -> None:
 
 
 def test_harder_cases_are_noisier() -> None:
-    air = [
-        phantom.make_case("tiny", 0, 1, "both", d).image[:, -6:].std() for d in ("easy", "default", "hard")
-    ]
+    air = [phantom.make_case("tiny", 0, 1, "both", d).image[:, -6:].std() for d in ("easy", "default", "hard")]
     assert air[0] < air[1] < air[2]
 
 

@@ -61,9 +61,7 @@ def test_without_regions_only_the_whole_is_counted() -> None:
     ],
     ids=["both", "missed", "false positive", "neither"],
 )
-def test_every_row_of_the_empty_mask_table(
-    truth: str, predicted: str, score: float, false_positives: int
-) -> None:
+def test_every_row_of_the_empty_mask_table(truth: str, predicted: str, score: float, false_positives: int) -> None:
     region, whole = count(drawn(truth), drawn(predicted), 1)
     assert region == whole
     assert (region.dsc, region.precision, region.recall) == pytest.approx((score,) * 3, nan_ok=True)
@@ -87,9 +85,7 @@ def test_counts_equal_those_of_sets_of_voxels(truth: np.ndarray, predicted: np.n
 
 
 @given(MAPS, MAPS)
-def test_swapping_truth_and_prediction_swaps_false_positives_and_negatives(
-    a: np.ndarray, b: np.ndarray
-) -> None:
+def test_swapping_truth_and_prediction_swaps_false_positives_and_negatives(a: np.ndarray, b: np.ndarray) -> None:
     assert [Confusion(c.tp, c.fn, c.fp) for c in count(a, b, 2)] == list(count(b, a, 2))
 
 

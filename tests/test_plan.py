@@ -56,9 +56,7 @@ def case(
 
 
 def of(*cases: CaseFingerprint, labels: tuple[str, ...] = ("thrombus",)) -> Fingerprint:
-    return Fingerprint(
-        dataset="DVT", channels=("MR",), labels={n: i for i, n in enumerate(labels, 1)}, cases=cases
-    )
+    return Fingerprint(dataset="DVT", channels=("MR",), labels={n: i for i, n in enumerate(labels, 1)}, cases=cases)
 
 
 PAPER = of(case())
@@ -73,9 +71,7 @@ def test_the_papers_volumes_are_cut_into_coronal_slices() -> None:
     assert why == "AP has the fewest voxels (median over 1 cases: AP 93, SI 961, LR 345)."
 
 
-@pytest.mark.parametrize(
-    ("shape", "axis"), [((10, 93, 93), "LR"), ((93, 93, 10), "SI"), ((93, 10, 93), "AP")]
-)
+@pytest.mark.parametrize(("shape", "axis"), [((10, 93, 93), "LR"), ((93, 93, 10), "SI"), ((93, 10, 93), "AP")])
 def test_the_axis_with_the_fewest_voxels_counts_slices(shape: tuple[int, int, int], axis: str) -> None:
     assert slice_axis(of(case(*shape)))[0] == axis
 
@@ -147,9 +143,7 @@ def spread(by: float) -> ChannelFingerprint:
     return replace(TIGHT, slice_maximum_spread={**TIGHT.slice_maximum_spread, "AP": by})
 
 
-@pytest.mark.parametrize(
-    ("by", "scope"), [(1.0, "slice"), (1.25, "slice"), (1.26, "volume"), (90.0, "volume")]
-)
+@pytest.mark.parametrize(("by", "scope"), [(1.0, "slice"), (1.25, "slice"), (1.26, "volume"), (90.0, "volume")])
 def test_slices_of_different_brightness_are_scaled_by_volume(by: float, scope: str) -> None:
     how, why = normalization(of(case(channel=spread(by))), "AP")
     assert how.scope == scope

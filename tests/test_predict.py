@@ -132,9 +132,7 @@ def test_the_mask_is_where_the_image_is_bright(coronal: sitk.Image, tmp_path: Pa
     mask = sitk.GetArrayFromImage(predict_image(coronal, tmp_path / "image.nii.gz", bright))
     truth = picture() > 350
     # Prepared and native pixels are of nearly one size, so edges may move by a pixel, not insides.
-    assert (
-        np.array_equal(mask[2, 6:14, 21:28], np.ones((8, 7))) and not mask[truth.sum(axis=(1, 2)) == 0].any()
-    )
+    assert np.array_equal(mask[2, 6:14, 21:28], np.ones((8, 7))) and not mask[truth.sum(axis=(1, 2)) == 0].any()
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
 
 
@@ -361,9 +359,7 @@ def test_channels_on_different_grids_are_refused(tmp_path: Path, plan: Plan) -> 
 
 def test_what_is_not_there_is_refused(tmp_path: Path, bright: Model) -> None:
     missing = tmp_path / "missing.nii.gz"
-    assert refused(lambda: predict_path(missing, tmp_path / "out", bright)).startswith(
-        f"{missing}: not found"
-    )
+    assert refused(lambda: predict_path(missing, tmp_path / "out", bright)).startswith(f"{missing}: not found")
     (tmp_path / "empty").mkdir()
     message = refused(lambda: predict_path(tmp_path / "empty", tmp_path / "out", bright))
     assert "holds no volume (.nii.gz, .nii" in message

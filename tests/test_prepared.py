@@ -76,9 +76,7 @@ def test_normalization_follows_the_plan() -> None:
     image, label = image_and_label()
     image[1] //= 10
     by_slice, _ = prepared.prepare([image], label, SMALL)
-    by_volume, _ = prepared.prepare(
-        [image], label, replace(SMALL, normalization=Normalization(scope="volume"))
-    )
+    by_volume, _ = prepared.prepare([image], label, replace(SMALL, normalization=Normalization(scope="volume")))
     assert by_slice[1].max() == 1
     assert by_volume[1].max() < 0.11
 

@@ -288,9 +288,7 @@ def test_an_edit_that_cannot_be_followed_names_file_and_field_and_changes_nothin
 
 
 @pytest.mark.parametrize("change", [{"labels": {"clot": 1}}, {"channels": ["MR", "T2"]}])
-def test_labels_and_channels_of_a_plan_stay_those_of_the_data(
-    place: Workspace, change: dict[str, Any]
-) -> None:
+def test_labels_and_channels_of_a_plan_stay_those_of_the_data(place: Workspace, change: dict[str, Any]) -> None:
     run(place.root)
     edit_plan(place, **change)
     with pytest.raises(DvtError, match=r"labels and channels must stay those of dataset.json") as caught:

@@ -75,9 +75,7 @@ def test_on_the_level_is_proximal_and_on_the_midline_is_left() -> None:
 
 
 def test_a_header_rounded_to_float32_does_not_move_a_voxel_off_its_level() -> None:
-    below = Grid(
-        shape=FILM.shape, spacing_mm=FILM.spacing_mm, origin_mm=(0.0, 0.0, 29.9999), direction=FILM.direction
-    )
+    below = Grid(shape=FILM.shape, spacing_mm=FILM.spacing_mm, origin_mm=(0.0, 0.0, 29.9999), direction=FILM.direction)
     assert np.array_equal(by_level(FULL, below, Levels(left_mm=10.0)), film("1111 1111 1111 2222"))
 
 
@@ -116,9 +114,7 @@ def test_on_the_truth_its_label_holds_and_off_it_the_nearest_label() -> None:
 
 
 def test_nearest_is_in_mm_and_not_in_voxels() -> None:
-    flat = Grid(
-        shape=(1, 2, 4), spacing_mm=(1.0, 10.0, 1.0), origin_mm=(0.0, 0.0, 0.0), direction=FILM.direction
-    )
+    flat = Grid(shape=(1, 2, 4), spacing_mm=(1.0, 10.0, 1.0), origin_mm=(0.0, 0.0, 0.0), direction=FILM.direction)
     truth = np.array([[[1, 0, 0, 0], [0, 0, 0, 2]]], np.uint8)
     predicted = np.array([[[0, 0, 0, 1], [0, 0, 0, 0]]], np.uint8)
     assert by_identity(truth, predicted, flat, None)[0, 0, 3] == 1  # three columns are 3 mm, one row is 10 mm
@@ -215,24 +211,18 @@ def test_identity_gives_every_predicted_voxel_one_region(
     divided = by_identity(truth, predicted, grid, levels)
     assert np.array_equal(divided > 0, predicted > 0)
     proximal, distal, whole = count(truth, divided, 2)
-    assert (
-        proximal + distal == whole
-    )  # on the truth the prediction takes its label, so no voxel is wrong twice
+    assert proximal + distal == whole  # on the truth the prediction takes its label, so no voxel is wrong twice
 
 
 @settings(max_examples=40)
 @given(MAPS, MASKS, GRIDS)
-def test_identity_equals_a_search_over_all_truth_voxels(
-    truth: np.ndarray, predicted: np.ndarray, grid: Grid
-) -> None:
+def test_identity_equals_a_search_over_all_truth_voxels(truth: np.ndarray, predicted: np.ndarray, grid: Grid) -> None:
     found = by_identity(truth, predicted, grid, None)
     steps = np.asarray(grid.direction) * np.asarray(grid.spacing_mm)[:, None]
     labelled = [(np.array(i) @ steps, truth[i]) for i in itertools.product(*map(range, SHAPE)) if truth[i]]
     for index in zip(*np.nonzero(predicted), strict=True):
         here = np.array(index) @ steps
-        nearest = {
-            k: min((math.dist(here, p) for p, r in labelled if r == k), default=math.inf) for k in (1, 2)
-        }
+        nearest = {k: min((math.dist(here, p) for p, r in labelled if r == k), default=math.inf) for k in (1, 2)}
         if not labelled:
             assert found[index] == UNASSIGNED
         elif truth[index]:
@@ -260,6 +250,4 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("slice_axis", sorted(SLICE_ORDER))
 def test_slice_order_divides_as_file_order_does(slice_axis: str) -> None:
     turn, levels = to_slice_order(FILM, slice_axis), Levels(left_mm=15.0, right_mm=25.0)
-    assert np.array_equal(
-        turn.undo(by_level(turn.apply(FULL), turn.grid(FILM), levels)), by_level(FULL, FILM, levels)
-    )
+    assert np.array_equal(turn.undo(by_level(turn.apply(FULL), turn.grid(FILM), levels)), by_level(FULL, FILM, levels))

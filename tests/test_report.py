@@ -46,9 +46,7 @@ def test_chosen_folds_alone_are_drawn(trained: Workspace, drawn: dict[str, dict[
     assert {p.stem for p in paths} == set(drawn) == tested
 
 
-def test_the_slice_with_the_most_thrombus_is_shown(
-    trained: Workspace, drawn: dict[str, dict[str, np.ndarray]]
-) -> None:
+def test_the_slice_with_the_most_thrombus_is_shown(trained: Workspace, drawn: dict[str, dict[str, np.ndarray]]) -> None:
     path = trained.raw / "labelsTr" / "c0.nii.gz"
     truth = volumes.read(path)[0]
     truth[4, 1:20, 1:20] = 1

@@ -119,9 +119,7 @@ def test_weights_equal_matlabs(n_in: int, n_out: int) -> None:
     np.testing.assert_allclose(dense(n_in, n_out), matlab_contributions(n_in, n_out), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("n_in", "n_out"), [(961, 960), (345, 320), (161, 160), (69, 64), (320, 345), (35, 64)]
-)
+@pytest.mark.parametrize(("n_in", "n_out"), [(961, 960), (345, 320), (161, 160), (69, 64), (320, 345), (35, 64)])
 def test_weights_equal_matlabs_at_the_sizes_of_the_data(n_in: int, n_out: int) -> None:
     np.testing.assert_allclose(dense(n_in, n_out), matlab_contributions(n_in, n_out), atol=1e-12)
 

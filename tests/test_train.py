@@ -126,9 +126,7 @@ def test_the_learning_rate_drops_at_the_recipes_shares(straight: FoldFolder) -> 
     assert [row["learning_rate"] for row in rows(straight)] == ["0.001", "0.001", "0.0001", "1e-05"]
 
 
-def test_the_learning_rate_is_what_the_optimizer_steps_by(
-    fresh: Workspace, stop_after: Callable[[int], None]
-) -> None:
+def test_the_learning_rate_is_what_the_optimizer_steps_by(fresh: Workspace, stop_after: Callable[[int], None]) -> None:
     """Dropped to next to nothing for the second of two epochs, it leaves the weights of the first."""
     recipe = replace(TINY, epochs=2, lr_drops=(0.5,), lr_factor=1e-30)
     stop_after(1)
@@ -214,9 +212,7 @@ def test_a_compiled_network_leaves_a_plain_checkpoint(
 
 
 def test_bf16_learns_too(fresh: Workspace) -> None:
-    folder = train_fold(
-        fresh, 0, recipe=replace(TINY, learning_rate=3e-3), options=replace(CPU, precision="bf16")
-    )
+    folder = train_fold(fresh, 0, recipe=replace(TINY, learning_rate=3e-3), options=replace(CPU, precision="bf16"))
     losses = [float(row["loss"]) for row in rows(folder)]
     assert losses[-1] < losses[0] and "bf16" in load_run(folder).setup
 
@@ -251,9 +247,7 @@ def test_named_labels_give_a_softmax_head_and_lesion_their_union(
 
 
 def test_every_channel_goes_in(prepare_toy: Callable[..., Workspace], tmp_path: Path) -> None:
-    folder = train_fold(
-        prepare_toy(tmp_path, channels=2, cases=2), 0, recipe=replace(TINY, epochs=1), options=CPU
-    )
+    folder = train_fold(prepare_toy(tmp_path, channels=2, cases=2), 0, recipe=replace(TINY, epochs=1), options=CPU)
     assert load_run(folder).channels == 2
     assert torch.load(folder.checkpoint, weights_only=True)["network"]["enter.0.weight"].shape[1] == 2
 
@@ -287,9 +281,7 @@ def test_a_record_that_fell_behind_is_mended_by_resume(fresh: Workspace, straigh
     assert folder.checkpoint.read_bytes() == straight.checkpoint.read_bytes()
 
 
-def test_resuming_what_is_trained_changes_nothing(
-    fresh: Workspace, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resuming_what_is_trained_changes_nothing(fresh: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
     before = {p: p.read_bytes() for p in folder.path.iterdir() if p != folder.log}
     for epochs in (None, 1):
@@ -346,9 +338,7 @@ def test_resume_and_overwrite_exclude_each_other() -> None:
         Options(resume=True, overwrite=True)
 
 
-@pytest.mark.parametrize(
-    "change", [{"learning_rate": 5e-3}, {"seed": 9}, {"target": "labels"}, {"batch_size": 4}]
-)
+@pytest.mark.parametrize("change", [{"learning_rate": 5e-3}, {"seed": 9}, {"target": "labels"}, {"batch_size": 4}])
 def test_a_resumed_training_keeps_its_recipe(fresh: Workspace, change: dict[str, object]) -> None:
     folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
     before = folder.run.read_bytes()
@@ -389,9 +379,7 @@ cli.train()
 """The command, which kills itself in the middle of a certain checkpoint, or right after it."""
 
 
-def start(
-    workspace: Workspace, *, resume: bool, kill: tuple[str, int] | None = None
-) -> subprocess.Popen[bytes]:
+def start(workspace: Workspace, *, resume: bool, kill: tuple[str, int] | None = None) -> subprocess.Popen[bytes]:
     entry = ["-m", "dvtplan.cli", "train"] if kill is None else ["-c", KILLED_AT, kill[0], str(kill[1])]
     recipe = f"--width 4 --norm-groups 2 --epochs {EPOCHS} --device cpu --workers 0".split()
     words = ["0", "--root", str(workspace.root), *recipe, *(["--resume"] if resume else [])]
@@ -402,9 +390,7 @@ def epochs_on_disk(folder: FoldFolder) -> int:
     return len(rows(folder)) if folder.epochs.exists() else 0
 
 
-def kill_after_epochs(
-    process: subprocess.Popen[bytes], folder: FoldFolder, epochs: int, extra_s: float
-) -> None:
+def kill_after_epochs(process: subprocess.Popen[bytes], folder: FoldFolder, epochs: int, extra_s: float) -> None:
     """Kill a training a moment after a number of epochs, which is a moment of chance within one."""
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
@@ -455,9 +441,7 @@ def test_killed_at_five_moments_and_resumed_it_equals_an_uninterrupted_training(
 # --- several processes ----------------------------------------------------------------------------
 
 
-def test_two_processes_take_the_same_steps_as_one(
-    prepare_toy: Callable[..., Workspace], tmp_path: Path
-) -> None:
+def test_two_processes_take_the_same_steps_as_one(prepare_toy: Callable[..., Workspace], tmp_path: Path) -> None:
     """Batch 1 each against batch 2, three steps of Adam at 1e-3.
 
     The averaged gradient of two is that of the pair up to float32 rounding (3e-7 measured). Adam
@@ -480,9 +464,7 @@ def test_two_processes_take_the_same_steps_as_one(
     assert float(apart.max()) < 1e-4 and float(apart.quantile(0.999)) < 1e-6
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(
-    fresh: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_processes_cannot_share_is_refused(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = contextlib.nullcontext(Group(rank=0, world=2))
     monkeypatch.setattr(parallel, "joined", lambda device: pair)
     message = refused(lambda: train_fold(fresh, 0, recipe=replace(TINY, batch_size=3), options=CPU))

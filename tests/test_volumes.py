@@ -47,9 +47,7 @@ def put(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
 @pytest.mark.parametrize("direction", [AXIAL, PSR, *all_orientations()[5:48:14]], ids=str)
 def test_a_mask_comes_back_with_its_grid(tmp_path: Path, direction: Rows, ending: str) -> None:
-    grid = Grid(
-        shape=BOX.shape, spacing_mm=BOX.spacing_mm, origin_mm=(-7.25, 1000.5, -0.1), direction=direction
-    )
+    grid = Grid(shape=BOX.shape, spacing_mm=BOX.spacing_mm, origin_mm=(-7.25, 1000.5, -0.1), direction=direction)
     path = tmp_path / f"mask{ending}"
     volumes.write_mask(path, MASK, grid)
     back, there = volumes.read(path)
@@ -122,9 +120,7 @@ def test_the_files_own_number_type_is_kept(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_both_byte_orders_are_read(tmp_path: Path, order: str) -> None:
-    path = put(
-        tmp_path / "i.nii.gz", nifti_bytes((4, 3, 2), order=order, spacing=(1, 2, 5), corner=(-10, -20, 30))
-    )
+    path = put(tmp_path / "i.nii.gz", nifti_bytes((4, 3, 2), order=order, spacing=(1, 2, 5), corner=(-10, -20, 30)))
     array, grid = volumes.read(path)
     assert np.array_equal(array, np.arange(24).reshape(2, 3, 4))
     # NIfTI counts right and anterior as negative, so the file's x and y run against LPS.
@@ -296,9 +292,7 @@ def test_any_damage_to_a_header_is_read_or_refused_in_one_line(
             assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize(
-    "content", [nifti_bytes((4, 3, 2, 5)), nifti_bytes((1, 2, 3, 1, 3)), b"", b"text" * 99]
-)
+@pytest.mark.parametrize("content", [nifti_bytes((4, 3, 2, 5)), nifti_bytes((1, 2, 3, 1, 3)), b"", b"text" * 99])
 def test_the_header_alone_refuses_what_the_whole_would(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "i.nii"
     path.write_bytes(content)
@@ -398,9 +392,7 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_old_mask(tmp_path: Path, en
     assert np.array_equal(volumes.read(path)[0], MASK)
 
 
-def test_a_writer_that_loses_voxels_in_silence_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_that_loses_voxels_in_silence_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = sitk.WriteImage
 
     def lossy(image: sitk.Image, name: str, **how: bool) -> None:

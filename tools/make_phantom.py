@@ -137,9 +137,7 @@ class Frame:
     @classmethod
     def of(cls, scale: Scale) -> Frame:
         """The volume centred on the isocentre."""
-        axes = [
-            (np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(scale.shape, scale.spacing_mm, strict=True)
-        ]
+        axes = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(scale.shape, scale.spacing_mm, strict=True)]
         return cls(y=axes[0], z=-axes[1], x=axes[2], voxel_mm=float(np.cbrt(np.prod(scale.spacing_mm))))
 
     def box(self, low_xyz: np.ndarray, high_xyz: np.ndarray) -> tuple[slice, ...]:
@@ -405,9 +403,7 @@ def _vessels(
         return [Tube(course.name, course.region, points, vein)], [beside]
     # A pair leaves the trunk at one place and diverges over its first tenth.
     apart *= np.minimum(along / 0.1, 1)[:, None]
-    pair = [
-        Tube(f"{course.name}-{i}", course.region, points + way * apart, vein) for i, way in ((1, -1), (2, 1))
-    ]
+    pair = [Tube(f"{course.name}-{i}", course.region, points + way * apart, vein) for i, way in ((1, -1), (2, 1))]
     return pair, [Tube(course.name, None, points, artery)]
 
 
@@ -521,9 +517,7 @@ def rasterise(
         piece = slice(start, start + 8)
         near = frame.box(low[piece].min(axis=0), high[piece].max(axis=0))
         x, y, z = points[piece].T.astype(np.float32)
-        dy, dz, dx = (
-            (axis[n, None] - centre) ** 2 for axis, n, centre in zip(axes, near, (y, z, x), strict=True)
-        )
+        dy, dz, dx = ((axis[n, None] - centre) ** 2 for axis, n, centre in zip(axes, near, (y, z, x), strict=True))
         distance = np.sqrt(dy[:, None, None] + dz[None, :, None] + dx[None, None])
         depths = radius_mm[piece].astype(np.float32) - distance
         best = depths.argmax(axis=-1)
@@ -642,9 +636,7 @@ def paint_clots(
         label[box][depth >= 0] = REGIONS[str(tube.region)]
         volume_ml = float(np.count_nonzero(depth >= 0)) * frame.voxel_mm**3 / 1000
         length_mm = float(tube.arc_mm()[-1])
-        lesion = Lesion(
-            clot.limb, str(tube.region), tube.name, clot.age, round(length_mm, 1), round(volume_ml, 3)
-        )
+        lesion = Lesion(clot.limb, str(tube.region), tube.name, clot.age, round(length_mm, 1), round(volume_ml, 3))
         lesions.append(lesion)
     return label, tuple(lesions)
 

@@ -17,20 +17,15 @@ class UNet(nn.Module):
     as many of upsampling, concatenation and two convolutions (U1-U4), and a 1x1 head (conv1).
     """
 
-    def __init__(
-        self, channels_in: int, channels_out: int, *, width: int, norm: Norm, poolings: int = 4
-    ) -> None:
+    def __init__(self, channels_in: int, channels_out: int, *, width: int, norm: Norm, poolings: int = 4) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(poolings + 1)]
         self.enter = double_conv(channels_in, width, norm)
         self.pool = nn.MaxPool2d(2)
-        self.down = nn.ModuleList(
-            double_conv(above, below, norm) for above, below in itertools.pairwise(widths)
-        )
+        self.down = nn.ModuleList(double_conv(above, below, norm) for above, below in itertools.pairwise(widths))
         self.join = UpConcat()
         self.up = nn.ModuleList(
-            double_conv(below + above, above, norm)
-            for above, below in reversed(list(itertools.pairwise(widths)))
+            double_conv(below + above, above, norm) for above, below in reversed(list(itertools.pairwise(widths)))
         )
         self.head = nn.Conv2d(width, channels_out, kernel_size=1)
         he_init(self)
