@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dvtplan import fingerprint, volumes
+from dvtplan import fingerprint, nifti, volumes
 from dvtplan.artifacts import file_digest
 from dvtplan.errors import DatasetProblems, DvtError
 from dvtplan.geometry import GRID_TOLERANCE_MM, Grid, distance_mm
@@ -71,6 +71,26 @@ def survey(folder: Path) -> tuple[Dataset | None, list[str]]:
         cases.append(Case(id=case_id, patient=patient, images=found[case_id], label=truths[case_id], levels=levels))
     dataset = Dataset(name=folder.name, folder=folder, channels=channels, labels=labels, cases=tuple(cases))
     return dataset, problems
+
+
+def oddities(dataset: Dataset) -> list[str]:
+    """What is legal in a data set that was discovered, and probably not meant, a line each."""
+    found: list[str] = []
+    promised = json.loads((dataset.folder / "dataset.json").read_text(encoding="utf-8")).get("numTraining")
+    if isinstance(promised, int) and promised != len(dataset.cases):
+        found.append(
+            f"{dataset.folder / 'dataset.json'}: numTraining is {promised}, but {len(dataset.cases)} cases are there. "
+            "Mend the number, or look for cases that are missing."
+        )
+    table = dataset.folder / "cases.csv"
+    if table.exists():
+        header = table.read_text(encoding="utf-8-sig").partition("\n")[0]
+        unknown = [name.strip() for name in header.split(",") if name.strip() not in (*CASES_COLUMNS, "")]
+        if unknown:
+            found.append(
+                f"{table}: the columns {', '.join(unknown)} are not used; known are {', '.join(CASES_COLUMNS)}."
+            )
+    return found
 
 
 def read_cases_table(path: Path) -> dict[str, tuple[str, Levels | None]]:
@@ -298,7 +318,7 @@ def image_faults(path: Path, array: np.ndarray) -> Iterable[str]:
     """What is wrong with the voxels of an image, a line each."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
-        yield volumes.not_finite(path, bad, array.size)
+        yield nifti.not_finite(path, bad, array.size)
     elif array.min() == array.max():
         yield f"{path}: every voxel is {array.flat[0]:g}; expected an image. Export it again."
 

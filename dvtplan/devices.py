@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -116,6 +117,20 @@ def _cuda_gains(name: str) -> tuple[bool, bool]:
 
 def _title(name: str) -> str:
     return torch.cuda.get_device_name(name) if name.startswith("cuda") else "Apple GPU"
+
+
+@contextlib.contextmanager
+def memory_told(advice: str) -> Iterator[None]:
+    """Turn an accelerator's lack of memory into a line that says what to do.
+
+    Raises:
+        DvtError: where what is done inside runs out of memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise DvtError(f"The GPU's memory ran out ({reason}). {advice}") from error
 
 
 def each(device: str, count: int) -> list[str]:

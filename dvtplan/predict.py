@@ -215,14 +215,18 @@ def find_cases(source: Path, channels: int) -> list[Case]:
         listed = sorted(p for p in source.iterdir() if p.name.endswith(ENDINGS) and not p.name.startswith("."))
     else:
         raise DvtError(f"{source}: not found. Name a volume, or a folder of volumes, as -i.")
+    stems = {_stem(path) for path in listed}
     by_case: dict[str, list[Path]] = {}
     for path in listed:
-        by_case.setdefault(re.sub(r"_\d{4}$", "", _stem(path)), []).append(path)
+        bare = re.sub(r"_\d{4}$", "", _stem(path))
+        # A scan of one channel may be called scan_2019: digits count where there is a channel 0.
+        numbered = channels > 1 or f"{bare}_0000" in stems
+        by_case.setdefault(bare if numbered else _stem(path), []).append(path)
     if not by_case:
         raise DvtError(f"{source}: holds no volume ({', '.join(ENDINGS)}). Name another folder as -i.")
     for case_id, paths in by_case.items():
-        numbered = [f"{case_id}_{i:04d}" for i in range(channels)]
-        if len(paths) != channels or (channels > 1 and [_stem(p) for p in paths] != numbered):
+        expected = [f"{case_id}_{i:04d}" for i in range(channels)]
+        if len(paths) != channels or (channels > 1 and [_stem(p) for p in paths] != expected):
             names = ", ".join(p.name for p in paths)
             raise DvtError(
                 f"{source}: case {case_id} has {len(paths)} files ({names}), the model takes {channels} channels. "
@@ -253,6 +257,7 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
     if path.exists() and any(p.exists() and p.samefile(path) for p in case.images):
         raise DvtError(f"{path}: is the image itself, which the mask would replace. Name another -o.")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(devices.memory_told("Use --device cpu, or name fewer --folds."))
         grid, order, channels, bounds = _open_case(case, path.parent, model, stack)
         masks = stack.enter_context(SliceFile(path.parent))
         chances = [stack.enter_context(SliceFile(path.parent)) for _ in model.classes] if save_probabilities else []

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from dvtplan import artifacts, folds, journal, prepared, volumes, workers
-from dvtplan.dataset import Examination, examine, survey
+from dvtplan.dataset import Examination, examine, oddities, survey
 from dvtplan.errors import DatasetProblems, DvtError
 from dvtplan.geometry import to_slice_order
 from dvtplan.plan import derive, differences, training_bytes, training_flop
@@ -108,7 +108,7 @@ def _verify(workspace: Workspace, jobs: int | None) -> tuple[Dataset, Fingerprin
         raise DatasetProblems(problems)
     cases = tuple(e.fingerprint for e in found if e.fingerprint is not None)
     fingerprint = Fingerprint(dataset=raw.name, channels=raw.channels, labels=raw.labels, cases=cases)
-    return raw, fingerprint, tuple(line for e in found for line in e.warnings)
+    return raw, fingerprint, (*oddities(raw), *(line for e in found for line in e.warnings))
 
 
 def _largest_case(raw: Dataset) -> int:

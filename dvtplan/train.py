@@ -130,7 +130,8 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
         channels_last=options.channels_last,
         compiled=options.compiled,
     )
-    with parallel.joined(setup.device) as group:
+    advice = "Use a smaller --batch-size, or --precision bf16, or share the batch with --gpus."
+    with parallel.joined(setup.device) as group, devices.memory_told(advice):
         job = _open_job(workspace, wish, options, setup, group)
         trainee = _Trainee(job.run, setup, group)
         done = trainee.restore(job.folder) if options.resume else 0

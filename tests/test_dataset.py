@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import TINY_SHAPE, tiny_dataset, tiny_image, tiny_label, write_volume
 
-from dvtplan.dataset import Examination, discover, examine, read_cases_table, survey
+from dvtplan.dataset import Examination, discover, examine, oddities, read_cases_table, survey
 from dvtplan.errors import DatasetProblems, DvtError
 from dvtplan.records import Case, Levels
 
@@ -461,3 +461,25 @@ def test_a_case_without_any_readable_file_is_no_crash() -> None:
     case = Case(id="a", patient="a", images=(Path("gone_0000.nii.gz"),), label=Path("gone.nii.gz"))
     assert len(examine(case, {"thrombus": 1}).problems) == 2
     assert len(examine(replace(case, label=None), {"thrombus": 1}).problems) == 1
+
+
+# --- what is legal and probably not meant ---------------------------------------------------------
+
+
+def test_a_number_of_cases_other_than_promised_is_told(tmp_path: Path) -> None:
+    folder = tiny_dataset(tmp_path / "D")
+    cases = len(discover(folder).cases)
+    description = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**description, "numTraining": cases}))
+    assert oddities(discover(folder)) == []
+    (folder / "dataset.json").write_text(json.dumps({**description, "numTraining": cases + 1}))
+    (line,) = oddities(discover(folder))
+    assert f"numTraining is {cases + 1}, but {cases} cases are there" in line
+
+
+def test_a_column_that_is_not_used_is_told(tmp_path: Path) -> None:
+    folder = tiny_dataset(tmp_path / "D")
+    case_id = discover(folder).cases[0].id
+    (folder / "cases.csv").write_text(f"case_id,patient\n{case_id},P\n")
+    (line,) = [o for o in oddities(discover(folder)) if "cases.csv" in o]
+    assert "the columns patient are not used" in line

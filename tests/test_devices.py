@@ -134,3 +134,9 @@ def test_autocast_is_bf16_or_nothing() -> None:
         assert layer(image).dtype == torch.bfloat16
     plain = devices.choose("cpu").autocast()
     assert isinstance(plain, contextlib.nullcontext)
+
+
+def test_a_gpu_without_memory_left_is_told_in_one_line_with_a_mend() -> None:
+    line = r"^The GPU's memory ran out \(CUDA out of memory\)\. Use a smaller batch\.$"
+    with pytest.raises(DvtError, match=line), devices.memory_told("Use a smaller batch."):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB. GPU 0 has 8 GiB")

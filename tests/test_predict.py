@@ -559,3 +559,9 @@ def test_memory_does_not_grow_with_the_slices(tmp_path: Path, toy_once: Workspac
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     once, thrice = (int(line) for line in done.stdout.split())
     assert thrice - once < 5 * 12e6
+
+
+def test_digits_in_the_name_of_a_scan_are_no_channel_without_a_channel_0(tmp_path: Path) -> None:
+    for name in ("scan_2019", "scan_2020", "other_0000"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    assert [case.id for case in find_cases(tmp_path, 1)] == ["other", "scan_2019", "scan_2020"]

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from dvtplan import artifacts, checkpoint, parallel, train
+from dvtplan import artifacts, checkpoint, figures, parallel, train
 from dvtplan.errors import DvtError
 from dvtplan.parallel import Group
 from dvtplan.records import Plan, Recipe, Run
@@ -50,6 +50,12 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(checkpoint, "save", saved)
 
     return arrange
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than training here; ``straight`` and the commands draw in earnest."""
+    monkeypatch.setattr(figures, "learning_curve", lambda rows, path, title: path.write_text(title))
 
 
 def rows(folder: FoldFolder) -> list[dict[str, str]]:
