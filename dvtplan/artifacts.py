@@ -9,19 +9,30 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import IO, Any, TypeVar, Union
 
 from dvtplan.errors import DvtError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 SCHEMA = 1
 """Raised when the meaning of a field changes."""
 
 DRAFT = ".writing-"
 """How the names of half-written files and folders begin."""
+
+LOCK = ".lock"
+"""The file that a sole writer holds."""
+LOCK_TRIES = 15
+"""Attempts, a fifth of a second apart, before the lock counts as taken."""
 
 R = TypeVar("R")
 
@@ -55,8 +66,54 @@ def whole_file(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a process that was killed left half-written in a folder; one writer at a time."""
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Be the only one of its kind at work in a folder, and begin by removing what a process that was
+    killed left half-written there.
+
+    The lock is the operating system's: it ends with the process, however that ends. Where there are
+    no such locks (Windows), nobody is kept out.
+
+    Raises:
+        DvtError: if another process is at work there.
+    """
+    lock = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _take(lock)
+    except OSError as error:
+        raise DvtError(cannot_write(folder, error)) from error
+    if file is None:
+        raise DvtError(f"{folder}: another process is at work here. Wait for it, or end it.")
+    with file:
+        try:
+            _sweep(folder)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _take(lock: Path) -> IO[str] | None:
+    """The lock file, locked, or none where another process keeps it.
+
+    The children of a process that was killed may hold it for a moment, so a few attempts are made.
+    """
+    for _ in range(LOCK_TRIES):
+        file = lock.open("w")
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is None or os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
+        except (BlockingIOError, FileNotFoundError):
+            time.sleep(0.2)
+        except OSError:  # a file system without locks
+            return file
+        file.close()  # held by another, or the one that its last holder removed
+    return None
+
+
+def _sweep(folder: Path) -> None:
     for draft in folder.glob(f"{DRAFT}*"):
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)

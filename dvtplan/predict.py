@@ -113,8 +113,8 @@ def predict_fold(workspace: Workspace, network: str, index: int, *, setup: Setup
     model = load_model(workspace.results(network), folds=[index], setup=setup)
     cases = {case.id: case for case in dataset.discover(workspace.raw).cases}
     out = workspace.fold(network, index).predictions
-    artifacts.sweep(out)
-    predict_cases([cases[i] for i in splits.folds[index].test], out, model, title=f"Predict fold {index}")
+    with artifacts.sole_writer(out):
+        predict_cases([cases[i] for i in splits.folds[index].test], out, model, title=f"Predict fold {index}")
     return out
 
 

@@ -85,11 +85,11 @@ def plan_and_preprocess(
     )
     if verify_only:
         return result
-    artifacts.sweep(workspace.preprocessed)
-    artifacts.save(fingerprint, workspace.fingerprint)
-    artifacts.save(plan, workspace.plan)
-    artifacts.save(splits, workspace.splits)
-    _prepare_all(workspace, raw, fingerprint, plan, jobs)
+    with artifacts.sole_writer(workspace.preprocessed):
+        artifacts.save(fingerprint, workspace.fingerprint)
+        artifacts.save(plan, workspace.plan)
+        artifacts.save(splits, workspace.splits)
+        _prepare_all(workspace, raw, fingerprint, plan, jobs)
     return result
 
 

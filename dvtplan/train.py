@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Sequence
@@ -131,7 +132,9 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
         compiled=options.compiled,
     )
     advice = "Use a smaller --batch-size, or --precision bf16, or share the batch with --gpus."
-    with parallel.joined(setup.device) as group, devices.memory_told(advice):
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(parallel.joined(setup.device))
+        stack.enter_context(devices.memory_told(advice))
         job = _open_job(workspace, wish, options, setup, group)
         trainee = _Trainee(job.run, setup, group)
         done = trainee.restore(job.folder) if options.resume else 0
@@ -145,13 +148,12 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
             job.tell(f"Fold {wish.fold} is trained: {done} epochs. --resume --epochs N adds more.", group)
             return
         if group.leads:
+            stack.enter_context(artifacts.sole_writer(job.folder.path))
             _take_folder(job, workspace.results_plan(wish.network), done)
         job.tell(_opening(job, setup, done), group)
         source = batches.open_source(job.slices, job.schedule, setup.device, _free_bytes(setup), options.workers)
-        try:
-            fit(job, trainee, source, done)
-        finally:
-            source.close()
+        stack.callback(source.close)
+        fit(job, trainee, source, done)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +174,6 @@ class _Job:
 
 def _take_folder(job: _Job, results_plan: Path, done: int) -> None:
     """Ready a fold's folder for the epochs to come: nothing of an earlier training may pass for theirs."""
-    artifacts.sweep(job.folder.path)
     job.folder.ledger.unlink(missing_ok=True)
     if done == 0:
         job.folder.checkpoint.unlink(missing_ok=True)

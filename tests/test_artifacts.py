@@ -355,12 +355,24 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_old_file(tmp_path: Path) ->
     assert path.read_text() == "old"
 
 
-def test_a_sweep_takes_drafts_and_nothing_else(tmp_path: Path) -> None:
+def test_a_sole_writer_begins_by_removing_drafts_and_nothing_else(tmp_path: Path) -> None:
     for name in (".writing-x1-plan.json", "plan.json", ".hidden"):
         (tmp_path / name).write_text("")
     for name in (".writing-a-x2", "a"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "image.npy").write_text("")
-    artifacts.sweep(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "a", "plan.json"]
-    artifacts.sweep(tmp_path / "nowhere")
+    with artifacts.sole_writer(tmp_path):
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", ".lock", "a", "plan.json"]
+
+
+def test_a_second_writer_is_kept_out_until_the_first_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "LOCK_TRIES", 1)
+    with (
+        artifacts.sole_writer(tmp_path / "fold"),
+        pytest.raises(DvtError, match=r"fold: another process is at work here\. Wait for it, or end it\.$"),
+        artifacts.sole_writer(tmp_path / "fold"),
+    ):
+        pass
+    with artifacts.sole_writer(tmp_path / "fold"):
+        pass
+    assert list((tmp_path / "fold").iterdir()) == []

@@ -48,10 +48,17 @@ def says_where_it_runs(folder: str) -> None:
 
 
 def one_goes_on(folder: str) -> None:
-    """As above; then one of the two works on for a second, and the other has nothing more to do."""
+    """As above; then one of the two works on until it is told, and the other has nothing more to do."""
     says_where_it_runs(folder)
     if os.getpid() == min(int(p.name) for p in Path(folder).iterdir()):
-        time.sleep(1.0)
+        for _ in range(6000):
+            if told_to_stop(folder).exists():
+                break
+            time.sleep(0.01)
+
+
+def told_to_stop(folder: str | Path) -> Path:
+    return Path(folder).with_suffix(".stop")
 
 
 TWO_WORKERS = """
@@ -125,6 +132,8 @@ def test_an_interruption_is_told_by_the_parent_alone(tmp_path: Path) -> None:
     parent, pids = start("one_goes_on", tmp_path / "pids")
     time.sleep(0.3)  # the idle one has come to wait for work; where it has not, the test asks for less
     os.killpg(parent.pid, signal.SIGINT)
+    time.sleep(0.3)  # what a worker says of it, it says at once
+    told_to_stop(tmp_path / "pids").touch()
     _, said = parent.communicate(timeout=60)
     assert said.count("Traceback") == 1  # which the commands turn into one line
     assert all(ended(pid, 20) for pid in pids)
