@@ -17,6 +17,11 @@ from dvtplan.artifacts import whole_file
 TRUTH_COLOUR = "#00d000"
 PREDICTION_COLOUR = "#ff3030"
 """The paper's Figures 2 and 4: truth green, prediction red."""
+
+MAGNIFICATION = 6.0
+"""The most that a lesion is enlarged."""
+MARGIN_MM = 40.0
+"""Of the surroundings, how much a magnified lesion shows."""
 LEAST_LOSS = 1e-12
 """What a loss of zero is drawn as: a logarithmic axis has no zero."""
 
@@ -77,17 +82,22 @@ def overlay(
 
 
 def _box(mask: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[slice, slice]:
-    """A square in mm around the largest extent of a mask, with a margin; the middle where it is empty."""
-    height, width = mask.shape
-    rows, columns = np.nonzero(mask) if mask.any() else (np.array([height // 2]), np.array([width // 2]))
-    centre = ((rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2)
-    reach_mm = max(np.ptp(rows) * pixel_mm[0], np.ptp(columns) * pixel_mm[1], 40.0) * 0.6
-    spans = []
-    for middle, pixel, length in zip(centre, pixel_mm, mask.shape, strict=True):
-        half = min(reach_mm / pixel, length / 2)
-        start = min(max(middle - half, 0), length - 2 * half)
-        spans.append(slice(int(start), int(start + 2 * half)))
-    return spans[0], spans[1]
+    """A window of the slice's own proportions around a mask, with a margin; in the middle where it is empty."""
+    if mask.any():
+        spans = [(int(at.min()), int(at.max())) for at in np.nonzero(mask)]
+    else:
+        spans = [(length // 2, length // 2) for length in mask.shape]
+    magnification = min(
+        length * mm / ((last - first) * mm * 1.3 + MARGIN_MM)
+        for (first, last), length, mm in zip(spans, mask.shape, pixel_mm, strict=True)
+    )
+    magnification = min(max(magnification, 1.0), MAGNIFICATION)
+    window = []
+    for (first, last), length in zip(spans, mask.shape, strict=True):
+        half = length / magnification / 2
+        start = min(max((first + last) / 2 - half, 0), length - 2 * half)
+        window.append(slice(int(start), int(start + 2 * half)))
+    return window[0], window[1]
 
 
 def _save(figure: Figure, path: Path) -> None:

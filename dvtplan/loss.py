@@ -16,7 +16,7 @@ def focal(
     gradient that is not finite.
 
     Args:
-        logits_BKHW: K = 1 for a sigmoid (class 1 against 0), K > 1 for a softmax over K classes.
+        logits_BKHW: K = 1 for a sigmoid (every class above 0 against 0), K > 1 for a softmax over K classes.
         target_BHW: class numbers, any integer type.
         gamma: focusing exponent, not negative.
         alpha: weight of the foreground classes, ``1 - alpha`` of the background; none: all weigh 1.

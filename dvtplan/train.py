@@ -191,7 +191,6 @@ class _Trainee:
         outputs = 1 if len(run.classes) == 1 else len(run.classes) + 1
         network = build(run.network, run.channels, outputs, width=recipe.width, norm_groups=recipe.norm_groups)
         self.setup, self.group, self.recipe = setup, group, recipe
-        self.union = outputs == 1
         self.network = network.to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(
             self.network.parameters(),
@@ -211,8 +210,7 @@ class _Trainee:
         image, label = augment.apply(batch.image_BCHW, batch.label_BHW, matrices_V23[batch.variant_B])
         with self.setup.autocast():
             logits = self.forward(image.contiguous(memory_format=self.setup.memory_format))
-        target = label.clamp(max=1) if self.union else label
-        return focal(logits, target, self.recipe.focal_gamma, self.recipe.focal_alpha)
+        return focal(logits, label, self.recipe.focal_gamma, self.recipe.focal_alpha)
 
     def step(self, batch: Batch, matrices_V23: torch.Tensor) -> torch.Tensor:
         """One step of Adam; the loss before it, left on the device."""

@@ -7,12 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ended
 
 from dvtplan.batches import Batch, Resident, Schedule, Slices, Source, Streamed, open_source
 from dvtplan.errors import DvtError
@@ -179,27 +178,13 @@ def test_slices_stay_in_memory_while_they_take_half_of_it_unless_told(
 # --- worker processes -----------------------------------------------------------------------------
 
 
-def gone(pid: int, within_s: float) -> bool:
-    """Whether a process ends in time; one that waits to be buried (Z) has ended."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def test_workers_end_when_the_source_closes(slices: Slices) -> None:
     source = Streamed(slices, schedule(), "cpu", 2)
     next(source.epoch(0))
     workers = [child.pid for child in multiprocessing.active_children()]
     assert len(workers) == 2
     source.close()
-    assert all(gone(pid, 5) for pid in workers if pid is not None)
+    assert all(ended(pid, 5) for pid in workers if pid is not None)
     source.close()
 
 
@@ -255,4 +240,4 @@ def test_workers_end_when_the_training_is_killed(toy_once: Workspace) -> None:
         training.kill()
         training.wait()
     # One look, and ample time on a busy machine.
-    assert all(gone(pid, 10) for pid in workers)
+    assert all(ended(pid, 10) for pid in workers)
