@@ -18,7 +18,7 @@ from dvtplan.errors import DvtError
 
 if TYPE_CHECKING:
     from dvtplan.records import Recipe
-    from dvtplan.workspace import Workspace
+    from dvtplan.workspace import FoldFolder, Workspace
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it; a DvtError gives 1, a wrong option 2."""
@@ -136,11 +136,22 @@ def train(argv: list[str]) -> None:
         _side_by_side(folds, options, argv)
         return
     for fold in folds if options.only is None else [options.only]:
-        resume = options.resume and (fold in begun or not begun)
-        _train_and_predict(workspace, fold, resume, options)
+        recipe, resume = _recipe(options), options.resume and (fold in begun or not begun)
+        if recipe is None and options.resume and not resume:
+            recipe = _recipe_of(workspace.fold(options.network, begun[0]))  # as the folds that were begun
+        _train_and_predict(workspace, fold, recipe, resume, options)
 
 
-def _train_and_predict(workspace: Workspace, fold: int, resume: bool, options: argparse.Namespace) -> None:
+def _recipe_of(folder: FoldFolder) -> Recipe:
+    from dvtplan import artifacts
+    from dvtplan.records import Run
+
+    return artifacts.load(Run, folder.run, "dvt_train").recipe
+
+
+def _train_and_predict(
+    workspace: Workspace, fold: int, recipe: Recipe | None, resume: bool, options: argparse.Namespace
+) -> None:
     from dvtplan import devices, parallel, predict
     from dvtplan.train import Options, train_fold
 
@@ -148,7 +159,7 @@ def _train_and_predict(workspace: Workspace, fold: int, resume: bool, options: a
         workspace,
         fold,
         network=options.network,
-        recipe=_recipe(options),
+        recipe=recipe,
         epochs=getattr(options, "epochs", None),
         options=Options(
             device=options.device,

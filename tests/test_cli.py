@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from dvtplan import __version__, cli
+from dvtplan import __version__, artifacts, cli
 from dvtplan.errors import DvtError
-from dvtplan.records import Recipe
+from dvtplan.records import Recipe, Run
 from dvtplan.workspace import FoldFolder, Workspace
 
 COMMANDS = {
@@ -317,6 +317,9 @@ def test_resuming_several_folds_begins_those_not_begun(
     trained.fold("gn_unet", 1).checkpoint.unlink()
     assert call("train", "all", "--resume", "--root", trained.root) == 0
     assert [(one.fold, one.options.resume) for one in trainings] == [(0, True), (1, False)]
+    begun = artifacts.load(Run, trained.fold("gn_unet", 0).run, "test").recipe
+    assert [one.recipe for one in trainings] == [None, begun]  # which is not the paper's
+    assert begun.width == 4
 
 
 def test_resuming_where_nothing_is_begun_is_an_error(toy_once: Workspace, call: Callable[..., Any]) -> None:
