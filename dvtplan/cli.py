@@ -40,11 +40,19 @@ def _command(main: Callable[[list[str]], None]) -> Callable[[], None]:
     return script
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults are told where there is one to tell, and where the help does not tell it already."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default in (None, False, argparse.SUPPRESS) or "default" in (action.help or "")
+        return action.help if silent else super()._get_help_string(action)
+
+
 def _parser(what: str, example: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=what,
         epilog=f"example: {example}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"dvtplan {__version__}")
@@ -102,7 +110,7 @@ def train(argv: list[str]) -> None:
     parser = _parser("Train folds and predict their test patients.", "dvt_train 0 --recipe quick --time-budget 20m")
     parser.add_argument("fold", nargs="+", help="fold numbers, or all")
     _add_place(parser)
-    parser.add_argument("--network", default="gn_unet", help="what to train")
+    parser.add_argument("--network", default="gn_unet", help="which network to train")
     parser.add_argument(
         "--gpus",
         type=_positive,
@@ -201,7 +209,7 @@ def _fold_numbers(words: list[str], workspace: Workspace) -> list[int]:
 
     splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
     there = [fold.index for fold in splits.folds]
-    if words == ["all"]:
+    if "all" in words:
         return there
     wrong = [word for word in words if not word.isdecimal() or int(word) not in there]
     if wrong:
@@ -223,29 +231,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-_RECIPE_FIELDS: dict[str, Callable[[str], Any]] = {
-    "epochs": _positive,
-    "batch_size": _positive,
-    "learning_rate": float,
-    "lr_factor": float,
-    "beta1": float,
-    "focal_gamma": float,
-    "focal_alpha": float,
-    "norm_groups": _positive,
-    "width": _positive,
-    "seed": _whole,
-}
-
-
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe", "each overrides one field of the recipe and lands in run.json")
     group.add_argument(
         "--recipe", choices=("paper", "quick"), default=argparse.SUPPRESS, help="paper (default), or quick for a laptop"
     )
-    for name, kind in _RECIPE_FIELDS.items():
-        metavar = "X" if kind is float else "N"
-        group.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar)
-    group.add_argument("--lr-drops", type=float, nargs="*", default=argparse.SUPPRESS, metavar="SHARE")
+    for name, (kind, meaning) in _RECIPE_FIELDS.items():
+        metavar = "N" if kind in (_positive, _whole) else "X"
+        group.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar, help=meaning
+        )
     group.add_argument(
         "--target",
         choices=("auto", "lesion", "labels"),
@@ -258,21 +253,44 @@ def _recipe(options: argparse.Namespace) -> Recipe | None:
     """The recipe that the options name; none where they name nothing but epochs."""
     from dvtplan import recipes
 
-    fields = (*_RECIPE_FIELDS, "lr_drops", "target")
+    fields = (*_RECIPE_FIELDS, "target")
     given = {name: value for name, value in vars(options).items() if name in fields and name != "epochs"}
     if not given and not hasattr(options, "recipe"):
         return None
-    if "lr_drops" in given:
-        given["lr_drops"] = tuple(given["lr_drops"])
     return recipes.override(getattr(options, "recipe", "paper"), **given)
 
 
+def _shares(text: str) -> tuple[float, ...]:
+    """'0.6,0.85', or 'none'."""
+    if text == "none":
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no list of shares; write 0.6,0.85 or none") from None
+
+
+_RECIPE_FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "epochs": (_positive, "passes over the training slices; paper 250, quick 60"),
+    "batch_size": (_positive, "slices per step, over all processes; paper 2, quick 4"),
+    "learning_rate": (float, "Adam's step size at the start; 1e-3"),
+    "lr_factor": (float, "what it is multiplied with at each drop; 0.1"),
+    "lr_drops": (_shares, "shares of the epochs after which it drops; paper 0.6,0.85, quick 0.75,0.92"),
+    "beta1": (float, "Adam's momentum; 0.9"),
+    "focal_gamma": (float, "focusing exponent of the loss; 2"),
+    "focal_alpha": (float, "weight of the foreground, from 0 to 1; paper none, quick 0.75"),
+    "norm_groups": (_positive, "groups of each group normalization; 32"),
+    "width": (_positive, "channels of the first level; 32"),
+    "seed": (_whole, "of weights, order and variants; 0"),
+}
+
+
 def _seconds(text: str) -> float:
-    """'90', '90s', '20m' or '8h'."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    """'90s', '20m' or '8h'."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if match is None or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is no time; write 90s, 20m or 8h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+        raise argparse.ArgumentTypeError(f"{text} is no time with its unit; write 90s, 20m or 8h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _workspace(options: argparse.Namespace) -> Workspace:
@@ -340,12 +358,14 @@ def evaluate(argv: list[str]) -> None:
     )
     parser.add_argument("--network", default="gn_unet", help="whose predictions")
     parser.add_argument("--folds", type=int, nargs="+", help="default: all that have predictions")
-    parser.add_argument("--labels", type=Path, help="score a folder of masks: the truth, and")
-    parser.add_argument("--predictions", type=Path, help="the predictions")
+    parser.add_argument("--labels", type=Path, help="folder of true masks, to score anyone's --predictions against")
+    parser.add_argument(
+        "--predictions", type=Path, help="folder of predicted masks of the same names; goes with --labels"
+    )
     parser.add_argument(
         "--predicted", choices=("auto", "lesion", "labels"), default="auto", help="what values in --predictions mean"
     )
-    parser.add_argument("--out", type=Path, help="where to write for --predictions; default: there")
+    parser.add_argument("--out", type=Path, help="where the tables of --predictions go; default: into that folder")
     parser.add_argument("--jobs", type=_positive, help="processes; default: as the data are large")
     parser.add_argument("--pictures", action="store_true", help="draw prediction over truth for every test patient")
     options = parser.parse_args(argv)

@@ -81,7 +81,8 @@ def choose(
     does_compile = compiles if compiled is None else compiled
     words = [chosen, "channels last" if layout else "channels first", *(["compiled"] if does_compile else [])]
     missing = "No GPU found: running on the CPU, " if device == "auto" and kind == "cpu" else ""
-    where = f"{torch.get_num_threads()} threads" if kind == "cpu" else _title(name)
+    threads = torch.get_num_threads()
+    where = f"{threads} thread{'s' if threads > 1 else ''}" if kind == "cpu" else _title(name)
     remark = (
         f"{missing}{where} ({', '.join(words)})." if missing else f"Running on {name}: {where} ({', '.join(words)})."
     )
@@ -142,6 +143,8 @@ def each(device: str, count: int) -> list[str]:
     kind = _find(device).partition(":")[0]
     if ":" in device or kind == "mps":
         raise DvtError(f"--device {device}: is one device, --gpus asks for {count}. Use --device cuda or cpu.")
+    if kind == "cpu" and device == "auto" and count > 1:
+        raise DvtError(f"--gpus {count}: no GPU found. Leave it away, or share the CPU by adding --device cpu.")
     if kind == "cuda" and torch.cuda.device_count() < count:
         raise DvtError(f"--gpus {count}: PyTorch sees {torch.cuda.device_count()} CUDA GPUs here. Use as many.")
     return [f"cuda:{i}" if kind == "cuda" else kind for i in range(count)]

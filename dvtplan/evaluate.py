@@ -21,6 +21,7 @@ from dvtplan.pairs import (
     choose_folds,
     describe,
     match,
+    mixed_training,
     name_folds,
     of_folds,
     predicted_classes,
@@ -29,7 +30,7 @@ from dvtplan.pairs import (
 )
 from dvtplan.records import Fold, Levels, Splits
 from dvtplan.regions import ALL, PROXIMAL_DISTAL
-from dvtplan.workspace import Workspace
+from dvtplan.workspace import METRICS, Workspace
 
 RULES = {
     "identity": "a voxel of the truth has the region of its label; a predicted voxel has the region of the nearest "
@@ -138,7 +139,7 @@ def evaluate(
         workspace.results(network),
         subject=f"{network} on {dataset.name}",
         folds=name_folds(chosen, splits),
-        notes=notes,
+        notes=(*notes, *mixed_training(workspace, network, chosen)),
         jobs=jobs,
     )
 
@@ -418,7 +419,7 @@ def _score_and_write(
     rows = rows.merge(patients, on=["region", "patient_id"], how="left", validate="many_to_one")[list(COLUMNS)]
     table = tables.table_1(rows, subject=subject, rule=scheme.text, folds=folds, notes=notes)
     texts = {
-        "metrics.csv": rows.to_csv(index=False, lineterminator="\n"),
+        METRICS: rows.to_csv(index=False, lineterminator="\n"),
         "table1.csv": tables.to_csv(table),
         "table1.md": tables.to_markdown(table),
         "table1.tex": tables.to_latex(table),

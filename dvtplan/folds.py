@@ -28,8 +28,8 @@ def split(patient_of: dict[str, str], folds: int, seed: int) -> Splits:
         raise DvtError(f"Folds need at least 2 patients; the data set has {len(patients)}. Add cases of others.")
     if not 2 <= folds <= len(patients):
         raise DvtError(
-            f"--folds {folds}: expected 2 to {len(patients)}, the number of patients. Choose fewer folds, "
-            f"for example --folds {min(5, len(patients))}."
+            f"--folds {folds}: expected 2 to {len(patients)}, the number of patients. Choose a number among these, "
+            f"for example --folds {max(2, min(5, len(patients)))}."
         )
     shuffled = np.random.default_rng(seed).permutation(len(patients))
     groups = [{patients[i] for i in part} for part in np.array_split(shuffled, folds)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from dvtplan import artifacts
 from dvtplan.dataset import discover, read_cases_table
 from dvtplan.errors import DvtError
-from dvtplan.records import Dataset, Fold, Levels, Predicted, Splits
+from dvtplan.records import Dataset, Fold, Levels, Predicted, Run, Splits, alike
 from dvtplan.regions import ALL, UNASSIGNED
 from dvtplan.workspace import Workspace, trained_folds
 
@@ -90,6 +90,13 @@ def of_folds(workspace: Workspace, network: str, dataset: Dataset, folds: Sequen
 def _vouched(workspace: Workspace, network: str, fold: int) -> set[str]:
     ledger = workspace.fold(network, fold).ledger
     return set(artifacts.load(Predicted, ledger, f"dvt_train {fold} --resume").cases) if ledger.exists() else set()
+
+
+def mixed_training(workspace: Workspace, network: str, folds: Sequence[Fold]) -> list[str]:
+    """A note where the folds of one table were not trained alike, whose mean is then of no one method."""
+    files = [workspace.fold(network, fold.index).run for fold in folds]
+    runs = [artifacts.load(Run, file, "dvt_train") for file in files if file.exists()]
+    return alike(runs)
 
 
 def predicted_classes(workspace: Workspace, network: str, fold: int) -> dict[str, int]:

@@ -19,7 +19,7 @@ from dvtplan.errors import DvtError
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
 from dvtplan.networks import build
 from dvtplan.normalize import limits
-from dvtplan.records import Case, Plan, Predicted, Run, Splits
+from dvtplan.records import Case, Plan, Predicted, Run, Splits, alike
 from dvtplan.resize import triangle, weights
 from dvtplan.slicefile import SliceFile
 from dvtplan.workspace import FoldFolder, Workspace, model_plan, predictions_ledger, trained_folds
@@ -79,6 +79,8 @@ def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setu
         networks.append(_load_network(run, folder, setup))
         runs.append(run)
         digests.append(artifacts.file_digest((folder.checkpoint,)))
+    for line in alike(runs):
+        journal.note(f"{results}: {line}")
     return Model(
         networks=tuple(networks),
         folds=chosen,

@@ -29,7 +29,8 @@ class Preprocessed:
     workspace: Workspace
     fingerprint: Fingerprint
     plan: Plan
-    splits: Splits
+    splits: Splits | None
+    """None where only the data were verified and no folds can be had."""
     warnings: tuple[str, ...]
     summary: str
     """The plan and the costs, as text to print."""
@@ -67,10 +68,17 @@ def plan_and_preprocess(
         DvtError: for a bad plan, bad splits, or a disk that is full.
     """
     workspace = open_workspace(root, dataset)
-    raw, fingerprint, warnings = _verify(workspace, jobs)
-    patient_of = {case.id: case.patient for case in raw.cases}
-    splits, source = _splits(workspace, patient_of, n_folds, seed)
-    folds.check(splits, patient_of, source)
+    raw, problems = survey(workspace.raw)
+    if raw is None:
+        raise DatasetProblems(problems)
+    fingerprint, warnings = _verify(raw, problems, jobs)
+    splits: Splits | None = None
+    try:
+        splits = _splits(workspace, raw, n_folds, seed)
+    except DvtError as error:
+        if not verify_only:
+            raise
+        warnings = (*warnings, *str(error).splitlines())  # the data are sound all the same
     plan, remark = _plan(workspace, fingerprint, preset, replan)
     if remark:
         warnings = (*warnings, remark)
@@ -83,7 +91,7 @@ def plan_and_preprocess(
         warnings=warnings,
         summary=summary,
     )
-    if verify_only:
+    if verify_only or splits is None:
         return result
     with artifacts.sole_writer(workspace.preprocessed):
         artifacts.save(fingerprint, workspace.fingerprint)
@@ -93,22 +101,23 @@ def plan_and_preprocess(
     return result
 
 
-def _verify(workspace: Workspace, jobs: int | None) -> tuple[Dataset, Fingerprint, tuple[str, ...]]:
-    """Look at every voxel; a data set without a fault, and its fingerprint."""
-    raw, problems = survey(workspace.raw)
-    if raw is None:
-        raise DatasetProblems(problems)
+def _verify(raw: Dataset, problems: list[str], jobs: int | None) -> tuple[Fingerprint, tuple[str, ...]]:
+    """Look at every voxel of a data set, whose listing may have had problems already; measure it and remark on it.
+
+    Raises:
+        DatasetProblems: with those of the listing.
+    """
     processes = workers.how_many(jobs, len(raw.cases), _largest_case(raw) * BYTES_PER_VOXEL)
     look = partial(examine, labels=raw.labels)
     found: list[Examination] = workers.over_cases(
         look, raw.cases, [c.id for c in raw.cases], title="Verify", jobs=processes
     )
-    problems += [line for examination in found for line in examination.problems]
+    problems = [*problems, *(line for examination in found for line in examination.problems)]
     if problems:
         raise DatasetProblems(problems)
     cases = tuple(e.fingerprint for e in found if e.fingerprint is not None)
     fingerprint = Fingerprint(dataset=raw.name, channels=raw.channels, labels=raw.labels, cases=cases)
-    return raw, fingerprint, (*oddities(raw), *(line for e in found for line in e.warnings))
+    return fingerprint, (*oddities(raw), *(line for e in found for line in e.warnings))
 
 
 def _largest_case(raw: Dataset) -> int:
@@ -122,11 +131,19 @@ def _largest_case(raw: Dataset) -> int:
     return max(sizes)
 
 
-def _splits(workspace: Workspace, patient_of: dict[str, str], n_folds: int, seed: int) -> tuple[Splits, str]:
-    """The user's own splits, or seeded ones; and what to call them in a message."""
+def _splits(workspace: Workspace, raw: Dataset, n_folds: int, seed: int) -> Splits:
+    """The user's own splits, or seeded ones; without a leak."""
     path = workspace.own_splits
-    if not path.exists():
-        return folds.split(patient_of, n_folds, seed), f"--folds {n_folds}"
+    patient_of = {case.id: case.patient for case in raw.cases}
+    if path.exists():
+        splits, source = _own_splits(path), str(path)
+    else:
+        splits, source = folds.split(patient_of, n_folds, seed), f"--folds {n_folds}"
+    folds.check(splits, patient_of, source)
+    return splits
+
+
+def _own_splits(path: Path) -> Splits:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         listed = body["folds"] if isinstance(body, dict) else body
@@ -139,7 +156,7 @@ def _splits(workspace: Workspace, patient_of: dict[str, str], n_folds: int, seed
             f'{path}: expected a list of {{"train": [case ids], "test": [case ids]}}, one entry a fold; '
             f"found something else ({error!r}). Mend it or remove it."
         ) from error
-    return Splits(source=str(path.name), folds=own), str(path)
+    return Splits(source=path.name, folds=own)
 
 
 def _ids(value: object) -> tuple[str, ...]:
@@ -195,7 +212,7 @@ def _prepare_case(case: Case, workspace: Workspace, plan: Plan, digests: dict[st
     prepared.save(workspace.prepared(case.id), image, classes, case.id, plan, digests[case.id])
 
 
-def _summary(fingerprint: Fingerprint, plan: Plan, splits: Splits) -> str:
+def _summary(fingerprint: Fingerprint, plan: Plan, splits: Splits | None) -> str:
     """The plan with its reasons, the data in numbers, and what a fold of the paper's recipe costs."""
     cases = fingerprint.cases
     slices = sum(c.shape[plan.slice_axis] for c in cases)
@@ -219,6 +236,8 @@ def _summary(fingerprint: Fingerprint, plan: Plan, splits: Splits) -> str:
     }
     for name, value in decided.items():
         lines += [f"  {name:<14} {value}", f"  {'':<14} {plan.because[name]}"]
+    if splits is None:
+        return "\n".join(lines)
     tests = [len(f.test) for f in splits.folds]
     lines.append(f"Folds ({splits.source}): {len(tests)}, with {', '.join(map(str, tests))} test cases")
     lines.append(_cost(plan, splits, fingerprint))
@@ -237,5 +256,5 @@ def _cost(plan: Plan, splits: Splits, fingerprint: Fingerprint) -> str:
         f"{recipe.epochs} epochs x {math.ceil(trained / recipe.batch_size)} steps of {recipe.batch_size}, "
         f"{flop / 1e15:.3g} PFLOP and {journal.size(training_bytes(plan, recipe.batch_size))} of activations.\n"
         f"        That is {journal.duration(flop / 1e14)} at 100 TFLOP/s (a current GPU), "
-        f"{journal.duration(flop / 1e11)} at 0.1 TFLOP/s (two CPU cores). dvt_train times its own steps first."
+        f"{journal.duration(flop / 1e11)} at 0.1 TFLOP/s (two CPU cores). dvt_train tells the time left."
     )

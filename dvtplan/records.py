@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -303,6 +304,17 @@ class Run:
     """Of training, over all resumes."""
     waiting_share: float
     """Of that time, the share spent waiting for data."""
+
+
+def alike(runs: Sequence[Run]) -> list[str]:
+    """A line if folds were trained by different recipes or plans; none if all are alike."""
+    kinds = {(replace(run.recipe, name=""), run.plan_digest) for run in runs}
+    if len(kinds) < 2:
+        return []
+    told = "; ".join(
+        f"fold {r.fold} {r.recipe.name}, {r.recipe.epochs} epochs, {r.parameters:,} parameters" for r in runs
+    )
+    return [f"These folds were not trained alike ({told})."]
 
 
 # --- what came out --------------------------------------------------------------------------------

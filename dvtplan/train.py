@@ -142,7 +142,12 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
             job = replace(job, run=_within_budget(job, trainee, options.time_budget_s))
         elif options.time_budget_s is not None:
             job.tell("--time-budget has no effect on a resumed training; --epochs adds epochs.", group)
-        if done >= job.run.recipe.epochs:
+        if done > job.run.recipe.epochs:
+            raise DvtError(
+                f"--epochs {job.run.recipe.epochs}: {job.folder.path} has {done} epochs behind it already. Name more, "
+                "or begin anew with --overwrite."
+            )
+        if done == job.run.recipe.epochs:
             if group.leads and job.run.epochs_done < done:  # killed between checkpoint and record
                 _record(job, journal.read_epochs(job.folder.epochs, before=done), done)
             job.tell(f"Fold {wish.fold} is trained: {done} epochs. --resume --epochs N adds more.", group)
@@ -150,6 +155,10 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
         if group.leads:
             stack.enter_context(artifacts.sole_writer(job.folder.path))
             _take_folder(job, workspace.results_plan(wish.network), done)
+            if workspace.metrics(wish.network).exists():
+                job.tell(
+                    f"{workspace.metrics(wish.network)} and the tables beside it are of earlier predictions.", group
+                )
         job.tell(_opening(job, setup, done), group)
         source = batches.open_source(job.slices, job.schedule, setup.device, _free_bytes(setup), options.workers)
         stack.callback(source.close)
@@ -467,11 +476,12 @@ def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
 def _opening(job: _Job, setup: Setup, done: int) -> str:
     run, recipe = job.run, job.run.recipe
     begun = f"going on after epoch {done}" if done else "from the start"
+    shared = f", shared by {run.processes} processes" if run.processes > 1 else ""
     return (
         f"{setup.remark}\n"
         f"Fold {run.fold}: {run.network}, {run.parameters:,} parameters, {', '.join(run.classes)}; recipe "
         f"{recipe.name}, {recipe.epochs} epochs x {job.schedule.steps} steps of {recipe.batch_size} slices at "
-        f"{job.plan.target_shape[0]}x{job.plan.target_shape[1]}, {begun}."
+        f"{job.plan.target_shape[0]}x{job.plan.target_shape[1]}{shared}, {begun}."
     )
 
 

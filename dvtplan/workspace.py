@@ -8,6 +8,7 @@ from pathlib import Path
 from dvtplan.errors import DvtError
 
 RAW = "datasets_raw"
+METRICS = "metrics.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,10 @@ class Workspace:
     def results_plan(self, network: str) -> Path:
         """The plan that the folds in ``results`` were trained by; it travels with them."""
         return model_plan(self.results(network))
+
+    def metrics(self, network: str) -> Path:
+        """Counts and scores of every case; the tables lie beside it."""
+        return self.results(network) / METRICS
 
     def fold(self, network: str, index: int) -> FoldFolder:
         """One trained fold."""
@@ -116,7 +121,9 @@ def open_workspace(root: Path, dataset: str | None) -> Workspace:
             raise DvtError(f"{raw / dataset}: no such data set; {raw} holds: {there}. Check --root and --dataset.")
         return Workspace(root, dataset)
     if not found:
-        raise DvtError(f"{raw}: no data set found. Put one there as {RAW}/README.md says, or name its --root.")
+        raise DvtError(
+            f"{raw.absolute()}: no data set found. Put one there as {RAW}/README.md says, or name its --root."
+        )
     if len(found) > 1:
         raise DvtError(f"{raw}: holds {len(found)} data sets ({', '.join(found)}). Name one with --dataset.")
     return Workspace(root, found[0])

@@ -210,7 +210,7 @@ def test_every_recipe_field_can_be_overridden(
     toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
 ) -> None:
     words = (
-        "--recipe quick --epochs 3 --batch-size 4 --learning-rate 2e-3 --lr-drops 0.5 0.9 --lr-factor 0.2 "
+        "--recipe quick --epochs 3 --batch-size 4 --learning-rate 2e-3 --lr-drops 0.5,0.9 --lr-factor 0.2 "
         "--beta1 0.8 --focal-gamma 1.5 --focal-alpha 0.6 --norm-groups 2 --width 4 --target lesion --seed 5"
     )
     assert call("train", "0", "--root", toy_once.root, *words.split()) == 0
@@ -236,7 +236,7 @@ def test_every_recipe_field_can_be_overridden(
 def test_the_command_line_knows_every_field_of_the_recipe() -> None:
     """But its name, which comes from --recipe."""
     fields = set(Recipe.__dataclass_fields__)
-    assert fields == {*cli._RECIPE_FIELDS, "lr_drops", "target", "name"}
+    assert fields == {*cli._RECIPE_FIELDS, "target", "name"}
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_the_command_line_knows_every_field_of_the_recipe() -> None:
     [
         (["--learning-rate", "-1"], "recipe: learning_rate must be positive, not -1.0"),
         (["--width", "30", "--norm-groups", "4"], "recipe: norm_groups 4 must divide width 30"),
-        (["--lr-drops", "0.9", "0.5"], "recipe: lr_drops must rise within 0..1"),
+        (["--lr-drops", "0.9,0.5"], "recipe: lr_drops must rise within 0..1"),
         (["--focal-alpha", "1.5"], "recipe: focal_alpha must lie in"),
     ],
 )
@@ -270,7 +270,7 @@ def test_options_of_the_machine_reach_training_and_prediction(
     assert (setup.device, setup.precision, setup.channels_last) == ("cpu", "bf16", False)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("20m", 1200), ("8h", 28800), ("1.5h", 5400)])
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("8h", 28800), ("1.5h", 5400)])
 def test_a_time_budget_is_read_in_seconds_minutes_or_hours(
     toy_once: Workspace,
     call: Callable[..., Any],
@@ -282,7 +282,7 @@ def test_a_time_budget_is_read_in_seconds_minutes_or_hours(
     assert trainings[0].options.time_budget_s == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "0m", "-5m", "20 m", "1d", "h", "20m30s"])
+@pytest.mark.parametrize("text", ["", "0", "90", "0m", "-5m", "20 m", "1d", "h", "20m30s"])
 def test_what_is_no_time_is_refused(
     toy_once: Workspace, call: Callable[..., Any], capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
@@ -302,7 +302,7 @@ def test_folds_are_trained_in_the_order_given(
     assert [one.fold for one in trainings] == folds
 
 
-@pytest.mark.parametrize("words", [["2"], ["0", "9"], ["-1"], ["first"], ["0", "all"], ["1.0"]])
+@pytest.mark.parametrize("words", [["2"], ["0", "9"], ["-1"], ["first"], ["1.0"]])
 def test_a_fold_that_is_not_there_is_refused_before_any_is_trained(
     toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace], words: list[str]
 ) -> None:

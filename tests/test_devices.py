@@ -140,3 +140,11 @@ def test_a_gpu_without_memory_left_is_told_in_one_line_with_a_mend() -> None:
     line = r"^The GPU's memory ran out \(CUDA out of memory\)\. Use a smaller batch\.$"
     with pytest.raises(DvtError, match=line), devices.memory_told("Use a smaller batch."):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB. GPU 0 has 8 GiB")
+
+
+def test_several_gpus_where_there_is_none_are_refused_unless_the_cpu_is_meant() -> None:
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        assert devices.each("cpu", 2) == ["cpu", "cpu"]
+    else:
+        with pytest.raises(DvtError, match=r"^--gpus 2: no GPU found\. Leave it away, or share the CPU"):
+            devices.each("auto", 2)

@@ -502,3 +502,11 @@ def test_a_large_volume_that_a_header_only_promises_is_refused_without_reserving
     write_volume(place.raw / "labelsTr" / "a.nii", tiny_label([1]), SPACING)
     with pytest.raises(DatasetProblems, match=r"a_0000.nii: is cut off: expected 108000000000352 bytes"):
         run(tmp_path)
+
+
+def test_verifying_alone_tells_of_folds_that_cannot_be_had_without_failing(tmp_path: Path) -> None:
+    tiny_dataset(tmp_path / "datasets_raw" / "D", ("a", "b", "c"))
+    made = plan_and_preprocess(tmp_path, n_folds=8, jobs=1, verify_only=True)
+    assert made.splits is None and "Plan (auto)" in made.summary
+    assert any("--folds 8: expected 2 to 3" in warning for warning in made.warnings)
+    assert not (tmp_path / "datasets_preprocessed").exists()

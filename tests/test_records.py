@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvtplan.records import Fingerprint, Levels, Normalization, Plan, Recipe, Variant
+from dvtplan.records import Fingerprint, Levels, Normalization, Plan, Recipe, Run, Variant, alike
 
 STILL = Variant(angle_deg=0.0, scale=1.0, mirror=False)
 
@@ -145,3 +145,30 @@ def test_records_do_not_change_and_have_no_other_fields() -> None:
     with pytest.raises(TypeError):
         Recipe("paper")  # type: ignore[misc]
     assert not hasattr(PLAN, "__dict__")
+
+
+def test_folds_that_were_not_trained_alike_are_told() -> None:
+    run = Run(
+        network="gn_unet",
+        fold=0,
+        recipe=Recipe(),
+        classes={"thrombus": 1},
+        channels=1,
+        parameters=7,
+        train=("a",),
+        test=("b",),
+        plan_digest="p",
+        splits_digest="s",
+        setup="",
+        processes=1,
+        versions={},
+        started="",
+        epochs_done=1,
+        seconds=0.0,
+        waiting_share=0.0,
+    )
+    named = replace(run, fold=1, recipe=replace(run.recipe, name="another name"))
+    assert alike([]) == alike([run]) == alike([run, named]) == []
+    (line,) = alike([run, replace(run, fold=1, recipe=replace(run.recipe, epochs=2))])
+    assert "fold 0 paper, 250 epochs, 7 parameters; fold 1 paper, 2 epochs" in line
+    assert alike([run, replace(run, plan_digest="q")])

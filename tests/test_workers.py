@@ -61,8 +61,10 @@ def told_to_stop(folder: str | Path) -> Path:
     return Path(folder).with_suffix(".stop")
 
 
+# What a shell starts in the background ignores Ctrl-C, and so would all that it starts.
 TWO_WORKERS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 import test_workers
 from dvtplan.workers import over_cases
