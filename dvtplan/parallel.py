@@ -60,11 +60,6 @@ class Group:
         distributed.broadcast_object_list(box, src=0)
         return box[0]
 
-    def wait(self) -> None:
-        """Until all have come here."""
-        if self.world > 1:
-            distributed.barrier()
-
 
 def under_torchrun() -> bool:
     """Whether a launcher has already started the processes of a group."""

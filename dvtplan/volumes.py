@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from dvtplan import nifti
 from dvtplan.artifacts import whole_file
 from dvtplan.errors import DvtError
-from dvtplan.geometry import Grid, Reorientation
+from dvtplan.geometry import Grid
 from dvtplan.nifti import not_3d
 
 _KEEP = {np.dtype(t) for t in ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")}
@@ -72,11 +72,6 @@ def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
             raise DvtError(f"{path}: cannot be written ({_reason(error)}). Free space, then run again.") from error
         if not intact:
             raise DvtError(f"{path}: what was written does not read back the same. Free space, then run again.")
-
-
-def write_like(path: Path, mask_SHW: np.ndarray, grid: Grid, order: Reorientation) -> None:
-    """Write a slice-order mask in the file order of the image that it belongs to."""
-    write_mask(path, np.ascontiguousarray(order.undo(mask_SHW)), grid)
 
 
 def read_grid(path: Path) -> Grid:

@@ -94,7 +94,7 @@ def test_probabilities_come_back_as_float32(tmp_path: Path) -> None:
 def test_a_slice_order_mask_is_written_in_the_images_own_order(tmp_path: Path) -> None:
     grid = Grid(shape=BOX.shape, spacing_mm=BOX.spacing_mm, origin_mm=BOX.origin_mm, direction=PSR)
     order = to_slice_order(grid, "SI")
-    volumes.write_like(tmp_path / "mask.nii.gz", order.apply(MASK), grid, order)
+    volumes.write_mask(tmp_path / "mask.nii.gz", order.undo(order.apply(MASK)), grid)
     back, there = volumes.read(tmp_path / "mask.nii.gz")
     assert np.array_equal(back, MASK)
     assert same_grid(there, grid)
