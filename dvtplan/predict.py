@@ -17,7 +17,7 @@ from dvtplan import artifacts, checkpoint, dataset, devices, journal, prepared, 
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
-from dvtplan.networks import build
+from dvtplan.networks import build, outputs_of
 from dvtplan.normalize import limits
 from dvtplan.records import Case, Plan, Predicted, Run, Splits, alike
 from dvtplan.resize import triangle, weights
@@ -92,7 +92,7 @@ def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setu
 
 
 def _load_network(run: Run, folder: FoldFolder, setup: Setup) -> nn.Module:
-    outputs = 1 if len(run.classes) == 1 else len(run.classes) + 1
+    outputs = outputs_of(len(run.classes))
     network = build(run.network, run.channels, outputs, width=run.recipe.width, norm_groups=run.recipe.norm_groups)
     checkpoint.load_weights(folder.checkpoint, network)
     network = network.eval().to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]

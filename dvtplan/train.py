@@ -30,7 +30,7 @@ from dvtplan.batches import Batch, Schedule, Slices, Source
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError
 from dvtplan.loss import focal
-from dvtplan.networks import build, parameter_count
+from dvtplan.networks import build, outputs_of, parameter_count
 from dvtplan.parallel import Group
 from dvtplan.recipes import RECIPES
 from dvtplan.records import Fingerprint, Fold, Plan, Recipe, Run, Splits
@@ -197,7 +197,7 @@ class _Trainee:
     def __init__(self, run: Run, setup: Setup, group: Group) -> None:
         recipe = run.recipe
         torch.manual_seed(recipe.seed)
-        outputs = 1 if len(run.classes) == 1 else len(run.classes) + 1
+        outputs = outputs_of(len(run.classes))
         network = build(run.network, run.channels, outputs, width=recipe.width, norm_groups=recipe.norm_groups)
         self.setup, self.group, self.recipe = setup, group, recipe
         self.network = network.to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
@@ -416,7 +416,7 @@ def _new_run(
     setup: Setup,
     group: Group,
 ) -> Run:
-    outputs = 1 if len(classes) == 1 else len(classes) + 1
+    outputs = outputs_of(len(classes))
     with torch.device("meta"):
         blank = build(network, len(plan.channels), outputs, width=recipe.width, norm_groups=recipe.norm_groups)
     return Run(

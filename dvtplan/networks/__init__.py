@@ -30,6 +30,11 @@ def build(name: str, channels_in: int, channels_out: int, *, width: int, norm_gr
     return NETWORKS[name](channels_in, channels_out, width=width, norm_groups=norm_groups)
 
 
+def outputs_of(classes: int) -> int:
+    """How many outputs tell so many foreground classes: one for a sigmoid, or a softmax with background."""
+    return 1 if classes == 1 else classes + 1
+
+
 def parameter_count(network: nn.Module) -> int:
     """Trainable numbers of a network."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
