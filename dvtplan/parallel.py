@@ -90,6 +90,7 @@ def joined(device: str) -> Iterator[Group]:
     distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     try:
         yield Group(distributed.get_rank(), distributed.get_world_size())
+        distributed.barrier()  # who leaves while another is still at work may take it down
     finally:
         distributed.destroy_process_group()
 
