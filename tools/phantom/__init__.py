@@ -1,0 +1,16 @@
+"""A synthetic CE-MR venography cohort of leg vein thrombosis: docs/phantom.md says what is modelled.
+
+Two frames, in mm. *Patient* positions are LPS (x, y, z), z = 0 at the centre of the volume. *Template*
+positions describe one leg as (z up from the knee joint line, x lateral from the midline, y up from the
+table). Voxel arrays are (S, H, W): S anterior to posterior, H superior to inferior, W the patient's right
+to left, a coronal volume. Everything is drawn in mm and sampled last, so a seed gives nearly the same
+patient at every scale.
+
+A room each: ``grid`` (where voxels are), ``shapes`` (surfaces into voxels), ``template`` (the anatomical
+numbers), ``anatomy`` (one patient's courses), ``signals`` (what a tissue shows), ``body`` (all but vessels),
+``contrast`` (how vessels fill), ``confounders``, ``thrombus``, ``artefacts``, ``rater``, ``cohort`` (the recipe
+and the files), ``probes`` (what a cohort must pass), ``pictures``.
+"""
+
+VERSION = "1.0"
+"""Of the generator: equal versions, seeds and options give equal voxels."""

@@ -1,0 +1,425 @@
+"""The recipe of a cohort, one case from it, and the files: nnU-Net's raw layout, cases.csv, metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from phantom import VERSION
+from phantom.anatomy import Anatomy, draw_anatomy
+from phantom.artefacts import Scan, acquire, draw_scan, paint_wrap
+from phantom.body import Look, paint_bones, paint_tissue
+from phantom.confounders import OEDEMA, paint_collaterals, paint_confounders, paint_oedema
+from phantom.contrast import paint_vessels, vein_ids
+from phantom.difficulty import DIFFICULTIES
+from phantom.grid import DIRECTION, MATRICES, SCALES, Frame
+from phantom.rater import draw_label
+from phantom.thrombus import REGIONS, Clot, Lesion, draw_clots, lesions_of, paint_clots, truth_label, widen
+
+STREAMS = {
+    name: number
+    for number, name in enumerate(
+        (
+            "cohort",
+            "anatomy",
+            "thrombus",
+            "contrast",
+            "artefact",
+            "rater",
+            "second rater",
+            "noise",
+            "confounders",
+            "person",
+            "texture",
+        )
+    )
+}
+"""Independent random streams of a case, so that one may change and leave the others alone."""
+PATTERNS = {"proximal": 15, "both": 39, "distal": 4}
+"""Regions with clot, and how many of the 58 patients of Huang 2019 have them."""
+BILATERAL = 2
+"""Of the 58, patients with proximal thrombus alone who have it in both limbs: 56 proximal lesions, 43 distal."""
+OTHER_MATRIX = 0.1
+"""Share of cases with another matrix than the standard one."""
+REPORTED_RESOLUTION_MM = (0.75, 0.55, 0.6)
+"""What Huang 2019 states; it does not fit the paper's own matrix and field of view, and is only kept on file."""
+GZIP_WINDOW = 31
+"""What zlib calls a gzip container of the largest window."""
+EXTRAS = ("truth", "veins", "rater2")
+"""Further masks on request: the exact truth, the map of veins, a second rater's label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """All that decides one case: equal requests give equal voxels."""
+
+    scale: str
+    """A key of ``grid.SCALES``."""
+    seed: int
+    """Of the cohort."""
+    index: int
+    """Number of the case in the cohort, from 1."""
+    pattern: str
+    """A key of ``PATTERNS``."""
+    difficulty: str = "default"
+    """A key of ``DIFFICULTIES``."""
+    bilateral: bool = False
+    """Whether both limbs have proximal thrombus."""
+    matrix: str = "standard"
+    """A key of ``grid.MATRICES``."""
+    thrombus: bool = True
+    """False gives the same patient, scanned with the same noise, without clot."""
+    oedema: bool = True
+    """False leaves out the one cue outside the veins that goes with thrombus."""
+
+    def __post_init__(self) -> None:
+        for field, known in (
+            ("scale", SCALES),
+            ("pattern", PATTERNS),
+            ("difficulty", DIFFICULTIES),
+            ("matrix", MATRICES),
+        ):
+            if getattr(self, field) not in known:
+                raise ValueError(f"{field} is one of {', '.join(known)}, not {getattr(self, field)!r}")
+        if self.seed < 0 or self.index < 1:
+            raise ValueError(f"seed is 0 or more and index 1 or more, not {self.seed} and {self.index}")
+
+    @property
+    def name(self) -> str:
+        """The case id."""
+        return f"leg_{self.index:03d}"
+
+    def rng(self, stream: str) -> np.random.Generator:
+        """The generator of a key of ``STREAMS``, at its start."""
+        seeds = np.random.SeedSequence([self.seed, self.index, STREAMS[stream]])
+        return np.random.Generator((np.random.SFC64 if stream == "noise" else np.random.PCG64)(seeds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomCase:
+    """One sampled patient; the placement follows ``dvtplan.geometry.Grid``."""
+
+    image: np.ndarray
+    """int16 (S, H, W); venous blood at 1 mM is about 400."""
+    label: np.ndarray
+    """uint8 (S, H, W), as a rater drew it: 0 background, 1 proximal, 2 distal thrombus."""
+    truth: np.ndarray | None
+    """uint8 (S, H, W), exact: voxels that clot covers by half or more."""
+    veins: np.ndarray | None
+    """uint8 (S, H, W): 0, or the number of a vein in ``metadata["vein_ids"]``; clot belongs to its vein."""
+    spacing_mm: tuple[float, float, float]
+    """Voxel size along S, H, W."""
+    origin_mm: tuple[float, float, float]
+    """LPS position of the centre of voxel (0, 0, 0)."""
+    direction: tuple[tuple[float, float, float], ...]
+    """LPS unit vector along S, H, W."""
+    metadata: dict[str, Any]
+    """What the case's JSON file holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Patient:
+    """What is drawn before any voxel is painted."""
+
+    frame: Frame
+    anatomy: Anatomy
+    clots: list[Clot]
+    scan: Scan
+
+
+def request_of(metadata: dict[str, Any]) -> Request:
+    """The request that made a case, from its JSON file.
+
+    Raises:
+        ValueError: if the file is of another version of this generator, or lacks something.
+    """
+    if metadata.get("version") != VERSION:
+        raise ValueError(f"made by version {metadata.get('version')} of the generator, not {VERSION}; make it anew")
+    try:
+        return Request(**{field.name: metadata[field.name] for field in fields(Request)})
+    except KeyError as missing:
+        raise ValueError(f"lacks {missing}") from None
+
+
+def make_case(request: Request, diagnostics: bool = True) -> PhantomCase:
+    """Draw and sample one patient; without ``diagnostics`` the truth and the map of veins are left out."""
+    size, difficulty = SCALES[request.scale], DIFFICULTIES[request.difficulty]
+    patient = _draw_patient(request)
+    frame, anatomy, clots, scan = patient.frame, patient.anatomy, patient.clots, patient.scan
+    ids = vein_ids(anatomy)
+    contrast, confounders = request.rng("contrast"), request.rng("confounders")
+    look = Look.draw(contrast)
+
+    image = paint_tissue(frame, anatomy, look, request.rng("texture"))
+    swollen = bool(confounders.random() < OEDEMA) and request.oedema
+    if swollen:
+        paint_oedema(image, frame, anatomy, clots[0].limb, look, confounders.spawn(1)[0])
+    paint_bones(image, frame, anatomy, look)
+    present: dict[str, Any] = paint_confounders(image, frame, anatomy, look, size.boost, confounders)
+    present["oedema"] = swollen
+    old = next((c for c in clots if c.age == "old" and c.region == "proximal"), None)
+    present["collaterals"] = old is not None
+    if old is not None:
+        paint_collaterals(image, frame, old.tube, size.boost, confounders.spawn(1)[0])
+    veins, pulsation = paint_vessels(image, frame, anatomy, look, difficulty, size.boost, contrast)
+    lesions = lesions_of(frame, clots) if request.thrombus else []
+    painted = clots if request.thrombus else []
+    paint_clots(image, veins, frame, painted, look, size.boost, ids)
+    paint_wrap(image, frame, anatomy, scan)
+    stored = acquire(image, pulsation, frame, scan, difficulty, request.rng("artefact"), request.rng("noise"))
+    label = draw_label(frame, painted, size.boost, request.rng("rater"))
+    case = PhantomCase(
+        image=stored,
+        label=scan.move(label),
+        truth=scan.move(truth_label(frame, painted)) if diagnostics else None,
+        veins=scan.move(veins) if diagnostics else None,
+        spacing_mm=frame.spacing_mm,
+        origin_mm=(float(frame.x[0]), float(frame.y[0]), float(frame.z[0])),
+        direction=DIRECTION,
+        metadata={},
+    )
+    return replace(case, metadata=_metadata(request, patient, case, lesions, present))
+
+
+def second_label(request: Request, case: PhantomCase) -> np.ndarray:
+    """The label of another rater, uint8 (S, H, W), who sees the same case and draws it again."""
+    if not request.thrombus:
+        return np.zeros_like(case.label)
+    patient = _draw_patient(request)
+    return patient.scan.move(
+        draw_label(patient.frame, patient.clots, SCALES[request.scale].boost, request.rng("second rater"))
+    )
+
+
+def _draw_patient(request: Request) -> _Patient:
+    size = SCALES[request.scale]
+    frame = Frame.of(size, request.matrix)
+    anatomy = draw_anatomy(request.rng("anatomy"), size.boost, step_mm=0.6 * frame.voxel_mm)
+    clots = widen(frame, draw_clots(request.rng("thrombus"), anatomy, request.pattern, request.bilateral))
+    scan = draw_scan(request.rng("artefact"), frame, anatomy, DIFFICULTIES[request.difficulty])
+    return _Patient(frame, anatomy, clots, scan)
+
+
+def _metadata(
+    request: Request, patient: _Patient, case: PhantomCase, lesions: list[Lesion], present: dict[str, Any]
+) -> dict[str, Any]:
+    frame, anatomy, scan = patient.frame, patient.anatomy, patient.scan
+    person = request.rng("person")
+    knee = {limb: anatomy.knee_mm(limb) for limb in anatomy.limbs}
+    confluence = {limb: anatomy.confluence_mm(limb) for limb in anatomy.limbs}
+    middle = float(anatomy.trunk.midline_mm(float(np.mean(list(knee.values())))))
+    return {
+        "case": request.name,
+        "version": VERSION,
+        **asdict(request),
+        "shape": list(frame.shape),
+        "spacing_mm": list(frame.spacing_mm),
+        "paper_reported_resolution_mm": list(REPORTED_RESOLUTION_MM),
+        "sex": "F" if person.random() < 33 / 58 else "M",
+        "age_years": int(np.clip(person.normal(58, 15), 28, 96)),
+        "knee_mm": {limb: round(z, 2) for limb, z in knee.items()},
+        "level_mm": {limb: round(z, 2) for limb, z in confluence.items()},
+        "midline_mm": round(middle, 2),
+        "knee_row": {limb: frame.row(z) for limb, z in knee.items()},
+        "split_row": {limb: frame.row(z) for limb, z in confluence.items()},
+        "midline_column": frame.column(middle),
+        "stations": [asdict(station) for station in scan.stations],
+        "blend_rows": scan.blend_rows,
+        "artefacts": {
+            "bias": [round(b, 3) for b in scan.bias],
+            "flares": len(scan.flares),
+            "ghost": round(scan.ghost, 3),
+            "wrap": scan.arm is not None,
+        },
+        "confounders": present,
+        "duplications": [f"{limb} {n}" for limb, veins in anatomy.veins.items() for n in veins if n.endswith("double")],
+        "lesions": [asdict(lesion) for lesion in lesions],
+        "vein_ids": [
+            {"id": number, "limb": limb, "vein": name, "region": anatomy.veins[limb][name].region}
+            for (limb, name), number in vein_ids(anatomy).items()
+        ],
+        "sha256": {"image": _digest(case.image), "label": _digest(case.label)},
+    }
+
+
+def _digest(array: np.ndarray) -> str:
+    """Of the voxels in array order, little-endian."""
+    return hashlib.sha256(
+        np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).data
+    ).hexdigest()
+
+
+# ---- the recipe and the files ------------------------------------------------------------------------
+
+OUR_FILE = re.compile(
+    r"\.?(dataset\.json|cases\.csv)|metadata/\.?leg_\d+\.json"
+    r"|(imagesTr/\.?(?P<image>leg_\d+)_0000|(labelsTr|truth|veins|rater2)/\.?(?P<label>leg_\d+))\.nii\.gz"
+)
+"""Every path that this tool writes in a dataset folder; a leading dot marks an interrupted write."""
+
+
+def draw_requests(
+    scale: str, seed: int = 0, cases: int | None = None, difficulty: str = "default", thrombus: bool = True
+) -> list[Request]:
+    """The requests of a cohort, in the proportions of ``PATTERNS``; all three patterns from 8 cases on."""
+    count = SCALES[scale].cases if cases is None else cases
+    if count < 1:
+        raise ValueError(f"a cohort needs at least one case, not {count}")
+    total = sum(PATTERNS.values())
+    counts = {p: max(count * n // total, int(count >= 8)) for p, n in PATTERNS.items()}
+    counts["both"] += count - sum(counts.values())
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0, STREAMS["cohort"]])))
+    patterns = [str(p) for p in rng.permutation([p for p, n in counts.items() for _ in range(n)])]
+    alone = [i for i, pattern in enumerate(patterns) if pattern == "proximal"]
+    bilateral = set(alone[: round(BILATERAL * count / total)])
+    others = [name for name in MATRICES if name != "standard"]
+    odd = rng.permutation(count)[: round(OTHER_MATRIX * count)]
+    matrices = {int(i): others[k % len(others)] for k, i in enumerate(odd)}
+    return [
+        Request(scale, seed, i + 1, p, difficulty, i in bilateral, matrices.get(i, "standard"), thrombus)
+        for i, p in enumerate(patterns)
+    ]
+
+
+def make_cohort(
+    root: Path,
+    dataset: str = "Phantom",
+    scale: str = "tiny",
+    cases: int | None = None,
+    seed: int = 0,
+    difficulty: str = "default",
+    jobs: int = 1,
+    thrombus: bool = True,
+    extras: Collection[str] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Write a cohort to ``root/datasets_raw/dataset`` and return that folder.
+
+    ``dataset.json`` comes last: a folder without it is incomplete.
+
+    Args:
+        root: where ``datasets_raw`` is or will be.
+        dataset: name of the data set.
+        scale: a key of ``grid.SCALES``.
+        cases: how many; None takes the default of the scale.
+        seed: equal seeds give equal cohorts.
+        difficulty: a key of ``DIFFICULTIES``.
+        jobs: processes; they have no influence on what is written.
+        thrombus: False writes the same patients without clot.
+        extras: some of ``EXTRAS``, each in a folder of its own.
+        overwrite: replace an earlier cohort of this tool and this name.
+
+    Raises:
+        FileExistsError: if the folder holds anything that may not be replaced. Nothing is written.
+    """
+    folder = Path(root) / "datasets_raw" / dataset
+    requests = draw_requests(scale, seed, cases, difficulty, thrombus)
+    present = sorted(folder.rglob("*")) if folder.exists() else []
+    if present and not overwrite:
+        raise FileExistsError(f"{folder} already holds files; name another --dataset or add --overwrite.")
+    if foreign := _foreign(folder, present):
+        raise FileExistsError(f"{folder}: {foreign}, so --overwrite spares it; name another --dataset.")
+    # In this order metadata goes last, and what an interruption leaves is still known as ours.
+    for path in sorted((p for p in present if not p.is_dir()), key=lambda p: p.suffix == ".json"):
+        path.unlink()
+    for name in ("imagesTr", "labelsTr", "metadata", *extras):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    rows = list(tqdm(_written(folder, requests, tuple(extras), jobs), desc=dataset, total=len(requests), unit="case"))
+    table = "\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]) + "\n"
+    _replace(folder / "cases.csv", lambda temporary: temporary.write_text(table))
+    description = {
+        "name": dataset,
+        "description": f"synthetic: generator {VERSION}, scale {scale}, difficulty {difficulty}, seed {seed}",
+        "channel_names": {"0": "CE-MR"},
+        "labels": {"background": 0, **REGIONS},
+        "numTraining": len(rows),
+        "file_ending": ".nii.gz",
+    }
+    _write_json(folder / "dataset.json", description)
+    return folder
+
+
+def _written(folder: Path, requests: list[Request], extras: tuple[str, ...], jobs: int) -> Iterator[dict[str, str]]:
+    """Make and write the cases; yields their rows of ``cases.csv`` in order."""
+    work = [(folder, request, extras) for request in requests]
+    with ProcessPoolExecutor(jobs) if jobs > 1 else nullcontext() as pool:
+        yield from pool.map(_write_case, work) if pool else map(_write_case, work)
+
+
+def _foreign(folder: Path, present: list[Path]) -> str | None:
+    """Why these paths of a folder are not all an earlier cohort of the same name; None if they are."""
+    names = {p.relative_to(folder).as_posix(): p for p in present if not p.is_dir()}
+    for name, path in names.items():
+        match = OUR_FILE.fullmatch(name)
+        if not match:
+            return f"{name} is no file of this tool"
+        case = match["image"] or match["label"]
+        if case and f"metadata/{case}.json" not in names:
+            return f"{name} has no metadata of this tool"
+        if name == "dataset.json" and f'"name": "{folder.name}"' not in path.read_text():
+            return "dataset.json names another dataset"
+    return None
+
+
+def _write_case(work: tuple[Path, Request, tuple[str, ...]]) -> dict[str, str]:
+    """Make and write one case; returns its row of ``cases.csv``."""
+    folder, request, extras = work
+    case, name = make_case(request, diagnostics=bool({"truth", "veins"} & set(extras))), request.name
+    _write_json(folder / "metadata" / f"{name}.json", case.metadata)
+    _write_nifti(folder / "imagesTr" / f"{name}_0000.nii.gz", case.image, case)
+    masks = {"labelsTr": case.label, "truth": case.truth, "veins": case.veins}
+    if "rater2" in extras:
+        masks["rater2"] = second_label(request, case)
+    for kind, mask in masks.items():
+        if mask is not None and kind in ("labelsTr", *extras):
+            _write_nifti(folder / kind / f"{name}.nii.gz", mask, case)
+    levels = case.metadata["level_mm"]
+    return {
+        "case_id": name,
+        "patient_id": f"patient_{request.index:03d}",
+        "level_left_mm": str(levels["left"]),
+        "level_right_mm": str(levels["right"]),
+        "midline_mm": str(case.metadata["midline_mm"]),
+    }
+
+
+def _write_nifti(path: Path, array: np.ndarray, case: PhantomCase) -> None:
+    """Write an array (S, H, W) on the grid of a case."""
+    volume = sitk.GetImageFromArray(array)
+    volume.SetSpacing(case.spacing_mm[::-1])
+    volume.SetOrigin(case.origin_mm)
+    volume.SetDirection(np.array(case.direction[::-1]).T.ravel().tolist())
+
+    def write(temporary: Path) -> None:
+        # Noise hardly compresses and labels are long runs: run lengths take a tenth of the time of the
+        # usual search for repeats and no more bytes.
+        plain = temporary.with_name(temporary.name.removesuffix(".gz"))
+        sitk.WriteImage(volume, str(plain), useCompression=False)
+        packer = zlib.compressobj(1, zlib.DEFLATED, GZIP_WINDOW, 9, zlib.Z_RLE)
+        temporary.write_bytes(packer.compress(plain.read_bytes()) + packer.flush())
+        plain.unlink()
+
+    _replace(path, write)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    _replace(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the path and rename, so that nobody meets half a file."""
+    temporary = path.with_name(f".{path.name}")
+    write(temporary)
+    temporary.replace(path)

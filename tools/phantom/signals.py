@@ -1,0 +1,67 @@
+"""What a tissue shows in a spoiled gradient echo, relative to venous blood at 1 mM of gadolinium.
+
+Water lies on the real axis and fat on the imaginary: at an echo time of 1.13 ms and 1.5 T they are about
+a quarter turn apart, so a voxel that holds both shows less than their sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+TR_MS, TE_MS, FLIP_DEG = 3.17, 1.13, 25.0
+"""Sequence of Huang 2019, section 2.1."""
+RELAXIVITY = 4.1
+"""1/(mM s) at 1.5 T; published values in plasma run from 3.3 to 4.8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tissue:
+    """Relaxation at 1.5 T."""
+
+    t1_ms: float
+    """Longitudinal, without contrast."""
+    t2_star_ms: float = 40.0
+    """A guess where not known; at this echo time it hardly matters."""
+    density: float = 1.0
+    """Of protons, relative to blood; a guess."""
+    fat: bool = False
+    """Whether its signal is fat's, a quarter turn behind water's."""
+
+
+BLOOD = Tissue(1400, 150)
+MUSCLE = Tissue(1000, 30)
+FAT = Tissue(265, 40, fat=True)
+MARROW_YELLOW = Tissue(290, 30, 0.85, fat=True)
+MARROW_RED = Tissue(600, 25, 0.9)
+CORTEX = Tissue(800, 0.5, 0.15)
+TENDON = Tissue(900, 2.0, 0.7)
+SKIN = Tissue(900, 20)
+FLUID = Tissue(3000, 500, 1.1)
+OEDEMA = Tissue(1700, 80, 1.05)
+NODE = Tissue(900, 60)
+DISC = Tissue(1000, 60)
+CLOT = Tissue(1000, 60)
+HAEMATOMA = Tissue(400, 60)
+
+
+def spgr(tissue: Tissue, gadolinium_mM: float | np.ndarray = 0.0) -> np.ndarray:
+    """The steady state ``PD sin a (1 - E1) / (1 - E1 cos a) exp(-TE/T2*)``, venous blood at 1 mM = 1.
+
+    Args:
+        tissue: what is imaged.
+        gadolinium_mM: concentration of contrast agent, any shape; its effect on T2* is left out.
+
+    Returns:
+        complex64 of the same shape: real for water, imaginary for fat.
+    """
+    signal = _steady_state(tissue, np.asarray(gadolinium_mM, float)) / _steady_state(BLOOD, np.asarray(1.0))
+    return (signal * (1j if tissue.fat else 1.0)).astype(np.complex64)
+
+
+def _steady_state(tissue: Tissue, gadolinium_mM: np.ndarray) -> np.ndarray:
+    flip = np.deg2rad(FLIP_DEG)
+    rate = 1000 / tissue.t1_ms + RELAXIVITY * gadolinium_mM  # 1/s
+    e1 = np.exp(-TR_MS / 1000 * rate)
+    return tissue.density * np.sin(flip) * (1 - e1) / (1 - np.cos(flip) * e1) * np.exp(-TE_MS / tissue.t2_star_ms)
