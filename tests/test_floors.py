@@ -52,6 +52,21 @@ WITHOUT_TORCH = {
     "prepared",
 }
 
+PHANTOM = ROOT / "tools" / "phantom"
+
+PHANTOM_FLOORS = {
+    "__init__": 0,
+    "grid": 1, "signals": 1, "template": 1, "difficulty": 1, "probes": 1,
+    "shapes": 2,
+    "anatomy": 3,
+    "body": 4, "skeleton": 4, "contrast": 4, "confounders": 4, "thrombus": 4,
+    "artefacts": 5, "rater": 5,
+    "cohort": 6,
+    "pictures": 7,
+}  # fmt: skip
+PHANTOM_DOORS = {"SimpleITK": {"cohort"}, "matplotlib": {"pictures"}, "tqdm": {"cohort"}, "dvtplan": set[str]()}
+"""The phantom knows nothing of what it is to be segmented by."""
+
 
 def modules() -> dict[str, list[Path]]:
     """Module name -> its files; the networks are one room."""
@@ -144,3 +159,25 @@ def test_no_assert_guards_user_input() -> None:
         if isinstance(node, ast.Assert)
     ]
     assert asserting == []
+
+
+def phantom_imports(module: str) -> set[str]:
+    return imports([PHANTOM / f"{module}.py"])
+
+
+def test_every_room_of_the_phantom_has_a_floor() -> None:
+    assert {path.stem for path in PHANTOM.glob("*.py")} == set(PHANTOM_FLOORS)
+    picture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert [m for m in PHANTOM_FLOORS if m != "__init__" and f"`{m}`" not in picture] == []
+
+
+@pytest.mark.parametrize("module", sorted(PHANTOM_FLOORS))
+def test_the_phantom_imports_strictly_downward(module: str) -> None:
+    names = {name.split(".")[1] for name in phantom_imports(module) if name.startswith("phantom.")}
+    assert {n for n in names & set(PHANTOM_FLOORS) if PHANTOM_FLOORS[n] >= PHANTOM_FLOORS[module]} == set()
+
+
+@pytest.mark.parametrize("package", sorted(PHANTOM_DOORS))
+def test_the_phantom_reaches_outside_through_its_doors(package: str) -> None:
+    users = {m for m in PHANTOM_FLOORS if any(n.split(".")[0] == package for n in phantom_imports(m))}
+    assert users <= PHANTOM_DOORS[package]

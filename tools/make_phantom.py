@@ -26,10 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, required=True, help="folder that holds datasets_raw/")
     parser.add_argument("--dataset", type=_dataset_name, default="Phantom", help="name of the dataset")
     parser.add_argument("--scale", choices=SCALES, default="tiny", help="size of the volumes")
-    parser.add_argument("--cases", type=_at_least(1), help="how many; default depends on the scale")
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="equal seeds give equal cohorts")
+    parser.add_argument("--cases", type=at_least(1), help="how many; default depends on the scale")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="equal seeds give equal cohorts")
     parser.add_argument("--difficulty", choices=DIFFICULTIES, default="default")
-    parser.add_argument("--jobs", type=_at_least(1), default=1, help="cases made at the same time")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="cases made at the same time")
     parser.add_argument("--thrombus-off", action="store_true", help="the same patients without clot")
     parser.add_argument(
         "--extras",
@@ -55,7 +55,9 @@ def _dataset_name(text: str) -> str:
     return text
 
 
-def _at_least(low: int) -> Callable[[str], int]:
+def at_least(low: int) -> Callable[[str], int]:
+    """An argparse type: whole numbers from ``low`` up."""
+
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < low:
             raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} up")

@@ -18,7 +18,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from make_phantom import at_least
 from phantom import VERSION, probes
 from phantom.cohort import PhantomCase, make_case, request_of, second_label
 from tqdm import tqdm
@@ -440,9 +441,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check a phantom cohort against what it has to be.")
     parser.add_argument("--root", type=Path, required=True, help="folder that holds datasets_raw/")
     parser.add_argument("--dataset", default="Phantom", help="name of the cohort")
-    parser.add_argument("--jobs", type=_at_least(1), default=1, help="cases checked at the same time")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="cases checked at the same time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows and every case's values")
-    parser.add_argument("--cases", type=_at_least(1), help="only the first so many")
+    parser.add_argument("--cases", type=at_least(1), help="only the first so many")
     options = parser.parse_args(arguments)
     try:
         if options.json and not options.json.resolve().parent.is_dir():
@@ -458,15 +459,6 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{head}, generator {VERSION}\n\n{table(rows)}\n")
     print(f"{missed} of the required rows are NOT MET." if missed else "Every required row is met.")
     return 1 if missed else 0
-
-
-def _at_least(low: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} up")
-        return int(text)
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -4,12 +4,7 @@ Two frames, in mm. *Patient* positions are LPS (x, y, z), z = 0 at the centre of
 positions describe one leg as (z up from the knee joint line, x lateral from the midline, y up from the
 table). Voxel arrays are (S, H, W): S anterior to posterior, H superior to inferior, W the patient's right
 to left, a coronal volume. Everything is drawn in mm and sampled last, so a seed gives nearly the same
-patient at every scale.
-
-A room each: ``grid`` (where voxels are), ``shapes`` (surfaces into voxels), ``template`` (the anatomical
-numbers), ``anatomy`` (one patient's courses), ``signals`` (what a tissue shows), ``body`` (all but vessels),
-``contrast`` (how vessels fill), ``confounders``, ``thrombus``, ``artefacts``, ``rater``, ``cohort`` (the recipe
-and the files), ``probes`` (what a cohort must pass), ``pictures``.
+patient at every scale. The rooms stand in docs/architecture.md.
 """
 
 VERSION = "1.0"

@@ -1,15 +1,13 @@
-"""Everything but vessels: skin, fat, muscles, bones, abdomen, as a clean complex image."""
+"""Soft tissue: skin, fat, muscle and the inside of the abdomen, as a clean complex image."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from phantom import signals, template
 from phantom.anatomy import Anatomy, Pose
 from phantom.grid import Frame, SmoothField
-from phantom.shapes import paint_tube, smooth_curve
+from phantom.signals import Look
 
 SEPTUM_MM = 0.9
 """Fat between two muscle bellies."""
@@ -25,39 +23,10 @@ FASCICLE = 0.1
 """Standard deviation of muscle's own pattern, relative to its signal."""
 ROUND_MM = 12.0
 """How softly a leg meets the trunk."""
-PSOAS = ((650, 36, 66, 15), (580, 56, 80, 19), (500, 68, 108, 16), (455, 72, 122, 12))
-KIDNEY = ((780, 58, 62, 20), (755, 66, 60, 29), (715, 74, 60, 28), (690, 78, 62, 18))
-BLADDER = ((475, 0, 128, 18), (500, 0, 128, 30), (525, 0, 130, 24))
-"""Organs as chains of spheres: template z, x, y, radius in mm (from memory)."""
 BELLY_MM = 2.9
 """Step along the legs at which muscle bellies are worked out."""
 ALONG_MM = 6.0
 """Step along the legs at which the outline is worked out; between, it is a straight line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What differs between patients in signal, not in shape."""
-
-    fat: float
-    """Factor on the signal of fat: how far the scanner suppresses it."""
-    muscle_mM: float
-    """Contrast agent in muscle."""
-    artery_mM: float
-    """Contrast agent in arteries at equilibrium."""
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Look:
-        """A patient in the venous phase; fat between .55 and .85 of venous blood, muscle .27 to .37."""
-        return cls(float(rng.uniform(0.7, 1.05)), float(rng.uniform(0.05, 0.17)), float(rng.uniform(1.0, 1.35)))
-
-    def fat_signal(self) -> complex:
-        """Of subcutaneous and intermuscular fat."""
-        return complex(self.fat * signals.spgr(signals.FAT))
-
-    def muscle_signal(self) -> float:
-        """Of muscle, before its texture."""
-        return float(signals.spgr(signals.MUSCLE, self.muscle_mM).real)
 
 
 def paint_tissue(frame: Frame, anatomy: Anatomy, look: Look, rng: np.random.Generator) -> np.ndarray:
@@ -106,12 +75,6 @@ def paint_tissue(frame: Frame, anatomy: Anatomy, look: Look, rng: np.random.Gene
         under_skin *= bend
         image[s].imag = under_skin
     return image
-
-
-def paint_bones(image: np.ndarray, frame: Frame, anatomy: Anatomy, look: Look) -> None:
-    """Bones, discs, tendons and organs, in place."""
-    _paint_skeleton(image, frame, anatomy, look)
-    _paint_organs(image, frame, anatomy, look.muscle_signal())
 
 
 class _Outline:
@@ -262,61 +225,3 @@ def _abdomen(
     meat[rows] += inside * (loops - meat[rows])
     # The wall of a loop takes up contrast, what it holds does not.
     tone[rows] += inside * (1.9 - 0.9 * np.clip(1.2 * gut, 0, 1.6) - tone[rows])
-
-
-def _paint_skeleton(image: np.ndarray, frame: Frame, anatomy: Anatomy, look: Look) -> None:
-    cortex = complex(signals.spgr(signals.CORTEX))
-    red = complex(signals.spgr(signals.MARROW_RED)) * 0.6
-    yellow = look.fat * complex(signals.spgr(signals.MARROW_YELLOW))
-    disc = complex(signals.spgr(signals.DISC))
-    for pose, bones in (
-        (anatomy.trunk, template.TRUNK_BONES),
-        *((p, template.LEG_BONES) for p in anatomy.limbs.values()),
-    ):
-        chains = []
-        for spheres in bones:
-            nodes = np.array(spheres, float)
-            nodes = np.column_stack([pose.place(nodes[:, :3]), pose.scale * nodes[:, 3:]])
-            # Spheres a third of a radius apart leave ripples of 1-2 % of the radius.
-            chains.append(smooth_curve(nodes, step_mm=max(float(nodes[:, 3].min()) / 3, 1.5)))
-        # All shells before any marrow: two bones of one joint part are one bone.
-        for chain in chains:
-            paint_tube(image, frame, chain[:, :3], chain[:, 3], cortex)
-        for chain in chains:
-            height = pose.template_z(chain[:, 2])
-            redness = np.interp(height, (300, 480), (0.05, 0.5))
-            marrow = (1 - redness) * yellow + redness * red
-            paint_tube(image, frame, chain[:, :3], chain[:, 3] - chain[:, 4], marrow)
-    for z in template.DISCS_Z_MM:
-        low, high = (
-            anatomy.trunk.place(np.array([(z + up, x, y)]))[0]
-            for up, x, y in ((0, -26, 70), (template.DISC_MM, 26, 22))
-        )
-        box = frame.box(np.minimum(low, high), np.maximum(low, high))
-        part = image[box]
-        bone = np.abs(part) > 0.35
-        part[bone] = disc
-
-
-def _paint_organs(image: np.ndarray, frame: Frame, anatomy: Anatomy, muscle: float) -> None:
-    tendon = complex(signals.spgr(signals.TENDON))
-    for pose in anatomy.limbs.values():
-        for cord in template.TENDONS:
-            _paint_chain(image, frame, pose, cord, tendon)
-    kidney, urine = complex(signals.spgr(signals.MUSCLE, 0.7)), complex(signals.spgr(signals.FLUID))
-    for pose in anatomy.limbs.values():
-        for organ, signal in ((PSOAS, muscle), (KIDNEY, kidney)):
-            _paint_chain(image, frame, Pose(pose.side, *_rest(anatomy.trunk)), organ, signal)
-    _paint_chain(image, frame, anatomy.trunk, BLADDER, urine)
-
-
-def _rest(pose: Pose) -> tuple[float, float, tuple[float, float, float], tuple[float, float]]:
-    return pose.scale, pose.abduction, pose.shift_mm, pose.tilt
-
-
-def _paint_chain(
-    image: np.ndarray, frame: Frame, pose: Pose, spheres: tuple[tuple[float, ...], ...], signal: complex
-) -> None:
-    nodes = np.array(spheres, float)
-    chain = smooth_curve(np.column_stack([pose.place(nodes[:, :3]), pose.scale * nodes[:, 3]]), step_mm=5)
-    paint_tube(image, frame, chain[:, :3], chain[:, 3], signal)

@@ -20,12 +20,14 @@ from tqdm import tqdm
 from phantom import VERSION
 from phantom.anatomy import Anatomy, draw_anatomy
 from phantom.artefacts import Scan, acquire, draw_scan, paint_wrap
-from phantom.body import Look, paint_bones, paint_tissue
+from phantom.body import paint_tissue
 from phantom.confounders import OEDEMA, paint_collaterals, paint_confounders, paint_oedema
 from phantom.contrast import paint_vessels, vein_ids
 from phantom.difficulty import DIFFICULTIES
 from phantom.grid import DIRECTION, MATRICES, SCALES, Frame
 from phantom.rater import draw_label
+from phantom.signals import Look
+from phantom.skeleton import paint_bones
 from phantom.thrombus import REGIONS, Clot, Lesion, draw_clots, lesions_of, paint_clots, truth_label, widen
 
 STREAMS = {

@@ -9,9 +9,9 @@ import numpy as np
 
 from phantom import signals
 from phantom.anatomy import LIMBS, Anatomy, Pose
-from phantom.body import Look
 from phantom.grid import Frame, SmoothField
 from phantom.shapes import Tube, paint_tube, smooth_curve
+from phantom.signals import Look
 
 CYST, HAEMATOMA, VARICES, OEDEMA = 0.1, 0.08, 0.2, 0.5
 """Shares of patients; oedema of those with thrombus, in its limb: the one cue that goes with it."""

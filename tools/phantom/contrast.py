@@ -8,10 +8,10 @@ import numpy as np
 
 from phantom import signals
 from phantom.anatomy import Anatomy
-from phantom.body import Look
 from phantom.difficulty import Difficulty
 from phantom.grid import Frame
 from phantom.shapes import Tube, paint_tube
+from phantom.signals import Look
 from phantom.template import GROIN_Z_MM
 
 SHEATH_MM = {"trunk": (2.0, 5.0), "calf": (0.0, 1.0)}

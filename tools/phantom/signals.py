@@ -60,6 +60,31 @@ def spgr(tissue: Tissue, gadolinium_mM: float | np.ndarray = 0.0) -> np.ndarray:
     return (signal * (1j if tissue.fat else 1.0)).astype(np.complex64)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What differs between patients in signal, not in shape."""
+
+    fat: float
+    """Factor on the signal of fat: how far the scanner suppresses it."""
+    muscle_mM: float
+    """Contrast agent in muscle."""
+    artery_mM: float
+    """Contrast agent in arteries at equilibrium."""
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Look:
+        """A patient in the venous phase; fat between .55 and .85 of venous blood, muscle .27 to .37."""
+        return cls(float(rng.uniform(0.7, 1.05)), float(rng.uniform(0.05, 0.17)), float(rng.uniform(1.0, 1.35)))
+
+    def fat_signal(self) -> complex:
+        """Of subcutaneous and intermuscular fat."""
+        return complex(self.fat * spgr(FAT))
+
+    def muscle_signal(self) -> float:
+        """Of muscle, before its texture."""
+        return float(spgr(MUSCLE, self.muscle_mM).real)
+
+
 def _steady_state(tissue: Tissue, gadolinium_mM: np.ndarray) -> np.ndarray:
     flip = np.deg2rad(FLIP_DEG)
     rate = 1000 / tissue.t1_ms + RELAXIVITY * gadolinium_mM  # 1/s

@@ -8,9 +8,9 @@ import numpy as np
 
 from phantom import signals
 from phantom.anatomy import LIMBS, Anatomy
-from phantom.body import Look
 from phantom.grid import Frame
 from phantom.shapes import Tube, paint_tube, rasterise
+from phantom.signals import Look
 from phantom.template import TRUNK_COURSES
 
 REGIONS = {"proximal": 1, "distal": 2}
