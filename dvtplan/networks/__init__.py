@@ -7,8 +7,13 @@ from collections.abc import Callable
 from torch import nn
 
 from dvtplan.errors import DvtError
-from dvtplan.networks.blocks import group_norm
-from dvtplan.networks.unet import UNet
+from dvtplan.networks.blocks import group_norm, no_norm
+from dvtplan.networks.gcn import GCN
+from dvtplan.networks.segnet import SegNet
+from dvtplan.networks.unet import OriginalUNet, UNet
+
+SIDE_MULTIPLE = 32
+"""Sides of a slice that every network can halve as often as it does."""
 
 
 def gn_unet(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
@@ -16,7 +21,46 @@ def gn_unet(channels_in: int, channels_out: int, *, width: int = 32, norm_groups
     return UNet(channels_in, channels_out, width=width, norm=group_norm(norm_groups))
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"gn_unet": gn_unet}
+def unet32(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
+    """The same without normalization: what group normalization alone brings."""
+    return UNet(channels_in, channels_out, width=width, norm=no_norm)
+
+
+def unet(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
+    """The original U-Net, base 64, padded: the likely reading of "original U-Net" in section 2.5."""
+    return OriginalUNet(channels_in, channels_out, width=2 * width, norm=no_norm, valid=False)
+
+
+def unet_valid(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
+    """The original U-Net, base 64, unpadded with a mirrored border as first published."""
+    return OriginalUNet(channels_in, channels_out, width=2 * width, norm=no_norm, valid=True)
+
+
+def segnet(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
+    """SegNet, base 64."""
+    return SegNet(channels_in, channels_out, width=2 * width)
+
+
+def gcn(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
+    """Global convolutional network on a ResNet-152, as published."""
+    return GCN(channels_in, channels_out, width=2 * width, layers=152)
+
+
+def gcn50(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
+    """The same on a ResNet-50, for machines and data sets that a ResNet-152 is too large for."""
+    return GCN(channels_in, channels_out, width=2 * width, layers=50)
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "gn_unet": gn_unet,
+    "unet": unet,
+    "unet_valid": unet_valid,
+    "unet32": unet32,
+    "segnet": segnet,
+    "gcn": gcn,
+    "gcn50": gcn50,
+}
+"""Of each network, width 32 is the published size."""
 
 
 def build(name: str, channels_in: int, channels_out: int, *, width: int, norm_groups: int) -> nn.Module:

@@ -20,22 +20,35 @@ def group_norm(groups: int) -> Norm:
     return make
 
 
-def double_conv(channels_in: int, channels_out: int, norm: Norm) -> nn.Sequential:
+def no_norm(channels: int) -> nn.Module:
+    """Nothing where a normalization would be."""
+    return nn.Identity()
+
+
+def batch_norm(channels: int) -> nn.Module:
+    """Batch normalization (Ioffe & Szegedy 2015): slices of a batch see each other while training."""
+    return nn.BatchNorm2d(channels)
+
+
+def conv_norm_relu(channels_in: int, channels_out: int, norm: Norm, padding: int = 1) -> list[nn.Module]:
+    """Conv3x3-norm-ReLU."""
+    return [
+        nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=padding),
+        norm(channels_out),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def double_conv(channels_in: int, channels_out: int, norm: Norm, padding: int = 1) -> nn.Sequential:
     """Two times Conv3x3-norm-ReLU: the paper's "2 Conv-GN-ReLu blocks" (section 2.3)."""
-    layers: list[nn.Module] = []
-    for source in (channels_in, channels_out):
-        layers += [
-            nn.Conv2d(source, channels_out, kernel_size=3, padding=1),
-            norm(channels_out),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*layers)
+    first = conv_norm_relu(channels_in, channels_out, norm, padding)
+    return nn.Sequential(*first, *conv_norm_relu(channels_out, channels_out, norm, padding))
 
 
 def he_init(network: nn.Module) -> None:
     """Normal weights scaled for ReLU (He et al. 2015), zero biases."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
