@@ -170,13 +170,13 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """A table environment that needs no package."""
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(table.caption.removeprefix('Table 1. '))}}}"]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex(table.caption.removeprefix('Table 1. '))}}}"]
     lines += [r"\begin{tabular}{ll" + "c" * len(SCORES) + "}", r"\hline"]
     lines += [" & & " + " & ".join(SCORES.values()) + r" \\"]
     for region in table.regions:
-        lines += [r"\hline", *(" & ".join(_tex(cell) for cell in line) + r" \\" for line in _lines(region))]
+        lines += [r"\hline", *(" & ".join(tex(cell) for cell in line) + r" \\" for line in _lines(region))]
     lines += [r"\hline", r"\end{tabular}", "", r"\raggedright\footnotesize"]
-    lines += [_tex(note) + r"\par" for note in table.notes]
+    lines += [tex(note) + r"\par" for note in table.notes]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
@@ -190,18 +190,20 @@ def _lines(region: RegionScores) -> list[tuple[str, ...]]:
 def _cells(summary: Summary) -> tuple[str, ...]:
     """One score as ``STATISTICS`` names it; two decimals, as in the paper."""
     return (
-        f"{_number(summary.mean)} ± {_number(summary.sd)}",
-        _number(summary.median),
-        _span(summary.minimum, summary.maximum),
-        _span(summary.ci_low, summary.ci_high),
+        f"{number(summary.mean)} ± {number(summary.sd)}",
+        number(summary.median),
+        span(summary.minimum, summary.maximum),
+        span(summary.ci_low, summary.ci_high),
     )
 
 
-def _span(low: float, high: float) -> str:
-    return "n/a" if math.isnan(low) else f"{_number(low)} to {_number(high)}"
+def span(low: float, high: float) -> str:
+    """A range in two decimals."""
+    return "n/a" if math.isnan(low) else f"{number(low)} to {number(high)}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Two decimals, as in the paper."""
     return "n/a" if math.isnan(value) else f"{value:.2f}"
 
 
@@ -209,5 +211,6 @@ def _plural(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """A text that LaTeX prints as it stands."""
     return text.translate(_TEX)
