@@ -456,6 +456,8 @@ def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
     )
     matrices = augment.matrices(job.plan.variants, job.plan.target_shape).to(device)
     seconds: list[float] = []
+    # Networks with batch normalization keep a running mean of what they see: these steps must leave no trace.
+    kept = {name: buffer.clone() for name, buffer in trainee.network.named_buffers()}
     for _ in range(4):
         begin = time.perf_counter()
         loss = trainee.loss(batch, matrices)
@@ -463,6 +465,8 @@ def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
         float(loss.detach())
         seconds.append(time.perf_counter() - begin)
     trainee.optimizer.zero_grad(set_to_none=True)
+    for name, buffer in trainee.network.named_buffers():
+        buffer.copy_(kept[name])
     per_epoch = trainee.group.from_leader(min(seconds[1:]) * job.schedule.steps)
     fitting = int(budget_s * BUDGET_SHARE // per_epoch)
     if fitting < 1:
