@@ -357,6 +357,9 @@ def evaluate(argv: list[str]) -> None:
         help="divide by the truth's labels, or at each limb's level in cases.csv",
     )
     parser.add_argument("--network", default="gn_unet", help="whose predictions")
+    parser.add_argument(
+        "--compare", nargs="+", metavar="NETWORK", help="several networks: Table 2, the first against each other"
+    )
     parser.add_argument("--folds", type=int, nargs="+", help="default: all that have predictions")
     parser.add_argument("--labels", type=Path, help="folder of true masks, to score anyone's --predictions against")
     parser.add_argument(
@@ -373,6 +376,9 @@ def evaluate(argv: list[str]) -> None:
 
     if (options.labels is None) != (options.predictions is None):
         parser.error("--labels and --predictions go together")
+    if options.compare and (options.labels is not None or options.pictures):
+        parser.error("--compare goes with neither --labels and --predictions nor --pictures")
+    done: evaluate.Evaluation | evaluate.Compared
     if options.predictions is not None:
         done = evaluate.evaluate_folders(
             options.labels,
@@ -383,6 +389,11 @@ def evaluate(argv: list[str]) -> None:
             predicted=options.predicted,
             dataset=None if options.dataset is None else _workspace(options).raw,
             jobs=options.jobs,
+        )
+    elif options.compare:
+        workspace = _workspace(options)
+        done = evaluate.compare_networks(
+            workspace, options.compare, options.split, options.folds, options.rule, options.jobs
         )
     else:
         workspace = _workspace(options)

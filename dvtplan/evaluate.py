@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dvtplan import artifacts, metrics, regions, tables, volumes, workers
+from dvtplan import artifacts, comparison, metrics, regions, tables, volumes, workers
 from dvtplan.dataset import discover
 from dvtplan.errors import DvtError
 from dvtplan.geometry import GRID_TOLERANCE_MM, Grid, distance_mm, same_grid
@@ -69,6 +69,22 @@ class Evaluation:
     def text(self) -> str:
         """Table 1 as text to print."""
         return tables.to_text(self.table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Several networks on the same patients, and where that stands."""
+
+    evaluations: dict[str, Evaluation]
+    """By network."""
+    table: comparison.Comparison
+    """Table 2."""
+    written: tuple[Path, ...]
+
+    @property
+    def text(self) -> str:
+        """Table 2 as text to print."""
+        return comparison.to_text(self.table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +218,51 @@ def evaluate_folders(
         notes=notes,
         jobs=jobs,
     )
+
+
+def compare_networks(
+    workspace: Workspace,
+    networks: Sequence[str],
+    split: tuple[str, ...] | None = None,
+    folds: Sequence[int] | None = None,
+    rule: str = "auto",
+    jobs: int | None = None,
+) -> Compared:
+    """Score several networks on the same folds; write each one's tables, Table 2, and a row per network and fold.
+
+    Args:
+        workspace: the data set, its splits and its results.
+        networks: names of results folders; the first is compared with each other.
+        split: as in ``evaluate``.
+        folds: as in ``evaluate``, for all networks.
+        rule: as in ``evaluate``.
+        jobs: as in ``evaluate``.
+
+    Raises:
+        DvtError: as ``evaluate``, and if the networks were not scored on the same cases. Nothing of the comparison
+            is written then.
+    """
+    twice = sorted({name for name in networks if list(networks).count(name) > 1})
+    if twice:
+        raise DvtError(f"--compare: {', '.join(twice)} is named twice. Name each network once.")
+    done = {name: evaluate(workspace, name, split, folds, rule, jobs) for name in networks}
+    first = next(iter(done.values()))
+    table = comparison.compare(
+        {name: one.rows for name, one in done.items()},
+        subject=workspace.dataset,
+        rule=first.table.rule,
+        folds=first.table.folds,
+    )
+    texts = {
+        "table2.csv": comparison.to_csv(table),
+        "table2.md": comparison.to_markdown(table),
+        "table2.tex": comparison.to_latex(table),
+        "folds.csv": table.by_fold.to_csv(index=False, lineterminator="\n"),
+    }
+    for name, text in texts.items():
+        artifacts.write_text(workspace.comparison / name, text)
+    written = [path for one in done.values() for path in one.written]
+    return Compared(evaluations=done, table=table, written=(*written, *(workspace.comparison / name for name in texts)))
 
 
 def score(pair: Pair, scheme: Scheme) -> list[dict[str, Any]]:

@@ -35,7 +35,8 @@ def choose_folds(workspace: Workspace, network: str, splits: Splits, folds: Sequ
     """The folds to score; each has predictions and stands in the splits."""
     results = workspace.results(network)
     if not results.is_dir():
-        there = sorted(p.name for p in results.parent.iterdir() if p.is_dir()) if results.parent.is_dir() else []
+        folders = sorted(results.parent.iterdir()) if results.parent.is_dir() else []
+        there = [p.name for p in folders if trained_folds(p)]
         raise DvtError(
             f"{results}: no results of that network; there are: {', '.join(there) or 'none'}. Run dvt_train."
         )

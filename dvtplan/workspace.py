@@ -61,6 +61,11 @@ class Workspace:
         """Counts and scores of every case; the tables lie beside it."""
         return self.results(network) / METRICS
 
+    @property
+    def comparison(self) -> Path:
+        """Table 2: several networks on the same patients."""
+        return self.root / "results" / self.dataset / "comparison"
+
     def fold(self, network: str, index: int) -> FoldFolder:
         """One trained fold."""
         return FoldFolder(self.results(network) / f"fold_{index}")

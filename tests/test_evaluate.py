@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 
 from dvtplan import artifacts, volumes
 from dvtplan.errors import DvtError
-from dvtplan.evaluate import COLUMNS, evaluate, evaluate_folders
+from dvtplan.evaluate import COLUMNS, compare_networks, evaluate, evaluate_folders
 from dvtplan.geometry import Grid
 from dvtplan.records import Fold, Predicted, Splits
 from dvtplan.workspace import Workspace
@@ -526,3 +527,49 @@ def test_numbers_equal_those_computed_on_whole_arrays(tmp_path: Path) -> None:
 def test_evaluation_never_loads_torch() -> None:
     code = "import sys, dvtplan.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
+
+
+# --- several networks -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_networks(workspace: Workspace) -> Workspace:
+    """The same predictions once more under another name, but for case c, where ``gcn`` finds nothing."""
+    shutil.copytree(workspace.results("unet"), workspace.results("gcn"))
+    put(workspace.fold("gcn", 1).predictions / "c.nii.gz", EMPTY)
+    return workspace
+
+
+def test_networks_are_compared_on_the_same_patients(two_networks: Workspace) -> None:
+    done = compare_networks(two_networks, ["unet", "gcn"], ("proximal", "distal"))
+    dsc = {name: scores["dsc"] for name, scores in done.table.entries["all"].items()}
+    # Patients P and c: unet 8/12 and 6/7, gcn 8/12 and 0; d has no truth.
+    assert dsc["unet"].summary.mean == pytest.approx((8 / 12 + 6 / 7) / 2)
+    assert dsc["gcn"].summary.mean == pytest.approx(8 / 12 / 2)
+    difference = dsc["gcn"].difference
+    assert difference is not None and (difference.n, difference.zeros) == (2, 1)
+    folder = two_networks.comparison
+    assert {p.name for p in folder.iterdir()} == {"table2.csv", "table2.md", "table2.tex", "folds.csv"}
+    assert (two_networks.results("gcn") / "table1.csv").exists()
+    folds = pd.read_csv(folder / "folds.csv").set_index(["network", "fold", "region"])
+    assert folds.loc[("gcn", 1, "all"), "dsc"] == 0
+    assert "Table 2" in done.text
+
+
+def test_networks_with_other_folds_are_not_compared(two_networks: Workspace) -> None:
+    shutil.rmtree(two_networks.fold("gcn", 1).path)
+    with pytest.raises(DvtError, match="not scored on the same cases and regions: c, d"):
+        compare_networks(two_networks, ["unet", "gcn"])
+    assert not two_networks.comparison.exists()
+    assert compare_networks(two_networks, ["unet", "gcn"], folds=[0]).table.entries
+
+
+def test_a_network_is_not_compared_with_itself(two_networks: Workspace) -> None:
+    with pytest.raises(DvtError, match="unet is named twice"):
+        compare_networks(two_networks, ["unet", "gcn", "unet"])
+
+
+def test_a_comparison_does_not_pass_for_a_network(two_networks: Workspace) -> None:
+    compare_networks(two_networks, ["unet", "gcn"])
+    with pytest.raises(DvtError, match="there are: gcn, unet\\."):
+        evaluate(two_networks, "segnet")
