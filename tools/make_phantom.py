@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="example: python tools/make_phantom.py --root . --scale half --jobs 2",
     )
     parser.add_argument("--root", type=Path, required=True, help="folder that holds datasets_raw/")
-    parser.add_argument("--dataset", type=_dataset_name, default="Phantom", help="name of the dataset")
+    parser.add_argument("--dataset", type=dataset_name, default="Phantom", help="name of the dataset")
     parser.add_argument("--scale", choices=SCALES, default="tiny", help="size of the volumes")
     parser.add_argument("--cases", type=at_least(1), help="how many; default depends on the scale")
     parser.add_argument("--seed", type=at_least(0), default=0, help="equal seeds give equal cohorts")
@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _dataset_name(text: str) -> str:
+def dataset_name(text: str) -> str:
+    """An argparse type: a folder name that is safe everywhere."""
     if not re.fullmatch(r"\w[\w.-]*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no folder name of letters, digits, '_', '-' and '.'")
     return text

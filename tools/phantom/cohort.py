@@ -343,7 +343,7 @@ def make_cohort(
     _replace(folder / "cases.csv", lambda temporary: temporary.write_text(table))
     description = {
         "name": dataset,
-        "description": f"synthetic: generator {VERSION}, scale {scale}, difficulty {difficulty}, seed {seed}",
+        "description": description_of(scale, difficulty, seed),
         "channel_names": {"0": "CE-MR"},
         "labels": {"background": 0, **REGIONS},
         "numTraining": len(rows),
@@ -351,6 +351,11 @@ def make_cohort(
     }
     _write_json(folder / "dataset.json", description)
     return folder
+
+
+def description_of(scale: str, difficulty: str, seed: int) -> str:
+    """What ``dataset.json`` says of a cohort; it begins with 'synthetic'."""
+    return f"synthetic: phantom legs, generator {VERSION}, scale {scale}, difficulty {difficulty}, seed {seed}"
 
 
 def _written(folder: Path, requests: list[Request], extras: tuple[str, ...], jobs: int) -> Iterator[dict[str, str]]:
