@@ -1,4 +1,4 @@
-"""The evaluation stage: masks on disk in, ``metrics.csv`` and Table 1 out; anyone's masks, not only ours."""
+"""The evaluation stage: masks on disk in, ``metrics.csv`` and tables out; anyone's masks, not only ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dvtplan import artifacts, comparison, metrics, regions, tables, volumes, workers
+from dvtplan import (
+    artifacts,
+    comparison,
+    lesions,
+    measures_table,
+    metrics,
+    regions,
+    surfaces,
+    tables,
+    volumes,
+    workers,
+)
 from dvtplan.dataset import discover
 from dvtplan.errors import DvtError
 from dvtplan.geometry import GRID_TOLERANCE_MM, Grid, distance_mm, same_grid
@@ -28,7 +39,7 @@ from dvtplan.pairs import (
     read_labels,
     some,
 )
-from dvtplan.records import Fold, Levels, Splits
+from dvtplan.records import Confusion, Fold, Levels, Splits
 from dvtplan.regions import ALL, PROXIMAL_DISTAL
 from dvtplan.workspace import METRICS, Workspace
 
@@ -45,9 +56,10 @@ OWN_LABELS = "a voxel of the truth and a predicted voxel each have the region of
 """What identity means where the prediction tells the labels apart."""
 
 COLUMNS = ("fold", "case_id", "patient_id", "region", "rule", "tp", "fp", "fn", *tables.SCORES,
-           "truth_ml", "predicted_ml", "false_positive_ml", "counted")  # fmt: skip
+           "truth_ml", "predicted_ml", "false_positive_ml", "counted", *measures_table.COLUMNS)  # fmt: skip
 """``metrics.csv``, one row per (case, region). ``counted``: whether the row enters the region's
-statistics, which it does where the patient, not only this case, has truth in the region."""
+statistics, which it does where the patient, not only this case, has truth in the region. What
+follows it, and where that is empty, is said in ``measures_table``."""
 
 BYTES_PER_VOXEL = 24
 """Peak memory of scoring a case: both masks as read, as maps, and their copies."""
@@ -63,12 +75,14 @@ class Evaluation:
     rows: pd.DataFrame
     """``metrics.csv``."""
     table: tables.Table
+    measures: measures_table.MeasuresTable
+    """What is measured beside the scores of Table 1."""
     written: tuple[Path, ...]
 
     @property
     def text(self) -> str:
-        """Table 1 as text to print."""
-        return tables.to_text(self.table)
+        """Table 1 and the further measures as text to print."""
+        return f"{tables.to_text(self.table)}\n{measures_table.to_text(self.measures)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +132,10 @@ def evaluate(
     folds: Sequence[int] | None = None,
     rule: str = "auto",
     jobs: int | None = None,
+    *,
+    tolerance_mm: float = surfaces.TOLERANCE_MM,
 ) -> Evaluation:
-    """Score the predictions of a network's folds; write metrics.csv and Table 1 beside them.
+    """Score the predictions of a network's folds; write metrics.csv and the tables beside them.
 
     A mean over fewer cases than the folds test is the mistake to fear: a test case without a
     prediction is an error, and so is a prediction of a case that its own fold trained on.
@@ -131,6 +147,7 @@ def evaluate(
         folds: indices; none for every fold that has predictions.
         rule: 'identity', 'level', or 'auto' for identity where the labels name the regions.
         jobs: processes; none for one, or one per core where the data are large.
+        tolerance_mm: of surface Dice.
 
     Raises:
         DvtError: for missing predictions, grids that differ, values without a meaning, regions
@@ -157,6 +174,7 @@ def evaluate(
         folds=name_folds(chosen, splits),
         notes=(*notes, *mixed_training(workspace, network, chosen)),
         jobs=jobs,
+        tolerance_mm=tolerance_mm,
     )
 
 
@@ -170,6 +188,7 @@ def evaluate_folders(
     predicted: str = "auto",
     dataset: Path | None = None,
     jobs: int | None = None,
+    tolerance_mm: float = surfaces.TOLERANCE_MM,
 ) -> Evaluation:
     """Score anyone's masks: every label against the prediction of the same name, whatever its ending.
 
@@ -180,7 +199,7 @@ def evaluate_folders(
     Args:
         labels_dir: truth, one file per case.
         predictions_dir: predictions, one file per case.
-        out: folder for metrics.csv and Table 1.
+        out: folder for metrics.csv and the tables.
         split: as in ``evaluate``.
         rule: as in ``evaluate``.
         predicted: 'lesion' (every value above 0 is thrombus), 'labels' (values are labels), or
@@ -188,6 +207,7 @@ def evaluate_folders(
             more than one label.
         dataset: a folder in nnU-Net's raw layout that describes the cases.
         jobs: as in ``evaluate``.
+        tolerance_mm: as in ``evaluate``.
 
     Raises:
         DvtError: as ``evaluate``, and for a label without a prediction or the reverse.
@@ -217,6 +237,7 @@ def evaluate_folders(
         folds=f"no folds but the masks in {predictions_dir}",
         notes=notes,
         jobs=jobs,
+        tolerance_mm=tolerance_mm,
     )
 
 
@@ -227,6 +248,8 @@ def compare_networks(
     folds: Sequence[int] | None = None,
     rule: str = "auto",
     jobs: int | None = None,
+    *,
+    tolerance_mm: float = surfaces.TOLERANCE_MM,
 ) -> Compared:
     """Score several networks on the same folds; write each one's tables, Table 2, and a row per network and fold.
 
@@ -237,6 +260,7 @@ def compare_networks(
         folds: as in ``evaluate``, for all networks.
         rule: as in ``evaluate``.
         jobs: as in ``evaluate``.
+        tolerance_mm: as in ``evaluate``.
 
     Raises:
         DvtError: as ``evaluate``, and if the networks were not scored on the same cases. Nothing of the comparison
@@ -245,7 +269,7 @@ def compare_networks(
     twice = sorted({name for name in networks if list(networks).count(name) > 1})
     if twice:
         raise DvtError(f"--compare: {', '.join(twice)} is named twice. Name each network once.")
-    done = {name: evaluate(workspace, name, split, folds, rule, jobs) for name in networks}
+    done = {name: evaluate(workspace, name, split, folds, rule, jobs, tolerance_mm=tolerance_mm) for name in networks}
     first = next(iter(done.values()))
     table = comparison.compare(
         {name: one.rows for name, one in done.items()},
@@ -265,8 +289,8 @@ def compare_networks(
     return Compared(evaluations=done, table=table, written=(*written, *(workspace.comparison / name for name in texts)))
 
 
-def score(pair: Pair, scheme: Scheme) -> list[dict[str, Any]]:
-    """Count and score one case in every reported region and over all.
+def score(pair: Pair, scheme: Scheme, tolerance_mm: float = surfaces.TOLERANCE_MM) -> list[dict[str, Any]]:
+    """Count, score and measure one case in every reported region and over all.
 
     Returns:
         Rows with ``COLUMNS`` but for ``counted``, which takes the patient's other cases.
@@ -285,22 +309,48 @@ def score(pair: Pair, scheme: Scheme) -> list[dict[str, Any]]:
         pair.levels,
     )
     *by_region, whole = metrics.count(truth_map, predicted_map, len(scheme.regions))
-    counts = dict(zip(scheme.regions, by_region, strict=True))
-    return [
-        {
+    counts = {name: (number, by_region[number - 1]) for number, name in enumerate(scheme.regions, start=1)}
+    box = _box(truth_map, predicted_map)
+    truth_map, predicted_map = truth_map[box], predicted_map[box]
+    rows = []
+    for region, (number, counted) in [*((name, counts[name]) for name in scheme.reported), (ALL, (None, whole))]:
+        truth, predicted = (m > 0 if number is None else m == number for m in (truth_map, predicted_map))
+        case = {
             "fold": pair.fold,
             "case_id": pair.case_id,
             "patient_id": pair.patient,
             "region": region,
             "rule": scheme.rule,
-            **counted._asdict(),
-            **{name: float(getattr(counted, name)) for name in tables.SCORES},
-            "truth_ml": counted.truth * grid.voxel_ml,
-            "predicted_ml": counted.predicted * grid.voxel_ml,
-            "false_positive_ml": counted.fp * grid.voxel_ml,
         }
-        for region, counted in [*((name, counts[name]) for name in scheme.reported), (ALL, whole)]
-    ]
+        rows.append(case | _measure(counted, truth, predicted, grid, tolerance_mm))
+    return rows
+
+
+def _measure(
+    counted: Confusion, truth: np.ndarray, predicted: np.ndarray, grid: Grid, tolerance_mm: float
+) -> dict[str, Any]:
+    """Counts, scores and measures of one region, whose masks may be cut out of the volume."""
+    counts = {
+        **counted._asdict(),
+        "truth_ml": counted.truth * grid.voxel_ml,
+        "predicted_ml": counted.predicted * grid.voxel_ml,
+        "false_positive_ml": counted.fp * grid.voxel_ml,
+        **measures_table.lesion_counts(lesions.count(truth, predicted, grid.voxel_ml)),
+    }
+    return {
+        **counts,
+        **{name: float(getattr(counted, name)) for name in tables.SCORES},
+        **measures_table.scores(counts),
+        **surfaces.compare(truth, predicted, grid.spacing_mm, tolerance_mm)._asdict(),
+        "tolerance_mm": tolerance_mm,
+    }
+
+
+def _box(truth_map: np.ndarray, predicted_map: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds all of both; measures need no more of the volume, which is nearly all empty."""
+    there = (truth_map > 0) | (predicted_map > 0)
+    found = [np.flatnonzero(there.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return tuple(slice(int(f[0]), int(f[-1]) + 1) if len(f) else slice(0, 1) for f in found)
 
 
 # --- from files to numbers ------------------------------------------------------------------------
@@ -466,10 +516,13 @@ def _score_and_write(
     folds: str,
     notes: tuple[str, ...],
     jobs: int | None,
+    tolerance_mm: float,
 ) -> Evaluation:
     """Score every case, and write only when all of them have been scored."""
+    if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
+        raise DvtError(f"tolerance_mm {tolerance_mm}: expected 0 or more. Give a distance in mm.")
     found = workers.over_cases(
-        partial(score, scheme=scheme),
+        partial(score, scheme=scheme, tolerance_mm=tolerance_mm),
         pairs,
         [pair.case_id for pair in pairs],
         title="Evaluate",
@@ -479,15 +532,17 @@ def _score_and_write(
     patients = tables.by_patient(rows)[["region", "patient_id", "counted"]]
     rows = rows.merge(patients, on=["region", "patient_id"], how="left", validate="many_to_one")[list(COLUMNS)]
     table = tables.table_1(rows, subject=subject, rule=scheme.text, folds=folds, notes=notes)
+    measures = measures_table.summarize_measures(rows, rule=scheme.text, folds=folds)
     texts = {
         METRICS: rows.to_csv(index=False, lineterminator="\n"),
         "table1.csv": tables.to_csv(table),
         "table1.md": tables.to_markdown(table),
         "table1.tex": tables.to_latex(table),
+        "measures.csv": measures_table.to_csv(measures),
     }
     for name, text in texts.items():
         artifacts.write_text(out / name, text)
-    return Evaluation(rows=rows, table=table, written=tuple(out / name for name in texts))
+    return Evaluation(rows=rows, table=table, measures=measures, written=tuple(out / name for name in texts))
 
 
 def _processes(pairs: Sequence[Pair], jobs: int | None) -> int:

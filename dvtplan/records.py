@@ -369,6 +369,11 @@ class Confusion(NamedTuple):
         """Share of the truth that was found (eq. 4)."""
         return _score(self.tp, self.truth, self.truth)
 
+    @property
+    def iou(self) -> float:
+        """Intersection over union; the DSC's d / (2 - d), for a single case."""
+        return _score(self.tp, self.tp + self.fp + self.fn, self.truth)
+
 
 def _score(part: int, whole: int, truth: int) -> float:
     """The empty-mask table: no truth, no score; truth but nothing predicted, zero."""

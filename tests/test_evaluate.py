@@ -241,6 +241,88 @@ def test_a_row_counts_where_its_patient_has_truth(workspace: Workspace) -> None:
     assert rows.loc[("b", "proximal"), "dsc"] == 0
 
 
+# --- further measures -----------------------------------------------------------------------------
+
+
+def test_surfaces_lesions_and_volumes_are_measured_per_case_and_region(workspace: Workspace) -> None:
+    rows = evaluate(workspace, "unet", rule="level").rows.set_index(["case_id", "region"])
+    # Case c proximal: truth is two voxels, both predicted, and one more 10 mm below: distances 0 0, 0 0 10.
+    row = rows.loc[("c", "proximal")]
+    assert (row["assd_mm"], row["hd95_mm"], row["surface_dice"]) == pytest.approx((10 / 5, 9.0, 4 / 5))
+    assert (row["iou"], row["volume_difference_ml"], row["volume_difference_percent"]) == pytest.approx(
+        (2 / 3, 0.5, 50)
+    )
+    assert (row["true_lesions"], row["detected_lesions_from_0.5_ml"], row["confirmed_lesions"]) == (1, 1, 1)
+    # Case a proximal: one of four voxels is missed, 5 mm from the others.
+    row = rows.loc[("a", "proximal")]
+    assert (row["assd_mm"], row["hd95_mm"], row["surface_dice"]) == pytest.approx((5 / 7, 4.25, 6 / 7))
+
+
+def test_a_thrombus_across_the_level_is_a_lesion_of_each_region_and_one_of_all(workspace: Workspace) -> None:
+    rows = evaluate(workspace, "unet", rule="level").rows.set_index(["case_id", "region"])
+    lesions = rows.loc["a", ["true_lesions", "detected_lesions", "predicted_lesions", "confirmed_lesions"]]
+    assert lesions.to_numpy().tolist() == [[1, 1, 1, 1]] * 3
+    assert rows.loc[("a", "all"), "true_lesions_from_2_ml"] == 1  # 3 mL, of which 2 are proximal
+    assert rows.loc[("a", "distal"), "true_lesions_from_0.5_ml"] == 1
+
+
+def test_a_lesion_predicted_as_another_region_is_missed_there_and_false_here(tmp_path: Path) -> None:
+    rows = evaluate(make(tmp_path, predicted=TWO_LABELS), "unet").rows.set_index(["case_id", "region"])
+    assert rows.loc[("c", "distal"), "lesion_sensitivity"] == 0  # its only voxel is predicted as proximal
+    assert rows.loc[("c", "proximal"), "false_positive_lesions"] == 1
+    assert rows.loc[("c", "all"), "lesion_sensitivity"] == 1
+
+
+def test_a_case_without_truth_has_false_positive_lesions_and_no_scores(workspace: Workspace) -> None:
+    row = evaluate(workspace, "unet", rule="level").rows.set_index(["case_id", "region"]).loc[("d", "all")]
+    assert (row["false_positive_lesions"], row["volume_difference_ml"]) == pytest.approx((1, 0.5))
+    without = ["iou", "volume_difference_percent", "assd_mm", "hd95_mm", "surface_dice", "lesion_f1"]
+    assert row[without].isna().all()
+
+
+def test_a_case_with_nothing_at_all_is_measured_too(workspace: Workspace) -> None:
+    put(prediction(workspace, "d"), EMPTY)
+    row = evaluate(workspace, "unet", rule="level").rows.set_index(["case_id", "region"]).loc[("d", "all")]
+    assert (row["predicted_lesions"], row["volume_difference_ml"]) == (0, 0)
+    assert np.isnan(row["surface_dice"])
+
+
+def test_measures_of_patients_are_summarized_and_n_is_told(workspace: Workspace) -> None:
+    put(prediction(workspace, "c"), EMPTY)
+    evaluation = evaluate(workspace, "unet", rule="level")
+    proximal = evaluation.measures.regions[0]
+    # Patient P: case a has distances, case b none (nothing predicted); patient c now has none either.
+    assert (proximal.patients, proximal.measures["assd_mm"].n) == (2, 1)
+    assert proximal.measures["assd_mm"].mean == pytest.approx(5 / 7)
+    assert proximal.measures["surface_dice"].mean == pytest.approx((6 / 7 / 2 + 0) / 2)
+    assert proximal.lesions["lesion_sensitivity"] == (3, 1)
+    whole = evaluation.measures.regions[-1]
+    assert (whole.without_truth, whole.false_positive_lesions, whole.false_positive_ml) == (1, 1, 0.5)
+    assert "all 1, 1 in 0.50 mL" in unwrapped(evaluation.text)
+    back = pd.read_csv(workspace.results("unet") / "measures.csv").set_index(["region", "measure"])
+    assert back.loc[("proximal", "assd_mm"), ["n", "patients_with_truth", "not_defined"]].tolist() == [1, 2, 1]
+
+
+def test_the_measures_stand_below_table_1(workspace: Workspace) -> None:
+    text = evaluate(workspace, "unet").text
+    assert text.index("Table 1.") < text.index("Further measures") < text.index("Surface Dice at 2 mm")
+
+
+def test_the_tolerance_can_be_chosen_and_is_told(workspace: Workspace, folders: tuple[Path, Path, Path]) -> None:
+    evaluation = evaluate(workspace, "unet", rule="level", tolerance_mm=5.0)
+    row = evaluation.rows.set_index(["case_id", "region"]).loc[("a", "proximal")]
+    assert (row["surface_dice"], row["tolerance_mm"]) == (1, 5)
+    assert "Surface Dice at 5 mm" in evaluation.text
+    labels, theirs, out = folders
+    rows = evaluate_folders(labels, theirs, out, rule="level", predicted="lesion", tolerance_mm=5.0).rows
+    assert rows.set_index(["case_id", "region"]).loc[("a", "proximal"), "surface_dice"] == 1
+
+
+def test_a_tolerance_that_is_no_distance_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(DvtError, match="tolerance_mm -1"):
+        evaluate(workspace, "unet", tolerance_mm=-1.0)
+
+
 # --- folds ----------------------------------------------------------------------------------------
 
 
@@ -320,10 +402,25 @@ def test_metrics_csv_reads_back_with_every_column(workspace: Workspace) -> None:
         "table1.csv",
         "table1.md",
         "table1.tex",
+        "measures.csv",
     ]
     assert all(path.parent == workspace.results("unet") for path in evaluation.written)
     back = pd.read_csv(evaluation.written[0])
     assert tuple(back.columns) == COLUMNS
+    assert COLUMNS[:11] == (
+        "fold",
+        "case_id",
+        "patient_id",
+        "region",
+        "rule",
+        "tp",
+        "fp",
+        "fn",
+        "dsc",
+        "precision",
+        "recall",
+    )
+    assert COLUMNS[11:15] == ("truth_ml", "predicted_ml", "false_positive_ml", "counted")
     pd.testing.assert_frame_equal(back, evaluation.rows, check_dtype=False)
 
 

@@ -34,6 +34,7 @@ def test_counts_and_scores_of_a_drawn_case() -> None:
     assert whole.dsc == pytest.approx(8 / 11)
     assert whole.precision == pytest.approx(4 / 5)
     assert whole.recall == pytest.approx(4 / 6)
+    assert whole.iou == pytest.approx(4 / 7)
 
 
 def test_a_voxel_of_the_wrong_region_is_wrong_twice_and_still_right_over_all() -> None:
@@ -65,6 +66,7 @@ def test_every_row_of_the_empty_mask_table(truth: str, predicted: str, score: fl
     region, whole = count(drawn(truth), drawn(predicted), 1)
     assert region == whole
     assert (region.dsc, region.precision, region.recall) == pytest.approx((score,) * 3, nan_ok=True)
+    assert region.iou == pytest.approx(score / (2 - score), nan_ok=True)
     assert region.fp == false_positives
     assert (region.truth > 0) is not math.isnan(score)
 
