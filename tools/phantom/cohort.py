@@ -268,6 +268,7 @@ def _digest(array: np.ndarray) -> str:
 OUR_FILE = re.compile(
     r"\.?(dataset\.json|cases\.csv)|metadata/\.?leg_\d+\.json"
     r"|(imagesTr/\.?(?P<image>leg_\d+)_0000|(labelsTr|truth|veins|rater2)/\.?(?P<label>leg_\d+))\.nii\.gz"
+    r"|(imagesTr/\.leg_\d+_0000|(labelsTr|truth|veins|rater2)/\.leg_\d+)\.nii"
 )
 """Every path that this tool writes in a dataset folder; a leading dot marks an interrupted write."""
 
