@@ -407,11 +407,38 @@ def evaluate(argv: list[str]) -> None:
     print("\n".join(map(str, written)))
 
 
+@_command
+def report(argv: list[str]) -> None:
+    """dvt_report"""
+    parser = _parser(
+        "Write one HTML page on all scored networks: tables, figures, and pictures of every test patient.",
+        "dvt_report --dataset DVT --patients 5",
+    )
+    _add_place(parser)
+    parser.add_argument(
+        "--networks", nargs="+", metavar="NETWORK", help="the first is pictured; default: all with metrics.csv"
+    )
+    parser.add_argument("--folds", type=int, nargs="+", help="default: all that were scored")
+    parser.add_argument(
+        "--patients", type=_positive, metavar="N", help="draw the N worst and the N best; default: every patient"
+    )
+    parser.add_argument("--jobs", type=_positive, help="processes; default: as there are many patients")
+    options = parser.parse_args(argv)
+    from dvtplan import journal
+    from dvtplan import report as stage
+
+    done = stage.write(_workspace(options), options.networks, options.folds, options.patients, options.jobs)
+    size = journal.size(done.html.stat().st_size)
+    print(f"{done.html} ({size}, {done.drawn} of {done.patients} patients drawn)")
+    print(f"{len(done.figures)} figures, PNG and PDF, in {done.figures[0].parent}")
+
+
 if __name__ == "__main__":
     _COMMANDS = {
         "plan_and_preprocess": plan_and_preprocess,
         "train": train,
         "predict": predict,
         "evaluate": evaluate,
+        "report": report,
     }
     _COMMANDS[sys.argv.pop(1)]()

@@ -1,18 +1,125 @@
-"""Pictures of what was predicted, over the truth, one a patient."""
+"""The report stage: one page on all networks of a data set, its figures as files, and pictures of predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from dvtplan import artifacts, figures, journal, volumes
+from dvtplan import __version__, artifacts, chapters, figures, journal, page, pictures, tables, volumes, workers
+from dvtplan.chapters import Chart, Results
 from dvtplan.dataset import discover
 from dvtplan.errors import DvtError
-from dvtplan.geometry import to_slice_order
-from dvtplan.records import Plan, Splits
+from dvtplan.pairs import Pair, choose_folds, mixed_training, name_folds, of_folds
+from dvtplan.pictures import Picture
+from dvtplan.records import Dataset, Fold, Plan, Run, Splits
+from dvtplan.regions import ALL
 from dvtplan.workspace import Workspace, trained_folds
+
+OUTLIER_SPREADS = 1.5
+"""How many interquartile ranges below the first quartile a DSC is an outlier (Tukey)."""
+LOWEST = 5
+"""How many of the lowest are named where there is no outlier."""
+
+PICTURE_BYTES = 17_000_000
+"""What all pictures of a report may take together; a third more as text, so a report stays below 25 MB."""
+MOST_PICTURE_BYTES = 160_000
+"""What one picture takes at most."""
+BYTES_PER_VOXEL = 16
+"""Peak memory of drawing a case: the image as read, both masks, and their comparisons."""
+FEW_CASES = 8
+"""Up to so many, starting processes costs more than it saves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was written."""
+
+    html: Path
+    figures: tuple[Path, ...]
+    drawn: int
+    """Patients with pictures."""
+    patients: int
+    """Patients that the pictured network was scored on."""
+
+
+def write(
+    workspace: Workspace,
+    networks: Sequence[str] | None = None,
+    folds: Sequence[int] | None = None,
+    patients: int | None = None,
+    jobs: int | None = None,
+) -> Report:
+    """Write one page on all scored networks of a data set, and every figure as PNG and PDF.
+
+    The page reads ``metrics.csv`` and never scores: two computations of one number would drift
+    apart. Where that file is older than what it tells of, the command that mends it is named.
+
+    Args:
+        workspace: a data set with scored networks.
+        networks: names of results folders, the first is pictured and compared with the others;
+            none for all that were scored, gn_unet first.
+        folds: which; none for all that were scored.
+        patients: picture so many of the worst and of the best; none for all.
+        jobs: processes; none for one, or one per core where there are many cases.
+
+    Returns:
+        ``report.html`` and the figures; figures of an earlier report are removed.
+
+    Raises:
+        DvtError: for metrics that are missing, stale or of other cases; as ``pairs.of_folds``.
+    """
+    dataset = discover(workspace.raw)
+    splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
+    phantom = _phantom(workspace)
+    subject = dataset.name if phantom is None else f"{dataset.name} ({chapters.PHANTOM})"
+    scored = [_gather(workspace, name, dataset, splits, folds, subject) for name in _networks(workspace, networks)]
+    results = [one for one, _ in scored]
+    first, pairs = scored[0]
+
+    out, written = workspace.report_figures, list[Path]()
+
+    def keep(figure: figures.Figure, name: str, alt: str, caption: str) -> Chart:
+        written.extend(figures.save_both(figure, out, name))
+        return Chart(image=figures.encode(figure, "png"), alt=alt, caption=caption)
+
+    mark = "" if phantom is None else f" ({chapters.PHANTOM})"
+    charts = [keep(*made) for one in results for made in _volume_charts(one, mark)]
+    charts.append(keep(*_box_chart(results, mark)))
+    epochs = {one.network: _epochs(workspace, one) for one in results}
+    curves = [keep(*_curve_chart(name, rows, mark)) for name, rows in epochs.items() if rows]
+
+    chosen = choose_patients(first.whole, patients)
+    drawn = _draw(first, [pair for pair in pairs if pair.patient in set(chosen)], dataset, out, mark, jobs)
+    written += [path for picture in drawn for path in picture.files]
+    comparisons, unpaired = chapters.compared(results, subject)
+    now = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
+    text = page.document(
+        f"Thrombus segmentation: {subject}",
+        (("glance", "At a glance"), ("tables", "Scores"), ("figures", "Figures"), ("making", "How it was made"),
+         ("patients", "Patients")),
+        chapters.opening(subject, results, phantom, f"Written {now} by dvtplan {__version__}. Research software, no "
+                         "medical device."),
+        chapters.glance(results),
+        chapters.scores(results, comparisons, unpaired),
+        chapters.figures(charts),
+        chapters.making(results, splits, curves, len(charts) + 1),
+        chapters.patients(first, results[1:], chosen, drawn),
+        footer=f"Each figure of this page lies as PNG and PDF in {out.relative_to(workspace.root).as_posix()}. After "
+        "Huang et al. 2019, doi 10.1155/2019/3401683.",
+    )  # fmt: skip
+    artifacts.write_text(workspace.report, text)
+    for path in (*out.glob("*.png"), *out.glob("*.pdf")):
+        if path not in written:
+            path.unlink(missing_ok=True)
+    return Report(html=workspace.report, figures=tuple(written), drawn=len(chosen), patients=len(first.whole))
 
 
 def draw_cases(workspace: Workspace, network: str, folds: Sequence[int] | None = None) -> list[Path]:
@@ -27,30 +134,275 @@ def draw_cases(workspace: Workspace, network: str, folds: Sequence[int] | None =
         The pictures, ``pictures/ID.png`` in the network's results.
 
     Raises:
-        DvtError: if a prediction is missing.
+        DvtError: if a prediction is missing or of an earlier training, as ``pairs.of_folds``.
     """
     plan = artifacts.load(Plan, workspace.plan, "dvt_plan_and_preprocess")
     splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-    cases = {case.id: case for case in discover(workspace.raw).cases}
-    there = [k for k in trained_folds(workspace.results(network)) if workspace.fold(network, k).predictions.exists()]
-    wanted = there if folds is None else folds
-    missing = sorted(set(wanted) - {fold.index for fold in splits.folds})
-    if missing:
-        raise DvtError(f"fold {missing[0]}: {workspace.splits} holds no such fold. Choose another.")
-    tested = [(k, case_id) for k in wanted for case_id in splits.folds[k].test]
+    dataset = discover(workspace.raw)
+    images = _images(dataset)
+    pairs = of_folds(workspace, network, dataset, choose_folds(workspace, network, splits, folds))
     drawn = []
-    for k, case_id in journal.progress(tested, "Draw"):
-        case = cases[case_id]
-        mask_path = workspace.fold(network, k).predictions / f"{case_id}.nii.gz"
-        if case.label is None or not mask_path.exists():
-            raise DvtError(f"{mask_path}: not found. Run dvt_train {k} --resume to predict its test patients.")
-        image, grid = volumes.read(case.images[0])
-        order = to_slice_order(grid, plan.slice_axis)
-        image, truth, mask = (order.apply(a) for a in (image, volumes.read(case.label)[0], volumes.read(mask_path)[0]))
-        counts = (truth != 0).sum(axis=(1, 2))
-        s = int(counts.argmax() if counts.any() else (mask != 0).sum(axis=(1, 2)).argmax())
-        path = workspace.results(network) / "pictures" / f"{case_id}.png"
-        title = f"{case_id}, {plan.slice_axis} slice {s + 1} of {len(image)}, fold {k} of {network}"
-        figures.overlay(image[s], truth[s], mask[s], path, title, tuple(np.array(order.grid(grid).spacing_mm)[1:]))
+    for pair in journal.progress(pairs, "Draw"):
+        scan = pictures.read(images[pair.case_id], pair.truth, pair.prediction, plan.slice_axis)
+        counts = (scan.truth if scan.truth.any() else scan.prediction).sum(axis=(1, 2))
+        s = int(counts.argmax())
+        path = workspace.results(network) / "pictures" / f"{pair.case_id}.png"
+        title = f"{pair.case_id}, {plan.slice_axis} slice {s + 1} of {len(counts)}, fold {pair.fold} of {network}"
+        figures.overlay(scan.image[s], scan.truth[s], scan.prediction[s], path, title, scan.pixel_mm)
         drawn.append(path)
     return drawn
+
+
+# --- what was scored ----------------------------------------------------------------------------------
+
+
+def _networks(workspace: Workspace, wanted: Sequence[str] | None) -> list[str]:
+    if wanted is not None:
+        return list(dict.fromkeys(wanted))
+    folder = workspace.report.parent
+    there = sorted(p.name for p in folder.iterdir() if trained_folds(p)) if folder.is_dir() else []
+    scored = [name for name in there if workspace.metrics(name).exists()]
+    if not scored:
+        command = _command(workspace, there[0]) if there else "dvt_train and dvt_evaluate"
+        raise DvtError(f"{folder}: no network has been scored. Run {command} first.")
+    return sorted(scored, key=lambda name: name != "gn_unet")
+
+
+def _command(workspace: Workspace, network: str, folds: Sequence[int] | None = None) -> str:
+    """The command that scores a network, as it is to be typed."""
+    words = ["dvt_evaluate", "--dataset", workspace.dataset, "--network", network]
+    words += [] if workspace.root == Path() else ["--root", str(workspace.root)]
+    words += [] if folds is None else ["--folds", *map(str, folds)]
+    return shlex.join(words)
+
+
+def _gather(
+    workspace: Workspace,
+    network: str,
+    dataset: Dataset,
+    splits: Splits,
+    folds: Sequence[int] | None,
+    subject: str,
+) -> tuple[Results, list[Pair]]:
+    """A network's scores with everything that they rest on, complete and of the present masks."""
+    predicted = choose_folds(workspace, network, splits, folds)
+    command = _command(workspace, network, folds)
+    rows = read_metrics(workspace.metrics(network), command)
+    scored = set(rows["fold"].dropna())
+    chosen = tuple(fold for fold in predicted if folds is not None or fold.index in scored)
+    pairs = of_folds(workspace, network, dataset, chosen)
+    rows = rows[rows["fold"].isin([fold.index for fold in chosen])].reset_index(drop=True)
+    unlike = sorted({pair.case_id for pair in pairs} ^ set(rows["case_id"]))
+    if unlike or not pairs:
+        raise DvtError(
+            f"{workspace.metrics(network)}: does not hold the test cases of {name_folds(chosen or predicted, splits)}"
+            f"{': ' + ', '.join(unlike[:8]) if unlike else ''}. Run {command} first."
+        )
+    _require_fresh(workspace, network, predicted, pairs, command)
+    folds_text = name_folds(chosen, splits)
+    left_out = [fold.index for fold in predicted if fold not in chosen]
+    notes = mixed_training(workspace, network, chosen)
+    if left_out:
+        notes.append(f"fold {', '.join(map(str, left_out))} has predictions, but was not scored.")
+    runs = {fold.index: workspace.fold(network, fold.index).run for fold in chosen}
+    rule = _rule(workspace.table(network), str(rows["rule"].iloc[0]))
+    return Results(
+        network=network,
+        rows=rows,
+        folds=chosen,
+        plan=artifacts.load(Plan, workspace.results_plan(network), "dvt_train"),
+        runs={k: artifacts.load(Run, path, "dvt_train") for k, path in runs.items() if path.exists()},
+        table=tables.table_1(rows, subject=f"{network} on {subject}", rule=rule, folds=folds_text),
+        notes=tuple(notes),
+    ), pairs
+
+
+def read_metrics(path: Path, command: str) -> pd.DataFrame:
+    """``metrics.csv`` of a network; names such as 001 and NA stay what they are."""
+    needed = ["fold", "case_id", "patient_id", "region", "rule", *tables.COUNTS]
+    names = {column: "str" for column in ("case_id", "patient_id", "region", "rule")}
+    if not path.exists():
+        raise DvtError(f"{path}: not found. Run {command} first.")
+    try:
+        rows = pd.read_csv(path, dtype=names | {"fold": "Int64"}, keep_default_na=False, na_values=[""])
+        rows = rows.astype(dict.fromkeys(["tp", "fp", "fn"], "int64"))
+        usable = set(needed) <= set(rows.columns) and len(rows) > 0 and bool((rows["region"] == ALL).any())
+    except (OSError, ValueError, KeyError) as error:
+        raise DvtError(f"{path}: is no readable table of scores ({error}). Run {command} again.") from error
+    if not usable:
+        raise DvtError(f"{path}: lacks rows, or one of the columns {', '.join(needed)}. Run {command} again.")
+    return rows
+
+
+def _require_fresh(
+    workspace: Workspace, network: str, predicted: Sequence[Fold], pairs: Sequence[Pair], command: str
+) -> None:
+    """Refuse scores that are older than a mask or a level that they were taken from."""
+    masks = [path for f in predicted for path in workspace.fold(network, f.index).predictions.glob("*.nii.gz")]
+    sources = [*masks, *(pair.truth for pair in pairs), workspace.raw / "cases.csv"]
+    scored = workspace.metrics(network).stat().st_mtime_ns
+    newer = [path for path in sources if path.exists() and path.stat().st_mtime_ns > scored]
+    if newer:
+        raise DvtError(f"{workspace.metrics(network)}: is older than {newer[0]}. Run {command} again.")
+
+
+def _rule(table: Path, name: str) -> str:
+    """Name and meaning of the rule that divided the masks, as Table 1 on disk tells it; else its name."""
+    try:
+        told = str(pd.read_csv(table)["rule"].iloc[0])
+    except (OSError, ValueError, LookupError):
+        return name
+    return told if told.startswith(name) else name
+
+
+def _phantom(workspace: Workspace) -> str | None:
+    """The description of a data set that says of itself that it is synthetic."""
+    told = json.loads((workspace.raw / "dataset.json").read_text(encoding="utf-8")).get("description")
+    return told if isinstance(told, str) and told.lower().startswith("synthetic") else None
+
+
+def _epochs(workspace: Workspace, one: Results) -> dict[int, list[dict[str, object]]]:
+    found = {
+        k: journal.read_epochs(workspace.fold(one.network, k).epochs, run.epochs_done) for k, run in one.runs.items()
+    }
+    return {k: rows for k, rows in found.items() if rows}
+
+
+# --- charts -------------------------------------------------------------------------------------------
+
+
+def named_points(dsc: Sequence[float]) -> tuple[list[int], str]:
+    """Which patients a chart names, and the rule in words: outliers (Tukey), or else the lowest few."""
+    values = np.asarray(dsc, float)
+    if not len(values):
+        return [], "no patient"
+    first, third = np.percentile(values, (25, 75))
+    fence = first - OUTLIER_SPREADS * (third - first)
+    below = np.flatnonzero(values < fence).tolist()
+    outlier = f"a DSC below the first quartile less {OUTLIER_SPREADS} interquartile ranges ({fence:.2f})"
+    if below:
+        return below, outlier
+    return np.argsort(values, kind="stable")[:LOWEST].tolist(), f"none has {outlier}, so the lowest, at most {LOWEST}"
+
+
+def _volume_charts(one: Results, mark: str) -> Iterator[tuple[figures.Figure, str, str, str]]:
+    """Figure 3 of the paper, and the agreement of volumes: figure, file name, alternative text, caption."""
+    whole, title = one.whole, f"{one.network}{mark}"
+    counted = whole[whole["counted"]]
+    volume, dsc = counted["truth_ml"].tolist(), counted["dsc"].tolist()
+    at, rule = named_points(dsc)
+    names = {i: str(counted["patient_id"].iloc[i]) for i in at}
+    reach = f"DSC {tables.span(min(dsc), max(dsc))}, volume {min(volume):.1f} to {max(volume):.1f} mL" if dsc else ""
+    yield (
+        figures.volume_against_dsc(volume, dsc, names, f"Volume and DSC: {title}, n {len(dsc)}"),
+        f"volume_dsc_{one.network}",
+        f"Scatter of DSC against true thrombus volume for {len(dsc)} patients; {reach}. Named: "
+        f"{', '.join(names.values())}.",
+        f"{title}: thrombus volume and DSC, as Figure 3 of Huang 2019. Each point is a patient with thrombus "
+        f"(n {len(dsc)}): volume of the truth in mL (logarithmic) and DSC, both over all thrombus. Diamonds with "
+        f"names: {rule}. {one.table.folds[:1].upper()}{one.table.folds[1:]}.",
+    )
+    agreed = chapters.agreement(whole)
+    yield (
+        figures.bland_altman(
+            whole["truth_ml"].tolist(),
+            whole["predicted_ml"].tolist(),
+            agreed.bias.mean,
+            agreed.limits_ml,
+            f"Agreement of volume: {title}, n {len(whole)}",
+        ),
+        f"bland_altman_{one.network}",
+        f"Difference of predicted and true volume against their mean for {len(whole)} patients; {agreed.text}.",
+        f"{title}: agreement of predicted and true thrombus volume (Bland and Altman). Each point is a patient, also "
+        f"without thrombus. Solid line: mean difference (bias); dashed lines: limits of agreement, bias ± 1.96 SD, "
+        f"between which about 95 % of differences lie if they are normal and do not grow with the volume. "
+        f"{agreed.text[:1].upper()}{agreed.text[1:]}.",
+    )
+
+
+def _box_chart(results: Sequence[Results], mark: str) -> tuple[figures.Figure, str, str, str]:
+    by: dict[str, dict[str, list[float]]] = {}
+    for one in results:
+        for region, patients in one.patients.groupby("region", sort=False):
+            by.setdefault(str(region), {})[one.network] = patients.loc[patients["counted"], "dsc"].tolist()
+    medians = [
+        f"{region}, {network}: median {tables.number(float(np.median(dsc))) if dsc else 'n/a'}, n {len(dsc)}"
+        for region, networks in by.items()
+        for network, dsc in networks.items()
+    ]
+    names = ", ".join(one.network for one in results)
+    return (
+        figures.boxes(list(by.items()), f"DSC by region{mark}"),
+        "dsc_boxes",
+        f"Box plots of DSC: {'; '.join(medians)}.",
+        f"DSC per region, {names}{mark}. Each point is a patient with truth in the region (n beside the name), "
+        "moved sideways only to be seen. Box: first to third quartile, thick line: median, whiskers: to the "
+        f"last point within {OUTLIER_SPREADS} interquartile ranges of the box.",
+    )
+
+
+def _curve_chart(
+    network: str, rows: Mapping[int, list[dict[str, object]]], mark: str
+) -> tuple[figures.Figure, str, str, str]:
+    ends = [f"fold {k} {float(str(r[-1]['loss'])):.2g} after {len(r)} epochs" for k, r in rows.items()]
+    return (
+        figures.learning_curves(rows, f"Training: {network}{mark}"),
+        f"learning_{network}",
+        f"Training loss of each epoch for {len(rows)} folds of {network}; last: {'; '.join(ends)}.",
+        f"{network}{mark}: mean focal loss over the training slices of each epoch (above, logarithmic) and learning "
+        f"rate (below), a line per fold. It is the loss of training; no test patient enters it. Last epoch: "
+        f"{'; '.join(ends)}.",
+    )
+
+
+# --- pictures of patients -----------------------------------------------------------------------------
+
+
+def choose_patients(whole: pd.DataFrame, limit: int | None) -> list[str]:
+    """Patients to picture, the worst first.
+
+    Args:
+        whole: a row per patient over all thrombus, with counted, dsc and false_positive_ml.
+        limit: so many of the worst and of the best, and of those without truth so many with the
+            most false positive volume; none for all.
+    """
+    order = whole.sort_values(["dsc", "patient_id"], kind="stable")
+    scored = order.loc[order["counted"], "patient_id"].tolist()
+    others = whole[~whole["counted"]].sort_values("false_positive_ml", ascending=False, kind="stable")
+    without = others["patient_id"].tolist()
+    if limit is None:
+        return [*scored, *without]
+    return [*scored[:limit], *scored[max(limit, len(scored) - limit) :], *without[:limit]]
+
+
+def _draw(
+    one: Results, pairs: Sequence[Pair], dataset: Dataset, folder: Path, mark: str, jobs: int | None
+) -> list[Picture]:
+    """Pictures of some cases, with their files."""
+    images = _images(dataset)
+    channel = f", channel {dataset.channels[0]}" if len(dataset.channels) > 1 else ""
+    work = [
+        pictures.Request(
+            case_id=pair.case_id,
+            image=images[pair.case_id],
+            truth=pair.truth,
+            prediction=pair.prediction,
+            levels=pair.levels,
+            slice_axis=one.plan.slice_axis,
+            channel=channel,
+            subject=f"{mark}, {one.network}",
+            folder=folder,
+            most_bytes=min(MOST_PICTURE_BYTES, PICTURE_BYTES // (3 * len(pairs))),
+        )
+        for pair in pairs
+    ]
+    sizes = [math.prod(volumes.read_grid(pair.truth).shape) for pair in pairs]
+    wanted = 1 if jobs is None and len(work) <= FEW_CASES else jobs
+    n = workers.how_many(wanted, len(work), max(sizes, default=0) * BYTES_PER_VOXEL)
+    found = workers.over_cases(pictures.draw, work, [pair.case_id for pair in pairs], title="Draw", jobs=n)
+    return [picture for case in found for picture in case]
+
+
+def _images(dataset: Dataset) -> dict[str, Path]:
+    """Case -> its first channel, on which everything is drawn."""
+    return {case.id: case.images[0] for case in dataset.cases}

@@ -61,10 +61,24 @@ class Workspace:
         """Counts and scores of every case; the tables lie beside it."""
         return self.results(network) / METRICS
 
+    def table(self, network: str) -> Path:
+        """Table 1 in full precision, with the meaning of its rule."""
+        return self.results(network) / "table1.csv"
+
     @property
     def comparison(self) -> Path:
         """Table 2: several networks on the same patients."""
         return self.root / "results" / self.dataset / "comparison"
+
+    @property
+    def report(self) -> Path:
+        """One page on all networks, with everything that it shows inside."""
+        return self.root / "results" / self.dataset / "report.html"
+
+    @property
+    def report_figures(self) -> Path:
+        """The figures of the report, each as PNG and PDF."""
+        return self.root / "results" / self.dataset / "report"
 
     def fold(self, network: str, index: int) -> FoldFolder:
         """One trained fold."""

@@ -16,6 +16,8 @@ DUPLICATED_FV, DUPLICATED_PV = 0.21, 0.02
 """Shares of limbs with a second vein beside the femoral or popliteal vein (Park 2011, 890 limbs)."""
 VALVE_GAP_MM = (30.0, 60.0)
 """Range of the way between two valves (from memory)."""
+MOST_VALVES = 40
+"""More than the longest vein can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def _vessels(
     along = np.linspace(0, 1, len(points))
     # Tortuosity vanishes at both ends, so that courses still meet.
     points[:, :2] += np.sin(np.pi * along[:, None] * np.arange(2, 5)) @ rng.normal(0, 0.9, (3, 2))
-    vein = calibre * np.interp(along, (0, 1), course.vein_mm) / 2
+    vein = calibre * np.interp(along, np.linspace(0, 1, len(course.vein_mm)), course.vein_mm) / 2
     gap_mm = rng.uniform(*(course.pair_gap_mm or (0, 0)))
     if course.artery_mm is None:
         return [Tube(course.name, course.region, points, vein)], []
@@ -146,6 +148,7 @@ def _duplicate(vein: Tube, rng: np.random.Generator) -> Tube:
 
 
 def _valves(vein: Tube, rng: np.random.Generator) -> np.ndarray:
-    gaps = rng.uniform(*VALVE_GAP_MM, size=int(vein.arc_mm()[-1] / VALVE_GAP_MM[0]) + 1)
+    # Always as many, so that a coarser centreline does not shift what is drawn next.
+    gaps = rng.uniform(*VALVE_GAP_MM, size=MOST_VALVES)
     places = np.cumsum(gaps)
     return places[places < vein.arc_mm()[-1] - 5]

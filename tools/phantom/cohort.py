@@ -165,16 +165,17 @@ def make_case(request: Request, diagnostics: bool = True) -> PhantomCase:
     look = Look.draw(contrast)
 
     image = paint_tissue(frame, anatomy, look, request.rng("texture"))
+    nets, winding = confounders.spawn(2)
     swollen = bool(confounders.random() < OEDEMA) and request.oedema
     if swollen:
-        paint_oedema(image, frame, anatomy, clots[0].limb, look, confounders.spawn(1)[0])
+        paint_oedema(image, frame, anatomy, clots[0].limb, look, nets)
     paint_bones(image, frame, anatomy, look)
     present: dict[str, Any] = paint_confounders(image, frame, anatomy, look, size.boost, confounders)
     present["oedema"] = swollen
     old = next((c for c in clots if c.age == "old" and c.region == "proximal"), None)
     present["collaterals"] = old is not None
     if old is not None:
-        paint_collaterals(image, frame, old.tube, size.boost, confounders.spawn(1)[0])
+        paint_collaterals(image, frame, old.tube, size.boost, winding)
     veins, pulsation = paint_vessels(image, frame, anatomy, look, difficulty, size.boost, contrast)
     lesions = lesions_of(frame, clots) if request.thrombus else []
     painted = clots if request.thrombus else []
@@ -277,6 +278,8 @@ def draw_requests(
     scale: str, seed: int = 0, cases: int | None = None, difficulty: str = "default", thrombus: bool = True
 ) -> list[Request]:
     """The requests of a cohort, in the proportions of ``PATTERNS``; all three patterns from 8 cases on."""
+    if scale not in SCALES:
+        raise ValueError(f"scale is one of {', '.join(SCALES)}, not {scale!r}")
     count = SCALES[scale].cases if cases is None else cases
     if count < 1:
         raise ValueError(f"a cohort needs at least one case, not {count}")
@@ -327,6 +330,8 @@ def make_cohort(
     Raises:
         FileExistsError: if the folder holds anything that may not be replaced. Nothing is written.
     """
+    if unknown := set(extras) - set(EXTRAS):
+        raise ValueError(f"extras are some of {', '.join(EXTRAS)}, not {', '.join(sorted(unknown))}")
     folder = Path(root) / "datasets_raw" / dataset
     requests = draw_requests(scale, seed, cases, difficulty, thrombus)
     present = sorted(folder.rglob("*")) if folder.exists() else []

@@ -9,7 +9,7 @@ import numpy as np
 from phantom import signals, template
 from phantom.anatomy import Anatomy, Pose
 from phantom.grid import Frame
-from phantom.shapes import paint_tube, smooth_curve
+from phantom.shapes import paint_tube, rasterise, smooth_curve
 from phantom.signals import Look
 
 
@@ -23,7 +23,6 @@ def _paint_skeleton(image: np.ndarray, frame: Frame, anatomy: Anatomy, look: Loo
     cortex = complex(signals.spgr(signals.CORTEX))
     red = complex(signals.spgr(signals.MARROW_RED)) * 0.6
     yellow = look.fat * complex(signals.spgr(signals.MARROW_YELLOW))
-    disc = complex(signals.spgr(signals.DISC))
     for pose, bones in (
         (anatomy.trunk, template.TRUNK_BONES),
         *((p, template.LEG_BONES) for p in anatomy.limbs.values()),
@@ -42,15 +41,19 @@ def _paint_skeleton(image: np.ndarray, frame: Frame, anatomy: Anatomy, look: Loo
             redness = np.interp(height, (300, 480), (0.05, 0.5))
             marrow = (1 - redness) * yellow + redness * red
             paint_tube(image, frame, chain[:, :3], chain[:, 3] - chain[:, 4], marrow)
-    for z in template.DISCS_Z_MM:
-        low, high = (
-            anatomy.trunk.place(np.array([(z + up, x, y)]))[0]
-            for up, x, y in ((0, -26, 70), (template.DISC_MM, 26, 22))
-        )
-        box = frame.box(np.minimum(low, high), np.maximum(low, high))
-        part = image[box]
-        bone = np.abs(part) > 0.35
-        part[bone] = disc
+    _paint_discs(image, frame, anatomy.trunk)
+
+
+def _paint_discs(image: np.ndarray, frame: Frame, trunk: Pose) -> None:
+    """Cut the lumbar spine into vertebrae: between them what fills its shell is disc."""
+    nodes = np.array(template.LUMBAR_SPINE, float)
+    nodes = np.column_stack([trunk.place(nodes[:, :3]), trunk.scale * (nodes[:, 3] - nodes[:, 4])])
+    chain = smooth_curve(nodes, step_mm=3)
+    box, depth, _ = rasterise(frame, chain[:, :3], chain[:, 3])
+    z = trunk.template_z(frame.z[box[1]])
+    lowest, step = template.DISCS_Z_MM[0], template.DISCS_Z_MM[1] - template.DISCS_Z_MM[0]
+    between = (z >= lowest) & ((z - lowest) % step < template.DISC_MM)
+    image[box][(depth >= 0) & between[None, :, None]] = complex(signals.spgr(signals.DISC))
 
 
 def _paint_organs(image: np.ndarray, frame: Frame, anatomy: Anatomy, muscle: float) -> None:

@@ -92,9 +92,10 @@ LEG_BONES = (  # chains of spheres: template z, x, y, radius, thickness of the d
     ((464, 66, 110, 11, 1.5), (446, 36, 124, 9, 1.5), (432, 14, 126, 11, 1.5)),
     ((432, 20, 118, 8, 1.5), (406, 44, 84, 9, 1.5), (420, 60, 66, 14, 1.5), (455, 76, 66, 14, 1.5)),
 )  # fmt: skip
+LUMBAR_SPINE = ((575, 0, 46, 24, 1.2), (900, 0, 46, 24, 1.2))
 TRUNK_BONES = (
     ((470, 0, 14, 12, 1.2), (520, 0, 22, 26, 1.2), (560, 0, 40, 30, 1.2)),
-    ((575, 0, 46, 24, 1.2), (900, 0, 46, 24, 1.2)),
+    LUMBAR_SPINE,
 )
 TENDONS = (  # of the quadriceps, patella and calcaneus, and the cruciate ligaments: z, x, y, radius; from memory
     ((70, 87, 138, 5), (48, 87, 146, 4.5)),
@@ -127,10 +128,10 @@ class Course:
     """None where this cohort places no clot."""
     path: tuple[tuple[float, float, float], ...]
     """Template z, x, y from above to below."""
-    vein_mm: tuple[float, float]
-    """Diameter at the upper and lower end."""
+    vein_mm: tuple[float, ...]
+    """Diameter at the upper and lower end, and evenly between."""
     artery_mm: tuple[float, float] | None = None
-    """The same of the artery; that of a pair runs between its veins."""
+    """Of the artery, at both ends; that of a pair runs between its veins."""
     sides: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (1.0, 0.0))
     """Lateral and anterior part of the way from vein to artery, at both ends."""
     pair_gap_mm: tuple[float, float] | None = None
@@ -146,13 +147,13 @@ PV = ((110, 72, 72), (60, 78, 64), (0, 80, 60), (-65, 80, 68))
 PFV = ((395, 60, 136), (330, 82, 110), (260, 95, 88), (200, 98, 74))
 PTV = ((-100, 80, 74), (-150, 71, 72), (-200, 66, 75), (-300, 61, 66), (-390, 56, 51))
 PER = ((-100, 80, 74), (-150, 89, 76), (-200, 94, 79), (-370, 97, 59))
-ATV = ((-65, 84, 72), (-85, 96, 92), (-200, 94, 96), (-390, 78, 92))
+ATV = ((-65, 80, 68), (-72, 86, 78), (-85, 96, 92), (-200, 94, 96), (-390, 78, 92))
 PAIR_MM = (3.0, 6.0)
 TRUNK_COURSES = (  # diameters of groin and thigh: Hertzberg 1997
     Course("EIV", "proximal", EIV, (11, 10.5), (8.5, 8), (GROIN, GROIN)),
     Course("CFV", "proximal", CFV, (10.5, 10), (8, 7.5), (GROIN, GROIN)),
-    Course("FV", "proximal", FV, (8.5, 6.6), (6.2, 5.5), (GROIN, THIGH)),
-    Course("PV", "proximal", PV, (6.8, 7.2), (5.5, 5), (THIGH, KNEE)),
+    Course("FV", "proximal", FV, (8.5, 6.8, 6.5), (6.2, 5.5), (GROIN, THIGH)),
+    Course("PV", "proximal", PV, (6.5, 7.2), (5.5, 5), (THIGH, KNEE)),
 )
 """The deep trunk from above to below; one clot may span several of these."""
 BRANCH_COURSES = (
@@ -162,13 +163,13 @@ BRANCH_COURSES = (
     Course("PTV", "distal", PTV, (3.4, 2.6), (2.8, 2.2), pair_gap_mm=PAIR_MM),
     Course("PER", "distal", PER, (3.6, 2.6), (2.8, 2.0), pair_gap_mm=PAIR_MM),
     Course("ATV", "distal", ATV, (2.8, 2.2), (2.8, 2.2), pair_gap_mm=PAIR_MM),
-    Course("SOL-1", "distal", ((-105, 79, 66), (-140, 72, 60), (-250, 68, 52)), (4.8, 2.8)),
-    Course("SOL-2", "distal", ((-110, 82, 66), (-150, 84, 58), (-245, 88, 52)), (4.6, 2.8)),
-    Course("GAS-1", "distal", ((-30, 74, 56), (-80, 66, 46), (-150, 60, 40)), (4.2, 2.6)),
-    Course("GAS-2", "distal", ((-34, 86, 56), (-80, 98, 46), (-140, 104, 42)), (3.8, 2.6)),
+    Course("SOL-1", "distal", ((-98, 80, 74), (-110, 78, 67), (-140, 72, 60), (-250, 68, 52)), (4.8, 2.8)),
+    Course("SOL-2", "distal", ((-98, 80, 74), (-112, 82, 66), (-150, 84, 58), (-245, 88, 52)), (4.6, 2.8)),
+    Course("GAS-1", "distal", ((-22, 80, 62), (-38, 74, 55), (-80, 66, 46), (-150, 60, 40)), (4.2, 2.6)),
+    Course("GAS-2", "distal", ((-26, 80, 63), (-42, 87, 55), (-80, 98, 46), (-140, 104, 42)), (3.8, 2.6)),
     Course("GSV", None, ((408, 58, 143), (330, 36, 138), (200, 18, 104), (100, 22, 78), (0, 32, 66), (-100, 33, 72), (-200, 38, 80), (-390, 46, 88)), (5, 2.6)),
-    Course("SSV", None, ((-10, 82, 56), (-45, 82, 30), (-110, 83, 20), (-250, 86, 30), (-380, 102, 46)), (3.4, 2.2)),
+    Course("SSV", None, ((-8, 80, 60), (-14, 81, 52), (-45, 82, 30), (-110, 83, 20), (-250, 86, 30), (-380, 102, 46)), (3.4, 2.2)),
 )  # fmt: skip
 """Branches, calf veins and the superficial veins."""
-CAVA = Course("IVC", None, ((900, -12, 84), (680, -11, 84), (640, -8, 82)), (18, 18))
+CAVA = Course("IVC", None, ((900, -12, 84), (690, -8, 84), (636, -1, 82)), (18, 18))
 AORTA = Course("aorta", None, ((900, 12, 86), (690, 10, 88), (640, 14, 84)), (14, 14))

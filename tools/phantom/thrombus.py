@@ -61,6 +61,8 @@ AGES = {
 """Signal .19 to .27, .28 to .45 and .20 to .28; muscle is .27 to .37."""
 TEXTURE, TEXTURE_MM = 0.03, 6.0
 """Standard deviation of the signal along a clot, and over which length it changes."""
+TEXTURE_NODES = 160
+"""More than the longest clot can hold."""
 OCCLUSIVE = 0.7
 """Share of clots that fill the vein; past the others blood flows."""
 RIM_MM = 0.8
@@ -260,8 +262,9 @@ def _clots(rng: np.random.Generator, limb: str, age: str, stretch: Tube, names: 
         width = share * np.minimum(width, stretch.radius_mm)
     arc = stretch.arc_mm()
     level = float(signals.spgr(replace(looks.tissue, t1_ms=rng.uniform(*looks.t1_ms))).real)
-    nodes = np.arange(0, arc[-1] + 2 * TEXTURE_MM, TEXTURE_MM)
-    signal = np.clip(level + np.interp(arc, nodes, rng.normal(0, TEXTURE, len(nodes))), 0.12, None)
+    # Always as many, so that a coarser centreline does not shift what is drawn next.
+    nodes = TEXTURE_MM * np.arange(TEXTURE_NODES)
+    signal = np.clip(level + np.interp(arc, nodes, rng.normal(0, TEXTURE, TEXTURE_NODES)), 0.12, None)
     rim_signal = rng.uniform(*RIM_SIGNAL)
     rim = float(rim_signal) if rng.random() < RIM else None
     channel = float(rng.uniform(0.4, 0.8)) if rng.random() < CHANNEL and age == "old" and occlusive else None
