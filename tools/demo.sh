@@ -10,23 +10,26 @@ minutes=${1:-5}
 place=(--root demo --dataset Phantom)
 say() { printf '\n\033[1m== %s\033[0m\n' "$1" >&2; }
 
-say "1/5 Phantom: 20 synthetic patients (tiny; a caricature of legs, no evidence of clinical accuracy)"
+say "1/6 Phantom: 20 synthetic patients (tiny and easy; a caricature of legs, no evidence of clinical accuracy)"
 [ -f demo/datasets_raw/Phantom/cases.csv ] ||
-    python tools/make_phantom.py "${place[@]}" --scale tiny --cases 20 --seed 2019 --jobs 2
+    python tools/make_phantom.py "${place[@]}" --scale tiny --difficulty easy --cases 20 --seed 2019 --jobs 2
 
-say "2/5 Plan and preprocess"
+say "2/6 Plan and preprocess"
 dvt_plan_and_preprocess "${place[@]}" --folds 5
 
-say "3/5 Train fold 0 for $minutes minutes and predict its test patients"
+say "3/6 Train fold 0 for $minutes minutes and predict its test patients"
 if [ -f demo/results/Phantom/gn_unet/fold_0/checkpoint.pt ]; then
     dvt_train 0 "${place[@]}" --resume
 else
     dvt_train 0 "${place[@]}" --recipe quick --time-budget "${minutes}m"
 fi
 
-say "4/5 Predict a scan as a new user would"
+say "4/6 Predict a scan as a new user would"
 dvt_predict -i demo/datasets_raw/Phantom/imagesTr/leg_001_0000.nii.gz -o demo/new_scan.nii.gz \
     --model demo/results/Phantom/gn_unet
 
-say "5/5 Evaluate: Table 1 on the phantom, and a picture of every test patient"
+say "5/6 Evaluate: Table 1 on the phantom, and a picture of every test patient"
 dvt_evaluate "${place[@]}" --split proximal/distal --pictures
+
+say "6/6 Report: everything on one page"
+dvt_report "${place[@]}"
