@@ -324,7 +324,7 @@ def _table_2(table: Comparison) -> Html:
             for entry in entries.values():
                 s, d = entry.summary, entry.difference
                 lines = [f"{tables.number(s.mean)} ± {tables.number(s.sd)}", _span(s)]
-                lines += [] if d is None else [f"p {_p(d.p)}; Holm {_p(entry.p_holm)}"]
+                lines += [] if d is None else [f"p {comparison.p_text(d.p)}; Holm {comparison.p_text(entry.p_holm)}"]
                 cells.append("\n".join(lines))
             d = entries["dsc"].difference
             rows.append((*cells, "reference" if d is None else _difference(d)))
@@ -480,10 +480,6 @@ def _value(value: object) -> str:
 def _difference(d: Difference) -> str:
     reach = "no interval" if math.isnan(d.ci_low) else f"{_signed(d.ci_low)} to {_signed(d.ci_high)}"
     return f"{_signed(d.estimate)}\n({reach})"
-
-
-def _p(p: float) -> str:
-    return "n/a" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _signed(value: float) -> str:

@@ -293,6 +293,12 @@ def _seconds(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def _millimetres(text: str) -> float:
+    if re.fullmatch(r"\d+(?:\.\d+)?", text) is None:
+        raise argparse.ArgumentTypeError(f"{text} is no distance in mm from 0")
+    return float(text)
+
+
 def _workspace(options: argparse.Namespace) -> Workspace:
     from dvtplan.workspace import open_workspace
 
@@ -369,6 +375,7 @@ def evaluate(argv: list[str]) -> None:
         "--predicted", choices=("auto", "lesion", "labels"), default="auto", help="what values in --predictions mean"
     )
     parser.add_argument("--out", type=Path, help="where the tables of --predictions go; default: into that folder")
+    parser.add_argument("--tolerance", type=_millimetres, default=2.0, metavar="MM", help="of surface Dice")
     parser.add_argument("--jobs", type=_positive, help="processes; default: as the data are large")
     parser.add_argument("--pictures", action="store_true", help="draw prediction over truth for every test patient")
     options = parser.parse_args(argv)
@@ -389,15 +396,30 @@ def evaluate(argv: list[str]) -> None:
             predicted=options.predicted,
             dataset=None if options.dataset is None else _workspace(options).raw,
             jobs=options.jobs,
+            tolerance_mm=options.tolerance,
         )
     elif options.compare:
         workspace = _workspace(options)
         done = evaluate.compare_networks(
-            workspace, options.compare, options.split, options.folds, options.rule, options.jobs
+            workspace,
+            options.compare,
+            options.split,
+            options.folds,
+            options.rule,
+            options.jobs,
+            tolerance_mm=options.tolerance,
         )
     else:
         workspace = _workspace(options)
-        done = evaluate.evaluate(workspace, options.network, options.split, options.folds, options.rule, options.jobs)
+        done = evaluate.evaluate(
+            workspace,
+            options.network,
+            options.split,
+            options.folds,
+            options.rule,
+            options.jobs,
+            tolerance_mm=options.tolerance,
+        )
     print(done.text)
     written = list(done.written)
     if options.pictures and options.predictions is None:

@@ -211,14 +211,15 @@ def _cells(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...
             for entry in scores.values():
                 s, d = entry.summary, entry.difference
                 line += [f"{tables.number(s.mean)} ± {tables.number(s.sd)}", tables.span(s.minimum, s.maximum)]
-                line += ["", ""] if d is None else [_p(d.p), _p(entry.p_holm)]
+                line += ["", ""] if d is None else [p_text(d.p), p_text(entry.p_holm)]
             d = scores["dsc"].difference
             line.append("" if d is None else f"{_signed(d.estimate)} ({_signed(d.ci_low)} to {_signed(d.ci_high)})")
             body.append(tuple(line))
     return tuple(header), body
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
+    """A p-value in three decimals; never a zero."""
     return "n/a" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 

@@ -670,3 +670,28 @@ def test_a_comparison_does_not_pass_for_a_network(two_networks: Workspace) -> No
     compare_networks(two_networks, ["unet", "gcn"])
     with pytest.raises(DvtError, match="there are: gcn, unet\\."):
         evaluate(two_networks, "segnet")
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "dvtplan.cli", "evaluate", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+def test_the_command_compares_networks_at_a_tolerance(two_networks: Workspace) -> None:
+    ran = command("--root", two_networks.root, "--compare", "unet", "gcn", "--tolerance", "7.5")
+    assert ran.returncode == 0, ran.stderr
+    assert "Table 2. Comparison of networks: DVT." in ran.stdout
+    assert str(two_networks.comparison / "folds.csv") in ran.stdout
+    assert set(pd.read_csv(two_networks.metrics("gcn"))["tolerance_mm"]) == {7.5}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--tolerance", "-1"], ["--tolerance", "x"], ["--compare", "unet", "gcn", "--pictures"], ["--labels", "a"]],
+)
+def test_options_that_make_no_sense_are_refused(workspace: Workspace, flags: list[str]) -> None:
+    ran = command("--root", workspace.root, *flags)
+    assert ran.returncode == 2 and "error:" in ran.stderr
