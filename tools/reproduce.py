@@ -81,10 +81,11 @@ def steps_of(study: Study) -> list[Step]:
             begun = folder.checkpoint.exists()
             options = ["--resume"] if begun else list(study.training)
             command = ["train", str(fold), *place, "--network", network, *options]
+            trained = planned and _is_trained(workspace, network, fold)
             steps.append(
                 Step(
-                    name=f"{network}, fold {fold}" + (" (begun)" if begun else ""),
-                    done=planned and _is_trained(workspace, network, fold),
+                    name=f"{network}, fold {fold}" + (" (begun)" if begun and not trained else ""),
+                    done=trained,
                     seconds=_seconds_left(study, network, fold),
                     run=lambda command=command: _command(command),  # type: ignore[misc]
                 )
