@@ -7,6 +7,8 @@ if [ ! -f .venv/.stamp ] || [ "$(cat .venv/.stamp)" != "$(_stamp)" ]; then
     _python=$(command -v python3.11 || command -v python3) || { echo "python3 not found; install Python 3.11" >&2; exit 1; }
     "$_python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         { echo "$_python is $("$_python" --version); dvtplan needs Python 3.11 or newer" >&2; exit 1; }
+    # Where .venv itself is active, the Python that it was made with: .venv is about to go.
+    _python=$("$_python" -c 'import sys; print(sys._base_executable)')
     echo "Installing into .venv (once; a few minutes, mostly PyTorch) ..." >&2
     rm -rf .venv
     "$_python" -m venv .venv
