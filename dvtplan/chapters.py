@@ -153,8 +153,8 @@ def opening(dataset: str, results: Sequence[Results], phantom: str | None, writt
     who, were = ("the networks", "they had") if len(results) > 1 else ("the network", "it had")
     told = [
         page.paragraph(
-            f"How well {who} {names} found the thrombus of {_counted(n, 'patient')} of the data set {dataset} that "
-            f"{were} not been trained on.",
+            f"How well {who} {names} found the thrombus of {tables.how_many(n, 'patient')} of the data set {dataset} "
+            f"that {were} not been trained on.",
             kind="lead",
         ),
         page.paragraph(written, kind="note"),
@@ -255,7 +255,7 @@ def patients(one: Results, others: Sequence[Results], chosen: Sequence[str], dra
     total = len(whole)
     leveled = any("level" in picture.caption for picture in drawn)
     intro = [
-        f"{len(chosen)} of {_counted(total, 'patient')} are drawn"
+        f"{len(chosen)} of {tables.how_many(total, 'patient')} are drawn"
         + ("" if len(chosen) == total else ": the worst and the best by DSC of all thrombus")
         + f", the worst first, patients without truth last. Pictures show the predictions of {one.network}.",
         "A picture of a slice shows the whole slice with contours and a white box, and what the box holds magnified, "
@@ -400,7 +400,7 @@ def _decided(plan: Plan, key: str) -> str:
             "" if clip is None else f", percentiles {clip[0]:g}, {clip[1]:g}"
         )
     if key == "variants":
-        return _counted(len(plan.variants), "variant")
+        return tables.how_many(len(plan.variants), "variant")
     return _value(getattr(plan, key, ""))
 
 
@@ -427,10 +427,10 @@ def _runs(results: Sequence[Results]) -> Html:
             rows.append(
                 (
                     f"fold\u00a0{fold.index}",
-                    f"{run.recipe.name}, {run.epochs_done} of {_counted(run.recipe.epochs, 'epoch')}",
+                    f"{run.recipe.name}, {run.epochs_done} of {tables.how_many(run.recipe.epochs, 'epoch')}",
                     f"{run.parameters:,}",
                     f"{journal.duration(run.seconds)}\n{run.waiting_share:.0%} waiting for data",
-                    f"{run.setup} {_counted(run.processes, 'process', 'processes')}.",
+                    f"{run.setup} {tables.how_many(run.processes, 'process', 'processes')}.",
                     f"{run.started}\n{versions}",
                 )
             )
@@ -492,10 +492,6 @@ def _span(summary: Summary) -> str:
 
 def _ml(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:+.1f} mL".replace("-", "−")
-
-
-def _counted(n: int, noun: str, plural: str | None = None) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:

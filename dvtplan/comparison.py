@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dvtplan import paired, tables
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, some
 from dvtplan.metrics import EMPTY_MASK_RULE
 from dvtplan.paired import Difference
 from dvtplan.statistics import Summary, summarize
@@ -93,7 +93,7 @@ def _require_pairs(reference: str, one: pd.DataFrame, name: str, other: pd.DataF
     unpaired = sorted({case for case, _ in here.index.symmetric_difference(there.index)})
     if unpaired:
         raise DvtError(
-            f"--compare: {reference} and {name} were not scored on the same cases and regions: {_some(unpaired)}. "
+            f"--compare: {reference} and {name} were not scored on the same cases and regions: {some(unpaired)}. "
             "Train and predict the same folds with both, or name those that both have with --folds."
         )
     there = there.loc[here.index]
@@ -101,13 +101,13 @@ def _require_pairs(reference: str, one: pd.DataFrame, name: str, other: pd.DataF
         differ = sorted({case for case, _ in here.index[here[column].astype(str) != there[column].astype(str)]})
         if differ:
             raise DvtError(
-                f"--compare: {reference} and {name} name another {what} for {_some(differ)}. Score both anew."
+                f"--compare: {reference} and {name} name another {what} for {some(differ)}. Score both anew."
             )
     truth = [frame["tp"] + frame["fn"] for frame in (here, there)]
     # Where regions follow the prediction's own labels this still holds: truth is divided without looking at it.
     if bool((truth[0] != truth[1]).any()):
         changed = sorted({case for case, _ in here.index[truth[0] != truth[1]]})
-        raise DvtError(f"--compare: {reference} and {name} had another truth in {_some(changed)}. Score both anew.")
+        raise DvtError(f"--compare: {reference} and {name} had another truth in {some(changed)}. Score both anew.")
 
 
 def _entries(region: str, reference: str, pooled: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Entry]]:
@@ -225,7 +225,3 @@ def p_text(p: float) -> str:
 
 def _signed(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:+.2f}"
-
-
-def _some(cases: list[str]) -> str:
-    return ", ".join(cases[:8]) + (f" and {len(cases) - 8} more" if len(cases) > 8 else "")

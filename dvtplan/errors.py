@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class DvtError(Exception):
     """Something the user can mend: the message names the file, what was expected, what was
     found and what to do, in one line. The command line prints it without a traceback."""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of what may be many, for a message in one line."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 class DatasetProblems(DvtError):

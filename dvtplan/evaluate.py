@@ -25,7 +25,7 @@ from dvtplan import (
     workers,
 )
 from dvtplan.dataset import discover
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, some
 from dvtplan.geometry import GRID_TOLERANCE_MM, Grid, distance_mm, same_grid
 from dvtplan.pairs import (
     Pair,
@@ -37,7 +37,6 @@ from dvtplan.pairs import (
     of_folds,
     predicted_classes,
     read_labels,
-    some,
 )
 from dvtplan.records import Confusion, Fold, Levels, Splits
 from dvtplan.regions import ALL, PROXIMAL_DISTAL

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dvtplan import artifacts
 from dvtplan.dataset import discover, read_cases_table
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, some
 from dvtplan.records import Dataset, Fold, Levels, Predicted, Run, Splits, alike
 from dvtplan.regions import ALL, UNASSIGNED
 from dvtplan.workspace import Workspace, trained_folds
@@ -179,10 +179,6 @@ def _masks(folder: Path) -> dict[str, Path]:
     if not found:
         raise DvtError(f"{folder}: holds no mask. Put one file per case there ({', '.join(ENDINGS)}).")
     return found
-
-
-def some(case_ids: Sequence[str]) -> str:
-    return ", ".join(case_ids[:8]) + (f" and {len(case_ids) - 8} more" if len(case_ids) > 8 else "")
 
 
 def read_labels(path: Path) -> dict[str, int]:

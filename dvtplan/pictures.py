@@ -13,6 +13,7 @@ from dvtplan.errors import DvtError
 from dvtplan.figures import Line
 from dvtplan.geometry import Grid, same_grid, to_slice_order
 from dvtplan.records import Levels
+from dvtplan.regions import midline_of
 
 VIEWS = {
     "AP": ("coronal", "from the front"),
@@ -143,8 +144,7 @@ def level_lines(grid: Grid, levels: Levels | None, s: int) -> list[Line]:
     down, across = (np.asarray(grid.direction[a]) * grid.spacing_mm[a] for a in (1, 2))
     if levels is None or abs(down[2]) < STEEP * grid.spacing_mm[1]:
         return []
-    ends_mm = grid.corners_mm()[:, 0]
-    midline_mm = (ends_mm.min() + ends_mm.max()) / 2 if levels.midline_mm is None else levels.midline_mm
+    midline_mm = midline_of(grid, levels)
     known = [level for level in (levels.left_mm, levels.right_mm) if level is not None]
     columns = np.linspace(-0.5, grid.shape[2] - 0.5, 4 * grid.shape[2] + 1)
     lines = []

@@ -106,6 +106,14 @@ def by_identity(truth_map: np.ndarray, predicted_mask: np.ndarray, grid: Grid, l
     return regions
 
 
+def midline_of(grid: Grid, levels: Levels) -> float:
+    """LPS x between the limbs in mm: as told, else the middle of the grid's extent."""
+    if levels.midline_mm is not None:
+        return levels.midline_mm
+    ends_mm = grid.corners_mm()[:, 0]
+    return float((ends_mm.min() + ends_mm.max()) / 2)
+
+
 def _nearest(positions_mm: np.ndarray, truth_mm: np.ndarray, truth_regions: np.ndarray, limit_mm: float) -> np.ndarray:
     """Region of the nearest truth voxel, ``UNASSIGNED`` where none is within the limit."""
     nearest_mm = np.full(len(positions_mm), np.inf)
@@ -127,11 +135,7 @@ def _side_of_level(positions_mm: np.ndarray, left: np.ndarray, levels: Levels) -
 
 def _in_left_limb(positions_mm: np.ndarray, grid: Grid, levels: Levels) -> np.ndarray:
     """Whether each position is on the patient's left of the midline, or on it."""
-    midline_mm = levels.midline_mm
-    if midline_mm is None:
-        ends_mm = grid.corners_mm()[:, 0]
-        midline_mm = (ends_mm.min() + ends_mm.max()) / 2
-    return positions_mm[:, 0] >= midline_mm - GRID_TOLERANCE_MM
+    return positions_mm[:, 0] >= midline_of(grid, levels) - GRID_TOLERANCE_MM
 
 
 def _blocks(voxels: np.ndarray, grid: Grid) -> Iterator[tuple[np.ndarray, np.ndarray]]:

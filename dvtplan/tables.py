@@ -114,8 +114,8 @@ def table_1(rows: pd.DataFrame, *, subject: str, rule: str, folds: str, notes: t
         notes=(
             f"Regions by rule {rule}.",
             f"Scored: {folds}.",
-            f"n: patients with truth in the region, of {_plural(rows['patient_id'].nunique(), 'patient')} with "
-            f"{_plural(rows['case_id'].nunique(), 'case')}; the voxel counts of a patient's cases are pooled before "
+            f"n: patients with truth in the region, of {how_many(rows['patient_id'].nunique(), 'patient')} with "
+            f"{how_many(rows['case_id'].nunique(), 'case')}; the voxel counts of a patient's cases are pooled before "
             "scoring. The 95 % CI is the t-interval of the mean and is not clipped.",
             EMPTY_MASK_RULE,
             "Patients without truth, and what was predicted for them in total (false positive): "
@@ -207,8 +207,9 @@ def number(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.2f}"
 
 
-def _plural(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def how_many(n: int, noun: str, plural: str | None = None) -> str:
+    """'1 case', '2 cases'; the plural where an s does not make it."""
+    return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + 's'}"
 
 
 def tex(text: str) -> str:

@@ -12,9 +12,6 @@ from dvtplan.networks.gcn import GCN
 from dvtplan.networks.segnet import SegNet
 from dvtplan.networks.unet import OriginalUNet, UNet
 
-SIDE_MULTIPLE = 32
-"""Sides of a slice that every network can halve as often as it does."""
-
 
 def gn_unet(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
     """The paper's network: 7,851,969 parameters for one channel in, one out, width 32."""

@@ -81,7 +81,6 @@ class _Outline:
     """Depth below the skin, from elliptic sections of both legs and the trunk."""
 
     def __init__(self, anatomy: Anatomy, frame: Frame) -> None:
-        self._frame = frame
         stride = max(1, round(ALONG_MM / frame.spacing_mm[1]))
         rows = np.unique(np.append(np.arange(0, len(frame.z), stride), len(frame.z) - 1))
         self._z = frame.z[rows]

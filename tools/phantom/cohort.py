@@ -177,7 +177,6 @@ def make_case(request: Request, diagnostics: bool = True) -> PhantomCase:
     if old is not None:
         paint_collaterals(image, frame, old.tube, size.boost, winding)
     veins, pulsation = paint_vessels(image, frame, anatomy, look, difficulty, size.boost, contrast)
-    lesions = lesions_of(frame, clots) if request.thrombus else []
     painted = clots if request.thrombus else []
     paint_clots(image, veins, frame, painted, look, size.boost, ids)
     paint_wrap(image, frame, anatomy, scan)
@@ -193,7 +192,7 @@ def make_case(request: Request, diagnostics: bool = True) -> PhantomCase:
         direction=DIRECTION,
         metadata={},
     )
-    return replace(case, metadata=_metadata(request, patient, case, lesions, present))
+    return replace(case, metadata=_metadata(request, patient, case, lesions_of(frame, painted), present))
 
 
 def second_label(request: Request, case: PhantomCase) -> np.ndarray:

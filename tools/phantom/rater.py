@@ -9,7 +9,7 @@ import scipy.ndimage
 
 from phantom.grid import Frame, SmoothField
 from phantom.shapes import Tube, rasterise
-from phantom.thrombus import REGIONS, Clot
+from phantom.thrombus import REGIONS, Clot, truth_label
 
 JITTER_MM = 0.25 * 1.45
 """Standard deviation of a boundary drawn in one slice: 0.25 pixels at paper scale; it grows with the boost."""
@@ -44,9 +44,7 @@ def draw_label(frame: Frame, clots: list[Clot], boost: float, rng: np.random.Gen
     for region, value in REGIONS.items():
         here = [clot for clot in clots if clot.region == region]
         if here and not np.any(label == value):
-            for clot in here:
-                box, depth, _ = rasterise(frame, clot.tube.points, clot.tube.radius_mm)
-                label[box][depth >= 0] = value
+            label[truth_label(frame, here) == value] = value
     return label
 
 
