@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from dvtplan import comparison, journal, page, tables
+from dvtplan import comparison, journal, measures_table, page, tables
 from dvtplan.comparison import Comparison
 from dvtplan.errors import DvtError
+from dvtplan.measures_table import MeasuresTable
 from dvtplan.page import Html
-from dvtplan.paired import Difference
 from dvtplan.pictures import VIEWS, Picture
 from dvtplan.records import Fold, Plan, Recipe, Run, Splits
 from dvtplan.regions import ALL
@@ -84,6 +84,11 @@ class Results:
     """Table 1."""
     notes: tuple[str, ...]
     """What a reader must know before the numbers."""
+
+    @property
+    def measures(self) -> MeasuresTable:
+        """The further measures."""
+        return measures_table.summarize_measures(self.rows, rule=self.table.rule, folds=self.table.folds)
 
     @property
     def patients(self) -> pd.DataFrame:
@@ -198,11 +203,11 @@ def glance(results: Sequence[Results]) -> Html:
 
 
 def scores(results: Sequence[Results], comparisons: Sequence[Comparison], unpaired: Sequence[str]) -> Html:
-    """Tables 1 and 2."""
+    """Tables 1 and 2, and the further measures."""
     parts = [page.grid(*(_table_1(one.table) for one in results), kind="tables"), _shared_notes(results)]
     parts += [_table_2(one) for one in comparisons]
     parts += [page.paragraph(sentence) for sentence in unpaired]
-    return page.section("tables", "Scores", *parts)
+    return page.section("tables", "Scores", *parts, _measures(results))
 
 
 def compared(results: Sequence[Results], subject: str) -> tuple[list[Comparison], list[str]]:
@@ -327,7 +332,8 @@ def _table_2(table: Comparison) -> Html:
                 lines += [] if d is None else [f"p {comparison.p_text(d.p)}; Holm {comparison.p_text(entry.p_holm)}"]
                 cells.append("\n".join(lines))
             d = entries["dsc"].difference
-            rows.append((*cells, "reference" if d is None else _difference(d)))
+            told = "reference" if d is None else "\n".join(comparison.difference_text(d)).replace("-", "−")
+            rows.append((*cells, told))
         n = next(iter(networks[table.reference].values())).summary.n
         groups.append((f"{region} (n {n})", rows))
     titles = [SCORES.get(score, score) for score in next(iter(table.entries.values()))[table.reference]]
@@ -336,6 +342,25 @@ def _table_2(table: Comparison) -> Html:
         f"corrected (Holm). Last column: DSC of {table.reference} less that of the network, with its interval."
     )
     return page.join((page.table(caption, ("Network", *titles, "DSC difference"), groups), _notes(table.notes)))
+
+
+def _measures(results: Sequence[Results]) -> Html:
+    """What the field asks for beside DSC, precision and recall: a row per measure, a column per network."""
+    told = [one.measures for one in results]
+    by_region = [{region.region: region for region in table.regions} for table in told]
+    tolerance = _listed(sorted({f"{table.tolerance_mm:g}" for table in told}))
+    groups = []
+    for name in dict.fromkeys(name for regions in by_region for name in regions):
+        columns = [measures_table.cells(regions[name]) if name in regions else {} for regions in by_region]
+        rows = [
+            (title.replace("{tolerance_mm:g}", tolerance), *(column.get(key, "not scored") for column in columns))
+            for key, title in measures_table.LINES.items()
+        ]
+        groups.append((name, rows))
+    caption = "Further measures: mean ± SD over patients with truth in the region; n where fewer of them have it."
+    table = page.table(caption, ("Measure", *(one.network for one in results)), groups)
+    notes = (measures_table.DEFINITIONS, measures_table.POOLING_RULE, measures_table.EMPTY_MEASURES_RULE)
+    return page.section("measures", "Further measures", table, _notes(notes), level=3)
 
 
 def _patient_scores(patient: str, results: Sequence[Results]) -> Html:
@@ -475,15 +500,6 @@ def _value(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(_value, value)) or "none"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _difference(d: Difference) -> str:
-    reach = "no interval" if math.isnan(d.ci_low) else f"{_signed(d.ci_low)} to {_signed(d.ci_high)}"
-    return f"{_signed(d.estimate)}\n({reach})"
-
-
-def _signed(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
 
 
 def _span(summary: Summary) -> str:

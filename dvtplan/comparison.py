@@ -16,6 +16,9 @@ from dvtplan.paired import Difference
 from dvtplan.statistics import Summary, summarize
 from dvtplan.tables import SCORES, TEXT_WIDTH
 
+HEADER = ("", "", "Network", "Mean ± SD", "Range", "p", "p Holm", "Difference (CI)")
+"""Columns of every printed form."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -164,10 +167,9 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def to_text(comparison: Comparison) -> str:
-    """The table for a terminal, in the paper's layout, with its notes wrapped."""
-    header, body = _cells(comparison)
-    lines = [header, *body]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    """The table for a terminal, with its notes wrapped."""
+    lines = [HEADER, *_cells(comparison)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
     text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
     notes = [textwrap.fill(n, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) for n in comparison.notes]
     return "\n".join([comparison.caption, "", *text, "", *notes]) + "\n"
@@ -175,52 +177,54 @@ def to_text(comparison: Comparison) -> str:
 
 def to_markdown(comparison: Comparison) -> str:
     """The table for a README or an issue."""
-    header, body = _cells(comparison)
-    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in (header, *body)]
-    lines.insert(1, "|---" * len(header) + "|")
+    body = _cells(comparison)
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in (HEADER, *body)]
+    lines.insert(1, "|---" * len(HEADER) + "|")
     return "\n".join([f"**{comparison.caption}**", "", *lines, "", *(f"- {note}" for note in comparison.notes)]) + "\n"
 
 
 def to_latex(comparison: Comparison) -> str:
     """A table environment that needs no package."""
-    header, body = _cells(comparison)
     lines = [
         r"\begin{table}",
-        r"\centering",
+        r"\centering\small",
         rf"\caption{{{tables.tex(comparison.caption.removeprefix('Table 2. '))}}}",
     ]
-    lines += [r"\begin{tabular}{ll" + "c" * (len(header) - 2) + "}", r"\hline"]
-    lines += [" & ".join(tables.tex(cell) for cell in header) + r" \\", r"\hline"]
-    lines += [" & ".join(tables.tex(cell) for cell in line) + r" \\" for line in body]
+    lines += [r"\begin{tabular}{lll" + "c" * (len(HEADER) - 3) + "}", r"\hline"]
+    lines += [" & ".join(tables.tex(cell) for cell in HEADER) + r" \\", r"\hline"]
+    lines += [" & ".join(tables.tex(cell) for cell in line) + r" \\" for line in _cells(comparison)]
     lines += [r"\hline", r"\end{tabular}", "", r"\raggedright\footnotesize"]
     lines += [tables.tex(note) + r"\par" for note in comparison.notes]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def _cells(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and lines: region and n, network; mean ± SD, range, p, p Holm of each score; the difference of DSC."""
-    header = ["", "Network"]
-    for title in SCORES.values():
-        header += [title, "Range", "p", "p Holm"]
-    header += ["DSC difference (CI)"]
+def _cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    """A line per region, score and network; region and score stand in the first line that they hold for."""
     body = []
     for region, networks in comparison.entries.items():
-        for number, (name, scores) in enumerate(networks.items()):
-            first = next(iter(scores.values())).summary
-            line = [f"{region} (n = {first.n})" if number == 0 else "", name]
-            for entry in scores.values():
+        of = f"{region} (n = {next(iter(networks[comparison.reference].values())).summary.n})"
+        for score, title in SCORES.items():
+            for name, entries in networks.items():
+                entry = entries[score]
                 s, d = entry.summary, entry.difference
-                line += [f"{tables.number(s.mean)} ± {tables.number(s.sd)}", tables.span(s.minimum, s.maximum)]
-                line += ["", ""] if d is None else [p_text(d.p), p_text(entry.p_holm)]
-            d = scores["dsc"].difference
-            line.append("" if d is None else f"{_signed(d.estimate)} ({_signed(d.ci_low)} to {_signed(d.ci_high)})")
-            body.append(tuple(line))
-    return tuple(header), body
+                tested = ["", "", ""]
+                if d is not None:
+                    tested = [p_text(d.p), p_text(entry.p_holm), " ".join(difference_text(d))]
+                numbers = (f"{tables.number(s.mean)} ± {tables.number(s.sd)}", tables.span(s.minimum, s.maximum))
+                body.append((of, title, name, *numbers, *tested))
+                of = title = ""
+    return body
 
 
 def p_text(p: float) -> str:
     """A p-value in three decimals; never a zero."""
     return "n/a" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def difference_text(difference: Difference) -> tuple[str, str]:
+    """Estimate and interval in two decimals."""
+    low, high = difference.ci_low, difference.ci_high
+    return _signed(difference.estimate), "(no interval)" if math.isnan(low) else f"({_signed(low)} to {_signed(high)})"
 
 
 def _signed(value: float) -> str:

@@ -33,7 +33,7 @@ from dvtplan.lesions import OVERLAP, VOLUMES, Lesions
 from dvtplan.records import Confusion
 from dvtplan.statistics import Summary, summarize
 from dvtplan.surfaces import PERCENTILE, SurfaceScores
-from dvtplan.tables import TEXT_WIDTH, number
+from dvtplan.tables import TEXT_WIDTH, how_many, number
 
 VOXELS = ("iou", "volume_difference_ml", "volume_difference_percent")
 """Columns that follow from voxel counts and volumes."""
@@ -73,6 +73,9 @@ MEASURES = {
     **BY_VOLUME,
 }
 """What is summarized, and how a reader calls it."""
+
+LINES = {"patients": "Patients with truth", **MEASURES, "false_positives": "False positive lesions"}
+"""Lines of the printed table: n, the measures, and what was predicted for the patients without truth, in total."""
 
 UNITS = {"volume_difference_ml": "mL", "volume_difference_percent": "%", "assd_mm": "mm", "hd95_mm": "mm"}
 """Of the measures that have one; the others are shares from 0 to 1."""
@@ -266,33 +269,36 @@ def to_csv(table: MeasuresTable) -> str:
 
 def to_text(table: MeasuresTable) -> str:
     """A block for a terminal, to stand below Table 1: a line per measure, a column per region."""
-    lines = [("", *(f"{region.region} (n = {region.patients})" for region in table.regions))]
-    for name, title in MEASURES.items():
-        cells = [_met(region, name) if name in BY_VOLUME else _cell(region, name) for region in table.regions]
-        lines.append((title.format(tolerance_mm=table.tolerance_mm), *cells))
+    columns = [cells(region) for region in table.regions]
+    lines = [("", *(region.region for region in table.regions))]
+    for name, title in LINES.items():
+        lines.append((title.format(tolerance_mm=table.tolerance_mm), *(column[name] for column in columns)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    body = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    false = "; ".join(
-        f"{r.region} {r.without_truth}, {r.false_positive_lesions} in {r.false_positive_ml:.2f} mL"
-        for r in table.regions
-    )
+    body = ["  ".join(part.ljust(w) for part, w in zip(line, widths, strict=True)).rstrip() for line in lines]
     notes = (
-        "n: patients with truth in the region; after a measure, those who have it where they are fewer. Lesions by "
-        "volume are counted over patients. Median, range and interval of each measure: measures.csv.",
+        "n after a measure: those who have it where they are fewer than the patients with truth. Lesions by volume "
+        "are counted over patients. False positive: predicted for patients without truth, in total. Median, range "
+        "and interval of each measure: measures.csv.",
         f"{DEFINITIONS} {POOLING_RULE}",
         EMPTY_MEASURES_RULE,
-        f"Patients without truth, and the lesions predicted for them in total (false positive): {false}.",
     )
     wrapped = [textwrap.fill(note, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) for note in notes]
     return "\n".join(["Further measures, mean ± SD over patients.", "", *body, "", *wrapped]) + "\n"
 
 
-def _cell(region: RegionMeasures, name: str) -> str:
-    summary = region.measures[name]
-    some = "" if summary.n == region.patients else f" (n = {summary.n})"
-    return f"{number(summary.mean)} ± {number(summary.sd)}{some}"
+def cells(region: RegionMeasures) -> dict[str, str]:
+    """The words of each of ``LINES`` for one region.
 
-
-def _met(region: RegionMeasures, name: str) -> str:
-    lesions, met = region.lesions[name]
-    return f"{met} of {lesions}" if lesions else "none"
+    A measure is mean and SD, with its n where fewer than all patients with truth have it; a bin of volumes is the
+    number of lesions met, over patients.
+    """
+    found = {"patients": str(region.patients)}
+    for name, summary in region.measures.items():
+        some = "" if summary.n == region.patients else f" (n = {summary.n})"
+        found[name] = f"{number(summary.mean)} ± {number(summary.sd)}{some}"
+    for name in BY_VOLUME:
+        lesions, met = region.lesions[name]
+        found[name] = f"{met} of {lesions}" if lesions else "none"
+    others = how_many(region.without_truth, "patient")
+    false = f"{region.false_positive_lesions}, {region.false_positive_ml:.2f} mL in {others}"
+    return {**found, "false_positives": false if region.without_truth else "none without truth"}

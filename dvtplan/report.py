@@ -13,10 +13,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dvtplan import __version__, artifacts, chapters, figures, journal, page, pictures, tables, volumes, workers
+from dvtplan import (
+    __version__,
+    artifacts,
+    chapters,
+    figures,
+    journal,
+    measures_table,
+    page,
+    pictures,
+    tables,
+    volumes,
+    workers,
+)
 from dvtplan.chapters import Chart, Results
 from dvtplan.dataset import discover
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, some
 from dvtplan.pairs import Pair, choose_folds, mixed_training, name_folds, of_folds
 from dvtplan.pictures import Picture
 from dvtplan.records import Dataset, Fold, Plan, Run, Splits
@@ -219,18 +231,20 @@ def _gather(
 
 def read_metrics(path: Path, command: str) -> pd.DataFrame:
     """``metrics.csv`` of a network; names such as 001 and NA stay what they are."""
-    needed = ["fold", "case_id", "patient_id", "region", "rule", *tables.COUNTS]
     names = {column: "str" for column in ("case_id", "patient_id", "region", "rule")}
+    needed = [*names, "fold", "counted", *tables.COUNTS, *measures_table.COLUMNS]
     if not path.exists():
         raise DvtError(f"{path}: not found. Run {command} first.")
     try:
         rows = pd.read_csv(path, dtype=names | {"fold": "Int64"}, keep_default_na=False, na_values=[""])
         rows = rows.astype(dict.fromkeys(["tp", "fp", "fn"], "int64"))
-        usable = set(needed) <= set(rows.columns) and len(rows) > 0 and bool((rows["region"] == ALL).any())
+        lacking = [column for column in needed if column not in rows.columns]
+        usable = not lacking and bool((rows["region"] == ALL).any())
     except (OSError, ValueError, KeyError) as error:
         raise DvtError(f"{path}: is no readable table of scores ({error}). Run {command} again.") from error
     if not usable:
-        raise DvtError(f"{path}: lacks rows, or one of the columns {', '.join(needed)}. Run {command} again.")
+        what = f"the columns {some(lacking)}" if lacking else f"rows of the region {ALL}"
+        raise DvtError(f"{path}: lacks {what}. Run {command} again.")
     return rows
 
 

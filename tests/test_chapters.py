@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pandas as pd
@@ -10,6 +11,8 @@ from test_page import Reader
 
 from dvtplan import chapters, tables
 from dvtplan.chapters import Chart, Results
+from dvtplan.lesions import Lesions
+from dvtplan.measures_table import lesion_counts
 from dvtplan.pictures import Picture
 from dvtplan.records import Fold, Normalization, Plan, Recipe, Run, Splits, Variant
 
@@ -38,13 +41,21 @@ def run(fold: int, **changes: object) -> Run:
     )  # fmt: skip
 
 
+def one_lesion(tp: int, fp: int, fn: int) -> Lesions:
+    """At most one of truth and one of prediction, which meet where they share a voxel."""
+    true, detected = (0, int(tp + fn > 0), 0, 0), (0, int(tp > 0), 0, 0)
+    return Lesions(true_by_volume=true, detected_by_volume=detected, predicted=int(tp + fp > 0), confirmed=int(tp > 0))
+
+
 def rows(counts: dict[str, tuple[int, int, int]], fold: int = 0) -> pd.DataFrame:
     """``metrics.csv`` of one region: patient -> tp, fp, fn of voxels of 0.1 mL; the case bears the patient's number."""
     lines = [
         {
             "fold": fold, "case_id": p.replace("p", "c"), "patient_id": p, "region": "all", "rule": "none",
             "tp": tp, "fp": fp, "fn": fn, "truth_ml": 0.1 * (tp + fn), "predicted_ml": 0.1 * (tp + fp),
-            "false_positive_ml": 0.1 * fp,
+            "false_positive_ml": 0.1 * fp, "assd_mm": math.nan, "hd95_mm": math.nan, "surface_dice": 0.5,
+            "tolerance_mm": 2.0, "counted": tp + fn > 0,
+            **lesion_counts(one_lesion(tp, fp, fn)),
         }
         for p, (tp, fp, fn) in counts.items()
     ]  # fmt: skip
@@ -107,6 +118,18 @@ def test_notes_that_all_networks_share_stand_once() -> None:
     text = Reader(chapters.scores([GOOD, POOR], [], [])).text
     assert text.count("Regions by rule") == 1
     assert "gn: Patients without truth" in text and "seg: Patients without truth" in text
+
+
+def test_further_measures_have_a_column_per_network_and_say_what_has_none() -> None:
+    leveled = dataclasses.replace(POOR, rows=pd.concat([POOR.rows, POOR.rows.assign(region="distal")]))
+    read = Reader(chapters.scores([GOOD, leveled], [], []))
+    text = read.text[read.text.index("Further measures:") :]
+    assert "Measure gn seg" in text and "Patients with truth 1 1" in text
+    assert f"IoU {8 / 12:.2f} ± n/a 0.40 ± n/a" in text
+    assert "ASSD, mm n/a ± n/a (n = 0) n/a ± n/a (n = 0)" in text and "Surface Dice at 2 mm 0.50 ± n/a" in text
+    assert "False positive lesions 1, 0.40 mL in 1 patient 0, 0.00 mL in 1 patient" in text
+    assert "distal Patients with truth not scored 1" in text
+    assert text.count("A lesion is a 26-connected component") == 1
 
 
 def test_the_plan_is_told_with_its_reasons_once_for_networks_that_share_it() -> None:

@@ -17,7 +17,7 @@ from test_page import Reader
 
 from dvtplan import figures, volumes
 from dvtplan.errors import DvtError
-from dvtplan.evaluate import evaluate
+from dvtplan.evaluate import COLUMNS, evaluate
 from dvtplan.report import choose_patients, draw_cases, named_points, read_metrics, write
 from dvtplan.workspace import Workspace
 
@@ -366,8 +366,8 @@ def test_damaged_metrics_are_one_line(scored: Workspace, text: str) -> None:
 
 def test_names_such_as_001_and_na_stay_names(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    head = "fold,case_id,patient_id,region,rule,tp,fp,fn,truth_ml,predicted_ml,false_positive_ml"
-    path.write_text(f"{head}\n0,001,NA,all,none,1,0,0,0.1,0.1,0\n")
+    words = {"case_id": "001", "patient_id": "NA", "region": "all", "rule": "none"}
+    pd.DataFrame([dict.fromkeys(COLUMNS, 1) | words]).to_csv(path, index=False)
     rows = read_metrics(path, "dvt_evaluate")
     assert rows.loc[0, ["case_id", "patient_id"]].tolist() == ["001", "NA"]
 
