@@ -129,7 +129,7 @@ def train(argv: list[str]) -> None:
     )
     again.add_argument("--overwrite", action="store_true", help="begin anew where a training already is")
     parser.add_argument(
-        "--time-budget", type=_seconds, metavar="TIME", help="as many epochs as fit, at most the recipe's: 90s, 20m, 8h"
+        "--time-budget", type=seconds, metavar="TIME", help="as many epochs as fit, at most the recipe's: 90s, 20m, 8h"
     )
     parser.add_argument("--only", type=_whole, help=argparse.SUPPRESS)
     _add_recipe(parser)
@@ -285,8 +285,8 @@ _RECIPE_FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def _seconds(text: str) -> float:
-    """'90s', '20m' or '8h'."""
+def seconds(text: str) -> float:
+    """'90s', '20m' or '8h' in seconds, as the type of an option."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if match is None or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"{text} is no time with its unit; write 90s, 20m or 8h")

@@ -295,7 +295,7 @@ def cells(region: RegionMeasures) -> dict[str, str]:
     found = {"patients": str(region.patients)}
     for name, summary in region.measures.items():
         some = "" if summary.n == region.patients else f" (n = {summary.n})"
-        found[name] = f"{number(summary.mean)} ± {number(summary.sd)}{some}"
+        found[name] = f"{number(summary.mean)} ± {number(summary.sd)}{some}" if summary.n else "n/a"
     for name in BY_VOLUME:
         lesions, met = region.lesions[name]
         found[name] = f"{met} of {lesions}" if lesions else "none"

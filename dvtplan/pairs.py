@@ -35,11 +35,8 @@ def choose_folds(workspace: Workspace, network: str, splits: Splits, folds: Sequ
     """The folds to score; each has predictions and stands in the splits."""
     results = workspace.results(network)
     if not results.is_dir():
-        folders = sorted(results.parent.iterdir()) if results.parent.is_dir() else []
-        there = [p.name for p in folders if trained_folds(p)]
-        raise DvtError(
-            f"{results}: no results of that network; there are: {', '.join(there) or 'none'}. Run dvt_train."
-        )
+        there = ", ".join(workspace.trained_networks) or "none"
+        raise DvtError(f"{results}: no results of that network; there are: {there}. Run dvt_train.")
     present = [k for k in trained_folds(results) if workspace.fold(network, k).predictions.is_dir()]
     wanted = present if folds is None else sorted(set(folds))
     if not wanted:

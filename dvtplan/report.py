@@ -33,7 +33,7 @@ from dvtplan.pairs import Pair, choose_folds, mixed_training, name_folds, of_fol
 from dvtplan.pictures import Picture
 from dvtplan.records import Dataset, Fold, Plan, Run, Splits
 from dvtplan.regions import ALL
-from dvtplan.workspace import Workspace, trained_folds
+from dvtplan.workspace import Workspace
 
 OUTLIER_SPREADS = 1.5
 """How many interquartile ranges below the first quartile a DSC is an outlier (Tukey)."""
@@ -171,12 +171,11 @@ def draw_cases(workspace: Workspace, network: str, folds: Sequence[int] | None =
 def _networks(workspace: Workspace, wanted: Sequence[str] | None) -> list[str]:
     if wanted is not None:
         return list(dict.fromkeys(wanted))
-    folder = workspace.report.parent
-    there = sorted(p.name for p in folder.iterdir() if trained_folds(p)) if folder.is_dir() else []
+    there = workspace.trained_networks
     scored = [name for name in there if workspace.metrics(name).exists()]
     if not scored:
         command = _command(workspace, there[0]) if there else "dvt_train and dvt_evaluate"
-        raise DvtError(f"{folder}: no network has been scored. Run {command} first.")
+        raise DvtError(f"{workspace.report.parent}: no network has been scored. Run {command} first.")
     return sorted(scored, key=lambda name: name != "gn_unet")
 
 

@@ -80,6 +80,12 @@ class Workspace:
         """The figures of the report, each as PNG and PDF."""
         return self.root / "results" / self.dataset / "report"
 
+    @property
+    def trained_networks(self) -> list[str]:
+        """Names of the results folders that hold a fold, in order."""
+        folder = self.root / "results" / self.dataset
+        return sorted(p.name for p in folder.iterdir() if trained_folds(p)) if folder.is_dir() else []
+
     def fold(self, network: str, index: int) -> FoldFolder:
         """One trained fold."""
         return FoldFolder(self.results(network) / f"fold_{index}")

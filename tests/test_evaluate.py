@@ -298,7 +298,7 @@ def test_measures_of_patients_are_summarized_and_n_is_told(workspace: Workspace)
     assert proximal.lesions["lesion_sensitivity"] == (3, 1)
     whole = evaluation.measures.regions[-1]
     assert (whole.without_truth, whole.false_positive_lesions, whole.false_positive_ml) == (1, 1, 0.5)
-    assert "all 1, 1 in 0.50 mL" in unwrapped(evaluation.text)
+    assert "1, 0.50 mL in 1 patient" in unwrapped(evaluation.text)
     back = pd.read_csv(workspace.results("unet") / "measures.csv").set_index(["region", "measure"])
     assert back.loc[("proximal", "assd_mm"), ["n", "patients_with_truth", "not_defined"]].tolist() == [1, 2, 1]
 

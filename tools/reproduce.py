@@ -23,6 +23,7 @@ from phantom.difficulty import DIFFICULTIES
 from phantom.grid import SCALES
 
 from dvtplan import artifacts
+from dvtplan.cli import seconds
 from dvtplan.errors import DvtError
 from dvtplan.journal import duration
 from dvtplan.records import Predicted, Run, Splits
@@ -32,7 +33,6 @@ NETWORKS = ("gn_unet", "unet", "segnet", "gcn")
 """Those of the paper's Table 2, its own first."""
 FOLDS = 8
 """As in the paper."""
-UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,13 +195,6 @@ def _command(arguments: list[str]) -> None:
         raise DvtError(f"{shlex.join(command)} ended with status {status}. Mend what it says and run this again.")
 
 
-def _seconds(text: str) -> float:
-    number, unit = text[:-1], text[-1:]
-    if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or float(number) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 20m or 8h")
-    return float(number) * UNITS[unit]
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -226,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--recipe", default="quick", help="'paper' wants a GPU")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=at_least(1), help="of every training; default: the recipe's")
-    length.add_argument("--time-budget", type=_seconds, metavar="TIME", help="of every training: 90s, 20m, 8h")
+    length.add_argument("--time-budget", type=seconds, metavar="TIME", help="of every training: 90s, 20m, 8h")
     parser.add_argument("--dry-run", action="store_true", help="only tell what is left and how long it will take")
     options = parser.parse_args(arguments)
 
