@@ -76,6 +76,17 @@ PHANTOM_FLOORS = {
 PHANTOM_DOORS = {"SimpleITK": {"cohort"}, "matplotlib": {"pictures"}, "tqdm": {"cohort"}, "dvtplan": set[str]()}
 """The phantom knows nothing of what it is to be segmented by."""
 
+BENCH = ROOT / "tools" / "bench"
+BENCH_FLOORS = {
+    "__init__": 0,
+    "machine": 1, "clock": 1, "rows": 1,
+    "inputs": 2,
+    "nnunet": 3, "deep": 3, "training": 3, "prediction": 3, "startup": 3,
+    "stages": 4,
+}  # fmt: skip
+TOOLS = {"phantom": (PHANTOM, PHANTOM_FLOORS), "bench": (BENCH, BENCH_FLOORS)}
+"""Packages beside ours -> their folder and floors."""
+
 
 def modules() -> dict[str, list[Path]]:
     """Module name -> its files; the networks are one room."""
@@ -170,23 +181,22 @@ def test_no_assert_guards_user_input() -> None:
     assert asserting == []
 
 
-def phantom_imports(module: str) -> set[str]:
-    return imports([PHANTOM / f"{module}.py"])
-
-
-def test_every_room_of_the_phantom_has_a_floor() -> None:
-    assert {path.stem for path in PHANTOM.glob("*.py")} == set(PHANTOM_FLOORS)
+@pytest.mark.parametrize("tool", sorted(TOOLS))
+def test_every_room_of_a_tool_has_a_floor(tool: str) -> None:
+    folder, floors = TOOLS[tool]
+    assert {path.stem for path in folder.glob("*.py")} == set(floors)
     picture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert [m for m in PHANTOM_FLOORS if m != "__init__" and f"`{m}`" not in picture] == []
+    assert [m for m in floors if m != "__init__" and f"`{m}`" not in picture] == []
 
 
-@pytest.mark.parametrize("module", sorted(PHANTOM_FLOORS))
-def test_the_phantom_imports_strictly_downward(module: str) -> None:
-    names = {name.split(".")[1] for name in phantom_imports(module) if name.startswith("phantom.")}
-    assert {n for n in names & set(PHANTOM_FLOORS) if PHANTOM_FLOORS[n] >= PHANTOM_FLOORS[module]} == set()
+@pytest.mark.parametrize(("tool", "module"), [(t, m) for t, (_, floors) in TOOLS.items() for m in sorted(floors)])
+def test_tools_import_strictly_downward(tool: str, module: str) -> None:
+    folder, floors = TOOLS[tool]
+    names = {name.split(".")[1] for name in imports([folder / f"{module}.py"]) if name.startswith(f"{tool}.")}
+    assert {n for n in names & set(floors) if floors[n] >= floors[module]} == set()
 
 
 @pytest.mark.parametrize("package", sorted(PHANTOM_DOORS))
 def test_the_phantom_reaches_outside_through_its_doors(package: str) -> None:
-    users = {m for m in PHANTOM_FLOORS if any(n.split(".")[0] == package for n in phantom_imports(m))}
+    users = {m for m in PHANTOM_FLOORS if any(n.split(".")[0] == package for n in imports([PHANTOM / f"{m}.py"]))}
     assert users <= PHANTOM_DOORS[package]

@@ -1,0 +1,135 @@
+"""The benchmark runs and tells what it measured; no test here depends on how long anything takes."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import benchmark
+import pytest
+from bench import clock, rows
+from bench.rows import Row, absent
+
+ROW = Row(section="train", what="loop over bare steps", value=0.5, unit="x", at_least=0.95, note="slices/s")
+
+
+# --- figures and goals ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "at_most", "verdict"),
+    [
+        (0.95, 0.95, None, "met"),
+        (0.94, 0.95, None, "missed"),
+        (1.5, None, 1.5, "met"),
+        (1.6, None, 1.5, "missed"),
+        (7.0, None, None, ""),
+        (math.nan, 0.95, None, "not measured"),
+    ],
+)
+def test_a_figure_is_held_against_its_goal(
+    value: float, at_least: float | None, at_most: float | None, verdict: str
+) -> None:
+    row = Row(section="s", what="w", value=value, unit="x", at_least=at_least, at_most=at_most)
+    assert row.verdict == verdict
+
+
+def test_the_table_says_what_was_missed_and_what_was_not_measured() -> None:
+    lines = rows.to_text([ROW, absent("parallel", "two GPUs over one", "PyTorch sees 0 GPU")]).splitlines()
+    assert lines[1].split() == [
+        "train",
+        "loop",
+        "over",
+        "bare",
+        "steps",
+        "0.5",
+        "x",
+        ">=",
+        "0.95",
+        "missed",
+        "slices/s",
+    ]
+    assert "not measured" in lines[2] and lines[2].endswith("PyTorch sees 0 GPU")
+
+
+def test_json_has_the_machine_the_command_and_null_for_what_was_not_measured(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "figures.json"
+    rows.save([ROW, absent("parallel", "two", "why")], {"cores": 2}, "python tools/benchmark.py", path)
+    told = json.loads(path.read_text())
+    assert told["command"] == "python tools/benchmark.py" and told["machine"] == {"cores": 2}
+    assert [(row["value"], row["verdict"]) for row in told["rows"]] == [(0.5, "missed"), (None, "not measured")]
+
+
+# --- the clock ------------------------------------------------------------------------------------
+
+
+def test_things_take_turns_and_their_own_seconds_count() -> None:
+    order: list[str] = []
+
+    def thing(name: str, seconds: list[float]) -> float:
+        order.append(name)
+        return seconds.pop(0)
+
+    a, b = [9.0, 2.0, 4.0, 9.0], [9.0, 1.0, 4.0, 3.0]
+    timing = clock.in_turn({"a": lambda: thing("a", a), "b": lambda: thing("b", b)}, rounds=3)
+    assert order == ["a", "b", "a", "b", "b", "a", "a", "b"]  # a warm-up, then every other round backwards
+    assert timing.rounds == {"a": (2.0, 4.0, 9.0), "b": (1.0, 4.0, 3.0)}
+    assert timing.seconds("a") == 4.0
+    # Of the rounds' own ratios 2, 1, 3, not of the medians 4 and 3.
+    assert timing.ratio("a", "b") == 2.0 and timing.spread("a", "b") == (1.0, 3.0)
+
+
+def test_a_child_says_what_it_wrote_and_a_failing_one_is_an_error() -> None:
+    assert clock.child([sys.executable, "-c", "import os; print(os.environ['HERE'])"], {"HERE": "yes"})[1] == "yes\n"
+    with pytest.raises(RuntimeError, match=r"status 1 \(ValueError: why\)"):
+        clock.child([sys.executable, "-c", "raise ValueError('why')"])
+
+
+def test_peak_memory_is_the_childs_own() -> None:
+    program = "import sys; from bench.deep import peak_bytes; b = b'x' * int(sys.argv[1]); print(peak_bytes())"
+    tools = {"PYTHONPATH": str(Path(benchmark.__file__).parent)}
+    ballast = b"x" * 10**9  # of ours, which is not theirs
+    small, large = (int(clock.child([sys.executable, "-c", program, str(n)], tools)[1]) for n in (1, 2 * 10**8))
+    assert small < len(ballast)
+    assert large - small > 1.5 * 10**8
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_every_section_runs_on_the_smallest_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "figures.json"
+    options = [
+        "--tiny",
+        "--rounds",
+        "1",
+        "--device",
+        "cpu",
+        "--scratch",
+        str(tmp_path / "scratch"),
+        "--json",
+        str(path),
+    ]
+    assert benchmark.main(options) == 0
+    told = json.loads(path.read_text())
+    assert {row["section"] for row in told["rows"]} == set(benchmark.SECTIONS)
+    assert shown(told) == [("nnU-Net over ours", "--nnunet DIR makes an environment with it")] * 2
+    assert all(row["value"] is None or math.isfinite(row["value"]) for row in told["rows"])
+    same = next(row for row in told["rows"] if row["what"].startswith("voxels that differ"))
+    assert same["value"] < 1e-3  # of 10,240: no more than rounding
+    assert {"processor", "cores", "versions", "commit", "date"} <= set(told["machine"])
+    assert "training rate" in capsys.readouterr().out
+
+
+def shown(told: dict) -> list[tuple[str, str]]:
+    """What was not measured, and why."""
+    return [(row["what"], row["note"]) for row in told["rows"] if row["value"] is None]
+
+
+def test_an_unknown_section_is_refused_before_anything_is_made() -> None:
+    tool = Path(benchmark.__file__)
+    done = subprocess.run([sys.executable, tool, "--only", "speed"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "invalid choice: 'speed'" in done.stderr

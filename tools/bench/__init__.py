@@ -1,0 +1,1 @@
+"""What `tools/benchmark.py` measures: a room per question, and three that they share."""

@@ -1,0 +1,120 @@
+"""Prediction: a patient, file to file, against bare forward passes; these against PyTorch's plain ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.clock import child, in_turn
+from bench.inputs import Bench, untrained
+from bench.rows import Row
+from dvtplan import artifacts, devices, volumes
+from dvtplan.dataset import discover
+from dvtplan.predict import Model, predict_case
+from dvtplan.resize import imresize
+
+TOOLS = Path(__file__).parents[1]
+
+PAPER_SLICE_S, PAPER_PATIENT_S = 1.5, 13.5
+"""Huang 2019 on a GTX 1080 Ti; the two differ by ten for about 90 slices."""
+
+
+def predict(bench: Bench) -> Iterator[Row]:
+    """One patient at the paper's scale: read, normalize, resize, network, resize back, write."""
+    prepared = bench.planned(bench.large, 2)
+    model = untrained(prepared.plan, devices.choose(bench.device))
+    case = discover(prepared.workspace.raw).cases[0]
+    slices = volumes.read_grid(case.images[0]).shape
+    count = min(slices)
+    image = torch.rand(1, 1, *prepared.plan.target_shape, device=model.setup.device)
+    image = image.contiguous(memory_format=model.setup.memory_format)
+
+    def forward() -> None:
+        with torch.inference_mode(), model.setup.autocast():
+            for _ in range(count):
+                model.networks[0](image)
+        if not bench.on_cpu:
+            torch.cuda.synchronize(model.setup.device)
+
+    rounds = min(bench.rounds, 2) if bench.on_cpu and not bench.tiny else bench.rounds
+    target = bench.scratch / "predicted.nii.gz"
+    timing = in_turn(
+        {"patient": lambda: predict_case(case, target, model), "forward": forward}, rounds, warm_up=not bench.on_cpu
+    )
+    seconds = timing.seconds("patient")
+    size = "x".join(map(str, prepared.plan.target_shape))
+    detail: dict[str, object] = {"seconds": timing.rounds, "slices": count, "size": size, "shape": slices}
+    yield Row(
+        section="predict", what="bare forward passes over a patient", value=timing.ratio("forward", "patient"),
+        unit="x", at_least=0.90, note=f"{count} slices of {size}, file to file", detail=detail,
+    )  # fmt: skip
+    yield Row(
+        section="predict", what="per slice", value=seconds / count, unit="s",
+        note=f"the paper: {PAPER_SLICE_S} s", detail=detail,
+    )  # fmt: skip
+    yield Row(
+        section="predict", what="per patient", value=seconds, unit="s",
+        note=f"the paper: {PAPER_PATIENT_S} s", detail=detail,
+    )  # fmt: skip
+
+
+def forward(bench: Bench) -> Iterator[Row]:
+    """A forward pass as `dvt_predict` runs it, over PyTorch's plain float32 one with the same weights."""
+    prepared = bench.planned(bench.large, 2)
+    chosen = untrained(prepared.plan, devices.choose(bench.device))
+    plain = untrained(
+        prepared.plan, devices.choose(bench.device, precision="fp32", channels_last=False, compiled=False)
+    )
+    plain.networks[0].load_state_dict(chosen.networks[0].state_dict())
+    volume, _ = volumes.read(discover(prepared.workspace.raw).cases[0].images[0])
+    across = volume.shape.index(min(volume.shape))
+    middle = volume.take(volume.shape[across] // 2, axis=across)
+    middle = imresize((middle / middle.max()).astype("float32"), prepared.plan.target_shape)
+    image = torch.from_numpy(middle).float()[None, None].to(chosen.setup.device)
+
+    def run(model: Model) -> torch.Tensor:
+        with torch.inference_mode(), model.setup.autocast():
+            found = model.networks[0](image.contiguous(memory_format=model.setup.memory_format)).float()
+        return found.cpu()
+
+    timing = in_turn({"plain": lambda: run(plain), "chosen": lambda: run(chosen)}, 2 * bench.rounds)
+    ours, theirs = run(chosen), run(plain)
+    # As initialised a network calls nearly everything the same; the median logit is where it is least sure.
+    cut = theirs.median()
+    differ = ((ours > cut) != (theirs > cut)).float().mean()
+    size = "x".join(map(str, prepared.plan.target_shape))
+    yield Row(
+        section="forward", what="plain float32 over ours", value=timing.ratio("plain", "chosen"), unit="x",
+        at_least=2.0 if bench.on_cpu else None, note=f"one slice of {size}", detail={"seconds": timing.rounds},
+    )  # fmt: skip
+    yield Row(
+        section="forward", what="voxels that differ, cut at the median", value=float(differ), unit="",
+        at_most=1e-4 if chosen.setup.precision == "fp32" else None,
+        note=f"largest difference of logits {float((ours - theirs).abs().max()):.2g}",
+    )  # fmt: skip
+
+
+def memory(bench: Bench) -> Iterator[Row]:
+    """Peak memory of a whole process that predicts a volume, and one three times as deep."""
+    prepared = bench.planned(bench.large, 2)
+    plan, mask = bench.scratch / "deep_plan.json", bench.scratch / "deep_mask.nii.gz"
+    artifacts.save(prepared.plan, plan)
+    volume, grid = volumes.read(discover(prepared.workspace.raw).cases[0].images[0])
+    across = volume.shape.index(min(volume.shape))
+    peaks = {}
+    for times in (1, 3):
+        path = bench.scratch / f"deep_{times}.nii.gz"
+        deep = np.concatenate([volume] * times, axis=across).astype(np.float32)
+        volumes.write_probabilities(path, deep, replace(grid, shape=deep.shape))
+        command = [sys.executable, "-m", "bench.deep", str(plan), str(path), str(mask), bench.device]
+        _, told = child(command, {"PYTHONPATH": str(TOOLS)})
+        peaks[times] = int(told)
+    yield Row(
+        section="scale", what="memory for three times the slices", value=peaks[3] / peaks[1], unit="x", at_most=1.1,
+        note=f"{peaks[1] / 1e6:.0f} and {peaks[3] / 1e6:.0f} MB", detail={"bytes": peaks},
+    )  # fmt: skip

@@ -1,0 +1,69 @@
+"""One measured figure, held against its goal; the table and the JSON of many."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One figure."""
+
+    section: str
+    what: str
+    value: float
+    """Not a number where it could not be measured."""
+    unit: str
+    """'x' for a ratio."""
+    at_least: float | None = None
+    at_most: float | None = None
+    """The goal, from one side."""
+    note: str = ""
+    """Against what, on what input; or why it could not be measured."""
+    detail: dict[str, object] = field(default_factory=dict)
+    """For the JSON: seconds, spread, sizes."""
+
+    @property
+    def goal(self) -> str:
+        """The goal in words."""
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        return f"<= {self.at_most:g}" if self.at_most is not None else ""
+
+    @property
+    def verdict(self) -> str:
+        """'met', 'missed', 'not measured'; nothing without a goal."""
+        if math.isnan(self.value):
+            return "not measured"
+        low, high = self.at_least, self.at_most
+        if low is None and high is None:
+            return ""
+        return "met" if (low is None or self.value >= low) and (high is None or self.value <= high) else "missed"
+
+
+def absent(section: str, what: str, why: str) -> Row:
+    """A figure that could not be measured here."""
+    return Row(section=section, what=what, value=math.nan, unit="", note=why)
+
+
+def to_text(rows: Sequence[Row]) -> str:
+    """A table for a terminal."""
+    lines = [("Section", "What", "Figure", "Goal", "", "Note")]
+    for row in rows:
+        figure = "-" if math.isnan(row.value) else f"{row.value:.3g} {row.unit}"
+        lines.append((row.section, row.what, figure, row.goal, row.verdict, row.note))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def save(rows: Sequence[Row], machine: dict[str, object], command: str, path: Path) -> None:
+    """Write everything as JSON; figures that could not be measured are null."""
+    told = [
+        {**asdict(row), "value": None if math.isnan(row.value) else row.value, "verdict": row.verdict} for row in rows
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"command": command, "machine": machine, "rows": told}, indent=1) + "\n")
