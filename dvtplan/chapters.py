@@ -12,17 +12,14 @@ import pandas as pd
 
 from dvtplan import comparison, journal, measures_table, page, tables
 from dvtplan.comparison import Comparison
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, how_many
 from dvtplan.measures_table import MeasuresTable
 from dvtplan.page import Html
 from dvtplan.pictures import VIEWS, Picture
-from dvtplan.records import Fold, Plan, Recipe, Run, Splits
+from dvtplan.records import PHANTOM_WARNING, Fold, Plan, Recipe, Run, Splits, alike
 from dvtplan.regions import ALL
 from dvtplan.statistics import Summary, summarize
 from dvtplan.tables import SCORES, Table
-
-PHANTOM = "phantom"
-"""What data are called whose description says that they are synthetic."""
 
 TERMS = (
     ("Truth and prediction", "The truth is the label of each scan; the prediction is what a network marked as thrombus "
@@ -158,7 +155,7 @@ def opening(dataset: str, results: Sequence[Results], phantom: str | None, writt
     who, were = ("the networks", "they had") if len(results) > 1 else ("the network", "it had")
     told = [
         page.paragraph(
-            f"How well {who} {names} found the thrombus of {tables.how_many(n, 'patient')} of the data set {dataset} "
+            f"How well {who} {names} found the thrombus of {how_many(n, 'patient')} of the data set {dataset} "
             f"that {were} not been trained on.",
             kind="lead",
         ),
@@ -168,8 +165,7 @@ def opening(dataset: str, results: Sequence[Results], phantom: str | None, writt
         told.insert(
             0,
             page.banner(
-                f"Phantom data: images and truth were computed ({phantom}), none is of a patient. Phantom scores rank "
-                "methods and catch bugs; they are no evidence of clinical accuracy."
+                f"Phantom data: images and truth were computed ({phantom}), none is of a patient. " + PHANTOM_WARNING
             ),
         )
     return page.join(told)
@@ -211,21 +207,24 @@ def scores(results: Sequence[Results], comparisons: Sequence[Comparison], unpair
 
 
 def compared(results: Sequence[Results], subject: str) -> tuple[list[Comparison], list[str]]:
-    """Table 2 for every set of networks with the same folds, and a sentence for each network that cannot be paired."""
-    groups: dict[tuple[int, ...], list[Results]] = {}
+    """Table 2 for every set of networks with the same folds and rule, and a sentence for each network that cannot be
+    paired."""
+    groups: dict[tuple[str, str], list[Results]] = {}
     for one in results:
-        groups.setdefault(tuple(fold.index for fold in one.folds), []).append(one)
+        groups.setdefault((one.table.folds, one.table.rule), []).append(one)
     found, told = [], []
-    for group in groups.values():
+    for (folds, rule), group in groups.items():
         names = _listed([one.network for one in group])
         if len(group) < 2:
             if len(results) > 1:
-                told.append(f"Table 2 leaves out {names}: no other network was scored on {group[0].table.folds}.")
+                alone = sum(one.table.folds == folds for one in results) == 1
+                by = "" if alone else f" with the same rule for regions and predictions ({rule})"
+                told.append(f"Table 2 leaves out {names}: no other network was scored on {folds}{by}.")
             continue
+        notes = alike([run for one in group for run in one.runs.values()])
         try:
             rows = {one.network: one.rows for one in group}
-            rule, folds = group[0].table.rule, group[0].table.folds
-            found.append(comparison.compare(rows, subject=subject, rule=rule, folds=folds))
+            found.append(comparison.compare(rows, subject=subject, rule=rule, folds=folds, notes=notes))
         except DvtError as error:
             told.append(f"Table 2 leaves out {names}: {str(error).removeprefix('--compare: ')}")
     return found, told
@@ -260,7 +259,7 @@ def patients(one: Results, others: Sequence[Results], chosen: Sequence[str], dra
     total = len(whole)
     leveled = any("level" in picture.caption for picture in drawn)
     intro = [
-        f"{len(chosen)} of {tables.how_many(total, 'patient')} are drawn"
+        f"{len(chosen)} of {how_many(total, 'patient')} are drawn"
         + ("" if len(chosen) == total else ": the worst and the best by DSC of all thrombus")
         + f", the worst first, patients without truth last. Pictures show the predictions of {one.network}.",
         "A picture of a slice shows the whole slice with contours and a white box, and what the box holds magnified, "
@@ -348,13 +347,18 @@ def _measures(results: Sequence[Results]) -> Html:
     """What the field asks for beside DSC, precision and recall: a row per measure, a column per network."""
     told = [one.measures for one in results]
     by_region = [{region.region: region for region in table.regions} for table in told]
-    tolerance = _listed(sorted({f"{table.tolerance_mm:g}" for table in told}))
+    tolerances = [f"{table.tolerance_mm:g} mm" for table in told]
     groups = []
     for name in dict.fromkeys(name for regions in by_region for name in regions):
         columns = [measures_table.cells(regions[name]) if name in regions else {} for regions in by_region]
+        titles = {key: title.format(tolerance=tolerances[0]) for key, title in measures_table.LINES.items()}
+        if len(set(tolerances)) > 1:  # scored one by one: no row may set side by side what cannot be compared
+            titles["surface_dice"] = measures_table.LINES["surface_dice"].format(tolerance="its tolerance")
+            for column, tolerance in zip(columns, tolerances, strict=True):
+                column["surface_dice"] = f"{column.get('surface_dice', 'not scored')} at {tolerance}"
         rows = [
-            (title.replace("{tolerance_mm:g}", tolerance), *(column.get(key, "not scored") for column in columns))
-            for key, title in measures_table.LINES.items()
+            (title, *(column.get(key, "not scored").replace("-", "−") for column in columns))
+            for key, title in titles.items()
         ]
         groups.append((name, rows))
     caption = "Further measures: mean ± SD over patients with truth in the region; n where fewer of them have it."
@@ -425,7 +429,7 @@ def _decided(plan: Plan, key: str) -> str:
             "" if clip is None else f", percentiles {clip[0]:g}, {clip[1]:g}"
         )
     if key == "variants":
-        return tables.how_many(len(plan.variants), "variant")
+        return how_many(len(plan.variants), "variant")
     return _value(getattr(plan, key, ""))
 
 
@@ -452,10 +456,10 @@ def _runs(results: Sequence[Results]) -> Html:
             rows.append(
                 (
                     f"fold\u00a0{fold.index}",
-                    f"{run.recipe.name}, {run.epochs_done} of {tables.how_many(run.recipe.epochs, 'epoch')}",
+                    f"{run.recipe.name}, {run.epochs_done} of {how_many(run.recipe.epochs, 'epoch')}",
                     f"{run.parameters:,}",
                     f"{journal.duration(run.seconds)}\n{run.waiting_share:.0%} waiting for data",
-                    f"{run.setup} {tables.how_many(run.processes, 'process', 'processes')}.",
+                    f"{run.setup} {how_many(run.processes, 'process', 'processes')}.",
                     f"{run.started}\n{versions}",
                 )
             )

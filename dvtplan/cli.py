@@ -299,6 +299,13 @@ def _millimetres(text: str) -> float:
     return float(text)
 
 
+def _regions(text: str) -> tuple[str, ...]:
+    names = tuple(text.split("/"))
+    if len(set(names)) != len(names) or not all(names):
+        raise argparse.ArgumentTypeError(f"{text} names a region twice, or none; write proximal/distal")
+    return names
+
+
 def _workspace(options: argparse.Namespace) -> Workspace:
     from dvtplan.workspace import open_workspace
 
@@ -352,7 +359,7 @@ def evaluate(argv: list[str]) -> None:
     _add_place(parser)
     parser.add_argument(
         "--split",
-        type=lambda text: tuple(text.split("/")),
+        type=_regions,
         metavar="A/B",
         help="regions, such as proximal/distal; default: what labels and levels allow",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -46,7 +46,9 @@ class Comparison:
     """A row per network, fold and region: n and the mean of each score."""
 
 
-def compare(rows: Mapping[str, pd.DataFrame], *, subject: str, rule: str, folds: str) -> Comparison:
+def compare(
+    rows: Mapping[str, pd.DataFrame], *, subject: str, rule: str, folds: str, notes: Sequence[str] = ()
+) -> Comparison:
     """Compare networks with the first of them.
 
     Args:
@@ -54,6 +56,7 @@ def compare(rows: Mapping[str, pd.DataFrame], *, subject: str, rule: str, folds:
         subject: the data set, for the caption.
         rule: name and meaning of the rule that divides masks into regions.
         folds: what was scored, as in 'all 8 folds'.
+        notes: what a reader must know beside it, as that the networks were not trained alike.
 
     Raises:
         DvtError: if there are fewer than two networks, or they were not scored on the same cases of the
@@ -79,6 +82,7 @@ def compare(rows: Mapping[str, pd.DataFrame], *, subject: str, rule: str, folds:
         reference=reference,
         entries=entries,
         notes=(
+            *notes,
             f"p: {reference} against each other network; {paired.RULE}.",
             f"Zero differences: {'; '.join(zeros) or 'none'}.",
             f"Regions by rule {rule}.",
@@ -94,13 +98,19 @@ def _require_pairs(reference: str, one: pd.DataFrame, name: str, other: pd.DataF
     key = ["case_id", "region"]
     here, there = one.set_index(key), other.set_index(key)
     unpaired = sorted({case for case, _ in here.index.symmetric_difference(there.index)})
+    regions = [list(dict.fromkeys(frame["region"])) for frame in (one, other)]
+    if set(regions[0]) != set(regions[1]):
+        raise DvtError(
+            f"--compare: {reference} was scored in {', '.join(regions[0])}, {name} in {', '.join(regions[1])}. Score "
+            "both with the same --split."
+        )
     if unpaired:
         raise DvtError(
             f"--compare: {reference} and {name} were not scored on the same cases and regions: {some(unpaired)}. "
             "Train and predict the same folds with both, or name those that both have with --folds."
         )
     there = there.loc[here.index]
-    for column, what in (("patient_id", "patient"), ("fold", "fold")):
+    for column, what in (("patient_id", "patient"), ("fold", "fold"), ("rule", "rule")):
         differ = sorted({case for case, _ in here.index[here[column].astype(str) != there[column].astype(str)]})
         if differ:
             raise DvtError(

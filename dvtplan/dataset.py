@@ -44,7 +44,7 @@ def survey(folder: Path) -> tuple[Dataset | None, list[str]]:
     description, problems = _describe(folder / "dataset.json")
     if description is None:
         return None, problems
-    channels, labels, ending = description
+    channels, labels, ending, words = description
     images = _files(folder / "imagesTr", ending, problems)
     truths = _files(folder / "labelsTr", ending, problems)
     if not (folder / "labelsTr").is_dir():
@@ -69,7 +69,9 @@ def survey(folder: Path) -> tuple[Dataset | None, list[str]]:
     for case_id in sorted(set(found) & set(truths)):
         patient, levels = details.get(case_id, (case_id, None))
         cases.append(Case(id=case_id, patient=patient, images=found[case_id], label=truths[case_id], levels=levels))
-    dataset = Dataset(name=folder.name, folder=folder, channels=channels, labels=labels, cases=tuple(cases))
+    dataset = Dataset(
+        name=folder.name, folder=folder, channels=channels, labels=labels, cases=tuple(cases), description=words
+    )
     return dataset, problems
 
 
@@ -164,8 +166,8 @@ def _millimetres(row: Mapping[str, str], name: str) -> float | None:
     return value
 
 
-def _describe(path: Path) -> tuple[tuple[tuple[str, ...], dict[str, int], str] | None, list[str]]:
-    """Channels, foreground labels and file ending of ``dataset.json``, or what is wrong with it."""
+def _describe(path: Path) -> tuple[tuple[tuple[str, ...], dict[str, int], str, str] | None, list[str]]:
+    """Channels, foreground labels, file ending and description of ``dataset.json``, or what is wrong with it."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -182,7 +184,8 @@ def _describe(path: Path) -> tuple[tuple[tuple[str, ...], dict[str, int], str] |
     labels = _labels(path, body.get("labels"), problems)
     if problems:
         return None, problems
-    return (channels, labels, str(ending)), []
+    words = body.get("description")
+    return (channels, labels, str(ending), words if isinstance(words, str) else ""), []
 
 
 def _channels(path: Path, channels: Any, problems: list[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and the words that messages share."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ class DvtError(Exception):
 def some(names: Sequence[str]) -> str:
     """The first names of what may be many, for a message in one line."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def how_many(n: int, noun: str, plural: str | None = None) -> str:
+    """'1 case', '2 cases'; the plural where an s does not make it."""
+    return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + 's'}"
 
 
 class DatasetProblems(DvtError):

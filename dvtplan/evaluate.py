@@ -38,7 +38,7 @@ from dvtplan.pairs import (
     predicted_classes,
     read_labels,
 )
-from dvtplan.records import Confusion, Fold, Levels, Splits
+from dvtplan.records import PHANTOM_WARNING, Confusion, Dataset, Fold, Levels, Splits
 from dvtplan.regions import ALL, PROXIMAL_DISTAL
 from dvtplan.workspace import METRICS, Workspace
 
@@ -152,10 +152,7 @@ def evaluate(
         DvtError: for missing predictions, grids that differ, values without a meaning, regions
             that cannot be had. Nothing is written then.
     """
-    dataset = discover(workspace.raw)
-    splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-    chosen = choose_folds(workspace, network, splits, folds)
-    pairs = of_folds(workspace, network, dataset, chosen)
+    dataset, splits, chosen, pairs = _gather(workspace, network, folds)
     scheme, notes = _scheme(
         split,
         rule,
@@ -169,12 +166,27 @@ def evaluate(
         pairs,
         scheme,
         workspace.results(network),
-        subject=f"{network} on {dataset.name}",
+        subject=f"{network} on {dataset.subject}",
         folds=name_folds(chosen, splits),
-        notes=(*notes, *mixed_training(workspace, network, chosen)),
+        notes=(*_warnings(dataset), *notes, *mixed_training(workspace, [network], chosen)),
         jobs=jobs,
         tolerance_mm=tolerance_mm,
     )
+
+
+def _gather(
+    workspace: Workspace, network: str, folds: Sequence[int] | None
+) -> tuple[Dataset, Splits, tuple[Fold, ...], list[Pair]]:
+    """What is to be scored of a network, complete; no mask is opened."""
+    dataset = discover(workspace.raw)
+    splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
+    chosen = choose_folds(workspace, network, splits, folds)
+    return dataset, splits, chosen, of_folds(workspace, network, dataset, chosen)
+
+
+def _warnings(dataset: Dataset) -> tuple[str, ...]:
+    """What stands beside every score of a data set."""
+    return (f"Phantom data: images and truth were computed. {PHANTOM_WARNING}",) if dataset.is_phantom else ()
 
 
 def evaluate_folders(
@@ -268,13 +280,18 @@ def compare_networks(
     twice = sorted({name for name in networks if list(networks).count(name) > 1})
     if twice:
         raise DvtError(f"--compare: {', '.join(twice)} is named twice. Name each network once.")
+    if len(networks) < 2:
+        raise DvtError("--compare: one network alone cannot be compared. Name two or more.")
+    gathered = [_gather(workspace, name, folds) for name in networks]  # before anything is scored or written
+    dataset, chosen = gathered[0][0], gathered[0][2]
     done = {name: evaluate(workspace, name, split, folds, rule, jobs, tolerance_mm=tolerance_mm) for name in networks}
     first = next(iter(done.values()))
     table = comparison.compare(
         {name: one.rows for name, one in done.items()},
-        subject=workspace.dataset,
+        subject=dataset.subject,
         rule=first.table.rule,
         folds=first.table.folds,
+        notes=(*_warnings(dataset), *mixed_training(workspace, networks, chosen)),
     )
     texts = {
         "table2.csv": comparison.to_csv(table),

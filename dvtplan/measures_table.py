@@ -29,11 +29,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from dvtplan.errors import how_many
 from dvtplan.lesions import OVERLAP, VOLUMES, Lesions
 from dvtplan.records import Confusion
 from dvtplan.statistics import Summary, summarize
 from dvtplan.surfaces import PERCENTILE, SurfaceScores
-from dvtplan.tables import TEXT_WIDTH, how_many, number
+from dvtplan.tables import TEXT_WIDTH, number
 
 VOXELS = ("iou", "volume_difference_ml", "volume_difference_percent")
 """Columns that follow from voxel counts and volumes."""
@@ -66,7 +67,7 @@ MEASURES = {
     "volume_difference_percent": "Volume difference, %",
     "assd_mm": "ASSD, mm",
     "hd95_mm": "HD95, mm",
-    "surface_dice": "Surface Dice at {tolerance_mm:g} mm",
+    "surface_dice": "Surface Dice at {tolerance}",
     "lesion_sensitivity": "Lesion sensitivity",
     "lesion_precision": "Lesion precision",
     "lesion_f1": "Lesion F1",
@@ -272,7 +273,7 @@ def to_text(table: MeasuresTable) -> str:
     columns = [cells(region) for region in table.regions]
     lines = [("", *(region.region for region in table.regions))]
     for name, title in LINES.items():
-        lines.append((title.format(tolerance_mm=table.tolerance_mm), *(column[name] for column in columns)))
+        lines.append((title.format(tolerance=f"{table.tolerance_mm:g} mm"), *(column[name] for column in columns)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     body = ["  ".join(part.ljust(w) for part, w in zip(line, widths, strict=True)).rstrip() for line in lines]
     notes = (

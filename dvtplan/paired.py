@@ -14,8 +14,9 @@ CONFIDENCE = 0.95
 RULE = (
     "two-sided paired Wilcoxon signed-rank test with the patient as the unit; zero differences are dropped from the "
     "test (Wilcoxon's rule) and counted; p Holm is corrected for the comparisons of its region and score; difference: "
-    "Hodges-Lehmann estimate (median of the means of all pairs of differences, zeros kept) with its interval from the "
-    "exact signed-rank distribution"
+    "the first less the other, by the Hodges-Lehmann estimate (median of the means of all pairs of differences, zeros "
+    "kept) with its interval from the exact signed-rank distribution. Of fewer than 6 patients there is no interval of "
+    "95 %, and no p below 0.0625 whatever the scores"
 )
 """How everything here is computed, for footnotes."""
 

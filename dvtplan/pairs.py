@@ -48,10 +48,10 @@ def choose_folds(workspace: Workspace, network: str, splits: Splits, folds: Sequ
                 "Choose one with --folds, or remove what remains of other splits."
             )
         if index not in present:
-            raise DvtError(
-                f"{workspace.fold(network, index).predictions}: not found. Run dvt_train {index} --resume, "
-                f"or leave that fold out with --folds {' '.join(str(k) for k in wanted if k in present)}."
-            )
+            others = " ".join(str(k) for k in present if k in wanted)
+            leave = f", or leave that fold out with --folds {others}" if others else ""
+            command = _training(workspace, network, index)
+            raise DvtError(f"{workspace.fold(network, index).predictions}: not found. Run {command}{leave}.")
     return tuple(splits.folds[index] for index in wanted)
 
 
@@ -77,7 +77,7 @@ def of_folds(workspace: Workspace, network: str, dataset: Dataset, folds: Sequen
     if missing:
         lacking = dict.fromkeys(pair.fold for pair in missing)
         listed = [f"fold {k}: {', '.join(p.case_id for p in missing if p.fold == k)}" for k in lacking]
-        commands = " and ".join(f"dvt_train {k} --resume" for k in lacking)
+        commands = " and ".join(_training(workspace, network, k or 0) for k in lacking)
         raise DvtError(
             f"{workspace.results(network)}: {len(missing)} of {len(found)} test cases have no prediction by the "
             f"present training ({'; '.join(listed)}). Run {commands} to make them."
@@ -90,9 +90,16 @@ def _vouched(workspace: Workspace, network: str, fold: int) -> set[str]:
     return set(artifacts.load(Predicted, ledger, f"dvt_train {fold} --resume").cases) if ledger.exists() else set()
 
 
-def mixed_training(workspace: Workspace, network: str, folds: Sequence[Fold]) -> list[str]:
-    """A note where the folds of one table were not trained alike, whose mean is then of no one method."""
-    files = [workspace.fold(network, fold.index).run for fold in folds]
+def _training(workspace: Workspace, network: str, fold: int) -> str:
+    """The command that makes a fold's predictions, of what is trained there or from the start."""
+    begun = workspace.fold(network, fold).checkpoint.exists()
+    return workspace.command("dvt_train", fold, *(["--resume"] if begun else []), network=network)
+
+
+def mixed_training(workspace: Workspace, networks: Sequence[str], folds: Sequence[Fold]) -> list[str]:
+    """A note where what stands in one table was not trained alike, so that it tells of more than one method, or of
+    more than the networks."""
+    files = [workspace.fold(network, fold.index).run for network in networks for fold in folds]
     runs = [artifacts.load(Run, file, "dvt_train") for file in files if file.exists()]
     return alike(runs)
 
@@ -109,7 +116,9 @@ def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold
     if leaked:
         raise DvtError(
             f"{folder}: holds predictions of {some(leaked)}, on which fold {fold.index} of {workspace.splits} trains. "
-            f"The splits have changed: remove {folder.parent} and run dvt_train {fold.index}."
+            "The splits have changed. Make those again that it was trained by (dvt_plan_and_preprocess with the "
+            "--folds and --seed of then), or train it anew: "
+            f"{workspace.command('dvt_train', fold.index, '--overwrite', network=network)}."
         )
     cases = {case.id: case for case in dataset.cases}
     for case_id in fold.test:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from dvtplan.errors import how_many
 from dvtplan.geometry import AXES
 
 
@@ -58,6 +59,22 @@ class Dataset:
     labels: dict[str, int]
     """Foreground label name -> value in the files; background is always 0 and not listed."""
     cases: tuple[Case, ...]
+    description: str = ""
+    """What ``dataset.json`` says of it."""
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether it says of itself that it is synthetic."""
+        return self.description.lower().startswith("synthetic")
+
+    @property
+    def subject(self) -> str:
+        """Its name for captions, never without the word where its patients are phantoms."""
+        return f"{self.name} (phantom)" if self.is_phantom else self.name
+
+
+PHANTOM_WARNING = "Phantom scores rank methods and catch bugs; they are no evidence of clinical accuracy."
+"""Stands beside every score of a phantom."""
 
 
 # --- what was measured ----------------------------------------------------------------------------
@@ -307,14 +324,22 @@ class Run:
 
 
 def alike(runs: Sequence[Run]) -> list[str]:
-    """A line if folds were trained by different recipes or plans; none if all are alike."""
-    kinds = {(replace(run.recipe, name=""), run.plan_digest) for run in runs}
+    """A line if folds, or networks, were trained by different recipes or plans; none if all are alike."""
+    kinds: dict[tuple[Recipe, str], list[Run]] = {}
+    for run in runs:
+        kinds.setdefault((replace(run.recipe, name=""), run.plan_digest), []).append(run)
     if len(kinds) < 2:
         return []
-    told = "; ".join(
-        f"fold {r.fold} {r.recipe.name}, {r.recipe.epochs} epochs, {r.parameters:,} parameters" for r in runs
-    )
-    return [f"These folds were not trained alike ({told})."]
+    networks = dict.fromkeys(run.network for run in runs)
+    told = []
+    for of in kinds.values():
+        folds = {name: ", ".join(str(run.fold) for run in of if run.network == name) for name in networks}
+        who = [f"{name} fold {k}" if len(networks) > 1 else f"fold {k}" for name, k in folds.items() if k]
+        told.append(f"{', '.join(who)}: {of[0].recipe.name}, {how_many(of[0].recipe.epochs, 'epoch')}")
+    plans = len({digest for _, digest in kinds})
+    also = f"; by {plans} plans" if plans > 1 else ""
+    what = "networks" if len(networks) > 1 else "folds"
+    return [f"These {what} were not trained alike ({'; '.join(told)}{also})."]
 
 
 # --- what came out --------------------------------------------------------------------------------

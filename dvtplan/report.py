@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -90,9 +88,8 @@ def write(
     """
     dataset = discover(workspace.raw)
     splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-    phantom = _phantom(workspace)
-    subject = dataset.name if phantom is None else f"{dataset.name} ({chapters.PHANTOM})"
-    scored = [_gather(workspace, name, dataset, splits, folds, subject) for name in _networks(workspace, networks)]
+    subject, phantom = dataset.subject, dataset.description if dataset.is_phantom else None
+    scored = [_gather(workspace, name, dataset, splits, folds) for name in _networks(workspace, networks)]
     results = [one for one, _ in scored]
     first, pairs = scored[0]
 
@@ -102,7 +99,7 @@ def write(
         written.extend(figures.save_both(figure, out, name))
         return Chart(image=figures.encode(figure, "png"), alt=alt, caption=caption)
 
-    mark = "" if phantom is None else f" ({chapters.PHANTOM})"
+    mark = dataset.subject.removeprefix(dataset.name)
     charts = [keep(*made) for one in results for made in _volume_charts(one, mark)]
     charts.append(keep(*_box_chart(results, mark)))
     epochs = {one.network: _epochs(workspace, one) for one in results}
@@ -181,10 +178,8 @@ def _networks(workspace: Workspace, wanted: Sequence[str] | None) -> list[str]:
 
 def _command(workspace: Workspace, network: str, folds: Sequence[int] | None = None) -> str:
     """The command that scores a network, as it is to be typed."""
-    words = ["dvt_evaluate", "--dataset", workspace.dataset, "--network", network]
-    words += [] if workspace.root == Path() else ["--root", str(workspace.root)]
-    words += [] if folds is None else ["--folds", *map(str, folds)]
-    return shlex.join(words)
+    chosen: list[str | int] = [] if folds is None else ["--folds", *folds]
+    return workspace.command("dvt_evaluate", *chosen, network=network)
 
 
 def _gather(
@@ -193,7 +188,6 @@ def _gather(
     dataset: Dataset,
     splits: Splits,
     folds: Sequence[int] | None,
-    subject: str,
 ) -> tuple[Results, list[Pair]]:
     """A network's scores with everything that they rest on, complete and of the present masks."""
     predicted = choose_folds(workspace, network, splits, folds)
@@ -212,7 +206,7 @@ def _gather(
     _require_fresh(workspace, network, predicted, pairs, command)
     folds_text = name_folds(chosen, splits)
     left_out = [fold.index for fold in predicted if fold not in chosen]
-    notes = mixed_training(workspace, network, chosen)
+    notes = mixed_training(workspace, [network], chosen)
     if left_out:
         notes.append(f"fold {', '.join(map(str, left_out))} has predictions, but was not scored.")
     runs = {fold.index: workspace.fold(network, fold.index).run for fold in chosen}
@@ -223,7 +217,7 @@ def _gather(
         folds=chosen,
         plan=artifacts.load(Plan, workspace.results_plan(network), "dvt_train"),
         runs={k: artifacts.load(Run, path, "dvt_train") for k, path in runs.items() if path.exists()},
-        table=tables.table_1(rows, subject=f"{network} on {subject}", rule=rule, folds=folds_text),
+        table=tables.table_1(rows, subject=f"{network} on {dataset.subject}", rule=rule, folds=folds_text),
         notes=tuple(notes),
     ), pairs
 
@@ -266,12 +260,6 @@ def _rule(table: Path, name: str) -> str:
     except (OSError, ValueError, LookupError):
         return name
     return told if told.startswith(name) else name
-
-
-def _phantom(workspace: Workspace) -> str | None:
-    """The description of a data set that says of itself that it is synthetic."""
-    told = json.loads((workspace.raw / "dataset.json").read_text(encoding="utf-8")).get("description")
-    return told if isinstance(told, str) and told.lower().startswith("synthetic") else None
 
 
 def _epochs(workspace: Workspace, one: Results) -> dict[int, list[dict[str, object]]]:

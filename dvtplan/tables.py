@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from dvtplan.errors import how_many
 from dvtplan.metrics import EMPTY_MASK_RULE
 from dvtplan.records import Confusion
 from dvtplan.statistics import Summary, summarize
@@ -205,11 +206,6 @@ def span(low: float, high: float) -> str:
 def number(value: float) -> str:
     """Two decimals, as in the paper."""
     return "n/a" if math.isnan(value) else f"{value:.2f}"
-
-
-def how_many(n: int, noun: str, plural: str | None = None) -> str:
-    """'1 case', '2 cases'; the plural where an s does not make it."""
-    return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + 's'}"
 
 
 def tex(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +86,12 @@ class Workspace:
         """Names of the results folders that hold a fold, in order."""
         folder = self.root / "results" / self.dataset
         return sorted(p.name for p in folder.iterdir() if trained_folds(p)) if folder.is_dir() else []
+
+    def command(self, *words: str | int, network: str | None = None) -> str:
+        """A command for this data set, as it is to be typed."""
+        told = [*map(str, words), "--dataset", self.dataset]
+        told += [] if network is None else ["--network", network]
+        return shlex.join(told if self.root == Path() else [*told, "--root", str(self.root)])
 
     def fold(self, network: str, index: int) -> FoldFolder:
         """One trained fold."""

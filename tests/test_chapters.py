@@ -103,6 +103,26 @@ def test_networks_with_the_same_folds_are_compared_and_the_others_named() -> Non
     assert told[0] in read.text
 
 
+def test_networks_that_were_divided_by_other_rules_are_not_compared() -> None:
+    level = dataclasses.replace(POOR.table, rule="level (at the knee)")
+    found, told = chapters.compared([GOOD, dataclasses.replace(POOR, table=level)], "Toy")
+    assert found == [] and "same rule for regions and predictions (level (at the knee))" in told[1]
+
+
+def test_networks_that_were_not_trained_alike_are_told_below_table_2() -> None:
+    short = dataclasses.replace(POOR, runs={0: dataclasses.replace(run(0, epochs=2), network="seg")})
+    (table,), _ = chapters.compared([GOOD, short], "Toy")
+    assert table.notes[0] == (
+        "These networks were not trained alike (net fold 0: paper, 8 epochs; seg fold 0: paper, 2 epochs)."
+    )
+
+
+def test_surface_dice_at_two_tolerances_says_which_is_whose() -> None:
+    far = dataclasses.replace(POOR, rows=POOR.rows.assign(tolerance_mm=10.0))
+    text = Reader(chapters.scores([GOOD, far], [], [])).text
+    assert "Surface Dice at its tolerance 0.50 ± n/a at 2 mm 0.50 ± n/a at 10 mm" in text
+
+
 def test_networks_that_cannot_be_paired_are_no_error_but_a_sentence() -> None:
     other = results("seg", {"p0": (4, 0, 7), "p1": (0, 0, 0)})
     found, told = chapters.compared([GOOD, other], "Toy")

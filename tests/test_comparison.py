@@ -24,6 +24,7 @@ def metrics(*tps: int, fold: tuple[int, ...] = (0, 0, 0, 1, 1, 1), region: str =
     table["fold"] = fold[: len(tps)]
     table["region"] = region
     table["truth_ml"], table["predicted_ml"], table["false_positive_ml"] = 10.0, table["tp"] * 1.0, 0.0
+    table["rule"] = "level"
     return table
 
 
@@ -75,7 +76,11 @@ def test_a_row_per_network_fold_and_region(table: Comparison) -> None:
     ("other", "message"),
     [
         (metrics(9, 7, 5, 3, 1), r"not scored on the same cases and regions: c5"),
-        (metrics(9, 7, 5, 3, 1, 2, region="distal"), r"not scored on the same cases and regions: c0"),
+        (
+            metrics(9, 7, 5, 3, 1, 2, region="distal"),
+            r"scored in all, unet in distal\. Score both with",
+        ),
+        (metrics(9, 7, 5, 3, 1, 2).assign(rule="identity"), r"another rule for c0"),
         (metrics(9, 7, 5, 3, 1, 2, fold=(0, 0, 1, 0, 1, 1)), r"another fold for c2, c3"),
         (metrics(9, 7, 5, 3, 1, 2).assign(patient_id="P"), r"another patient for c0"),
         (metrics(9, 7, 5, 3, 1, 2).assign(fn=0), r"another truth in c0"),

@@ -345,13 +345,15 @@ def test_a_fold_without_predictions_is_left_out_and_the_table_says_so(workspace:
         path.unlink()
     folder.rmdir()
     assert "fold 1 of 2" in evaluate(workspace, "unet").text
-    with pytest.raises(DvtError, match=r"fold_0/predictions: not found. Run dvt_train 0 --resume"):
+    with pytest.raises(DvtError, match=r"fold_0/predictions: not found. Run dvt_train 0 --dataset DVT --network unet "):
         evaluate(workspace, "unet", folds=[0])
 
 
 def test_a_missing_prediction_is_named_with_its_command_and_nothing_is_written(workspace: Workspace) -> None:
     prediction(workspace, "c").unlink()
-    with pytest.raises(DvtError, match=r"1 of 4 test cases .*fold 1: c\). Run dvt_train 1 --resume"):
+    with pytest.raises(
+        DvtError, match=r"1 of 4 test cases .*fold 1: c\). Run dvt_train 1 --dataset DVT --net"
+    ):
         evaluate(workspace, "unet")
     assert not (workspace.results("unet") / "metrics.csv").exists()
 

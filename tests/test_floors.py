@@ -26,7 +26,7 @@ FLOORS = {
     "cli": 8,
 }  # fmt: skip
 
-SAME_FLOOR = {("records", "geometry")}
+SAME_FLOOR = {("records", "geometry"), ("records", "errors")}
 """The vocabulary may speak of itself."""
 
 DOORS = {

@@ -147,28 +147,38 @@ def test_records_do_not_change_and_have_no_other_fields() -> None:
     assert not hasattr(PLAN, "__dict__")
 
 
+RUN = Run(
+    network="gn_unet",
+    fold=0,
+    recipe=Recipe(),
+    classes={"thrombus": 1},
+    channels=1,
+    parameters=7,
+    train=("a",),
+    test=("b",),
+    plan_digest="p",
+    splits_digest="s",
+    setup="",
+    processes=1,
+    versions={},
+    started="",
+    epochs_done=1,
+    seconds=0.0,
+    waiting_share=0.0,
+)
+
+
 def test_folds_that_were_not_trained_alike_are_told() -> None:
-    run = Run(
-        network="gn_unet",
-        fold=0,
-        recipe=Recipe(),
-        classes={"thrombus": 1},
-        channels=1,
-        parameters=7,
-        train=("a",),
-        test=("b",),
-        plan_digest="p",
-        splits_digest="s",
-        setup="",
-        processes=1,
-        versions={},
-        started="",
-        epochs_done=1,
-        seconds=0.0,
-        waiting_share=0.0,
-    )
+    run = RUN
     named = replace(run, fold=1, recipe=replace(run.recipe, name="another name"))
     assert alike([]) == alike([run]) == alike([run, named]) == []
     (line,) = alike([run, replace(run, fold=1, recipe=replace(run.recipe, epochs=2))])
-    assert "fold 0 paper, 250 epochs, 7 parameters; fold 1 paper, 2 epochs" in line
-    assert alike([run, replace(run, plan_digest="q")])
+    assert line == "These folds were not trained alike (fold 0: paper, 250 epochs; fold 1: paper, 2 epochs)."
+    assert alike([run, replace(run, plan_digest="q")])[0].endswith("; by 2 plans).")
+
+
+def test_networks_that_were_not_trained_alike_are_named_with_their_folds() -> None:
+    other = replace(RUN, network="unet", recipe=replace(RUN.recipe, epochs=1, name="quick"))
+    (line,) = alike([RUN, replace(RUN, fold=1), other])
+    told = "gn_unet fold 0, 1: paper, 250 epochs; unet fold 0: quick, 1 epoch"
+    assert line == f"These networks were not trained alike ({told})."
