@@ -361,7 +361,10 @@ def _measures(results: Sequence[Results]) -> Html:
             for key, title in titles.items()
         ]
         groups.append((name, rows))
-    caption = "Further measures: mean ± SD over patients with truth in the region; n where fewer of them have it."
+    caption = (
+        "Further measures, over patients with truth in the region: mean ± SD where nothing else is said; n where "
+        "fewer of them have it."
+    )
     table = page.table(caption, ("Measure", *(one.network for one in results)), groups)
     notes = (measures_table.DEFINITIONS, measures_table.POOLING_RULE, measures_table.EMPTY_MEASURES_RULE)
     return page.section("measures", "Further measures", table, _notes(notes), level=3)
@@ -511,7 +514,7 @@ def _span(summary: Summary) -> str:
 
 
 def _ml(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:+.1f} mL".replace("-", "−")
+    return "n/a" if math.isnan(value) else f"{tables.unsigned_zero(value, 1):+.1f} mL".replace("-", "−")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -80,8 +80,10 @@ def plan_and_preprocess(argv: list[str]) -> None:
     )
     _add_place(parser)
     parser.add_argument("--preset", choices=("auto", "paper"), default="auto", help="paper: Huang 2019 to the letter")
-    parser.add_argument("--folds", type=int, default=8, help="folds by patient; datasets_raw/NAME/splits.json wins")
-    parser.add_argument("--seed", type=_whole, default=0, help="of the folds")
+    parser.add_argument(
+        "--folds", type=int, help="by patient; default: as before, else 8; datasets_raw/NAME/splits.json wins"
+    )
+    parser.add_argument("--seed", type=_whole, help="of the folds; default: as before, else 0")
     parser.add_argument("--jobs", type=_positive, help="processes; default: one per core, as memory allows")
     parser.add_argument("--verify-only", action="store_true", help="stop after verification, write nothing")
     parser.add_argument("--replan", action="store_true", help="derive plan.json anew even if it was edited")

@@ -238,4 +238,4 @@ def difference_text(difference: Difference) -> tuple[str, str]:
 
 
 def _signed(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:+.2f}"
+    return "n/a" if math.isnan(value) else f"{tables.unsigned_zero(value, 2):+.2f}"

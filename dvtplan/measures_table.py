@@ -34,7 +34,7 @@ from dvtplan.lesions import OVERLAP, VOLUMES, Lesions
 from dvtplan.records import Confusion
 from dvtplan.statistics import Summary, summarize
 from dvtplan.surfaces import PERCENTILE, SurfaceScores
-from dvtplan.tables import TEXT_WIDTH, number
+from dvtplan.tables import TEXT_WIDTH, number, span
 
 VOXELS = ("iou", "volume_difference_ml", "volume_difference_percent")
 """Columns that follow from voxel counts and volumes."""
@@ -65,8 +65,8 @@ MEASURES = {
     "iou": "IoU",
     "volume_difference_ml": "Volume difference, mL",
     "volume_difference_percent": "Volume difference, %",
-    "assd_mm": "ASSD, mm",
-    "hd95_mm": "HD95, mm",
+    "assd_mm": "ASSD, mm: median, range",
+    "hd95_mm": "HD95, mm: median, range",
     "surface_dice": "Surface Dice at {tolerance}",
     "lesion_sensitivity": "Lesion sensitivity",
     "lesion_precision": "Lesion precision",
@@ -74,6 +74,9 @@ MEASURES = {
     **BY_VOLUME,
 }
 """What is summarized, and how a reader calls it."""
+
+DISTANCES = ("assd_mm", "hd95_mm")
+"""Without an upper end, so that one far voxel may decide a mean; median and range are printed instead."""
 
 LINES = {"patients": "Patients with truth", **MEASURES, "false_positives": "False positive lesions"}
 """Lines of the printed table: n, the measures, and what was predicted for the patients without truth, in total."""
@@ -284,19 +287,25 @@ def to_text(table: MeasuresTable) -> str:
         EMPTY_MEASURES_RULE,
     )
     wrapped = [textwrap.fill(note, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) for note in notes]
-    return "\n".join(["Further measures, mean ± SD over patients.", "", *body, "", *wrapped]) + "\n"
+    return (
+        "\n".join(["Further measures, mean ± SD over patients where nothing else is said.", "", *body, "", *wrapped])
+        + "\n"
+    )
 
 
 def cells(region: RegionMeasures) -> dict[str, str]:
     """The words of each of ``LINES`` for one region.
 
-    A measure is mean and SD, with its n where fewer than all patients with truth have it; a bin of volumes is the
-    number of lesions met, over patients.
+    A measure is mean and SD, a distance median and range, with its n where fewer than all patients with truth have
+    it; a bin of volumes is the number of lesions met, over patients.
     """
     found = {"patients": str(region.patients)}
     for name, summary in region.measures.items():
         some = "" if summary.n == region.patients else f" (n = {summary.n})"
-        found[name] = f"{number(summary.mean)} ± {number(summary.sd)}{some}" if summary.n else "n/a"
+        told = f"{number(summary.mean)} ± {number(summary.sd)}"
+        if name in DISTANCES:
+            told = f"{number(summary.median)}, {span(summary.minimum, summary.maximum)}"
+        found[name] = f"{told}{some}" if summary.n else "n/a"
     for name in BY_VOLUME:
         lesions, met = region.lesions[name]
         found[name] = f"{met} of {lesions}" if lesions else "none"

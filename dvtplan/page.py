@@ -53,11 +53,19 @@ nav a { display: inline-block; padding: .25rem 0; }
   border: 2px solid var(--warn-line); background: var(--warn-paper); color: var(--warn-ink);
   padding: .7rem 1rem; margin: 1rem 0; max-width: none; font-weight: 600;
 }
-.scroll { overflow-x: auto; margin: 1rem 0; }
+.scroll {
+  overflow-x: auto; margin: 1rem 0; container-type: inline-size;
+  background:
+    linear-gradient(to right, var(--paper) 40%, transparent) left / 2.5rem 100%,
+    linear-gradient(to left, var(--paper) 40%, transparent) right / 2.5rem 100%,
+    linear-gradient(to right, var(--line), transparent) left / .7rem 100%,
+    linear-gradient(to left, var(--line), transparent) right / .7rem 100%;
+  background-repeat: no-repeat; background-attachment: local, local, scroll, scroll;
+}
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .4rem; }
 caption span { display: block; position: sticky; left: 0; width: max-content; }
-caption span { max-width: min(46rem, calc(100vw - 2rem)); }
+caption span { max-width: min(46rem, 100cqw); }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
 th, td { overflow-wrap: normal; }
 td { white-space: nowrap; }
@@ -70,6 +78,7 @@ figure img { display: block; width: 100%; height: auto; }
 figure.chart img { background: #ffffff; }
 figcaption { margin-top: .4rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 1.5rem; }
+.tables { grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); }
 .grid > figure { max-width: 36rem; }
 .grid > .scroll { min-width: 0; }
 .patient .grid > .scroll { grid-column: 1 / -1; }
@@ -95,7 +104,7 @@ footer { margin-top: 3rem; border-top: 2px solid var(--line); }
   table, .note, figcaption { font-size: 8.5pt; }
   th, td { padding: .2rem .4rem; }
   caption span { position: static; width: auto; max-width: none; }
-  .scroll { overflow: visible; margin: 0 0 4mm; }
+  .scroll { overflow: visible; margin: 0 0 4mm; background: none; container-type: normal; }
   .grid { grid-template-columns: 1fr 1fr; gap: 0 6mm; }
   .tables { grid-template-columns: 1fr; }
   .grid > figure { margin: 0 0 4mm; max-width: none; }

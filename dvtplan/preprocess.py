@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dvtplan import artifacts, folds, journal, prepared, volumes, workers
 from dvtplan.dataset import Examination, examine, oddities, survey
-from dvtplan.errors import DatasetProblems, DvtError
+from dvtplan.errors import DatasetProblems, DvtError, how_many
 from dvtplan.geometry import to_slice_order
 from dvtplan.plan import derive, differences, training_bytes, training_flop
 from dvtplan.records import Case, Dataset, Fingerprint, Fold, Plan, Recipe, Splits
@@ -41,8 +41,8 @@ def plan_and_preprocess(
     dataset: str | None = None,
     *,
     preset: str = "auto",
-    n_folds: int = 8,
-    seed: int = 0,
+    n_folds: int | None = None,
+    seed: int | None = None,
     jobs: int | None = None,
     verify_only: bool = False,
     replan: bool = False,
@@ -57,8 +57,9 @@ def plan_and_preprocess(
         root: the folder that holds ``datasets_raw``.
         dataset: its name there; none for the only one.
         preset: 'auto' or 'paper'.
-        n_folds: folds by patient; a ``splits.json`` in the raw folder replaces them.
-        seed: of the folds.
+        n_folds: folds by patient; none for those that were made before, else 8. A ``splits.json`` in
+            the raw folder replaces them.
+        seed: of the folds; none for those that were made before, else 0.
         jobs: worker processes; none for one per core, as memory allows.
         verify_only: stop after the verification, write nothing.
         replan: derive ``plan.json`` anew even if it was edited.
@@ -80,8 +81,8 @@ def plan_and_preprocess(
             raise
         warnings = (*warnings, *str(error).splitlines())  # the data are sound all the same
     plan, remark = _plan(workspace, fingerprint, preset, replan)
-    if remark:
-        warnings = (*warnings, remark)
+    told = (remark, None if splits is None else _other_folds(workspace, splits))
+    warnings = (*warnings, *filter(None, told))
     summary = _summary(fingerprint, plan, splits)
     result = Preprocessed(
         workspace=workspace,
@@ -131,16 +132,46 @@ def _largest_case(raw: Dataset) -> int:
     return max(sizes)
 
 
-def _splits(workspace: Workspace, raw: Dataset, n_folds: int, seed: int) -> Splits:
-    """The user's own splits, or seeded ones; without a leak."""
+FOLDS, SEED = 8, 0
+"""The paper's number of folds; how patients are dealt into them."""
+
+
+def _splits(workspace: Workspace, raw: Dataset, n_folds: int | None, seed: int | None) -> Splits:
+    """The user's own splits, or those that were made before, or seeded ones; without a leak."""
     path = workspace.own_splits
     patient_of = {case.id: case.patient for case in raw.cases}
     if path.exists():
         splits, source = _own_splits(path), str(path)
-    else:
-        splits, source = folds.split(patient_of, n_folds, seed), f"--folds {n_folds}"
-    folds.check(splits, patient_of, source)
+        folds.check(splits, patient_of, source)
+        return splits
+    standing = _standing_splits(workspace)
+    before = (FOLDS, SEED)
+    if standing is not None and standing.source.startswith("seed "):
+        before = len(standing.folds), int(standing.source.removeprefix("seed "))
+    count, chosen = (old if new is None else new for new, old in zip((n_folds, seed), before, strict=True))
+    splits = folds.split(patient_of, count, chosen)
+    folds.check(splits, patient_of, f"--folds {count}")
     return splits
+
+
+def _standing_splits(workspace: Workspace) -> Splits | None:
+    """What an earlier run divided the patients into, where it can be read."""
+    try:
+        return artifacts.load(Splits, workspace.splits, COMMAND) if workspace.splits.exists() else None
+    except DvtError:
+        return None
+
+
+def _other_folds(workspace: Workspace, splits: Splits) -> str | None:
+    """A warning where trainings rest on other folds than there will be."""
+    standing, networks = _standing_splits(workspace), workspace.trained_networks
+    if standing is None or standing.folds == splits.folds or not networks:
+        return None
+    before = f"{how_many(len(standing.folds), 'fold')}, {standing.source}"
+    return (
+        f"{workspace.splits}: was {before}, by which {', '.join(networks)} may be trained; now "
+        f"{how_many(len(splits.folds), 'fold')}, {splits.source}. Their results count only with the folds of then."
+    )
 
 
 def _own_splits(path: Path) -> Splits:

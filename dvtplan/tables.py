@@ -205,7 +205,12 @@ def span(low: float, high: float) -> str:
 
 def number(value: float) -> str:
     """Two decimals, as in the paper."""
-    return "n/a" if math.isnan(value) else f"{value:.2f}"
+    return "n/a" if math.isnan(value) else f"{unsigned_zero(value, 2):.2f}"
+
+
+def unsigned_zero(value: float, decimals: int) -> float:
+    """Rounded, and what is then zero has no sign."""
+    return round(value, decimals) + 0.0
 
 
 def tex(text: str) -> str:

@@ -146,7 +146,7 @@ def test_further_measures_have_a_column_per_network_and_say_what_has_none() -> N
     text = read.text[read.text.index("Further measures:") :]
     assert "Measure gn seg" in text and "Patients with truth 1 1" in text
     assert f"IoU {8 / 12:.2f} ± n/a 0.40 ± n/a" in text
-    assert "ASSD, mm n/a n/a" in text and "Surface Dice at 2 mm 0.50 ± n/a" in text
+    assert "ASSD, mm: median, range n/a n/a" in text and "Surface Dice at 2 mm 0.50 ± n/a" in text
     assert "False positive lesions 1, 0.40 mL in 1 patient 0, 0.00 mL in 1 patient" in text
     assert "distal Patients with truth not scored 1" in text
     assert text.count("A lesion is a 26-connected component") == 1

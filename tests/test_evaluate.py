@@ -351,9 +351,7 @@ def test_a_fold_without_predictions_is_left_out_and_the_table_says_so(workspace:
 
 def test_a_missing_prediction_is_named_with_its_command_and_nothing_is_written(workspace: Workspace) -> None:
     prediction(workspace, "c").unlink()
-    with pytest.raises(
-        DvtError, match=r"1 of 4 test cases .*fold 1: c\). Run dvt_train 1 --dataset DVT --net"
-    ):
+    with pytest.raises(DvtError, match=r"1 of 4 test cases .*fold 1: c\). Run dvt_train 1 --dataset DVT --net"):
         evaluate(workspace, "unet")
     assert not (workspace.results("unet") / "metrics.csv").exists()
 

@@ -197,7 +197,7 @@ def test_a_region_without_any_truth_has_no_numbers() -> None:
 
 def test_text_has_a_line_per_measure_and_says_its_rules(table: MeasuresTable) -> None:
     lines = to_text(table).splitlines()
-    assert lines[0] == "Further measures, mean ± SD over patients."
+    assert lines[0] == "Further measures, mean ± SD over patients where nothing else is said."
     assert lines[2].split() == ["all"]
     assert lines[3].split() == ["Patients", "with", "truth", "2"]
     # IoU 0.364 and 0.429: mean 0.396, SD 0.0459.

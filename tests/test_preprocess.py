@@ -359,6 +359,34 @@ def test_own_splits_that_leak_or_do_not_fit_are_refused_and_nothing_is_written(
     assert tree(tmp_path) == before
 
 
+def test_folds_stay_as_they_were_until_others_are_asked_for(place: Workspace) -> None:
+    run(place.root, n_folds=4, seed=3)
+    before = place.splits.read_bytes()
+    again = run(place.root, n_folds=None)
+    assert place.splits.read_bytes() == before and again.warnings == ()
+    tiny_dataset(place.raw, ("a", "b", "c", "d", "e"))
+    more = run(place.root, n_folds=None)
+    assert more.splits is not None and len(more.splits.folds) == 4 and more.splits.source == "seed 3"
+    other = run(place.root, n_folds=2, seed=None)
+    assert other.splits is not None and (len(other.splits.folds), other.splits.source) == (2, "seed 3")
+
+
+def test_other_folds_than_those_of_a_training_are_warned_of(place: Workspace) -> None:
+    run(place.root, n_folds=2)
+    place.fold("gn_unet", 0).path.mkdir(parents=True)
+    (warning,) = run(place.root, n_folds=4).warnings
+    assert "was 2 folds, seed 0, by which gn_unet may be trained; now 4 folds, seed 0" in warning
+    assert run(place.root, n_folds=None).warnings == ()
+
+
+def test_without_a_word_there_are_the_papers_eight_folds(tmp_path: Path) -> None:
+    place = raw(tmp_path, [f"c{i}" for i in range(9)])
+    made = run(place.root, n_folds=None)
+    assert made.splits is not None and (len(made.splits.folds), made.splits.source) == (8, "seed 0")
+    place.splits.write_text("{")  # what cannot be read is made anew
+    assert run(place.root, n_folds=None).splits == made.splits
+
+
 def test_too_many_folds_are_refused_and_nothing_is_written(place: Workspace) -> None:
     with pytest.raises(DvtError, match="--folds 8: expected 2 to 4, the number of patients"):
         run(place.root, n_folds=8)
