@@ -178,7 +178,7 @@ def test_a_measure_that_a_patient_lacks_is_in_no_mean_and_its_n_says_so() -> Non
     assert (distal.measures["assd_mm"].n, distal.measures["assd_mm"].mean) == (1, 0.0)
     assert (distal.measures["surface_dice"].n, distal.measures["surface_dice"].mean) == (2, 0.5)
     text = to_text(table)
-    assert "0.00 ± n/a (n = 1)" in text
+    assert "0.00, 0.00 to 0.00 (n = 1)" in text
     back = pd.read_csv(io.StringIO(to_csv(table))).set_index("measure")
     assert (back.loc["hd95_mm", "n"], back.loc["hd95_mm", "patients_with_truth"]) == (1, 2)
     assert (back.loc["hd95_mm", "not_defined"], back.loc["iou", "not_defined"]) == (1, 0)
