@@ -472,4 +472,6 @@ if __name__ == "__main__":
         "evaluate": evaluate,
         "report": report,
     }
-    _COMMANDS[sys.argv.pop(1)]()
+    name = sys.argv.pop(1)
+    sys.argv[0] = f"dvt_{name}"  # what messages and --help call it
+    _COMMANDS[name]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 from dvtplan import artifacts, checkpoint, dataset, devices, journal, prepared, volumes
 from dvtplan.devices import Setup
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
 from dvtplan.networks import build, outputs_of
 from dvtplan.normalize import limits
@@ -149,7 +150,9 @@ def predict_path(
         raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
     as_file = source.is_file() and out.name.endswith(ENDINGS)
     if as_file:
-        predict_case(cases[0], out, model, save_probabilities=save_probabilities)
+        watch = _Pace(model)
+        watch.add(predict_case(cases[0], out, model, save_probabilities=save_probabilities))
+        watch.tell()
         return [out]
     return predict_cases(cases, out, model, title="Predict", overwrite=overwrite, save_probabilities=save_probabilities)
 
@@ -172,7 +175,7 @@ def predict_cases(
     full: set[str] = set()
     if held and held.model_digest == model.digest:
         known, full = dict(held.cases), set(held.with_probabilities)
-    masks = []
+    masks, watch = [], _Pace(model)
     for case in journal.progress(cases, title):
         path = out / f"{case.id}.nii.gz"
         masks.append(path)
@@ -181,7 +184,7 @@ def predict_cases(
         kept = known.get(case.id) == source_digest and all(p.exists() for p in wanted)
         if kept and (case.id in full or not save_probabilities):
             continue
-        predict_case(case, path, model, save_probabilities=save_probabilities)
+        watch.add(predict_case(case, path, model, save_probabilities=save_probabilities))
         known[case.id] = source_digest
         full = full | {case.id} if save_probabilities else full - {case.id}
         artifacts.write_text(out / "dataset.json", _labels_json(model))
@@ -192,7 +195,32 @@ def predict_cases(
             with_probabilities=tuple(sorted(full)),
         )
         artifacts.save(ledger_now, ledger)
+    watch.tell()
     return masks
+
+
+class _Pace:
+    """How long scans take, from file to file."""
+
+    def __init__(self, model: Model) -> None:
+        self._begin, self._scans, self._slices, self._folds = time.monotonic(), 0, 0, len(model.folds)
+
+    def add(self, slices: int) -> None:
+        """A scan was predicted."""
+        self._scans += 1
+        self._slices += slices
+
+    def tell(self) -> None:
+        """Say it, where anything was predicted."""
+        if not self._scans:
+            return
+        seconds = time.monotonic() - self._begin
+        by = f" by {self._folds} folds" if self._folds > 1 else ""
+        pace = f"{seconds / self._scans:.3g} s a scan, {seconds / self._slices:.2g} s a slice"
+        journal.note(
+            f"Predicted {how_many(self._scans, 'scan')}, {how_many(self._slices, 'slice')}{by}, in "
+            f"{journal.duration(seconds)}: {pace}."
+        )
 
 
 def probability_path(mask: Path, name: str) -> Path:
@@ -245,12 +273,15 @@ def _stem(path: Path) -> str:
 # --- one case -------------------------------------------------------------------------------------
 
 
-def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bool = False) -> None:
+def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bool = False) -> int:
     """Write the mask of one case on the grid of its first image file.
 
     Slices pass through a nameless file on disk, block by block, so memory does not grow with their
     number. With ``save_probabilities`` a float32 volume per class is written too, named
     ``ID_probability_CLASS.nii.gz``; those are assembled in memory.
+
+    Returns:
+        How many slices the case has.
 
     Raises:
         DvtError: if an image cannot be read or is not finite, channels lie on different grids, or
@@ -271,6 +302,7 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
             target = probability_path(path, name)
             volumes.write_probabilities(target, np.ascontiguousarray(order.undo(chance.read())), grid)
         volumes.write_mask(path, np.ascontiguousarray(order.undo(masks.read())), grid)
+        return len(masks)
 
 
 def _open_case(

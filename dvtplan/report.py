@@ -26,7 +26,7 @@ from dvtplan import (
 )
 from dvtplan.chapters import Chart, Results
 from dvtplan.dataset import discover
-from dvtplan.errors import DvtError, some
+from dvtplan.errors import DvtError, how_many, some
 from dvtplan.pairs import Pair, choose_folds, mixed_training, name_folds, of_folds
 from dvtplan.pictures import Picture
 from dvtplan.records import Dataset, Fold, Plan, Run, Splits
@@ -280,10 +280,11 @@ def named_points(dsc: Sequence[float]) -> tuple[list[int], str]:
     first, third = np.percentile(values, (25, 75))
     fence = first - OUTLIER_SPREADS * (third - first)
     below = np.flatnonzero(values < fence).tolist()
-    outlier = f"a DSC below the first quartile less {OUTLIER_SPREADS} interquartile ranges ({fence:.2f})"
+    outlier = f"below the first quartile less {OUTLIER_SPREADS} interquartile ranges"
     if below:
-        return below, outlier
-    return np.argsort(values, kind="stable")[:LOWEST].tolist(), f"none has {outlier}, so the lowest, at most {LOWEST}"
+        return below, f"patients with a DSC {outlier} ({fence:.2f})"
+    lowest = np.argsort(values, kind="stable")[:LOWEST].tolist()
+    return lowest, f"the {how_many(len(lowest), 'patient')} with the lowest DSC; no DSC lies {outlier}"
 
 
 def _volume_charts(one: Results, mark: str) -> Iterator[tuple[figures.Figure, str, str, str]]:
@@ -345,7 +346,7 @@ def _box_chart(results: Sequence[Results], mark: str) -> tuple[figures.Figure, s
 def _curve_chart(
     network: str, rows: Mapping[int, list[dict[str, object]]], mark: str
 ) -> tuple[figures.Figure, str, str, str]:
-    ends = [f"fold {k} {float(str(r[-1]['loss'])):.2g} after {len(r)} epochs" for k, r in rows.items()]
+    ends = [f"fold {k} {float(str(r[-1]['loss'])):.2g} after {how_many(len(r), 'epoch')}" for k, r in rows.items()]
     return (
         figures.learning_curves(rows, f"Training: {network}{mark}"),
         f"learning_{network}",

@@ -28,7 +28,7 @@ from dvtplan import (
 )
 from dvtplan.batches import Batch, Schedule, Slices, Source
 from dvtplan.devices import Setup
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, how_many
 from dvtplan.loss import focal
 from dvtplan.networks import build, outputs_of, parameter_count
 from dvtplan.parallel import Group
@@ -144,13 +144,13 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
             job.tell("--time-budget has no effect on a resumed training; --epochs adds epochs.", group)
         if done > job.run.recipe.epochs:
             raise DvtError(
-                f"--epochs {job.run.recipe.epochs}: {job.folder.path} has {done} epochs behind it already. Name more, "
-                "or begin anew with --overwrite."
+                f"--epochs {job.run.recipe.epochs}: {job.folder.path} has {how_many(done, 'epoch')} behind it already. "
+                "Name more, or begin anew with --overwrite."
             )
         if done == job.run.recipe.epochs:
             if group.leads and job.run.epochs_done < done:  # killed between checkpoint and record
                 _record(job, journal.read_epochs(job.folder.epochs, before=done), done)
-            job.tell(f"Fold {wish.fold} is trained: {done} epochs. --resume --epochs N adds more.", group)
+            job.tell(f"Fold {wish.fold} is trained: {how_many(done, 'epoch')}. --resume --epochs N adds more.", group)
             return
         if group.leads:
             stack.enter_context(artifacts.sole_writer(job.folder.path))
@@ -277,7 +277,7 @@ def fit(job: _Job, trainee: _Trainee, source: Source, done: int) -> None:
             run = _record(job, rows, epoch + 1, draw=draw)
             drawn = time.monotonic() if draw else drawn
     job.tell(
-        f"Trained {recipe.epochs} epochs in {journal.duration(run.seconds)}; {run.waiting_share:.1%} of it "
+        f"Trained {how_many(recipe.epochs, 'epoch')} in {journal.duration(run.seconds)}; {run.waiting_share:.1%} of it "
         "went by waiting for data.",
         group,
     )
@@ -484,8 +484,8 @@ def _opening(job: _Job, setup: Setup, done: int) -> str:
     return (
         f"{setup.remark}\n"
         f"Fold {run.fold}: {run.network}, {run.parameters:,} parameters, {', '.join(run.classes)}; recipe "
-        f"{recipe.name}, {recipe.epochs} epochs x {job.schedule.steps} steps of {recipe.batch_size} slices at "
-        f"{job.plan.target_shape[0]}x{job.plan.target_shape[1]}{shared}, {begun}."
+        f"{recipe.name}, {how_many(recipe.epochs, 'epoch')} x {job.schedule.steps} steps of {recipe.batch_size} slices "
+        f"at {job.plan.target_shape[0]}x{job.plan.target_shape[1]}{shared}, {begun}."
     )
 
 

@@ -134,7 +134,7 @@ def test_the_line_goes_to_stderr_with_status_1_and_without_a_traceback(tmp_path:
     process = start("evaluate", "--root", tmp_path)
     out, err = process.communicate()
     assert process.returncode == 1 and out == ""
-    assert err.startswith("cli.py: ") and "no data set found" in err and err.count("\n") == 1
+    assert err.startswith("dvt_evaluate: ") and "no data set found" in err and err.count("\n") == 1
 
 
 def test_our_own_faults_keep_their_traceback(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +374,7 @@ def test_under_torchrun_the_processes_train_together_and_one_of_them_predicts(
     folder = Workspace(root, "Toy").fold("gn_unet", 0)
     assert [process.returncode for process in pair] == [0, 0], err + other_err
     assert out == f"{folder.path}\n" and other_out == ""
-    assert "Trained 1 epochs" in err and "Trained" not in other_err
+    assert "Trained 1 epoch" in err and "Trained" not in other_err
     assert '"processes": 2' in folder.run.read_text()
     assert len(list(folder.predictions.glob("c*.nii.gz"))) == 2
 

@@ -296,6 +296,20 @@ def test_weights_that_do_not_fit_their_record_are_refused(trained: Workspace) ->
 # --- files in, files out --------------------------------------------------------------------------
 
 
+def test_the_time_of_scans_and_slices_is_told_once_they_are_predicted(
+    tmp_path: Path, bright: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "in" / f"{name}.nii.gz")
+    slices = len(mask_of(predict_path(tmp_path / "in" / "a.nii.gz", tmp_path / "a.nii.gz", bright)[0]))
+    one = capsys.readouterr().err
+    assert f"Predicted 1 scan, {slices} slices, in " in one and " s a slice." in one
+    predict_path(tmp_path / "in", tmp_path / "out", bright)
+    assert f"Predicted 2 scans, {2 * slices} slices, in " in capsys.readouterr().err
+    predict_path(tmp_path / "in", tmp_path / "out", bright)  # both are kept
+    assert "Predicted" not in capsys.readouterr().err
+
+
 def test_a_folder_gives_a_folder_and_a_file_a_file_or_a_folder(tmp_path: Path, bright: Model) -> None:
     for name in ("a_0000.nii.gz", "b.nrrd", ".hidden.nii.gz", "notes.txt"):
         (tmp_path / "in").mkdir(exist_ok=True)

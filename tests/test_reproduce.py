@@ -12,7 +12,7 @@ from reproduce import Step, Study, describe, main, run, steps_of
 
 from dvtplan import artifacts
 from dvtplan.errors import DvtError
-from dvtplan.records import Run
+from dvtplan.records import Recipe, Run
 from dvtplan.workspace import Workspace
 
 PHANTOM = {"scale": "tiny", "seed": 1, "difficulty": "default", "jobs": 1, "cases": 2}
@@ -26,11 +26,18 @@ def study(workspace: Workspace, **changes: object) -> Study:
         n_folds=2,
         run_folds=(0, 1),
         networks=("gn_unet",),
-        training=("--recipe", "quick"),
+        recipe="toy",
+        epochs=None,
         budget_s=None,
         preset="auto",
     )
     return replace(plain, **changes)
+
+
+@pytest.fixture(autouse=True)
+def toy_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the fixture ``trained``."""
+    monkeypatch.setitem(reproduce.RECIPES, "toy", Recipe(epochs=8, width=4, norm_groups=2, learning_rate=3e-3))
 
 
 def left(steps: list[Step]) -> list[str]:
@@ -91,7 +98,7 @@ def test_the_description_adds_up_what_is_left() -> None:
         Step(name="b", done=False, seconds=None, run=lambda: None),
     ]
     text = describe(steps)
-    assert "2 of 3 steps left: about 1 min 00 s, and 1 training" in text
+    assert "2 of 3 steps left: about 1 min 00 s and 1 training whose time" in text
     assert "time not known yet" in text
 
 
@@ -120,6 +127,41 @@ def test_another_phantom_under_the_same_name_is_refused(tmp_path: Path, capsys: 
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "paper"}, r"plan.json: expected --preset paper, found auto"),
+        ({"n_folds": 3}, r"splits.json: expected --folds 3, found 2"),
+        ({"epochs": 9}, r"run.json: expected --recipe toy with 9 epochs, found .* with 8 epochs"),
+        ({"recipe": "quick"}, r"run.json: expected --recipe quick with 60 epochs, found .* with 8 epochs"),
+        ({"recipe": "quick", "budget_s": 60.0}, r"run.json: expected --recipe quick with 8 epochs"),
+    ],
+)
+def test_a_study_by_other_options_is_not_gone_on_with(
+    trained: Workspace, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(DvtError, match=message + ".* Give the options of that study, or another --root"):
+        steps_of(study(trained, **changes))
+    steps_of(study(trained, epochs=8))
+    steps_of(study(trained, budget_s=60.0))  # however many epochs it held
+
+
+def test_a_damaged_description_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "datasets_raw" / "Phantom" / "dataset.json"
+    path.parent.mkdir(parents=True)
+    for text in ("{", "[]", "3"):
+        path.write_text(text)
+        assert main(["--root", str(tmp_path), "--dry-run"]) == 1
+        told = capsys.readouterr().err
+        assert "dataset.json" in told and told.count("\n") == 1
+
+
+def test_trainings_of_unknown_length_are_not_called_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(tmp_path / "study"), "--dry-run"]) == 0
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == "20 of 20 steps left: 16 trainings whose time the first of its network will tell."
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "study"
     assert main(["--root", str(root), "--dry-run", "--run-folds", "0", "1", "--time-budget", "3m"]) == 0
@@ -138,7 +180,16 @@ def test_a_phantom_says_that_it_is_synthetic() -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [["--run-folds", "4"], ["--time-budget", "3"], ["--time-budget", "0m"], ["--epochs", "2", "--time-budget", "3m"]],
+    [
+        ["--run-folds", "4"],
+        ["--time-budget", "3"],
+        ["--time-budget", "0m"],
+        ["--epochs", "2", "--time-budget", "3m"],
+        ["--networks", "gn_unet", "foo"],
+        ["--networks", "unet", "unet"],
+        ["--recipe", "foo"],
+        ["--folds", "17"],
+    ],
 )
 def test_bad_options_are_refused(tmp_path: Path, flags: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:

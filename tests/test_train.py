@@ -294,7 +294,7 @@ def test_resuming_what_is_trained_changes_nothing(fresh: Workspace, capsys: pyte
     for epochs in (None, 1):
         train_fold(fresh, 0, epochs=epochs, options=replace(CPU, resume=True))
     assert {p: p.read_bytes() for p in folder.path.iterdir() if p != folder.log} == before
-    assert "Fold 0 is trained: 1 epochs. --resume --epochs N adds more." in capsys.readouterr().err
+    assert "Fold 0 is trained: 1 epoch. --resume --epochs N adds more." in capsys.readouterr().err
 
 
 def test_more_epochs_may_be_added(fresh: Workspace) -> None:

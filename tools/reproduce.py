@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from phantom.grid import SCALES
 
 from dvtplan import artifacts
 from dvtplan.cli import seconds
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, how_many
 from dvtplan.journal import duration
-from dvtplan.records import Predicted, Run, Splits
+from dvtplan.recipes import RECIPES
+from dvtplan.records import Plan, Predicted, Run, Splits
 from dvtplan.workspace import Workspace
 
 NETWORKS = ("gn_unet", "unet", "segnet", "gcn")
@@ -46,11 +47,19 @@ class Study:
     run_folds: tuple[int, ...]
     """Which of them."""
     networks: tuple[str, ...]
-    training: tuple[str, ...]
-    """Options of every training: recipe, epochs or time budget."""
+    recipe: str
+    epochs: int | None
+    """Of every training; none for the recipe's, or what a time budget holds."""
     budget_s: float | None
     """Time budget of a fold; none where epochs decide."""
     preset: str
+
+    @property
+    def training(self) -> list[str]:
+        """Options of every training that begins."""
+        told = ["--recipe", self.recipe]
+        told += [] if self.epochs is None else ["--epochs", str(self.epochs)]
+        return told + ([] if self.budget_s is None else ["--time-budget", f"{self.budget_s:g}s"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +78,7 @@ def steps_of(study: Study) -> list[Step]:
     workspace = study.workspace
     place = ["--root", str(workspace.root), "--dataset", workspace.dataset]
     planned = workspace.splits.exists()
+    _require_the_same(study)
     steps = []
     if study.phantom is not None:
         made = _is_made(workspace, study.phantom)
@@ -79,7 +89,7 @@ def steps_of(study: Study) -> list[Step]:
         for fold in study.run_folds:
             folder = workspace.fold(network, fold)
             begun = folder.checkpoint.exists()
-            options = ["--resume"] if begun else list(study.training)
+            options = ["--resume"] if begun else study.training
             command = ["train", str(fold), *place, "--network", network, *options]
             trained = planned and _is_trained(workspace, network, fold)
             steps.append(
@@ -108,8 +118,10 @@ def describe(steps: Sequence[Step]) -> str:
     left = [step for step in steps if not step.done]
     known = sum(step.seconds or 0 for step in left)
     unknown = sum(step.seconds is None for step in left)
-    more = f", and {unknown} trainings whose time the first of their network will tell" if unknown else ""
-    return "\n".join([*lines, f"{len(left)} of {len(steps)} steps left: about {duration(known)}{more}."])
+    time_left = f"about {duration(known)}" if known or not unknown else ""
+    more = f"{how_many(unknown, 'training')} whose time the first of its network will tell" if unknown else ""
+    told = " and ".join(filter(None, (time_left, more)))
+    return "\n".join([*lines, f"{len(left)} of {len(steps)} steps left: {told}."])
 
 
 def run(steps: Callable[[], list[Step]]) -> None:
@@ -124,9 +136,10 @@ def run(steps: Callable[[], list[Step]]) -> None:
         if step.done:
             continue
         left = [s for s in now[behind - 1 :] if not s.done]
-        known = duration(sum(s.seconds or 0 for s in left))
-        also = " and more" if any(s.seconds is None for s in left) else ""
-        print(f"\n== {step.name}  (step {behind} of {len(now)}; left about {known}{also})", file=sys.stderr, flush=True)
+        known = sum(s.seconds or 0 for s in left)
+        unknown = any(s.seconds is None for s in left)
+        told = f"; left about {duration(known)}{' and more' if unknown else ''}" if known else ""
+        print(f"\n== {step.name}  (step {behind} of {len(now)}{told})", file=sys.stderr, flush=True)
         step.run()
 
 
@@ -142,7 +155,10 @@ def _is_made(workspace: Workspace, phantom: dict[str, Any]) -> bool:
     if not path.exists():
         return False
     wanted = description_of(phantom["scale"], phantom["difficulty"], phantom["seed"]), phantom["cases"]
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DvtError(f"{path}: is no readable description of a data set ({error}). Remove it, or mend it.") from error
     found = content.get("description"), content.get("numTraining")
     if found != wanted:
         raise DvtError(
@@ -150,6 +166,38 @@ def _is_made(workspace: Workspace, phantom: dict[str, Any]) -> bool:
             "that study, another --root, or --own-data."
         )
     return True
+
+
+def _require_the_same(study: Study) -> None:
+    """Refuse to go on with what was planned or trained by other options: its tables would be of no one study.
+
+    Raises:
+        DvtError: naming the file, what it holds and what was asked for.
+    """
+    workspace = study.workspace
+    remedy = "Give the options of that study, or another --root."
+    if workspace.plan.exists():
+        preset = artifacts.load(Plan, workspace.plan, "dvt_plan_and_preprocess").preset
+        if preset != study.preset:
+            raise DvtError(f"{workspace.plan}: expected --preset {study.preset}, found {preset}. {remedy}")
+    if workspace.splits.exists() and not workspace.own_splits.exists():
+        found = len(artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds)
+        if found != study.n_folds:
+            raise DvtError(f"{workspace.splits}: expected --folds {study.n_folds}, found {found}. {remedy}")
+    wanted = RECIPES[study.recipe]
+    for network in study.networks:
+        for fold in study.run_folds:
+            run = _run_of(workspace, network, fold)
+            if run is None:
+                continue
+            epochs = study.epochs or (run.recipe.epochs if study.budget_s is not None else wanted.epochs)
+            asked = replace(wanted, name=run.recipe.name, target=run.recipe.target, epochs=epochs)
+            if run.recipe != asked:
+                raise DvtError(
+                    f"{workspace.fold(network, fold).run}: expected --recipe {study.recipe} with "
+                    f"{how_many(epochs, 'epoch')}, found {run.recipe.name} with {how_many(run.recipe.epochs, 'epoch')}."
+                    f" {remedy}"
+                )
 
 
 def _is_trained(workspace: Workspace, network: str, fold: int) -> bool:
@@ -216,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folds", type=at_least(2), help=f"into how many; default: {FOLDS}, or 4 below 24 phantoms")
     parser.add_argument("--run-folds", type=at_least(0), nargs="+", metavar="FOLD", help="which of them; default: all")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, help="the first is compared with each other")
-    parser.add_argument("--recipe", default="quick", help="'paper' wants a GPU")
+    parser.add_argument("--recipe", choices=tuple(RECIPES), default="quick", help="'paper' wants a GPU")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=at_least(1), help="of every training; default: the recipe's")
     length.add_argument("--time-budget", type=seconds, metavar="TIME", help="of every training: 90s, 20m, 8h")
@@ -224,15 +272,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     cases = options.cases or (16 if options.scale == "tiny" else SCALES[options.scale].cases)
-    n_folds = options.folds or (4 if not options.own_data and cases < 24 else FOLDS)
+    n_folds = options.folds or (min(4, cases) if not options.own_data and cases < 24 else FOLDS)
     run_folds = tuple(sorted(set(options.run_folds))) if options.run_folds else tuple(range(n_folds))
     if run_folds[-1] >= n_folds:
         parser.error(f"--run-folds {run_folds[-1]}: there are the folds 0 to {n_folds - 1}")
-    training = ["--recipe", options.recipe]
-    if options.epochs is not None:
-        training += ["--epochs", str(options.epochs)]
-    if options.time_budget is not None:
-        training += ["--time-budget", f"{options.time_budget:g}s"]
+    if not options.own_data and n_folds > cases:
+        parser.error(f"--folds {n_folds}: there are only {cases} patients to divide")
+    from dvtplan.networks import NETWORKS as KNOWN  # loads PyTorch, which --help need not wait for
+
+    unknown = sorted(set(options.networks) - set(KNOWN))
+    if unknown or len(set(options.networks)) < len(options.networks):
+        wrong = f"no such network: {', '.join(unknown)}" if unknown else "a network is named twice"
+        parser.error(f"--networks: {wrong}; choose among {', '.join(KNOWN)}")
     phantom = {name: getattr(options, name) for name in ("scale", "seed", "difficulty", "jobs")} | {"cases": cases}
     study = Study(
         workspace=Workspace(options.root, options.dataset),
@@ -240,7 +291,8 @@ def main(arguments: list[str] | None = None) -> int:
         n_folds=n_folds,
         run_folds=run_folds,
         networks=tuple(options.networks),
-        training=tuple(training),
+        recipe=options.recipe,
+        epochs=options.epochs,
         budget_s=options.time_budget,
         preset=options.preset,
     )
