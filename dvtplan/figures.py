@@ -269,17 +269,24 @@ def bland_altman(
         axes = figure.add_subplot()
         axes.axhline(0, color="#777777", linewidth=0.8)
         axes.plot((truth + predicted) / 2, predicted - truth, "o", color=COLOURS[0], markerfacecolor="none", zorder=3)
-        known = [limit for limit in limits_ml if np.isfinite(limit)]
-        for height, style, name in ((bias_ml, "-", "bias"), *((limit, "--", "limit") for limit in known)):
+        # Bias at one end, limits above and below the other, so that narrow limits do not print over each other.
+        labels = (
+            ("bias", bias_ml, "-", 0, 2),
+            ("limit", limits_ml[0], "--", 1, -2),
+            ("limit", limits_ml[1], "--", 1, 2),
+        )
+        for name, height, style, end, points in labels:
+            if not np.isfinite(height):
+                continue
             axes.axhline(height, color=COLOURS[1], linestyle=style, linewidth=1.2)
             axes.annotate(
                 f"{name} {height:+.1f}",
-                (1, height),
+                (end, height),
                 xycoords=("axes fraction", "data"),
-                xytext=(0, 2),
+                xytext=(0, points),
                 textcoords="offset points",
-                ha="right",
-                va="bottom",
+                ha="right" if end else "left",
+                va="bottom" if points > 0 else "top",
                 fontsize=8,
             )
         axes.set(xlabel="mean of true and predicted volume (mL)", ylabel="predicted − true volume (mL)", title=title)
