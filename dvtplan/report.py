@@ -112,8 +112,8 @@ def write(
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
     text = page.document(
         f"Thrombus segmentation: {subject}",
-        (("glance", "At a glance"), ("tables", "Scores"), ("figures", "Figures"), ("making", "How the networks were made"),
-         ("patients", "Patients")),
+        (("glance", "At a glance"), ("tables", "Scores"), ("figures", "Figures"),
+         ("making", "How the networks were made"), ("patients", "Patients")),
         chapters.opening(subject, results, phantom, f"Written {now} by dvtplan {__version__}. Research software, no "
                          "medical device."),
         chapters.glance(results),
