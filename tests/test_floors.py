@@ -66,6 +66,7 @@ PHANTOM = ROOT / "tools" / "phantom"
 PHANTOM_FLOORS = {
     "__init__": 0,
     "grid": 1, "signals": 1, "template": 1, "difficulty": 1, "probes": 1,
+    "files": 1, "workers": 1,
     "shapes": 2,
     "anatomy": 3,
     "body": 4, "skeleton": 4, "contrast": 4, "confounders": 4, "thrombus": 4,

@@ -1,0 +1,67 @@
+"""Worker processes over cases: they end with their parent, and leave Ctrl-C to it."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def over_cases(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R]:
+    """Apply a function to every item, in ``jobs`` processes; yields the results in the order of the items.
+
+    With one job everything runs in this process.
+
+    Raises:
+        ChildProcessError: if a worker process is killed.
+    """
+    jobs = min(jobs, len(items))
+    if jobs <= 1:
+        yield from map(function, items)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent)
+    try:
+        with _deaf_to_interrupts():
+            futures = [pool.submit(function, item) for item in items]
+        for future in futures:
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise ChildProcessError("a process was ended from outside, as for lack of memory; try fewer --jobs.") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started meanwhile ignores Ctrl-C from its first moment, which reaches all of them."""
+    if threading.current_thread() is not threading.main_thread():  # no other may say what signals do
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
+def _follow_the_parent() -> None:
+    """In a worker process: end when the parent is killed; without work it would wait for some for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
