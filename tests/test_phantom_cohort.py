@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -358,6 +359,14 @@ def test_the_description_says_that_nothing_of_it_is_real() -> None:
     assert all(word in text for word in (VERSION, "half", "hard", "7"))
 
 
+def test_the_description_tells_whether_clot_was_left_out(tmp_path: Path) -> None:
+    text = f"synthetic: phantom legs, generator {VERSION}, scale tiny, difficulty default, seed 4"
+    assert description_of("tiny", "default", 4) == text
+    for thrombus, expected in ((True, text), (False, f"{text}, without thrombus")):
+        folder = make_cohort(tmp_path / str(thrombus), cases=1, seed=4, thrombus=thrombus)
+        assert json.loads((folder / "dataset.json").read_text())["description"] == expected
+
+
 def test_the_table_of_cases_agrees_with_the_metadata(folder: Path) -> None:
     rows = table(folder)
     assert list(rows[0]) == ["case_id", "patient_id", "level_left_mm", "level_right_mm", "midline_mm"]
@@ -500,8 +509,25 @@ def test_metadata_of_another_version_or_without_a_field_is_refused(folder: Path)
     with pytest.raises(ValueError, match="made by version None"):
         request_of({})
     del metadata["oedema"]
-    with pytest.raises(ValueError, match="lacks 'oedema'"):
+    with pytest.raises(ValueError, match="lacks 'oedema'; make it anew"):
         request_of(metadata)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"index": 2.0}, "index is 2.0, expected a whole number"),
+        ({"seed": "x"}, "seed is 'x', expected a whole number"),
+        ({"seed": True}, "seed is True, expected a whole number"),
+        ({"scale": ["tiny"]}, r"scale is \['tiny'\], expected text"),
+        ({"oedema": None}, "oedema is None, expected true or false"),
+        ({"seed": -1}, "seed is 0 or more"),
+        ({"scale": "huge"}, "scale is one of tiny, "),
+    ],
+)
+def test_metadata_that_make_no_request_say_what_is_wrong(folder: Path, changes: dict, found: str) -> None:
+    with pytest.raises(ValueError, match=f"^{found}.*; make it anew$"):
+        request_of(metadata_of(folder, "leg_001") | changes)
 
 
 def test_extras_are_masks_of_the_same_grid_in_folders_of_their_own(tmp_path: Path) -> None:
@@ -548,6 +574,25 @@ def test_overwrite_replaces_an_earlier_cohort_of_the_same_name(earlier: Path, tm
     assert tree(earlier) == before
     make_cohort(tmp_path, cases=1, seed=1, overwrite=True)
     assert tree(earlier) == tree(make_cohort(tmp_path / "fresh", cases=1, seed=1))
+
+
+def test_overwrite_removes_the_folders_of_masks_that_are_no_longer_asked_for(tmp_path: Path) -> None:
+    folder = make_cohort(tmp_path, cases=1, seed=1, extras=EXTRAS)
+    make_cohort(tmp_path, cases=1, seed=1, extras=("veins",), overwrite=True)
+    assert {p.name for p in folder.iterdir() if p.is_dir()} == {"imagesTr", "labelsTr", "metadata", "veins"}
+    (folder / "truth" / "empty").mkdir(parents=True)
+    make_cohort(tmp_path, cases=1, seed=1, overwrite=True)
+    assert {p.name for p in folder.iterdir() if p.is_dir()} == {"imagesTr", "labelsTr", "metadata", "truth"}
+
+
+@pytest.mark.parametrize("content", [b'{"name": "Else"}', b"\xff\xfe"])
+def test_overwrite_spares_what_is_described_as_something_else(tmp_path: Path, content: bytes) -> None:
+    folder = make_cohort(tmp_path, cases=1, seed=1)
+    (folder / "dataset.json").write_bytes(content)
+    before = tree(folder)
+    with pytest.raises(FileExistsError, match=r"dataset\.json names another dataset"):
+        make_cohort(tmp_path, cases=1, seed=9, overwrite=True)
+    assert tree(folder) == before
 
 
 def test_overwrite_spares_a_dataset_of_another_name(earlier: Path, tmp_path: Path) -> None:
@@ -611,5 +656,35 @@ def test_an_interrupted_cohort_has_no_description_and_may_be_replaced(
     folder = tmp_path / "datasets_raw" / "Phantom"
     assert "imagesTr/leg_001_0000.nii.gz" in tree(folder) and "imagesTr/leg_002_0000.nii.gz" not in tree(folder)
     assert "dataset.json" not in tree(folder)
+    assert not any(path.name.startswith(".") for path in folder.rglob("*"))
     assert make_cohort(tmp_path, cases=1, seed=1, overwrite=True) == folder
     assert "dataset.json" in tree(folder) and not any("leg_002" in name for name in tree(folder))
+
+
+@pytest.mark.parametrize("file", ["imagesTr/leg_001_0000.nii.gz", "labelsTr/leg_001.nii.gz"])
+def test_a_volume_that_is_cut_off_on_its_way_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """As on a full disk, which NIfTI's writer does not report."""
+    write = sitk.WriteImage
+
+    def cut_off(image: sitk.Image, path: str, **options: object) -> None:
+        write(image, path, **options)
+        if file.split("/")[1].removesuffix(".gz") in path:
+            os.truncate(path, 1000)
+
+    monkeypatch.setattr(sitk, "WriteImage", cut_off)
+    with pytest.raises(OSError, match=rf"{file}: cannot be written \(cut off after 1000 of \d+ bytes.*Free space"):
+        make_cohort(tmp_path, cases=1, seed=1)
+    names = set(tree(tmp_path / "datasets_raw" / "Phantom"))
+    assert file not in names and not any("/." in name for name in names)
+
+
+def test_what_simpleitk_cannot_write_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a page of text")
+
+    monkeypatch.setattr(sitk, "WriteImage", fail)
+    with pytest.raises(OSError, match=r"leg_001_0000\.nii\.gz: cannot be written \(SimpleITK failed\)\. Free space"):
+        make_cohort(tmp_path, cases=1, seed=1)
+    assert set(tree(tmp_path)) == {"datasets_raw/Phantom/metadata/leg_001.json"}

@@ -162,6 +162,12 @@ def test_trainings_of_unknown_length_are_not_called_short(tmp_path: Path, capsys
     assert told == "20 of 20 steps left: 16 trainings whose time the first of its network will tell."
 
 
+def test_a_phantom_without_clot_is_another(tmp_path: Path) -> None:
+    make_cohort(tmp_path, cases=2, seed=1, thrombus=False)
+    with pytest.raises(DvtError, match=r"found 2, .*without thrombus"):
+        steps_of(study(Workspace(tmp_path, "Phantom"), phantom=PHANTOM))
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "study"
     assert main(["--root", str(root), "--dry-run", "--run-folds", "0", "1", "--time-budget", "3m"]) == 0

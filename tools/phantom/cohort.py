@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from phantom import VERSION
+from phantom import VERSION, files
 from phantom.anatomy import Anatomy, draw_anatomy
 from phantom.artefacts import Scan, acquire, draw_scan, paint_wrap
 from phantom.body import paint_tissue
@@ -29,6 +28,7 @@ from phantom.rater import draw_label
 from phantom.signals import Look
 from phantom.skeleton import paint_bones
 from phantom.thrombus import REGIONS, Clot, Lesion, draw_clots, lesions_of, paint_clots, truth_label, widen
+from phantom.workers import over_cases
 
 STREAMS = {
     name: number
@@ -59,8 +59,14 @@ REPORTED_RESOLUTION_MM = (0.75, 0.55, 0.6)
 """What Huang 2019 states; it does not fit the paper's own matrix and field of view, and is only kept on file."""
 GZIP_WINDOW = 31
 """What zlib calls a gzip container of the largest window."""
+HEADER_BYTES = 352
+"""Of a NIfTI-1 file, before its voxels."""
 EXTRAS = ("truth", "veins", "rater2")
 """Further masks on request: the exact truth, the map of veins, a second rater's label."""
+
+
+JSON_KINDS = {"str": (str, "text"), "int": (int, "a whole number"), "bool": (bool, "true or false")}
+"""Type of a field of a request -> what JSON makes of it, and what that is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +151,21 @@ def request_of(metadata: dict[str, Any]) -> Request:
     """The request that made a case, from its JSON file.
 
     Raises:
-        ValueError: if the file is of another version of this generator, or lacks something.
+        ValueError: if the file is of another version of this generator, lacks something, or holds something else
+            than it should.
     """
     if metadata.get("version") != VERSION:
         raise ValueError(f"made by version {metadata.get('version')} of the generator, not {VERSION}; make it anew")
+    for field in fields(Request):
+        kind, called = JSON_KINDS[str(field.type)]
+        if field.name not in metadata:
+            raise ValueError(f"lacks {field.name!r}; make it anew")
+        if type(metadata[field.name]) is not kind:  # to isinstance, True is a whole number
+            raise ValueError(f"{field.name} is {metadata[field.name]!r}, expected {called}; make it anew")
     try:
         return Request(**{field.name: metadata[field.name] for field in fields(Request)})
-    except KeyError as missing:
-        raise ValueError(f"lacks {missing}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; make it anew") from None
 
 
 def make_case(request: Request, diagnostics: bool = True) -> PhantomCase:
@@ -328,46 +341,71 @@ def make_cohort(
 
     Raises:
         FileExistsError: if the folder holds anything that may not be replaced. Nothing is written.
+        OSError: if something cannot be written, in one line; no file is left half-written.
     """
     if unknown := set(extras) - set(EXTRAS):
         raise ValueError(f"extras are some of {', '.join(EXTRAS)}, not {', '.join(sorted(unknown))}")
     folder = Path(root) / "datasets_raw" / dataset
     requests = draw_requests(scale, seed, cases, difficulty, thrombus)
-    present = sorted(folder.rglob("*")) if folder.exists() else []
+    present = _present(folder)
     if present and not overwrite:
         raise FileExistsError(f"{folder} already holds files; name another --dataset or add --overwrite.")
     if foreign := _foreign(folder, present):
         raise FileExistsError(f"{folder}: {foreign}, so --overwrite spares it; name another --dataset.")
     # In this order metadata goes last, and what an interruption leaves is still known as ours.
     for path in sorted((p for p in present if not p.is_dir()), key=lambda p: p.suffix == ".json"):
-        path.unlink()
+        files.remove(path)
+    for name in set(EXTRAS) - set(extras):
+        with contextlib.suppress(OSError):  # not there, or not empty: then there is nothing to tidy
+            (folder / name).rmdir()
     for name in ("imagesTr", "labelsTr", "metadata", *extras):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    rows = list(tqdm(_written(folder, requests, tuple(extras), jobs), desc=dataset, total=len(requests), unit="case"))
+        files.make_folder(folder / name, "--root")
+    work = [(folder, request, tuple(extras)) for request in requests]
+    rows = list(tqdm(over_cases(_write_case, work, jobs), desc=dataset, total=len(work), unit="case"))
     table = "\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]) + "\n"
-    _replace(folder / "cases.csv", lambda temporary: temporary.write_text(table))
-    description = {
-        "name": dataset,
-        "description": description_of(scale, difficulty, seed),
-        "channel_names": {"0": "CE-MR"},
-        "labels": {"background": 0, **REGIONS},
-        "numTraining": len(rows),
-        "file_ending": ".nii.gz",
-    }
-    _write_json(folder / "dataset.json", description)
+    files.replace(folder / "cases.csv", lambda draft: draft.write_text(table))
+    description = description_of(scale, difficulty, seed, thrombus)
+    _write_json(folder / "dataset.json", dataset_content(dataset, description, len(rows)))
     return folder
 
 
-def description_of(scale: str, difficulty: str, seed: int) -> str:
+def dataset_content(name: str, description: str, cases: int) -> dict[str, Any]:
+    """What ``dataset.json`` holds."""
+    return {
+        "name": name,
+        "description": description,
+        "channel_names": {"0": "CE-MR"},
+        "labels": {"background": 0, **REGIONS},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
+
+
+def description_of(scale: str, difficulty: str, seed: int, thrombus: bool = True) -> str:
     """What ``dataset.json`` says of a cohort; it begins with 'synthetic'."""
-    return f"synthetic: phantom legs, generator {VERSION}, scale {scale}, difficulty {difficulty}, seed {seed}"
+    text = f"synthetic: phantom legs, generator {VERSION}, scale {scale}, difficulty {difficulty}, seed {seed}"
+    return text if thrombus else f"{text}, without thrombus"
 
 
-def _written(folder: Path, requests: list[Request], extras: tuple[str, ...], jobs: int) -> Iterator[dict[str, str]]:
-    """Make and write the cases; yields their rows of ``cases.csv`` in order."""
-    work = [(folder, request, extras) for request in requests]
-    with ProcessPoolExecutor(jobs) if jobs > 1 else nullcontext() as pool:
-        yield from pool.map(_write_case, work) if pool else map(_write_case, work)
+def table_row(metadata: dict[str, Any]) -> dict[str, str]:
+    """The row of ``cases.csv`` of a case."""
+    return {
+        "case_id": metadata["case"],
+        "patient_id": f"patient_{metadata['index']:03d}",
+        "level_left_mm": str(metadata["level_mm"]["left"]),
+        "level_right_mm": str(metadata["level_mm"]["right"]),
+        "midline_mm": str(metadata["midline_mm"]),
+    }
+
+
+def _present(folder: Path) -> list[Path]:
+    """All that is in a folder; nothing if it is not there."""
+    try:
+        return sorted(folder.rglob("*")) if folder.exists() else []
+    except OSError as error:
+        raise OSError(
+            f"{folder}: cannot be read ({error.strerror}). Mend the permissions or choose another --root."
+        ) from error
 
 
 def _foreign(folder: Path, present: list[Path]) -> str | None:
@@ -380,7 +418,7 @@ def _foreign(folder: Path, present: list[Path]) -> str | None:
         case = match["image"] or match["label"]
         if case and f"metadata/{case}.json" not in names:
             return f"{name} has no metadata of this tool"
-        if name == "dataset.json" and f'"name": "{folder.name}"' not in path.read_text():
+        if name == "dataset.json" and f'"name": "{folder.name}"' not in path.read_text(errors="replace"):
             return "dataset.json names another dataset"
     return None
 
@@ -397,14 +435,7 @@ def _write_case(work: tuple[Path, Request, tuple[str, ...]]) -> dict[str, str]:
     for kind, mask in masks.items():
         if mask is not None and kind in ("labelsTr", *extras):
             _write_nifti(folder / kind / f"{name}.nii.gz", mask, case)
-    levels = case.metadata["level_mm"]
-    return {
-        "case_id": name,
-        "patient_id": f"patient_{request.index:03d}",
-        "level_left_mm": str(levels["left"]),
-        "level_right_mm": str(levels["right"]),
-        "midline_mm": str(case.metadata["midline_mm"]),
-    }
+    return table_row(case.metadata)
 
 
 def _write_nifti(path: Path, array: np.ndarray, case: PhantomCase) -> None:
@@ -414,24 +445,36 @@ def _write_nifti(path: Path, array: np.ndarray, case: PhantomCase) -> None:
     volume.SetOrigin(case.origin_mm)
     volume.SetDirection(np.array(case.direction[::-1]).T.ravel().tolist())
 
-    def write(temporary: Path) -> None:
+    def write(draft: Path) -> None:
         # Noise hardly compresses and labels are long runs: run lengths take a tenth of the time of the
         # usual search for repeats and no more bytes.
-        plain = temporary.with_name(temporary.name.removesuffix(".gz"))
-        sitk.WriteImage(volume, str(plain), useCompression=False)
+        plain = draft.with_name(draft.name.removesuffix(".gz"))
+        try:
+            content = _plain_bytes(volume, plain, HEADER_BYTES + array.nbytes)
+        finally:
+            plain.unlink(missing_ok=True)
         packer = zlib.compressobj(1, zlib.DEFLATED, GZIP_WINDOW, 9, zlib.Z_RLE)
-        temporary.write_bytes(packer.compress(plain.read_bytes()) + packer.flush())
-        plain.unlink()
+        draft.write_bytes(packer.compress(content) + packer.flush())
 
-    _replace(path, write)
+    files.replace(path, write)
+
+
+def _plain_bytes(volume: sitk.Image, path: Path, expected: int) -> bytes:
+    """The uncompressed NIfTI file of a volume, by way of the disk.
+
+    Raises:
+        OSError: if not all of it got there: NIfTI's writer does not report a full disk.
+    """
+    path.write_bytes(bytes(expected))  # unlike SimpleITK, this says why it cannot
+    try:
+        sitk.WriteImage(volume, str(path), useCompression=False)
+    except RuntimeError as error:
+        raise OSError("SimpleITK failed") from error
+    content = path.read_bytes()
+    if len(content) != expected:
+        raise OSError(f"cut off after {len(content)} of {expected} bytes, as on a full disk")
+    return content
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    _replace(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the path and rename, so that nobody meets half a file."""
-    temporary = path.with_name(f".{path.name}")
-    write(temporary)
-    temporary.replace(path)
+    files.replace(path, lambda draft: draft.write_text(json.dumps(content, indent=2) + "\n"))
