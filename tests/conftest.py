@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -275,6 +276,30 @@ def ended(pid: int, within_s: float) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def assert_workers_end(words: Sequence[str | Path]) -> None:
+    """Run Python with some arguments, kill it once two processes of its own are at work, and see them end."""
+    parent = subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    deadline = time.monotonic() + 60
+    while len(pids := [pid for pid in map(int, children.read_text().split()) if _at_work(pid)]) < 2:
+        assert parent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    try:
+        assert all(ended(pid, 20) for pid in pids)  # ample time on a busy machine
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _at_work(pid: int) -> bool:
+    """Whether a process has used a fifth of a second of a processor; one that waits or only tidies up has not."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]
+    return int(ticks) >= 0.2 * os.sysconf("SC_CLK_TCK")
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import make_phantom
 import pytest
-from conftest import tree
+from conftest import assert_workers_end, python, tree
 from make_phantom import main
+from phantom import cohort
 from phantom.cohort import EXTRAS, make_cohort
+from phantom.grid import SCALES
 
 TOOL = Path(make_phantom.__file__)
 
@@ -73,8 +75,49 @@ def test_a_foreign_folder_is_refused_in_one_line(
 
 def test_a_root_that_is_a_file_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("no folder")
-    assert main(["--root", str(tmp_path / "file"), "--cases", "1"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    for root in (tmp_path / "file", tmp_path / "file" / "inside"):
+        assert main(["--root", str(root), "--cases", "1"]) == 2
+        assert capsys.readouterr().err == (
+            f"make_phantom: {tmp_path / 'file'}: expected a folder, found a file. Move it away or choose another "
+            "--root.\n"
+        )
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(("limit", "file"), [(200_000, "imagesTr/leg_001_0000.nii.gz"), (500, "metadata/leg_00")])
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path, jobs: str, limit: int, file: str) -> None:
+    done = python([TOOL, "--root", tmp_path, "--cases", "2", "--jobs", jobs], file_limit=limit)
+    assert done.returncode == 2 and done.stdout == ""
+    *progress, line = done.stderr.splitlines()
+    assert all(text.startswith("Phantom: ") for text in progress if text)
+    assert line.startswith(f"make_phantom: {tmp_path / 'datasets_raw' / 'Phantom' / file}")
+    assert line.endswith(
+        ": cannot be written (File too large). Free space, mend the permissions or choose another --root."
+    )
+    assert all(name.startswith("datasets_raw/Phantom/metadata/leg_") for name in tree(tmp_path))
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "datasets_raw").mkdir(mode=0o500)
+    done = python([TOOL, "--root", tmp_path, "--cases", "1"], powerless=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"make_phantom: {tmp_path / 'datasets_raw'}: no folder can be made in it (Permission")
+
+
+def test_an_interruption_is_one_line_that_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cohort, "_write_case", interrupt)
+    assert main(["--root", str(tmp_path), "--cases", "2"]) == 130
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("make_phantom: interrupted; ") and "--overwrite" in line
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    assert_workers_end([TOOL, "--root", tmp_path, "--cases", "60", "--jobs", "2"])
 
 
 @pytest.mark.parametrize(
@@ -116,6 +159,10 @@ def test_help_shows_the_choices_and_an_example(capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().out
     assert stop.value.code == 0
     assert all(word in text for word in ("tiny", "paper", "easy", "hard", "example:", *EXTRAS))
+    words = " ".join(text.split())
+    for default in ("Phantom", "tiny", "default", "0", "1"):  # dataset, scale, difficulty, seed, jobs
+        assert f"(default: {default})" in words
+    assert all(f"{scale.cases} at {name}" in words for name, scale in SCALES.items())
 
 
 def test_the_same_patients_without_clot(tmp_path: Path) -> None:

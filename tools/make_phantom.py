@@ -19,17 +19,23 @@ from phantom.grid import SCALES
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
+    sizes = ", ".join(f"{scale.cases} at {name}" for name, scale in SCALES.items())
     parser = argparse.ArgumentParser(
         description="Write a synthetic leg vein thrombosis cohort.",
         epilog="example: python tools/make_phantom.py --root . --scale half --jobs 2",
     )
     parser.add_argument("--root", type=Path, required=True, help="folder that holds datasets_raw/")
-    parser.add_argument("--dataset", type=dataset_name, default="Phantom", help="name of the dataset")
-    parser.add_argument("--scale", choices=SCALES, default="tiny", help="size of the volumes")
-    parser.add_argument("--cases", type=at_least(1), help="how many; default depends on the scale")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="equal seeds give equal cohorts")
-    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="default")
-    parser.add_argument("--jobs", type=at_least(1), default=1, help="cases made at the same time")
+    parser.add_argument("--dataset", type=dataset_name, default="Phantom", help="its name (default: Phantom)")
+    parser.add_argument("--scale", choices=SCALES, default="tiny", help="size of the volumes (default: tiny)")
+    parser.add_argument("--cases", type=at_least(1), help=f"how many (default: {sizes})")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="equal seeds give equal cohorts (default: 0)")
+    parser.add_argument(
+        "--difficulty",
+        choices=DIFFICULTIES,
+        default="default",
+        help="noise, contrast in the calf, unfilled veins, gain steps (default: default)",
+    )
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="cases made at the same time (default: 1)")
     parser.add_argument("--thrombus-off", action="store_true", help="the same patients without clot")
     parser.add_argument(
         "--extras",
@@ -45,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"make_phantom: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("make_phantom: interrupted; the cohort is not complete, --overwrite makes it anew.", file=sys.stderr)
+        return 130
     print(folder)
     return 0
 
