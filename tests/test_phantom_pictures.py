@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+import phantom_pictures
 import pytest
 from phantom import pictures
 from phantom.cohort import PhantomCase, Request, make_case
@@ -58,3 +59,42 @@ def test_a_box_stays_inside_the_slice(case: PhantomCase) -> None:
     rows, columns = pictures._box_around(mask, case)
     assert rows.start >= 0 and columns.stop <= mask.shape[1]
     assert rows.stop - rows.start == 2 * round(pictures.BOX_MM[0] / case.spacing_mm[1] / 2)
+
+
+def test_a_picture_that_cannot_be_written_is_named_and_leaves_nothing(case: PhantomCase, tmp_path: Path) -> None:
+    (tmp_path / "sections.png").mkdir()
+    with pytest.raises(OSError, match=r"sections\.png: cannot be written \(Is a directory\)\. .* another --out\.$"):
+        pictures.axial_sections(case, tmp_path / "sections.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["sections.png"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line_before_anything_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phantom_pictures, "make_case", lambda *_, **__: pytest.fail("made a case"))
+    (tmp_path / "README.md").touch()
+    assert phantom_pictures.main(["--out", str(tmp_path / "README.md")]) == 2
+    assert capsys.readouterr().err == (
+        f"phantom_pictures: {tmp_path / 'README.md'}: expected a folder, found a file. Move it away or choose another "
+        "--out.\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
+def test_a_folder_that_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert phantom_pictures.main(["--out", "/proc/nope"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("phantom_pictures: /proc: no folder can be made in it (")
+    assert captured.err.count("\n") == 1 and captured.out == ""
+
+
+def test_an_interruption_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(phantom_pictures, "make_case", interrupt)
+    assert phantom_pictures.main(["--out", str(tmp_path)]) == 130
+    captured = capsys.readouterr()
+    assert captured.err.startswith("phantom_pictures: interrupted; ") and captured.err.count("\n") == 1

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from phantom import pictures
+from phantom import files, pictures
 from phantom.cohort import draw_requests, make_case
 
 SEED = 0
@@ -20,16 +20,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Draw the pictures of docs/phantom.md.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the JPEG files")
     out = parser.parse_args(arguments).out
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        files.make_folder(out, "--out")
+        _draw(out)
+    except OSError as error:
+        print(f"phantom_pictures: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("phantom_pictures: interrupted; run it again to draw all of them.", file=sys.stderr)
+        return 130
+    for path in sorted(out.glob("phantom_*.jpg")):
+        print(path)
+    return 0
+
+
+def _draw(out: Path) -> None:
     requests = draw_requests("paper", SEED)
     case = make_case(requests[PATIENT - 1], diagnostics=False)
     pictures.whole_patient(case, out / "phantom_patient.jpg")
     pictures.axial_sections(case, out / "phantom_sections.jpg")
     pictures.twins([requests[number - 1] for number in CLOTS], out / "phantom_clots.jpg")
     pictures.scales_and_difficulties(requests[PATIENT - 1], out / "phantom_scales.jpg")
-    for path in sorted(out.glob("phantom_*.jpg")):
-        print(path)
-    return 0
 
 
 if __name__ == "__main__":

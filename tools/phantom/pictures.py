@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from phantom import files
 from phantom.artefacts import UNIT
 from phantom.cohort import PhantomCase, Request, make_case
 from phantom.difficulty import DIFFICULTIES
@@ -107,4 +108,7 @@ def _show(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110, facecolor="black", pil_kwargs={"quality": 82, "optimize": True})
+    def write(draft: Path) -> None:
+        figure.savefig(draft, dpi=110, facecolor="black", pil_kwargs={"quality": 82, "optimize": True})
+
+    files.replace(path, write, "--out")
