@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import phantom_check
 import pytest
 import SimpleITK as sitk
+from conftest import assert_workers_end, python
 from phantom import probes
 from phantom.cohort import make_cohort
 from phantom_check import CaseResult, Row, check_cohort, judge, main
@@ -144,6 +146,81 @@ def test_a_changed_volume_is_found(
     assert row in line
 
 
+def test_the_cases_that_fail_are_named_below_the_table(
+    copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for case in ("leg_001", "leg_003"):
+        path = copy / "labelsTr" / f"{case}.nii.gz"
+        label = sitk.ReadImage(path)
+        label[0, 0, 0] = 2
+        sitk.WriteImage(label, path)
+    flags = ["--root", str(copy.parents[1]), "--cases", "3", "--json", str(tmp_path / "check.json")]
+    assert main(flags) == 1
+    _, below = capsys.readouterr().out.split("\n\nlabel is what its metadata make: ")
+    assert below.splitlines() == ["leg_001, leg_003", "", "1 of the required rows are NOT MET."]
+    rows = json.loads((tmp_path / "check.json").read_text())["rows"]
+    assert [row["failed"] for row in rows if row["failed"]] == [["leg_001", "leg_003"]]
+
+
+@pytest.mark.parametrize("column", ["level_left_mm", "level_right_mm", "midline_mm", "patient_id"])
+def test_a_changed_row_of_the_table_of_cases_is_found(
+    copy: Path, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    head, first, *others = (copy / "cases.csv").read_text().splitlines()
+    values = first.split(",")
+    values[head.split(",").index(column)] = "12.5"
+    (copy / "cases.csv").write_text("\n".join([head, ",".join(values), *others]) + "\n")
+    assert first_case(copy) == 1
+    assert "row of cases.csv is what its metadata make: leg_001\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (lambda f: (f / "dataset.json").unlink(), ["dataset.json", "not complete", "--overwrite"]),
+        (lambda f: (f / "dataset.json").write_text("[]"), ["dataset.json", "no JSON object"]),
+        (lambda f: (f / "cases.csv").unlink(), ["cases.csv", "cannot be read", "--overwrite"]),
+        (lambda f: (f / "cases.csv").write_bytes(b"\xff"), ["cases.csv", "cannot be read"]),
+        (lambda f: append(f / "cases.csv", "leg_009,patient_009,1,2,3\n"), ["cases.csv", "leg_009"]),
+        (lambda f: append(f / "cases.csv", "leg_008,patient_008,1,2,3\n"), ["cases.csv", "9 rows of 8 cases"]),
+        (
+            lambda f: (f / "metadata" / "leg_003.json").unlink(),
+            ["no metadata of imagesTr/leg_003_0000.nii.gz, labelsTr/leg_003.nii.gz"],
+        ),
+        (lambda f: (f / "labelsTr" / "patient.nii.gz").touch(), ["no metadata of labelsTr/patient.nii.gz"]),
+        (lambda f: lose(f, "leg_008"), ["dataset.json", "expected numTraining 7, found 8"]),
+        (lambda f: edit(f / "dataset.json", '"proximal": 1', '"proximal": 3'), ["dataset.json", "expected labels"]),
+    ],
+)
+def test_a_cohort_that_is_not_whole_is_refused_before_any_case_is_made(
+    copy: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], object],
+    parts: list[str],
+) -> None:
+    monkeypatch.setattr(phantom_check, "make_case", lambda request: pytest.fail("made a case"))
+    spoil(copy)
+    assert first_case(copy) == 2
+    assert_one_line(capsys, *parts)
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def lose(folder: Path, case: str) -> None:
+    """Remove all of a case but its row and its number."""
+    for name in (f"metadata/{case}.json", f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz"):
+        (folder / name).unlink()
+
+
 def test_a_volume_in_another_orientation_is_the_same(copy: Path) -> None:
     path = copy / "imagesTr" / "leg_001_0000.nii.gz"
     sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(path), "RAS"), path)
@@ -161,7 +238,10 @@ def test_metadata_of_another_case_are_found(copy: Path, capsys: pytest.CaptureFi
         ({"version": "0.0"}, "0.0"),
         ({"scale": "huge"}, "huge"),
         ({"pattern": "everywhere"}, "everywhere"),
-        ({"seed": "three"}, "metadata"),
+        ({"seed": "three"}, "seed is 'three', expected a whole number; make it anew"),
+        ({"index": 2.0}, "index is 2.0, expected a whole number; make it anew"),
+        ({"thrombus": 1}, "thrombus is 1, expected true or false; make it anew"),
+        ({"matrix": ["standard"]}, "expected text; make it anew"),
     ],
 )
 def test_metadata_that_make_no_case_are_refused(
@@ -215,6 +295,39 @@ def test_a_json_file_that_cannot_be_written_is_refused_beforehand(
     assert_one_line(capsys, "check.json")
 
 
+def test_a_folder_in_the_place_of_the_json_file_is_refused_beforehand(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phantom_check, "check_cohort", lambda *given: pytest.fail("checked"))
+    assert main(["--root", str(root), "--json", str(tmp_path)]) == 2
+    assert_one_line(capsys, f"{tmp_path}: expected a file, found a folder")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    assert main(["--root", str(root), "--json", str(tmp_path / "check.json")]) == 2
+    assert_one_line(capsys, "check.json: no permission to write")
+
+
+def test_a_json_file_that_fails_after_all_takes_nothing_from_the_table(root: Path, tmp_path: Path) -> None:
+    flags = ["--root", root, "--cases", "1", "--json", tmp_path / "check.json"]
+    done = python([TOOL, *flags], file_limit=1000)
+    assert done.returncode == 2 and done.stdout.endswith("Every required row is met.\n")
+    assert "check.json: cannot be written (File too large). Free space" in done.stderr.splitlines()[-1]
+
+
+def test_an_interruption_is_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(phantom_check, "check_case", interrupt)
+    assert main(["--root", str(root)]) == 130
+    assert_one_line(capsys, "interrupted; nothing is judged")
+
+
+def test_processes_end_when_their_parent_is_killed(root: Path) -> None:
+    assert_workers_end([TOOL, "--root", root, "--jobs", "2"])
+
+
 def test_a_cohort_without_thrombus_has_nothing_to_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_cohort(tmp_path, cases=1, thrombus=False)
     capsys.readouterr()
@@ -247,6 +360,7 @@ def sound_result(number: int, scale: str = "half") -> CaseResult:
         image_equal=True,
         label_equal=True,
         metadata_equal=True,
+        row_equal=True,
         regions_agree=True,
         limb_regions=tuple(limbs),
         interval=0.01,
@@ -290,6 +404,10 @@ def test_58_sound_cases_meet_every_row(sound: list[CaseResult]) -> None:
         (lambda r: replace(r, image_equal=r.name != "leg_009"), {"image is what its metadata make"}),
         (lambda r: replace(r, label_equal=r.name != "leg_009"), {"label is what its metadata make"}),
         (lambda r: replace(r, metadata_equal=r.name != "leg_009"), {"metadata are what they make"}),
+        (
+            lambda r: replace(r, row_equal=r.name != "leg_009"),
+            {"row of cases.csv is what its metadata make"},
+        ),
         (lambda r: replace(r, regions_agree=r.name != "leg_009"), {"pattern, lesions, truth and label agree"}),
         (lambda r: replace(r, interval=0.03), {"best intensity interval"}),
         (lambda r: replace(r, top_hat=0.11), {"2-D black top-hat"}),

@@ -8,32 +8,34 @@ veins and a second rater come that way too. The clauses in the table:
 the recipe; (4) clot changes an image nowhere else, and nothing else gives a patient's pattern away;
 (5) two raters agree as much as people do. What a network reaches is no part of this.
 
+Below the table stand the cases that fail a row which every case has to pass.
+
     python tools/phantom_check.py --root . --dataset Phantom --jobs 2
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
+import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from make_phantom import at_least
-from phantom import VERSION, probes
-from phantom.cohort import PhantomCase, make_case, request_of, second_label
+from phantom import VERSION, files, probes
+from phantom.cohort import PhantomCase, dataset_content, make_case, request_of, second_label, table_row
+from phantom.workers import over_cases
 from tqdm import tqdm
 
 from dvtplan import volumes
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, some
 from dvtplan.geometry import to_slice_order
 
 FULL_SCALES = ("half", "paper")
@@ -52,6 +54,7 @@ EDGES = ("shifted", "dilated", "eroded")
 """Keys of ``probes.moved_dice``."""
 
 MET, NOT_MET = "met", "NOT MET"
+AGAIN = "make the cohort again with --overwrite"
 
 
 class CheckError(Exception):
@@ -77,6 +80,8 @@ class CaseResult:
     """The same of the label."""
     metadata_equal: bool
     """Whether the metadata on disk are those made again."""
+    row_equal: bool
+    """Whether its row of ``cases.csv`` is the one that goes with them."""
     regions_agree: bool
     """Whether pattern, lesions, truth and label have the same regions."""
     limb_regions: tuple[tuple[str, str], ...]
@@ -120,11 +125,11 @@ def check_case(folder: Path, name: str) -> CaseResult:
         CheckError: if a file is missing or unreadable, or the metadata are no request.
     """
     path = folder / "metadata" / f"{name}.json"
-    metadata = _read_metadata(path)
+    metadata = _read_json(path)
     try:
         request = request_of(metadata)
-    except (TypeError, ValueError) as error:
-        raise CheckError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise CheckError(f"{path}: {error}.") from error
     case = make_case(request)
     truth, lumen, clotted = case.truth > 0, lumen_region(case), clotted_veins(case)
     without = make_case(replace(request, thrombus=False)).image
@@ -135,6 +140,7 @@ def check_case(folder: Path, name: str) -> CaseResult:
         image_equal=_on_disk(_image_path(folder, name), case.image, case),
         label_equal=_on_disk(_label_path(folder, name), case.label, case),
         metadata_equal=json.loads(json.dumps(case.metadata)) == metadata,
+        row_equal=_read_table(folder / "cases.csv").get(name) == table_row(case.metadata),
         regions_agree=_regions_agree(case),
         limb_regions=tuple(sorted({(lesion["limb"], lesion["region"]) for lesion in case.metadata["lesions"]})),
         interval=probes.best_interval_dice(case.image, truth),
@@ -180,14 +186,27 @@ def _regions_agree(case: PhantomCase) -> bool:
     return all(regions == expected for regions in (lesions, *found))
 
 
-def _read_metadata(path: Path) -> dict:
+def _read_json(path: Path) -> dict:
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckError(f"{path}: cannot be read as JSON ({error}); make the cohort again.") from error
-    if not isinstance(metadata, dict):
-        raise CheckError(f"{path}: holds no JSON object; make the cohort again.")
-    return metadata
+        raise CheckError(f"{path}: cannot be read as JSON ({error}); {AGAIN}.") from error
+    if not isinstance(content, dict):
+        raise CheckError(f"{path}: holds no JSON object; {AGAIN}.")
+    return content
+
+
+def _read_table(path: Path) -> dict[str, dict[str, str]]:
+    """Case -> its row of ``cases.csv``."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise CheckError(f"{path}: cannot be read as a table ({error}); {AGAIN}.") from error
+    table = {row.get("case_id") or "": row for row in rows}
+    if len(table) < len(rows):
+        raise CheckError(f"{path}: expected one row a case, found {len(rows)} rows of {len(table)} cases; {AGAIN}.")
+    return table
 
 
 def _image_path(folder: Path, name: str) -> Path:
@@ -231,6 +250,8 @@ class Row:
     """The number that is judged."""
     verdict: str
     """'met', 'NOT MET', why it does not count here, or empty."""
+    failed: tuple[str, ...] = ()
+    """Cases that fail it, where every case has to pass."""
 
 
 def check_cohort(
@@ -251,22 +272,37 @@ def check_cohort(
     names = sorted(path.stem for path in (folder / "metadata").glob("leg_*.json"))
     if not names:
         raise CheckError(f"{folder}: no metadata/leg_*.json in it; make a phantom cohort there first.")
+    _verify_whole(folder, names)
     names = names[:cases]
-    for path in (path for name in names for path in (_image_path(folder, name), _label_path(folder, name))):
-        if not path.is_file():
-            raise CheckError(f"{path}: not found, but there are metadata of it; make the cohort again.")
     work = partial(check_case, folder)
-    try:
-        with ProcessPoolExecutor(jobs) if jobs > 1 else nullcontext() as pool:
-            done = pool.map(work, names) if pool else map(work, names)
-            results = list(tqdm(done, desc=dataset, total=len(names), unit="case"))
-    except BrokenProcessPool as error:
-        raise CheckError("a process was ended from outside, as for lack of memory; try fewer --jobs.") from error
+    results = list(tqdm(over_cases(work, names, jobs), desc=dataset, total=len(names), unit="case"))
     if len({result.scale for result in results}) > 1 or len({result.difficulty for result in results}) > 1:
-        raise CheckError(f"{folder}: cases of several scales or difficulties; make the cohort again.")
+        raise CheckError(f"{folder}: cases of several scales or difficulties; {AGAIN}.")
     if not any(result.limb_regions for result in results):
         raise CheckError(f"{folder}: no case has clot, so there is nothing to probe; make it with thrombus.")
     return results, judge(results)
+
+
+def _verify_whole(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a cohort that lacks files, or has more than were made."""
+    images, labels = [_image_path(folder, name) for name in names], [_label_path(folder, name) for name in names]
+    for path in (*images, *labels):
+        if not path.is_file():
+            raise CheckError(f"{path}: not found, but there are metadata of it; {AGAIN}.")
+    found = [path for kind in ("imagesTr", "labelsTr") for path in sorted((folder / kind).glob("[!.]*"))]
+    if strange := [path.relative_to(folder).as_posix() for path in found if path not in {*images, *labels}]:
+        raise CheckError(f"{folder}: no metadata of {some(strange)}; remove what is not of the cohort, then {AGAIN}.")
+    path = folder / "dataset.json"
+    if not path.is_file():
+        raise CheckError(f"{path}: not found, and it is written last, so the cohort is not complete; {AGAIN}.")
+    content = _read_json(path)
+    expected = dataset_content(str(content.get("name")), str(content.get("description")), len(names))
+    for key, value in expected.items():
+        if content.get(key) != value:
+            raise CheckError(f"{path}: expected {key} {value!r}, found {content.get(key)!r}; {AGAIN}.")
+    path = folder / "cases.csv"
+    if strange := sorted(set(_read_table(path)) ^ set(names)):
+        raise CheckError(f"{path}: expected a row for every case with metadata; differs in {some(strange)}; {AGAIN}.")
 
 
 def judge(results: Sequence[CaseResult]) -> list[Row]:
@@ -281,10 +317,11 @@ def judge(results: Sequence[CaseResult]) -> list[Row]:
     rater = {region: [r.rater[region] for r in results] for region in ("all", *probes.REGIONS)}
     slices = [r.positive_slices for r in results]
     return [
-        _all_row("image is what its metadata make", [r.image_equal for r in results]),
-        _all_row("label is what its metadata make", [r.label_equal for r in results]),
-        _all_row("metadata are what they make", [r.metadata_equal for r in results]),
-        _all_row("pattern, lesions, truth and label agree", [r.regions_agree for r in results]),
+        _all_row("image is what its metadata make", results, lambda r: r.image_equal),
+        _all_row("label is what its metadata make", results, lambda r: r.label_equal),
+        _all_row("metadata are what they make", results, lambda r: r.metadata_equal),
+        _all_row("row of cases.csv is what its metadata make", results, lambda r: r.row_equal),
+        _all_row("pattern, lesions, truth and label agree", results, lambda r: r.regions_agree),
         _mean_row("1", "best intensity interval", [r.interval for r in results], below=0.02, excuse=scale),
         _mean_row("1", "2-D black top-hat", [r.top_hat for r in results], below=0.10, excuse=scale),
         _mean_row("1", "mean-label atlas of the others", atlas, below=0.15, excuse=scale),
@@ -351,9 +388,19 @@ def _gap_row(probe: str, first: list[float], second: list[float], at_least: floa
     )
 
 
-def _all_row(probe: str, held: list[bool]) -> Row:
-    n, kept = len(held), sum(held)
-    return Row(clause="0", probe=probe, n=n, measured=str(kept), target=str(n), value=kept, verdict=_verdict(kept == n))
+def _all_row(probe: str, results: Sequence[CaseResult], holds: Callable[[CaseResult], bool]) -> Row:
+    failed = tuple(r.name for r in results if not holds(r))
+    n, kept = len(results), len(results) - len(failed)
+    return Row(
+        clause="0",
+        probe=probe,
+        n=n,
+        measured=str(kept),
+        target=str(n),
+        value=kept,
+        verdict=_verdict(not failed),
+        failed=failed,
+    )
 
 
 def _count_row(results: Sequence[CaseResult], region: str, excuse: str) -> Row:
@@ -379,6 +426,7 @@ def _twin_row(results: Sequence[CaseResult]) -> Row:
         target="0",
         value=voxels,
         verdict=_verdict(voxels == 0),
+        failed=tuple(r.name for r in results if r.twin.voxels),
     )
 
 
@@ -407,6 +455,11 @@ def table(rows: Sequence[Row]) -> str:
     cells += [(f"({r.clause})" if r.clause else "", r.probe, str(r.n), r.measured, r.target, r.verdict) for r in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def failures(rows: Sequence[Row]) -> str:
+    """The cases that fail a row, one line a row that has such."""
+    return "".join(f"{row.probe}: {', '.join(row.failed)}\n" for row in rows if row.failed)
 
 
 def as_json(dataset: str, results: Sequence[CaseResult], rows: Sequence[Row]) -> str:
@@ -440,25 +493,44 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0 all met, 1 not all met, 2 nothing to check."""
     parser = argparse.ArgumentParser(description="Check a phantom cohort against what it has to be.")
     parser.add_argument("--root", type=Path, required=True, help="folder that holds datasets_raw/")
-    parser.add_argument("--dataset", default="Phantom", help="name of the cohort")
-    parser.add_argument("--jobs", type=at_least(1), default=1, help="cases checked at the same time")
+    parser.add_argument("--dataset", default="Phantom", help="name of the cohort (default: Phantom)")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="cases checked at the same time (default: 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows and every case's values")
     parser.add_argument("--cases", type=at_least(1), help="only the first so many")
     options = parser.parse_args(arguments)
     try:
-        if options.json and not options.json.resolve().parent.is_dir():
-            raise CheckError(f"{options.json}: its folder does not exist; make it first.")
-        results, rows = check_cohort(options.root, options.dataset, options.cases, options.jobs)
         if options.json:
-            options.json.write_text(as_json(options.dataset, results, rows), encoding="utf-8")
+            _verify_writable(options.json)
+        results, rows = check_cohort(options.root, options.dataset, options.cases, options.jobs)
     except (CheckError, OSError) as error:
         print(f"phantom_check: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("phantom_check: interrupted; nothing is judged, run it again.", file=sys.stderr)
+        return 130
     first, missed = results[0], sum(row.verdict == NOT_MET for row in rows)
     head = f"{options.dataset}: {len(results)} cases, scale {first.scale}, difficulty {first.difficulty}"
     print(f"{head}, generator {VERSION}\n\n{table(rows)}\n")
+    if failed := failures(rows):
+        print(failed)
     print(f"{missed} of the required rows are NOT MET." if missed else "Every required row is met.")
+    if options.json:
+        try:
+            options.json.write_text(as_json(options.dataset, results, rows), encoding="utf-8")
+        except OSError as error:
+            print(f"phantom_check: {files.cannot_write(options.json, error, '--json')}", file=sys.stderr)
+            return 2
     return 1 if missed else 0
+
+
+def _verify_writable(path: Path) -> None:
+    """Refuse a place for the JSON file before the check, which takes minutes."""
+    if path.is_dir():
+        raise CheckError(f"{path}: expected a file, found a folder; name a file in it.")
+    if not path.resolve().parent.is_dir():
+        raise CheckError(f"{path}: its folder does not exist; make it first.")
+    if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+        raise CheckError(f"{path}: no permission to write; mend it or name another file.")
 
 
 if __name__ == "__main__":
