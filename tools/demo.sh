@@ -4,15 +4,22 @@
 #   bash tools/demo.sh [MINUTES]     how long to train, 5 by default
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+minutes=${1-5}
+if [[ $# -gt 1 || ! $minutes =~ ^[0-9]+(\.[0-9]+)?$ || ! $minutes =~ [1-9] ]]; then
+    echo "demo.sh: expected how many minutes to train, such as 5 or 0.5, found '$*'; write bash tools/demo.sh 5" >&2
+    exit 2
+fi
 . tools/environment.sh
 
-minutes=${1:-5}
 place=(--root demo --dataset Phantom)
 say() { printf '\n\033[1m== %s\033[0m\n' "$1" >&2; }
 
 say "1/6 Phantom: 20 synthetic patients (tiny and easy; a caricature of legs, no evidence of clinical accuracy)"
-[ -f demo/datasets_raw/Phantom/cases.csv ] ||
-    python tools/make_phantom.py "${place[@]}" --scale tiny --difficulty easy --cases 20 --seed 2019 --jobs 2
+# dataset.json is written last: without it, the patients are what an interruption left.
+[ -f demo/datasets_raw/Phantom/dataset.json ] ||
+    python tools/make_phantom.py "${place[@]}" --scale tiny --difficulty easy --cases 20 --seed 2019 --jobs 2 \
+        --overwrite
 
 say "2/6 Plan and preprocess"
 dvt_plan_and_preprocess "${place[@]}" --folds 5
