@@ -38,7 +38,7 @@ class Bench:
     def cohort(self, scale: str, cases: int) -> Workspace:
         """A cohort of raw phantoms of its own root."""
         root = self.scratch / f"{scale}_{cases}"
-        if not (root / "datasets_raw" / "Phantom" / "cases.csv").exists():
+        if not (root / "datasets_raw" / "Phantom" / "dataset.json").exists():
             make_cohort(root, scale=scale, cases=cases, seed=SEED, jobs=2, extras=("rater2",))
         return Workspace(root, "Phantom")
 
