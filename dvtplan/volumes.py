@@ -26,7 +26,11 @@ def read(path: Path) -> tuple[np.ndarray, Grid]:
     Raises:
         DvtError: if the file is missing, damaged, or no 3-D scalar volume.
     """
-    _inspect(path)
+    voxels = _inspect(path)
+    if voxels is not None:
+        grid = _header_grid(path)
+        if grid is not None and grid.shape == voxels.shape:
+            return voxels, grid
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -77,6 +81,11 @@ def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
 def read_grid(path: Path) -> Grid:
     """The grid of a volume from its header alone; raises as ``read``, but cannot see missing voxels."""
     _inspect(path, voxels=False)
+    return _header_grid(path) or read(path)[1]
+
+
+def _header_grid(path: Path) -> Grid | None:
+    """The grid of a 3-D volume as its header tells; none where it has further axes of one voxel."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -85,17 +94,18 @@ def read_grid(path: Path) -> Grid:
         raise DvtError(_unreadable(path, error)) from error
     size, n = reader.GetSize(), reader.GetDimension()
     if n > 3 and all(s == 1 for s in size[3:]):
-        return read(path)[1]
+        return None
     if n != 3:
         raise DvtError(not_3d(path, size))
     return _make_grid(path, size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
-def _inspect(path: Path, *, voxels: bool = True) -> None:
+def _inspect(path: Path, *, voxels: bool = True) -> np.ndarray | None:
     """Refuse, from the first bytes, what would make SimpleITK fail in obscure words or crash.
 
     A 5-D NIfTI file kills the process inside SimpleITK 2.5.7, so the header is read here first.
-    With ``voxels``, a NIfTI file is also read to its end to see that all of them are there.
+    With ``voxels``, a NIfTI file is also read to its end, to see that all of them are there, and
+    they are handed back where SimpleITK would only read them once more.
     """
     try:
         size = path.stat().st_size
@@ -104,7 +114,9 @@ def _inspect(path: Path, *, voxels: bool = True) -> None:
         if size == 0:
             raise DvtError(f"{path}: is empty (0 bytes). Copy or export it again.")
         if path.name.lower().endswith(nifti.ENDINGS):
-            nifti.inspect(path, voxels=voxels)
+            if voxels:
+                return nifti.read(path)
+            nifti.inspect(path)
         else:
             with path.open("rb") as file:
                 file.read(1)
@@ -114,6 +126,7 @@ def _inspect(path: Path, *, voxels: bool = True) -> None:
         raise DvtError(f"{path}: no permission to read. Change its permissions, for example with chmod +r.") from None
     except OSError as error:
         raise DvtError(f"{path}: cannot be read ({error.strerror or error}). Check the disk.") from error
+    return None
 
 
 def _three_dimensional(path: Path, image: sitk.Image) -> sitk.Image:

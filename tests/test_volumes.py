@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_geometry import AXIAL, OBLIQUE, Rows, all_orientations
 
-from dvtplan import volumes
+from dvtplan import nifti, volumes
 from dvtplan.errors import DvtError
 from dvtplan.geometry import SLICE_ORDER, Grid, distance_mm, orientation_code, same_grid, to_slice_order
 
@@ -116,6 +117,62 @@ def test_the_files_own_number_type_is_kept(tmp_path: Path, kind: str) -> None:
     array, _ = volumes.read(path)
     assert array.dtype == np.dtype(kind)
     assert np.array_equal(array, MASK)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8", "i8", "u8", "c8"])
+def test_voxels_are_those_that_simpleitk_reads(tmp_path: Path, kind: str, order: str, zipped: bool) -> None:
+    """Of every type, in either byte order, plain, and scaled by their header."""
+    codes = {value: key for key, value in nifti.KINDS.items()} | {"c8": 32, "i8": 1024, "u8": 1280}
+    whole = bytearray(nifti_bytes((4, 3, 2), order=order, spacing=(1, 2, 5), corner=(-10, -20, 30)))
+    numbers = np.arange(-12, 12) if kind[0] not in "u" else np.arange(24)
+    struct.pack_into(f"{order}2h", whole, 70, codes[kind], 8 * np.dtype(kind).itemsize)
+    whole[352:] = (numbers * (3.5 if kind[0] == "f" else 1)).astype(f"{order}{kind}").tobytes()
+    for scale in ((0, 0), (1, 0), (0.5, 0), (1, 3)):
+        struct.pack_into(f"{order}2f", whole, 112, *scale)
+        path = put(tmp_path / f"i.nii{'.gz' if zipped else ''}", bytes(whole))
+        if kind == "c8":
+            assert "complex" in refused(path)
+            continue
+        array, grid = volumes.read(path)
+        image = sitk.ReadImage(str(path))
+        expected = sitk.GetArrayFromImage(image)
+        assert np.array_equal(array, expected) and array.flags.writeable and array.dtype.isnative
+        assert array.dtype == (expected.dtype if expected.dtype in volumes._KEEP else np.float64)
+        assert grid.origin_mm == image.GetOrigin() and grid.spacing_mm == image.GetSpacing()[::-1]
+
+
+@pytest.fixture(params=["as installed", "zlib"])
+def any_unpacker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either library that unpacks gzip."""
+    if request.param == "zlib":
+        monkeypatch.setattr(nifti, "unpacker", lambda: (gzip.open, zlib.error))
+
+
+@pytest.mark.usefixtures("any_unpacker")
+def test_either_unpacker_reads_and_refuses_alike(tmp_path: Path) -> None:
+    whole = gzip.compress(nifti_bytes((40, 30, 20)))
+    path = tmp_path / "i.nii.gz"
+    path.write_bytes(whole)
+    assert np.array_equal(volumes.read(path)[0], np.arange(24000).reshape(20, 30, 40))
+    wrong_sum, middle = bytearray(whole), bytearray(whole)
+    wrong_sum[-6] ^= 1
+    middle[len(whole) // 2] ^= 255
+    for damaged in (wrong_sum, middle, whole[: len(whole) // 2], whole[:-3]):
+        path.write_bytes(damaged)
+        assert refused(path) == "gzip data are damaged or cut off. Copy or export it again."
+
+
+def test_plain_voxels_are_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "i.nii.gz", nifti_bytes((4, 3, 2)))
+    monkeypatch.setattr(sitk, "ReadImage", lambda name: pytest.fail(f"{name} was read a second time"))
+    assert np.array_equal(volumes.read(path)[0], np.arange(24).reshape(2, 3, 4))
+
+
+def test_a_header_that_promises_more_than_gzip_can_hold_takes_no_memory(tmp_path: Path) -> None:
+    path = put(tmp_path / "i.nii.gz", nifti_bytes((30000, 30000, 30000), data=np.zeros(10)))
+    assert "is cut off: expected 108000000000352 bytes, found 392" in refused(path)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
