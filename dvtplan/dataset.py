@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dvtplan import fingerprint, nifti, volumes
+from dvtplan import fingerprint, nifti, volumes, voxels
 from dvtplan.artifacts import file_digest
 from dvtplan.errors import DatasetProblems, DvtError
 from dvtplan.geometry import GRID_TOLERANCE_MM, Grid, distance_mm
@@ -346,7 +346,7 @@ def _show(values: tuple[float, ...]) -> str:
 
 
 def _label_faults(path: Path | None, array: np.ndarray, labels: dict[str, int]) -> Iterable[str]:
-    present = np.unique(array)
+    present = voxels.present(array)
     unknown = [v for v in present.tolist() if v not in (0, *labels.values())]
     if unknown:
         shown = ", ".join(f"{v:.9g}" for v in unknown[:5]) + (", ..." if len(unknown) > 5 else "")

@@ -22,6 +22,7 @@ from dvtplan import (
     surfaces,
     tables,
     volumes,
+    voxels,
     workers,
 )
 from dvtplan.dataset import discover
@@ -387,8 +388,8 @@ def _require_same_grid(pair: Pair, truth: Grid, predicted: Grid) -> None:
 
 def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) -> np.ndarray:
     """A uint8 map of label numbers from the values of a file; looks at voxels above 0 only."""
-    voxels = np.flatnonzero(mask)
-    values = mask.reshape(-1)[voxels]
+    there = voxels.indices(mask)
+    values = mask.reshape(-1)[there]
     present = np.unique(values)
     known = [float(v).is_integer() and v > 0 if numbers is None else v in numbers for v in present.tolist()]
     if not all(known):
@@ -398,7 +399,7 @@ def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) ->
         raise DvtError(f"{path}: holds {shown}; expected {expected}. Threshold it, or name the value in dataset.json.")
     map_ = np.zeros(mask.shape, np.uint8)
     meaning = np.array([1 if numbers is None else numbers[int(v)] for v in present.tolist()], np.uint8)
-    map_.reshape(-1)[voxels] = meaning[np.searchsorted(present, values)]
+    map_.reshape(-1)[there] = meaning[np.searchsorted(present, values)]
     return map_
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from dvtplan import voxels
 from dvtplan.geometry import AXES, Grid, anatomical_axes, orientation_code
 from dvtplan.records import CaseFingerprint, ChannelFingerprint, RegionFingerprint
 
@@ -54,7 +55,7 @@ def measure(
 
 
 def _channel(image: np.ndarray, axis_of: dict[str, int]) -> ChannelFingerprint:
-    low, high = np.percentile(image, OUTLIER_PERCENTILES)
+    low, high = voxels.percentiles(image, OUTLIER_PERCENTILES)
     minimum = float(image.min())
     return ChannelFingerprint(
         minimum=minimum,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dvtplan import voxels
 from dvtplan.records import Confusion
 
 EMPTY_MASK_RULE = (
@@ -51,8 +52,8 @@ def count(truth_map: np.ndarray, predicted_map: np.ndarray, n_regions: int) -> t
     if truth_map.shape != predicted_map.shape:
         raise ValueError(f"truth {truth_map.shape} and prediction {predicted_map.shape} differ in shape")
     truth, predicted = truth_map.reshape(-1), predicted_map.reshape(-1)
-    voxels = np.flatnonzero(truth | predicted)
-    pairs = truth[voxels].astype(np.int64) * 256 + predicted[voxels]
+    there = voxels.indices(truth | predicted)
+    pairs = truth[there].astype(np.int64) * 256 + predicted[there]
     table = np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
     regions = [
         Confusion(tp=int(table[k, k]), fp=int(table[:, k].sum() - table[k, k]), fn=int(table[k].sum() - table[k, k]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dvtplan import voxels
 from dvtplan.records import Normalization
 
 
@@ -58,4 +59,4 @@ def min_max(image: np.ndarray) -> np.ndarray:
 def _range(image: np.ndarray, how: Normalization) -> np.ndarray:
     if how.clip_percentiles is None:
         return np.array([image.min(), image.max()], float)
-    return np.percentile(image, how.clip_percentiles)
+    return voxels.percentiles(image, how.clip_percentiles)

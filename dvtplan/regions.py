@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial import cKDTree
 
+from dvtplan import voxels
 from dvtplan.geometry import GRID_TOLERANCE_MM, Grid
 from dvtplan.records import Levels
 
@@ -53,8 +54,8 @@ def by_level(mask: np.ndarray, grid: Grid, levels: Levels) -> np.ndarray:
     """
     _require_shape(mask, grid)
     regions = np.zeros(grid.shape, np.uint8)
-    for voxels, positions_mm in _blocks(np.flatnonzero(mask), grid):
-        regions.reshape(-1)[voxels] = _side_of_level(positions_mm, _in_left_limb(positions_mm, grid, levels), levels)
+    for there, positions_mm in _blocks(voxels.indices(mask), grid):
+        regions.reshape(-1)[there] = _side_of_level(positions_mm, _in_left_limb(positions_mm, grid, levels), levels)
     return regions
 
 
@@ -84,25 +85,25 @@ def by_identity(truth_map: np.ndarray, predicted_mask: np.ndarray, grid: Grid, l
     _require_shape(truth_map, grid)
     _require_shape(predicted_mask, grid)
     flat_truth = truth_map.reshape(-1)
-    predicted = np.flatnonzero(predicted_mask)
+    predicted = voxels.indices(predicted_mask)
     regions = np.zeros(grid.shape, np.uint8)
     flat = regions.reshape(-1)
     flat[predicted] = flat_truth[predicted]
 
-    truth = np.flatnonzero(flat_truth)
+    truth = voxels.indices(flat_truth)
     truth_mm = _positions_mm(truth, grid)
-    for voxels, positions_mm in _blocks(predicted[flat_truth[predicted] == 0], grid):
+    for there, positions_mm in _blocks(predicted[flat_truth[predicted] == 0], grid):
         if levels is None:
-            flat[voxels] = _nearest(positions_mm, truth_mm, flat_truth[truth], np.inf)
+            flat[there] = _nearest(positions_mm, truth_mm, flat_truth[truth], np.inf)
             continue
         truth_left, left = (_in_left_limb(mm, grid, levels) for mm in (truth_mm, positions_mm))
-        near = np.full(len(voxels), UNASSIGNED, np.uint8)
+        near = np.full(len(there), UNASSIGNED, np.uint8)
         for limb in (False, True):
-            there = truth_left == limb
+            within = truth_left == limb
             near[left == limb] = _nearest(
-                positions_mm[left == limb], truth_mm[there], flat_truth[truth[there]], NEAR_MM
+                positions_mm[left == limb], truth_mm[within], flat_truth[truth[within]], NEAR_MM
             )
-        flat[voxels] = np.where(near == UNASSIGNED, _side_of_level(positions_mm, left, levels), near)
+        flat[there] = np.where(near == UNASSIGNED, _side_of_level(positions_mm, left, levels), near)
     return regions
 
 
@@ -138,15 +139,15 @@ def _in_left_limb(positions_mm: np.ndarray, grid: Grid, levels: Levels) -> np.nd
     return positions_mm[:, 0] >= midline_of(grid, levels) - GRID_TOLERANCE_MM
 
 
-def _blocks(voxels: np.ndarray, grid: Grid) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _blocks(indices: np.ndarray, grid: Grid) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Flat indices and their LPS positions (n, 3), a block at a time."""
-    for start in range(0, len(voxels), BLOCK):
-        block = voxels[start : start + BLOCK]
+    for start in range(0, len(indices), BLOCK):
+        block = indices[start : start + BLOCK]
         yield block, _positions_mm(block, grid)
 
 
-def _positions_mm(voxels: np.ndarray, grid: Grid) -> np.ndarray:
-    return grid.position_mm(np.stack(np.unravel_index(voxels, grid.shape), axis=-1))
+def _positions_mm(indices: np.ndarray, grid: Grid) -> np.ndarray:
+    return grid.position_mm(np.stack(np.unravel_index(indices, grid.shape), axis=-1))
 
 
 def _require_shape(array: np.ndarray, grid: Grid) -> None:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "dvtplan"
 FLOORS = {
     "__init__": 0,
     "errors": 1, "geometry": 1, "records": 1,
-    "artifacts": 2,
+    "artifacts": 2, "voxels": 2,
     "nifti": 3, "normalize": 3, "resize": 3, "fingerprint": 3, "plan": 3, "folds": 3, "regions": 3, "metrics": 3,
     "surfaces": 3, "lesions": 3, "statistics": 3, "paired": 3, "recipes": 3, "augment": 3, "loss": 3, "networks": 3,
     "workspace": 4, "volumes": 4, "slicefile": 4, "devices": 4, "parallel": 4, "journal": 4, "figures": 4,

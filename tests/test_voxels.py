@@ -1,0 +1,55 @@
+"""Quicker ways give NumPy's answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from dvtplan import voxels
+
+KINDS = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
+SHARES = st.lists(st.floats(0, 100), min_size=1, max_size=4)
+
+
+@st.composite
+def images(draw: st.DrawFn) -> np.ndarray:
+    """Small ones of every type, often of few values and often with zeros."""
+    kind = np.dtype(draw(st.sampled_from(KINDS)))
+    low, high = (-50, 50) if kind.kind == "f" else (max(np.iinfo(kind).min, -30000), min(np.iinfo(kind).max, 30000))
+    whole = st.integers(low, high) | st.integers(max(low, -2), 2)
+    values = whole.map(float) if kind.kind == "f" else whole
+    return draw(arrays(kind, st.tuples(*[st.integers(1, 5)] * 3), elements=values))
+
+
+@given(images(), SHARES)
+def test_percentiles_are_numpys(image: np.ndarray, wanted: list[float]) -> None:
+    np.testing.assert_allclose(
+        voxels.percentiles(image, wanted), np.percentile(image.astype(float), wanted), rtol=1e-12, atol=1e-12
+    )
+
+
+@given(images())
+def test_indices_and_values_are_numpys(image: np.ndarray) -> None:
+    assert np.array_equal(voxels.indices(image), np.flatnonzero(image))
+    found = voxels.present(image)
+    assert np.array_equal(found, np.unique(image)) and found.dtype == image.dtype
+
+
+@pytest.mark.parametrize("kind", ["i2", "u2", "u1"])
+def test_a_real_size_is_counted_in_blocks(kind: str) -> None:
+    image = np.random.default_rng(3).integers(0, 200, (3, voxels.BLOCK // 2, 1)).astype(kind)
+    assert np.array_equal(
+        voxels.percentiles(image, (0, 0.5, 50, 99.5, 100)), np.percentile(image, (0, 0.5, 50, 99.5, 100))
+    )
+
+
+def test_extremes_of_a_type_do_not_overflow() -> None:
+    image = np.array([[[-32768, 32767]]], np.int16)
+    assert voxels.percentiles(image, (0, 50, 100)).tolist() == [-32768, -0.5, 32767]
+
+
+def test_what_is_no_number_is_a_value() -> None:
+    assert np.array_equal(voxels.present(np.array([0.0, np.nan, 1.0, np.nan])), [0, 1, np.nan], equal_nan=True)
