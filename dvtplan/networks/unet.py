@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import nn
 
-from dvtplan.networks.blocks import Norm, UpConcat, double_conv, he_init
+from dvtplan.networks.blocks import Norm, UpBlock, double_conv, he_init
 
 
 class UNet(nn.Module):
@@ -23,9 +23,8 @@ class UNet(nn.Module):
         self.enter = double_conv(channels_in, width, norm)
         self.pool = nn.MaxPool2d(2)
         self.down = nn.ModuleList(double_conv(above, below, norm) for above, below in itertools.pairwise(widths))
-        self.join = UpConcat()
         self.up = nn.ModuleList(
-            double_conv(below + above, above, norm) for above, below in reversed(list(itertools.pairwise(widths)))
+            UpBlock(below, above, above, norm) for above, below in reversed(list(itertools.pairwise(widths)))
         )
         self.head = nn.Conv2d(width, channels_out, kernel_size=1)
         he_init(self)
@@ -38,7 +37,7 @@ class UNet(nn.Module):
             skips.append(features)
             features = block(self.pool(features))
         for block, skip in zip(self.up, reversed(skips), strict=True):
-            features = block(self.join(features, skip))
+            features = block(features, skip)
         return self.head(features)
 
 
