@@ -10,6 +10,7 @@ from torch import nn
 
 from dvtplan.errors import DvtError
 from dvtplan.networks import NETWORKS, build, parameter_count
+from dvtplan.networks.blocks import UpConv
 from dvtplan.networks.gcn import LargeKernel
 from dvtplan.networks.unet import mirror_to, valid_input
 
@@ -164,6 +165,38 @@ def test_gn_unet_hands_detail_past_its_poolings() -> None:
     silence.remove()
     # Two convolutions in, two out, a pixel each; the group norms spread next to nothing further.
     assert difference[4:13, 4:13].max() > 10 * difference[20:, 20:].max()
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 2)])
+def test_convolving_before_upsampling_changes_rounding_only(shape: tuple[int, int], last: bool) -> None:
+    """Values and every gradient, in double precision, in either memory layout."""
+    torch.manual_seed(1)
+    join = UpConv(6, 4, 5).double()
+    layout = torch.channels_last if last else torch.contiguous_format
+    found = []
+    for way in (join.as_written, join.before_upsampling):
+        torch.manual_seed(2)
+        deep, skip = torch.randn(2, 6, *shape, dtype=torch.double), torch.randn(2, 4, *(2 * n for n in shape)).double()
+        deep, skip = (x.contiguous(memory_format=layout).requires_grad_() for x in (deep, skip))
+        result = way(deep, skip)
+        gradients = torch.autograd.grad(result.sin().sum(), (deep, skip, *join.parameters()))
+        found.append((result.detach(), *gradients))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_only_a_cpu_convolves_before_upsampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    join = UpConv(2, 2, 2)
+    monkeypatch.setattr(join, "as_written", lambda *_: "as written")
+    monkeypatch.setattr(join, "before_upsampling", lambda *_: "before")
+    assert join(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 2, 2)) == "before"
+    assert join(torch.zeros(1, 2, 1, 1, device="meta"), torch.zeros(1, 2, 2, 2, device="meta")) == "as written"
+
+
+def test_weights_of_the_unet_have_the_names_that_checkpoints_hold() -> None:
+    names = set(build("gn_unet", 1, 1, **SMALL).state_dict())
+    assert {"enter.0.weight", "down.3.3.bias", "up.0.0.weight", "up.0.1.weight", "up.3.4.bias", "head.bias"} <= names
 
 
 def test_an_unknown_network_is_refused_with_the_choices() -> None:

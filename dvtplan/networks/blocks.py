@@ -98,16 +98,18 @@ def _two_of_three(kernel: torch.Tensor, axis: int) -> torch.Tensor:
     return torch.stack([torch.stack([before, at + after], axis), torch.stack([before + at, after], axis)])
 
 
-class UpBlock(nn.Module):
+class UpBlock(nn.Sequential):
     """Upsampling, concatenation and two times Conv3x3-norm-ReLU: U1 to U4 of the paper's Figure 1."""
 
     def __init__(self, channels_deep: int, channels_skip: int, channels_out: int, norm: Norm) -> None:
-        super().__init__()
-        self.join = UpConv(channels_deep, channels_skip, channels_out)
-        self.rest = nn.Sequential(
-            norm(channels_out), nn.ReLU(inplace=True), *conv_norm_relu(channels_out, channels_out, norm)
-        )
+        join = UpConv(channels_deep, channels_skip, channels_out)
+        second = conv_norm_relu(channels_out, channels_out, norm)
+        super().__init__(join, norm(channels_out), nn.ReLU(inplace=True), *second)
 
-    def forward(self, deep_BCHW: torch.Tensor, skip_BCHW: torch.Tensor) -> torch.Tensor:
+    def forward(self, deep_BCHW: torch.Tensor, skip_BCHW: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """(B, C, H/2, W/2) and (B, D, H, W) -> (B, channels_out, H, W)."""
-        return self.rest(self.join(deep_BCHW, skip_BCHW))
+        join, *rest = self
+        features = join(deep_BCHW, skip_BCHW)
+        for layer in rest:
+            features = layer(features)
+        return features
