@@ -243,7 +243,8 @@ def fit(job: _Job, trainee: _Trainee, source: Source, done: int) -> None:
     recipe, steps, group = job.run.recipe, job.schedule.steps, trainee.group
     matrices_V23 = augment.matrices(job.plan.variants, job.plan.target_shape).to(trainee.setup.device)
     rows = journal.read_epochs(job.folder.epochs, before=done)
-    run, drawn = job.run, time.monotonic()
+    run, begin = job.run, time.monotonic()
+    drawn = begin
     bar = journal.StepBar(f"Train fold {run.fold}", total=recipe.epochs * steps, done=done * steps, shown=group.leads)
     with bar:
         for epoch in range(done, recipe.epochs):
@@ -276,9 +277,11 @@ def fit(job: _Job, trainee: _Trainee, source: Source, done: int) -> None:
             draw = epoch + 1 == recipe.epochs or time.monotonic() - drawn > REDRAW_AFTER_S
             run = _record(job, rows, epoch + 1, draw=draw)
             drawn = time.monotonic() if draw else drawn
+    inside = sum(float(row["seconds"]) for row in rows[done:])
+    between = max(0.0, 1 - inside / max(time.monotonic() - begin, 1e-9))
     job.tell(
         f"Trained {how_many(recipe.epochs, 'epoch')} in {journal.duration(run.seconds)}; {run.waiting_share:.1%} of it "
-        "went by waiting for data.",
+        f"went by waiting for data. Between the epochs (checkpoints, curves) went {between:.1%} of this run.",
         group,
     )
 

@@ -115,7 +115,8 @@ def test_a_training_leaves_checkpoint_table_picture_log_and_record(straight: Fol
     assert {p.name for p in straight.path.iterdir()} == names
     assert checkpoint.epochs_done(straight.checkpoint) == 4
     assert (straight.path.parent / "plan.json").exists()
-    assert "Trained 4 epochs" in straight.log.read_text()
+    told = straight.log.read_text()
+    assert "Trained 4 epochs" in told and "waiting for data. Between the epochs (checkpoints, curves) went " in told
 
 
 def test_the_record_says_what_was_done(straight: FoldFolder, toy_once: Workspace) -> None:
