@@ -301,6 +301,13 @@ def _millimetres(text: str) -> float:
     return float(text)
 
 
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text} is no share such as 1/4 or 4/4")
+    return int(match[1]), int(match[2])
+
+
 def _regions(text: str) -> tuple[str, ...]:
     names = tuple(text.split("/"))
     if len(set(names)) != len(names) or not all(names):
@@ -329,6 +336,12 @@ def predict(argv: list[str]) -> None:
     parser.add_argument("--folds", type=int, nargs="+", help="default: all that are trained")
     parser.add_argument("--save-probabilities", action="store_true", help="write a probability volume per class too")
     parser.add_argument("--overwrite", action="store_true", help="make masks anew that are already there")
+    parser.add_argument(
+        "--part",
+        type=_part,
+        metavar="I/N",
+        help="the I-th of N shares of a folder; run all N, side by side or on a cluster",
+    )
     _add_machine(parser)
     options = parser.parse_args(argv)
     from dvtplan import devices, predict
@@ -347,6 +360,7 @@ def predict(argv: list[str]) -> None:
         model,
         overwrite=options.overwrite,
         save_probabilities=options.save_probabilities,
+        part=options.part,
     ):
         print(path)
 

@@ -23,7 +23,7 @@ from dvtplan.normalize import limits
 from dvtplan.records import Case, Plan, Predicted, Run, Splits, alike
 from dvtplan.resize import triangle, weights
 from dvtplan.slicefile import SliceFile
-from dvtplan.workspace import FoldFolder, Workspace, model_plan, predictions_ledger, trained_folds
+from dvtplan.workspace import FoldFolder, Workspace, model_plan, predictions_ledger, predictions_ledgers, trained_folds
 
 THRESHOLD = 0.5
 """Probability from which a voxel counts as lesion (one output)."""
@@ -128,6 +128,7 @@ def predict_path(
     *,
     overwrite: bool = False,
     save_probabilities: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> list[Path]:
     """Predict one volume, or every volume in a folder.
 
@@ -137,6 +138,8 @@ def predict_path(
         model: what predicts.
         overwrite: make masks anew that are already there.
         save_probabilities: write a volume of probabilities for each class too.
+        part: (i, n) predicts the i-th of n shares of the cases, counted from 1, so that n processes, on
+            one machine or on several with one disk, do them all.
 
     Returns:
         The masks, in order of case.
@@ -154,7 +157,9 @@ def predict_path(
         watch.add(predict_case(cases[0], out, model, save_probabilities=save_probabilities))
         watch.tell()
         return [out]
-    return predict_cases(cases, out, model, title="Predict", overwrite=overwrite, save_probabilities=save_probabilities)
+    return predict_cases(
+        cases, out, model, title="Predict", overwrite=overwrite, save_probabilities=save_probabilities, part=part
+    )
 
 
 def predict_cases(
@@ -165,16 +170,20 @@ def predict_cases(
     title: str,
     overwrite: bool = False,
     save_probabilities: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> list[Path]:
-    """Predict cases into a folder; what is there already, by this model from these files, is kept."""
-    ledger = predictions_ledger(out)
-    held = None
-    if ledger.exists() and not overwrite:
-        held = artifacts.load(Predicted, ledger, "dvt_predict --overwrite")
+    """Predict cases, or a part of them, into a folder; what is there already, by this model from these files, is
+    kept. Each part keeps a ledger of its own, so that no process overwrites what another has noted."""
+    ledger = predictions_ledger(out, part)
     known: dict[str, str] = {}
     full: set[str] = set()
-    if held and held.model_digest == model.digest:
-        known, full = dict(held.cases), set(held.with_probabilities)
+    for path in [] if overwrite else predictions_ledgers(out):
+        held = artifacts.load(Predicted, path, "dvt_predict --overwrite")
+        if held.model_digest == model.digest:
+            known |= held.cases
+            full |= set(held.with_probabilities)
+    if part is not None:
+        cases = cases[part[0] - 1 :: part[1]]
     masks, watch = [], _Pace(model)
     for case in journal.progress(cases, title):
         path = out / f"{case.id}.nii.gz"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,9 +167,16 @@ def model_plan(results: Path) -> Path:
     return results / "plan.json"
 
 
-def predictions_ledger(folder: Path) -> Path:
-    """The list of what a folder of predictions was made from."""
-    return folder / "predictions.json"
+def predictions_ledger(folder: Path, part: tuple[int, int] | None = None) -> Path:
+    """The list of what a folder of predictions was made from, or of what one of several processes made."""
+    return folder / ("predictions.json" if part is None else f"predictions_{part[0]}_of_{part[1]}.json")
+
+
+def predictions_ledgers(folder: Path) -> list[Path]:
+    """All of these that are there."""
+    return sorted(
+        p for p in folder.glob("predictions*.json") if re.fullmatch(r"predictions(_\d+_of_\d+)?\.json", p.name)
+    )
 
 
 def trained_folds(results: Path) -> list[int]:

@@ -327,6 +327,30 @@ def test_a_folder_gives_a_folder_and_a_file_a_file_or_a_folder(tmp_path: Path, b
     assert all(np.array_equal(masks[0], m) for m in masks)
 
 
+def test_parts_share_the_cases_and_each_keeps_what_it_made(
+    tmp_path: Path, bright: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abcde":
+        write(tmp_path / "in" / f"{name}.nii.gz")
+    out = tmp_path / "out"
+    made = [predict_path(tmp_path / "in", out, bright, part=(i, 2)) for i in (1, 2)]
+    assert [[p.name[0] for p in masks] for masks in made] == [["a", "c", "e"], ["b", "d"]]
+    assert {"predictions_1_of_2.json", "predictions_2_of_2.json"} <= names(out)
+    before = {p: p.stat().st_mtime_ns for p in out.glob("*.nii.gz")}
+    capsys.readouterr()
+    whole = predict_path(tmp_path / "in", out, bright)
+    assert len(whole) == 5 and {p: p.stat().st_mtime_ns for p in out.glob("*.nii.gz")} == before
+    assert "Predicted" not in capsys.readouterr().err
+    predict_path(tmp_path / "in", out, bright, part=(3, 3), overwrite=True)
+    again = {p for p, stamp in before.items() if p.stat().st_mtime_ns != stamp}
+    assert {p.name[0] for p in again} == {"c"}
+
+
+def test_more_parts_than_cases_leave_some_without_work(tmp_path: Path, bright: Model) -> None:
+    write(tmp_path / "in" / "a.nii.gz")
+    assert predict_path(tmp_path / "in", tmp_path / "out", bright, part=(2, 2)) == []
+
+
 def test_numbered_files_are_the_channels_of_a_case(tmp_path: Path, plan: Plan, bright: Model) -> None:
     """A model that looks at the second channel, the negative of the first, sees what the other sees."""
     two = replace(plan, channels=("MR0", "MR1"))
