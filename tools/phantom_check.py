@@ -46,8 +46,8 @@ LIMB_REGIONS = {"proximal": 56, "distal": 43}
 """Limbs with clot in a region, among the standard cases."""
 REACH_VOXELS = 4
 """How far from clotted veins clot may change an image: partial volume, a rim, the blur, the first ringing."""
-TOLERANCE = 16.0
-"""What is no change of a stored intensity: 4 % of venous blood, below the standard deviation of the noise (5 %).
+TOLERANCE = 12.0
+"""What is no change of a stored intensity: 3 % of venous blood, below the standard deviation of the noise (4 %).
 K-space ends sharply, so ringing from a clot dies away along its row and column and never quite ends; where a
 coil flares it reached 10 among 58 patients of `half`."""
 EDGES = ("shifted", "dilated", "eroded")

@@ -7,5 +7,5 @@ to left, a coronal volume. Everything is drawn in mm and sampled last, so a seed
 patient at every scale. The rooms stand in docs/architecture.md.
 """
 
-VERSION = "1.0"
+VERSION = "1.1"
 """Of the generator: equal versions, seeds and options give equal voxels."""
