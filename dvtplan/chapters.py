@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -20,6 +20,8 @@ from dvtplan.records import PHANTOM_WARNING, Fold, Plan, Recipe, Run, Splits, al
 from dvtplan.regions import ALL
 from dvtplan.statistics import Summary, summarize
 from dvtplan.tables import SCORES, Table
+
+T = TypeVar("T")
 
 TERMS = (
     ("Truth and prediction", "The truth is the label of each scan; the prediction is what a network marked as thrombus "
@@ -280,12 +282,13 @@ def patients(one: Results, others: Sequence[Results], chosen: Sequence[str], dra
             ("", [(page.link(ids[p], p), folds[p], *_index_cells(whole.loc[p])) for p in chosen]),
         ],
     )
+    pooled = {other.network: other.patients for other in (one, *others)}
     sections = []
     for patient in chosen:
         back = page.element("span", page.link("patients", "Back to the list"), class_="back")
         shown = [_picture(picture) for picture in drawn if picture.case_id in set(cases[patient])]
         told = page.paragraph(f"Tested by fold {folds[patient]}. ", back, kind="note")
-        body = page.grid(_patient_scores(patient, (one, *others)), *shown)
+        body = page.grid(_patient_scores(patient, pooled), *shown)
         sections.append(page.section(ids[patient], patient, told, body, level=3, kind="patient"))
     return page.section("patients", "Patients", page.bullets(intro), index, *sections, kind="paged")
 
@@ -370,11 +373,10 @@ def _measures(results: Sequence[Results]) -> Html:
     return page.section("measures", "Further measures", table, _notes(notes), level=3)
 
 
-def _patient_scores(patient: str, results: Sequence[Results]) -> Html:
+def _patient_scores(patient: str, pooled: Mapping[str, pd.DataFrame]) -> Html:
     groups = []
-    for one in results:
-        pooled = one.patients
-        mine = pooled[pooled["patient_id"] == patient]
+    for network, patients in pooled.items():
+        mine = patients[patients["patient_id"] == patient]
         rows = [
             (
                 str(row["region"]),
@@ -384,7 +386,7 @@ def _patient_scores(patient: str, results: Sequence[Results]) -> Html:
             )
             for _, row in mine.iterrows()
         ]
-        groups.append((one.network, rows or [("not scored", *[""] * (len(SCORES) + 2))]))
+        groups.append((network, rows or [("not scored", *[""] * (len(SCORES) + 2))]))
     caption = f"{patient}: scores over all slices, and volumes in mL; n/a: no truth in the region."
     return page.table(caption, ("Region", *SCORES.values(), "Truth", "Predicted"), groups)
 
@@ -402,13 +404,6 @@ def _notes(notes: Iterable[str]) -> Html:
 
 def _plans(results: Sequence[Results]) -> Html:
     """Each plan once, with the networks that were trained by it."""
-    kinds: list[tuple[Plan, list[str]]] = []
-    for one in results:
-        same = next((names for plan, names in kinds if plan == one.plan), None)
-        if same is None:
-            kinds.append((one.plan, [one.network]))
-        else:
-            same.append(one.network)
     parts = [
         page.table(
             f"The plan of {_listed(names)} (preset {plan.preset}): each decision with its reason.",
@@ -416,7 +411,7 @@ def _plans(results: Sequence[Results]) -> Html:
             [("", [(DECISIONS.get(key, key), _decided(plan, key), reason) for key, reason in plan.because.items()])],
             wide=(1, 2),
         )
-        for plan, names in kinds
+        for plan, names in _kinds((one.plan, one.network) for one in results)
     ]
     return page.section("plan", "Plan", *parts, level=3)
 
@@ -473,15 +468,7 @@ def _runs(results: Sequence[Results]) -> Html:
 
 def _recipes(results: Sequence[Results]) -> Html:
     """Each recipe once, a column for each, with the networks and folds that followed it."""
-    kinds: list[tuple[Recipe, list[str]]] = []
-    for one in results:
-        for fold, run in one.runs.items():
-            name = f"{one.network} fold {fold}"
-            same = next((names for recipe, names in kinds if recipe == run.recipe), None)
-            if same is None:
-                kinds.append((run.recipe, [name]))
-            else:
-                same.append(name)
+    kinds = _kinds((run.recipe, f"{one.network} fold {fold}") for one in results for fold, run in one.runs.items())
     if not kinds:
         return page.text("")
     rows = [
@@ -490,6 +477,18 @@ def _recipes(results: Sequence[Results]) -> Html:
     ]
     header = ("Setting", *("; ".join(names) for _, names in kinds))
     return page.table("Recipe: everything that decides a training beside the plan.", header, [("", rows)])
+
+
+def _kinds(things: Iterable[tuple[T, str]]) -> list[tuple[T, list[str]]]:
+    """Equal things once, each with the names that go with it."""
+    kinds: list[tuple[T, list[str]]] = []
+    for thing, name in things:
+        same = next((names for kind, names in kinds if kind == thing), None)
+        if same is None:
+            kinds.append((thing, [name]))
+        else:
+            same.append(name)
+    return kinds
 
 
 # --- figures and words --------------------------------------------------------------------------------

@@ -153,7 +153,32 @@ def evaluate(
         DvtError: for missing predictions, grids that differ, values without a meaning, regions
             that cannot be had. Nothing is written then.
     """
-    dataset, splits, chosen, pairs = _gather(workspace, network, folds)
+    gathered = _gather(workspace, network, folds)
+    return _evaluate(workspace, network, gathered, split, rule, jobs, tolerance_mm)
+
+
+_Gathered = tuple[Dataset, Splits, tuple[Fold, ...], list[Pair]]
+
+
+def _gather(workspace: Workspace, network: str, folds: Sequence[int] | None) -> _Gathered:
+    """What is to be scored of a network, complete; no mask is opened."""
+    dataset = discover(workspace.raw)
+    splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
+    chosen = choose_folds(workspace, network, splits, folds)
+    return dataset, splits, chosen, of_folds(workspace, network, dataset, chosen)
+
+
+def _evaluate(
+    workspace: Workspace,
+    network: str,
+    gathered: _Gathered,
+    split: tuple[str, ...] | None,
+    rule: str,
+    jobs: int | None,
+    tolerance_mm: float,
+) -> Evaluation:
+    """Score what was gathered of a network, and write."""
+    dataset, splits, chosen, pairs = gathered
     scheme, notes = _scheme(
         split,
         rule,
@@ -173,16 +198,6 @@ def evaluate(
         jobs=jobs,
         tolerance_mm=tolerance_mm,
     )
-
-
-def _gather(
-    workspace: Workspace, network: str, folds: Sequence[int] | None
-) -> tuple[Dataset, Splits, tuple[Fold, ...], list[Pair]]:
-    """What is to be scored of a network, complete; no mask is opened."""
-    dataset = discover(workspace.raw)
-    splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-    chosen = choose_folds(workspace, network, splits, folds)
-    return dataset, splits, chosen, of_folds(workspace, network, dataset, chosen)
 
 
 def _warnings(dataset: Dataset) -> tuple[str, ...]:
@@ -283,9 +298,9 @@ def compare_networks(
         raise DvtError(f"--compare: {', '.join(twice)} is named twice. Name each network once.")
     if len(networks) < 2:
         raise DvtError("--compare: one network alone cannot be compared. Name two or more.")
-    gathered = [_gather(workspace, name, folds) for name in networks]  # before anything is scored or written
-    dataset, chosen = gathered[0][0], gathered[0][2]
-    done = {name: evaluate(workspace, name, split, folds, rule, jobs, tolerance_mm=tolerance_mm) for name in networks}
+    gathered = {name: _gather(workspace, name, folds) for name in networks}  # before anything is scored or written
+    dataset, _, chosen, _ = gathered[networks[0]]
+    done = {name: _evaluate(workspace, name, of, split, rule, jobs, tolerance_mm) for name, of in gathered.items()}
     first = next(iter(done.values()))
     table = comparison.compare(
         {name: one.rows for name, one in done.items()},

@@ -74,14 +74,15 @@ def plan_and_preprocess(
         raise DatasetProblems(problems)
     fingerprint, warnings = _verify(raw, problems, jobs)
     splits: Splits | None = None
+    standing = _standing_splits(workspace)
     try:
-        splits = _splits(workspace, raw, n_folds, seed)
+        splits = _splits(workspace, raw, n_folds, seed, standing)
     except DvtError as error:
         if not verify_only:
             raise
         warnings = (*warnings, *str(error).splitlines())  # the data are sound all the same
     plan, remark = _plan(workspace, fingerprint, preset, replan)
-    told = (remark, None if splits is None else _other_folds(workspace, splits))
+    told = (remark, None if splits is None else _other_folds(workspace, splits, standing))
     warnings = (*warnings, *filter(None, told))
     summary = _summary(fingerprint, plan, splits)
     result = Preprocessed(
@@ -136,7 +137,9 @@ FOLDS, SEED = 8, 0
 """The paper's number of folds; how patients are dealt into them."""
 
 
-def _splits(workspace: Workspace, raw: Dataset, n_folds: int | None, seed: int | None) -> Splits:
+def _splits(
+    workspace: Workspace, raw: Dataset, n_folds: int | None, seed: int | None, standing: Splits | None
+) -> Splits:
     """The user's own splits, or those that were made before, or seeded ones; without a leak."""
     path = workspace.own_splits
     patient_of = {case.id: case.patient for case in raw.cases}
@@ -144,7 +147,6 @@ def _splits(workspace: Workspace, raw: Dataset, n_folds: int | None, seed: int |
         splits, source = _own_splits(path), str(path)
         folds.check(splits, patient_of, source)
         return splits
-    standing = _standing_splits(workspace)
     before = (FOLDS, SEED)
     if standing is not None and standing.source.startswith("seed "):
         before = len(standing.folds), int(standing.source.removeprefix("seed "))
@@ -162,9 +164,9 @@ def _standing_splits(workspace: Workspace) -> Splits | None:
         return None
 
 
-def _other_folds(workspace: Workspace, splits: Splits) -> str | None:
+def _other_folds(workspace: Workspace, splits: Splits, standing: Splits | None) -> str | None:
     """A warning where trainings rest on other folds than there will be."""
-    standing, networks = _standing_splits(workspace), workspace.trained_networks
+    networks = workspace.trained_networks
     if standing is None or standing.folds == splits.folds or not networks:
         return None
     before = f"{how_many(len(standing.folds), 'fold')}, {standing.source}"

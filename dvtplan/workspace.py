@@ -51,9 +51,14 @@ class Workspace:
         """The slices of one case."""
         return self.preprocessed / case_id
 
+    @property
+    def all_results(self) -> Path:
+        """Everything of this data set that its networks left."""
+        return self.root / "results" / self.dataset
+
     def results(self, network: str) -> Path:
         """Everything that one network left for this data set; what ``--model`` takes."""
-        return self.root / "results" / self.dataset / network
+        return self.all_results / network
 
     def results_plan(self, network: str) -> Path:
         """The plan that the folds in ``results`` were trained by; it travels with them."""
@@ -70,22 +75,22 @@ class Workspace:
     @property
     def comparison(self) -> Path:
         """Table 2: several networks on the same patients."""
-        return self.root / "results" / self.dataset / "comparison"
+        return self.all_results / "comparison"
 
     @property
     def report(self) -> Path:
         """One page on all networks, with everything that it shows inside."""
-        return self.root / "results" / self.dataset / "report.html"
+        return self.all_results / "report.html"
 
     @property
     def report_figures(self) -> Path:
         """The figures of the report, each as PNG and PDF."""
-        return self.root / "results" / self.dataset / "report"
+        return self.all_results / "report"
 
     @property
     def trained_networks(self) -> list[str]:
         """Names of the results folders that hold a fold, in order."""
-        folder = self.root / "results" / self.dataset
+        folder = self.all_results
         return sorted(p.name for p in folder.iterdir() if trained_folds(p)) if folder.is_dir() else []
 
     def command(self, *words: str | int, network: str | None = None) -> str:

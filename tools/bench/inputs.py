@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from phantom.cohort import make_cohort
@@ -48,12 +47,12 @@ class Bench:
         plan_and_preprocess(workspace.root, "Phantom", n_folds=2)
         return workspace
 
-    @cached_property
+    @property
     def large(self) -> str:
         """The paper's scale."""
         return "tiny" if self.tiny else "paper"
 
-    @cached_property
+    @property
     def middle(self) -> str:
         """A scale that a CPU gets through in minutes."""
         return "tiny" if self.tiny else "half"

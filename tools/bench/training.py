@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import torch
 
@@ -14,10 +13,11 @@ from bench.clock import in_turn
 from bench.inputs import Bench
 from bench.rows import Row, absent
 from dvtplan import artifacts, devices, journal
+from dvtplan.batches import Schedule, Slices
 from dvtplan.networks import build
 from dvtplan.plan import FORWARD_FLOP_PER_PIXEL
 from dvtplan.recipes import override
-from dvtplan.records import Plan, Recipe
+from dvtplan.records import Plan, Recipe, Splits
 from dvtplan.train import PREPARE, Options, train_fold
 from dvtplan.workspace import Workspace
 
@@ -32,7 +32,7 @@ def train(bench: Bench) -> Iterator[Row]:
     workspace = _data(bench)
     plan = artifacts.load(Plan, workspace.plan, PREPARE)
     recipe = override("paper", epochs=2)
-    slices = _slices_per_epoch(workspace, recipe, bench)
+    slices = _slices_per_epoch(workspace, recipe)
     bare = _bare_steps(bench, recipe, plan.target_shape, slices // recipe.batch_size)
     timing = in_turn(
         {"loop": lambda: _epoch_seconds(workspace, recipe, bench.device), "bare": bare}, bench.rounds, warm_up=False
@@ -92,13 +92,11 @@ def _epoch_seconds(workspace: Workspace, recipe: Recipe, device: str, processes:
     return float(journal.read_epochs(folder.epochs, before=recipe.epochs)[-1]["seconds"])
 
 
-def _slices_per_epoch(workspace: Workspace, recipe: Recipe, bench: Bench) -> int:
-    """Of fold 0, as its first epoch tells."""
-    folder = train_fold(
-        workspace, 0, recipe=replace(recipe, epochs=1), options=Options(device=bench.device, overwrite=True)
-    )
-    row = journal.read_epochs(folder.epochs, before=1)[0]
-    return recipe.batch_size * round(float(row["slices_per_s"]) * float(row["seconds"]) / recipe.batch_size)
+def _slices_per_epoch(workspace: Workspace, recipe: Recipe) -> int:
+    """Of fold 0, those that fill its last batch counted again."""
+    cases = artifacts.load(Splits, workspace.splits, PREPARE).folds[0].train
+    count = len(Slices([workspace.prepared(case) for case in cases]))
+    return recipe.batch_size * Schedule(slices=count, variants=1, batch_size=recipe.batch_size, seed=0).steps
 
 
 def _bare_steps(bench: Bench, recipe: Recipe, shape: tuple[int, int], steps: int) -> Callable[[], float]:
