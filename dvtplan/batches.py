@@ -57,6 +57,10 @@ class Schedule:
     batch_size: int
     """Of all ranks together."""
     seed: int
+    lesions: tuple[np.ndarray, ...] = ()
+    """For each label, the slices that hold it."""
+    oversampling: float = 0.0
+    """Share of the places of an epoch that are given to slices of ``lesions``, every label equally often."""
     rank: int = 0
     world: int = 1
 
@@ -73,12 +77,16 @@ class Schedule:
         """Slice and variant numbers of an epoch, (steps, batch_size / world) each.
 
         Every slice comes once. Where they do not fill the last batch, it is filled from the start
-        of the same order, so that all batches are equal and no slice is left out. Rank r of a
-        group takes every world-th entry.
+        of the same order, so that all batches are equal and no slice is left out. Oversampling then
+        gives places away, at random: it never makes an epoch longer. Rank r of a group takes every
+        world-th entry.
         """
         random = np.random.default_rng([self.seed, epoch])
         slices = np.resize(random.permutation(self.slices), self.steps * self.batch_size)
         variants = random.integers(self.variants, size=slices.size)
+        if self.oversampling and self.lesions:
+            for place in np.flatnonzero(random.random(slices.size) < self.oversampling):
+                slices[place] = random.choice(self.lesions[random.integers(len(self.lesions))])
         shape = (self.steps, self.batch_size)
         mine = np.s_[:, self.rank :: self.world]
         return slices.reshape(shape)[mine], variants.reshape(shape)[mine]
@@ -89,12 +97,19 @@ class Slices:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = tuple(folders)
-        self.counts = [prepared.describe(folder).slices for folder in self.folders]
+        cases = [prepared.describe(folder) for folder in self.folders]
+        self.counts = [case.slices for case in cases]
+        self._classes = [classes for case in cases for classes in case.classes]
         self._ends = np.cumsum(self.counts)
         self._open: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def lesions(self) -> tuple[np.ndarray, ...]:
+        """For each label that occurs, the numbers of the slices that hold it, in the order of the labels."""
+        labels = sorted({label for classes in self._classes for label in classes})
+        return tuple(np.flatnonzero([label in classes for classes in self._classes]) for label in labels)
 
     def locate(self, number: int) -> tuple[int, int]:
         """Case position and slice within the case."""

@@ -60,6 +60,7 @@ SETTINGS = {
     "beta1": "Adam's momentum (beta 1)",
     "focal_gamma": "focal loss, gamma",
     "focal_alpha": "focal loss, weight of the foreground (alpha)",
+    "oversampling": "share of an epoch drawn from slices with lesions, labels in turn",
     "norm_groups": "groups of a group normalization",
     "width": "channels of the first level",
     "target": "what is trained (lesion: the union of all labels)",

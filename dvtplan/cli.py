@@ -281,6 +281,7 @@ _RECIPE_FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "beta1": (float, "Adam's momentum; 0.9"),
     "focal_gamma": (float, "focusing exponent of the loss; 2"),
     "focal_alpha": (float, "weight of the foreground, from 0 to 1; paper none, quick 0.75"),
+    "oversampling": (float, "share of an epoch drawn from slices with lesions, labels in turn; paper 0, quick 0.5"),
     "norm_groups": (_positive, "groups of each group normalization; 32"),
     "width": (_positive, "channels of the first level; 32"),
     "seed": (_whole, "of weights, order and variants; 0"),

@@ -16,6 +16,7 @@ from dvtplan.normalize import limits, scale
 from dvtplan.plan import preparation_digest
 from dvtplan.records import Plan
 from dvtplan.resize import imresize, nearest
+from dvtplan.voxels import present
 
 COMMAND = "dvt_plan_and_preprocess"
 
@@ -26,8 +27,8 @@ class PreparedCase:
 
     id: str
     slices: int
-    positive: tuple[bool, ...]
-    """For each slice, whether it holds any foreground."""
+    classes: tuple[tuple[int, ...], ...]
+    """For each slice, which classes beside the background it holds."""
     preparation_digest: str
     source_digest: str
 
@@ -73,7 +74,7 @@ def save(folder: Path, image: np.ndarray, label: np.ndarray, case_id: str, plan:
     about = PreparedCase(
         id=case_id,
         slices=len(label),
-        positive=tuple(bool(label_HW.any()) for label_HW in label),
+        classes=tuple(_classes(label_HW) for label_HW in label),
         preparation_digest=preparation_digest(plan),
         source_digest=source_digest,
     )
@@ -94,6 +95,10 @@ def save(folder: Path, image: np.ndarray, label: np.ndarray, case_id: str, plan:
         raise DvtError(artifacts.cannot_write(folder, error)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _classes(label_HW: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(number) for number in present(label_HW) if number)
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:

@@ -10,11 +10,13 @@ from dvtplan.records import Recipe
 
 RECIPES = {
     "paper": Recipe(),
-    "quick": Recipe(name="quick", epochs=60, batch_size=4, lr_drops=(0.75, 0.92), focal_alpha=0.75),
+    "quick": Recipe(name="quick", epochs=60, batch_size=4, lr_drops=(0.75, 0.92), focal_alpha=0.75, oversampling=0.5),
 }
 """By name. `quick` is the same method at a budget for a laptop: fewer epochs, a learning rate that
-stays high for longer, and foreground that weighs three times the background, without which few
-steps find little of a sparse lesion (phantom `tiny`, seed 0, 432 steps: DSC .53 against .35)."""
+stays high for longer, foreground that weighs three times the background, without which few steps
+find little of a sparse lesion (phantom `tiny`, seed 0, 432 steps: DSC .53 against .35), and half of
+an epoch drawn from slices with lesions, proximal and distal as often: where every slice comes once,
+a tenth of what is seen holds distal thrombus, of few voxels each."""
 
 
 def override(name: str, **fields: Any) -> Recipe:

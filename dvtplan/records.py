@@ -249,6 +249,9 @@ class Recipe:
     """Focusing exponent (Lin et al. 2017; the paper gives none)."""
     focal_alpha: float | None = None
     """Weight of the foreground, 1 - alpha for the background; none: both weigh 1 (ours)."""
+    oversampling: float = 0.0
+    """Share of the slices of an epoch that are drawn anew from those with lesions, every label equally
+    often; 0: every slice comes once (ours)."""
     norm_groups: int = 32
     """Groups of a group normalization (Keras' default; the paper gives none)."""
     width: int = 32
@@ -277,6 +280,7 @@ class Recipe:
             self.focal_alpha is None or 0 < self.focal_alpha < 1,
             f"focal_alpha must lie in (0, 1) or be none, not {self.focal_alpha}",
         )
+        _require(0 <= self.oversampling <= 1, f"oversampling must lie in [0, 1], not {self.oversampling}")
         _require(self.width >= 1 and self.norm_groups >= 1, "width and norm_groups must be at least 1")
         _require(
             self.width % self.norm_groups == 0,

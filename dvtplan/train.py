@@ -370,6 +370,8 @@ def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup,
         variants=len(plan.variants),
         batch_size=recipe.batch_size,
         seed=recipe.seed,
+        lesions=slices.lesions(),
+        oversampling=recipe.oversampling,
         rank=group.rank,
         world=group.world,
     )

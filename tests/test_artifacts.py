@@ -82,7 +82,7 @@ RECORDS = [
         seconds=1.5,
         waiting_share=0.1,
     ),
-    PreparedCase(id="a", slices=2, positive=(True, False), preparation_digest="0" * 64, source_digest="f" * 64),
+    PreparedCase(id="a", slices=2, classes=((1, 2), ()), preparation_digest="0" * 64, source_digest="f" * 64),
 ]
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -115,6 +115,7 @@ RECIPES = st.builds(
     beta1=st.floats(0, 1, exclude_max=True),
     focal_gamma=st.floats(0, allow_infinity=False),
     focal_alpha=st.none() | st.floats(0.01, 0.99),
+    oversampling=st.floats(0, 1),
     norm_groups=st.just(4),
     width=st.integers(1, 64).map(lambda n: 4 * n),
     target=st.sampled_from(["auto", "lesion", "labels"]),

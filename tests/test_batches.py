@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +91,33 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused() -> None:
         schedule(world=3)
 
 
+def test_oversampling_gives_every_label_the_same_share() -> None:
+    """10 slices of 1000 hold label 1 and 2 hold label 2: each gets a quarter of the places beside its own."""
+    lesions = (np.arange(10), np.array([500, 501]))
+    plan = replace(schedule(slices=1000), lesions=lesions, oversampling=0.5)
+    numbers = np.concatenate([plan.order(epoch)[0].ravel() for epoch in range(8)])
+    assert plan.steps == schedule(slices=1000).steps
+    for label in lesions:
+        assert np.isin(numbers, label).mean() == pytest.approx(0.25, abs=0.03)
+        seen = [np.count_nonzero(numbers == n) for n in label]
+        assert min(seen) > 0.5 * max(seen)
+    others = np.setdiff1d(np.arange(1000), np.concatenate(lesions))
+    assert np.isin(numbers, others).mean() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("changes", [{"oversampling": 0.0}, {"lesions": ()}])
+def test_without_oversampling_or_lesions_every_slice_comes_once(changes: dict[str, Any]) -> None:
+    plan = replace(schedule(), **{"lesions": (np.arange(3),), "oversampling": 0.5, **changes})
+    assert np.array_equal(plan.order(2), schedule().order(2))
+
+
+def test_ranks_divide_an_oversampled_batch_too() -> None:
+    lesions = (np.array([3]), np.array([5, 6]))
+    plan = replace(schedule(), lesions=lesions, oversampling=0.7)
+    shares = [replace(plan, rank=r, world=2).order(1)[0] for r in range(2)]
+    assert np.array_equal(np.stack(shares, axis=2).reshape(6, 4), plan.order(1)[0])
+
+
 # --- the slices -----------------------------------------------------------------------------------
 
 
@@ -100,6 +129,14 @@ def test_a_running_number_names_case_and_slice(slices: Slices) -> None:
         "c1, slice 0",
         "c3, slice 5",
     ]
+
+
+def test_lesions_are_the_slices_that_hold_a_label(slices: Slices) -> None:
+    labels = np.concatenate([np.load(folder / "label.npy") for folder in slices.folders])
+    classes = np.unique(labels)[1:]
+    assert len(classes) == len(slices.lesions()) > 0
+    for number, found in zip(classes, slices.lesions(), strict=True):
+        assert np.array_equal(found, np.flatnonzero((labels == number).any(axis=(1, 2))))
 
 
 def test_gathered_slices_are_those_on_disk(slices: Slices) -> None:

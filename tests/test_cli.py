@@ -214,7 +214,8 @@ def test_every_recipe_field_can_be_overridden(
 ) -> None:
     words = (
         "--recipe quick --epochs 3 --batch-size 4 --learning-rate 2e-3 --lr-drops 0.5,0.9 --lr-factor 0.2 "
-        "--beta1 0.8 --focal-gamma 1.5 --focal-alpha 0.6 --norm-groups 2 --width 4 --target lesion --seed 5"
+        "--beta1 0.8 --focal-gamma 1.5 --focal-alpha 0.6 --oversampling 0.3 --norm-groups 2 --width 4 --target lesion "
+        "--seed 5"
     )
     assert call("train", "0", "--root", toy_once.root, *words.split()) == 0
     assert trainings[0].epochs == 3
@@ -228,6 +229,7 @@ def test_every_recipe_field_can_be_overridden(
         beta1=0.8,
         focal_gamma=1.5,
         focal_alpha=0.6,
+        oversampling=0.3,
         norm_groups=2,
         width=4,
         target="lesion",

@@ -92,7 +92,7 @@ def test_a_case_comes_back_from_disk_memory_mapped(case: Path) -> None:
     assert np.array_equal(found_slices, slices)
     assert np.array_equal(found_classes, classes)
     about = prepared.describe(case)
-    assert (about.id, about.slices, about.positive, about.source_digest) == ("a", 2, (True, False), "raw")
+    assert (about.id, about.slices, about.classes, about.source_digest) == ("a", 2, ((1, 2), ()), "raw")
     assert sorted(tree(case)) == ["case.json", "image.npy", "label.npy"]
 
 
@@ -125,7 +125,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "description empty": cut("case.json", 0),
     "description gone": lambda folder: (folder / "case.json").unlink(),
     "description without a field": lambda folder: (folder / "case.json").write_text(
-        json.dumps({k: v for k, v in json.loads((folder / "case.json").read_text()).items() if k != "positive"})
+        json.dumps({k: v for k, v in json.loads((folder / "case.json").read_text()).items() if k != "classes"})
     ),
 }  # fmt: skip
 

@@ -83,7 +83,7 @@ def test_a_raw_folder_becomes_plan_folds_and_slices(place: Workspace) -> None:
         assert (image.shape, label.shape) == ((3, 1, 32, 32), (3, 32, 32))
         assert (image.min(), image.max()) == (0, 1)
         assert set(np.unique(label)) == {0, 1}
-        assert prepared.describe(place.prepared(case.id)).positive == (True, True, False)
+        assert prepared.describe(place.prepared(case.id)).classes == ((1,), (1,), ())
         assert case.positive_slices["AP"] == 2
         prepared.require_current(place.prepared(case.id), made.plan, place.plan, case.source_digest)
 
@@ -132,7 +132,7 @@ def test_a_patient_without_thrombus_is_a_warning_and_is_prepared(place: Workspac
     path = write_volume(place.raw / "labelsTr" / "b.nii.gz", np.zeros((20, 3, 18), np.uint8), SPACING)
     made = run(place.root)
     assert [w.split(": ")[0] for w in made.warnings] == [str(path)]
-    assert prepared.describe(place.prepared("b")).positive == (False,) * 3
+    assert prepared.describe(place.prepared("b")).classes == ((),) * 3
 
 
 @pytest.mark.parametrize("code", ["RAI", "PSR", "SAL", "LPI", "IRA"])
@@ -186,7 +186,7 @@ def test_a_changed_label_is_noticed_like_a_changed_image(place: Workspace) -> No
     run(place.root)
     write_volume(place.raw / "labelsTr" / "c.nii.gz", np.zeros((20, 3, 18), np.uint8), SPACING)
     run(place.root)
-    assert prepared.describe(place.prepared("c")).positive == (False,) * 3
+    assert prepared.describe(place.prepared("c")).classes == ((),) * 3
 
 
 def test_an_interrupted_run_goes_on_and_clears_what_was_half_written(place: Workspace) -> None:

@@ -159,6 +159,7 @@ def test_every_field_of_the_recipe_changes_what_is_learnt(fresh: Workspace) -> N
         {"beta1": 0.5},
         {"focal_gamma": 1.0},
         {"focal_alpha": 0.7},
+        {"oversampling": 0.9},
         {"norm_groups": 1},
         {"seed": 1},
     ]
@@ -180,6 +181,7 @@ def test_an_overridden_recipe_lands_in_the_record(fresh: Workspace) -> None:
         beta1=0.5,
         focal_gamma=1.0,
         focal_alpha=0.6,
+        oversampling=0.25,
         norm_groups=1,
         width=4,
         seed=3,
