@@ -6,14 +6,15 @@ Stages are imported after parsing, so that ``--help`` is quick and ``dvt_evaluat
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvtplan import __version__
+from dvtplan import __version__, team
 from dvtplan.errors import DvtError
 
 if TYPE_CHECKING:
@@ -32,12 +33,33 @@ def _command(main: Callable[[list[str]], None]) -> Callable[[], None]:
         try:
             main(sys.argv[1:])
         except DvtError as error:
-            sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+            sys.exit(_one_line(Path(sys.argv[0]).name, str(error)))
         except KeyboardInterrupt:
             print("\nInterrupted; what was finished is kept.", file=sys.stderr)
             sys.exit(INTERRUPTED)
 
     return script
+
+
+def _one_line(command: str, message: str) -> str:
+    """What an error leaves on the screen: under torchrun the first process tells it whole, the others say which
+    they are."""
+    rank, world = team.place()
+    if rank == 0:
+        return f"{command}: {message}"
+    return f"{command} (process {rank + 1} of {world}): {message.splitlines()[0]}"
+
+
+@contextlib.contextmanager
+def _gathered() -> Iterator[team.Team]:
+    """The processes that torchrun started for this command, or this one alone, which does without torch."""
+    if not team.under_torchrun():
+        yield team.Team()
+        return
+    from dvtplan import parallel
+
+    with parallel.joined("cpu") as group:
+        yield group
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -90,16 +112,20 @@ def plan_and_preprocess(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     from dvtplan import preprocess
 
-    made = preprocess.plan_and_preprocess(
-        options.root,
-        options.dataset,
-        preset=options.preset,
-        n_folds=options.folds,
-        seed=options.seed,
-        jobs=options.jobs,
-        verify_only=options.verify_only,
-        replan=options.replan,
-    )
+    with _gathered() as group:
+        made = preprocess.plan_and_preprocess(
+            options.root,
+            options.dataset,
+            preset=options.preset,
+            n_folds=options.folds,
+            seed=options.seed,
+            jobs=options.jobs,
+            verify_only=options.verify_only,
+            replan=options.replan,
+            team=group,
+        )
+    if not group.leads:
+        return
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(made.summary)
@@ -137,12 +163,12 @@ def train(argv: list[str]) -> None:
     _add_recipe(parser)
     _add_machine(parser)
     options = parser.parse_args(argv)
-    from dvtplan import parallel
-
     workspace = _workspace(options)
     folds = _fold_numbers(options.fold, workspace)
     begun = [k for k in folds if workspace.fold(options.network, k).checkpoint.exists()]
-    if options.only is None and len(folds) > 1 and options.gpus > 1 and not parallel.under_torchrun():
+    if team.restarts() and not options.overwrite:
+        options.resume = bool(begun)
+    if options.only is None and len(folds) > 1 and options.gpus > 1 and not team.under_torchrun():
         _side_by_side(folds, options, argv)
         return
     for fold in folds if options.only is None else [options.only]:
@@ -162,7 +188,7 @@ def _recipe_of(folder: FoldFolder) -> Recipe:
 def _train_and_predict(
     workspace: Workspace, fold: int, recipe: Recipe | None, resume: bool, options: argparse.Namespace
 ) -> None:
-    from dvtplan import devices, parallel, predict
+    from dvtplan import devices, predict
     from dvtplan.train import Options, train_fold
 
     folder = train_fold(
@@ -183,7 +209,7 @@ def _train_and_predict(
             time_budget_s=options.time_budget,
         ),
     )
-    if parallel.is_first():
+    if team.is_first():
         setup = devices.choose(
             options.device, precision=options.precision, channels_last=options.channels_last, compiled=False
         )
@@ -345,10 +371,13 @@ def predict(argv: list[str]) -> None:
     )
     _add_machine(parser)
     options = parser.parse_args(argv)
-    from dvtplan import devices, predict
+    from dvtplan import devices, parallel, predict
 
+    rank, world = team.place()
+    if world > 1 and options.part is not None:
+        raise DvtError("--part and torchrun both share the scans out. Use one of them.")
     setup = devices.choose(
-        options.device,
+        parallel.local_device(options.device),
         precision=options.precision,
         channels_last=options.channels_last,
         compiled=bool(options.compile),
@@ -361,7 +390,7 @@ def predict(argv: list[str]) -> None:
         model,
         overwrite=options.overwrite,
         save_probabilities=options.save_probabilities,
-        part=options.part,
+        part=(rank + 1, world) if world > 1 else options.part,
     ):
         print(path)
 

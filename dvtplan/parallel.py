@@ -1,4 +1,4 @@
-"""Several processes as one: the only door to torch.distributed and to torchrun's environment.
+"""Several processes as one: the only door to torch.distributed.
 
 One process is a group of one, so that nobody else asks whether there are more.
 """
@@ -21,21 +21,14 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dvtplan.errors import DvtError
+from dvtplan.team import T, Team, place, restarts, under_torchrun
 
 TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """This process among its equals."""
-
-    rank: int = 0
-    world: int = 1
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes files and talks."""
-        return self.rank == 0
+class Group(Team):
+    """A team whose processes meet through torch.distributed, where they are several."""
 
     def wrap(self, network: nn.Module, device: str) -> nn.Module:
         """A network whose gradients are averaged over the group."""
@@ -52,6 +45,14 @@ class Group:
             value /= self.world
         return value
 
+    def gather(self, value: T) -> list[T]:
+        """The value of each process, in every process."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return values
+
     def from_leader(self, value: Any) -> Any:
         """What the leader holds, in every process."""
         if self.world == 1:
@@ -59,16 +60,6 @@ class Group:
         box = [value]
         distributed.broadcast_object_list(box, src=0)
         return box[0]
-
-
-def under_torchrun() -> bool:
-    """Whether a launcher has already started the processes of a group."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def is_first() -> bool:
-    """Whether this process is the only one of its group that should go on after the group's work."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def local_device(device: str) -> str:
@@ -81,13 +72,17 @@ def local_device(device: str) -> str:
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Group]:
     """Join the group that the environment describes; a group of one where it describes none."""
-    if not under_torchrun() or int(os.environ["WORLD_SIZE"]) == 1:
+    if place()[1] == 1:
         yield Group()
         return
     cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    # A launcher's store outlives the processes that it starts again; addresses of dead ones must not be found in it.
+    store, rank, world = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+    store = distributed.PrefixStore(f"restart_{restarts()}", store)
+    backend = "nccl" if cuda else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
     try:
         yield Group(distributed.get_rank(), distributed.get_world_size())
         distributed.barrier()  # who leaves while another is still at work may take it down

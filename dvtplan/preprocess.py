@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from dvtplan import artifacts, folds, journal, prepared, volumes, workers
 from dvtplan.dataset import Examination, examine, oddities, survey
@@ -14,9 +17,13 @@ from dvtplan.errors import DatasetProblems, DvtError, how_many
 from dvtplan.geometry import to_slice_order
 from dvtplan.plan import derive, differences, training_bytes, training_flop
 from dvtplan.records import Case, Dataset, Fingerprint, Fold, Plan, Recipe, Splits
+from dvtplan.team import Team
 from dvtplan.workspace import Workspace, open_workspace
 
+R = TypeVar("R")
+
 COMMAND = "dvt_plan_and_preprocess"
+ALONE = Team()
 BYTES_PER_VOXEL = 24
 """Peak memory of examining or preparing a case: the file's own array, a float64 scaling of it,
 float16 slices, labels, and their copies."""
@@ -46,6 +53,7 @@ def plan_and_preprocess(
     jobs: int | None = None,
     verify_only: bool = False,
     replan: bool = False,
+    team: Team = ALONE,
 ) -> Preprocessed:
     """Verify a raw data set, derive its plan, divide its patients and prepare its slices.
 
@@ -63,6 +71,7 @@ def plan_and_preprocess(
         jobs: worker processes; none for one per core, as memory allows.
         verify_only: stop after the verification, write nothing.
         replan: derive ``plan.json`` anew even if it was edited.
+        team: processes, on one machine or on several with one disk, that share the cases out.
 
     Raises:
         DatasetProblems: everything that is wrong with the data set, at once.
@@ -72,7 +81,7 @@ def plan_and_preprocess(
     raw, problems = survey(workspace.raw)
     if raw is None:
         raise DatasetProblems(problems)
-    fingerprint, warnings = _verify(raw, problems, jobs)
+    fingerprint, warnings = _verify(raw, problems, jobs, team)
     splits: Splits | None = None
     standing = _standing_splits(workspace)
     try:
@@ -93,33 +102,42 @@ def plan_and_preprocess(
         warnings=warnings,
         summary=summary,
     )
+    team.gather(None)  # all have read what stands there, before any of it is replaced
     if verify_only or splits is None:
         return result
-    with artifacts.sole_writer(workspace.preprocessed):
-        artifacts.save(fingerprint, workspace.fingerprint)
-        artifacts.save(plan, workspace.plan)
-        artifacts.save(splits, workspace.splits)
-        _prepare_all(workspace, raw, fingerprint, plan, jobs)
+    with artifacts.sole_writer(workspace.preprocessed) if team.leads else contextlib.nullcontext():
+        if team.leads:
+            artifacts.save(fingerprint, workspace.fingerprint)
+            artifacts.save(plan, workspace.plan)
+            artifacts.save(splits, workspace.splits)
+        _prepare_all(workspace, raw, fingerprint, plan, jobs, team)
+        team.gather(None)
     return result
 
 
-def _verify(raw: Dataset, problems: list[str], jobs: int | None) -> tuple[Fingerprint, tuple[str, ...]]:
+def _verify(raw: Dataset, problems: list[str], jobs: int | None, team: Team) -> tuple[Fingerprint, tuple[str, ...]]:
     """Look at every voxel of a data set, whose listing may have had problems already; measure it and remark on it.
 
     Raises:
         DatasetProblems: with those of the listing.
     """
-    processes = workers.how_many(jobs, len(raw.cases), _largest_case(raw) * BYTES_PER_VOXEL)
     look = partial(examine, labels=raw.labels)
-    found: list[Examination] = workers.over_cases(
-        look, raw.cases, [c.id for c in raw.cases], title="Verify", jobs=processes
-    )
+    found: list[Examination] = team.together(_over(raw.cases, look, "Verify", raw, jobs, team))
     problems = [*problems, *(line for examination in found for line in examination.problems)]
     if problems:
         raise DatasetProblems(problems)
     cases = tuple(e.fingerprint for e in found if e.fingerprint is not None)
     fingerprint = Fingerprint(dataset=raw.name, channels=raw.channels, labels=raw.labels, cases=cases)
     return fingerprint, (*oddities(raw), *(line for e in found for line in e.warnings))
+
+
+def _over(
+    cases: Sequence[Case], work: Callable[[Case], R], title: str, raw: Dataset, jobs: int | None, team: Team
+) -> list[R]:
+    """Do something with this process's share of cases, in as many processes as cores and memory allow."""
+    mine = team.share(cases)
+    processes = workers.how_many(jobs, len(mine), _largest_case(raw) * BYTES_PER_VOXEL)
+    return workers.over_cases(work, mine, [c.id for c in mine], title=title, jobs=processes)
 
 
 def _largest_case(raw: Dataset) -> int:
@@ -223,16 +241,17 @@ def _plan(workspace: Workspace, fingerprint: Fingerprint, preset: str, replan: b
     return replace(standing, because={**derived.because, **words}), remark
 
 
-def _prepare_all(workspace: Workspace, raw: Dataset, fingerprint: Fingerprint, plan: Plan, jobs: int | None) -> None:
+def _prepare_all(
+    workspace: Workspace, raw: Dataset, fingerprint: Fingerprint, plan: Plan, jobs: int | None, team: Team
+) -> None:
     digests = {case.id: case.source_digest for case in fingerprint.cases}
     waiting = [
-        case for case in raw.cases if not prepared.is_current(workspace.prepared(case.id), plan, digests[case.id])
+        case
+        for case in raw.cases
+        if team.leads and not prepared.is_current(workspace.prepared(case.id), plan, digests[case.id])
     ]
-    if not waiting:
-        return
-    processes = workers.how_many(jobs, len(waiting), _largest_case(raw) * BYTES_PER_VOXEL)
     work = partial(_prepare_case, workspace=workspace, plan=plan, digests=digests)
-    workers.over_cases(work, waiting, [c.id for c in waiting], title="Prepare", jobs=processes)
+    _over(team.from_leader(waiting), work, "Prepare", raw, jobs, team)
 
 
 def _prepare_case(case: Case, workspace: Workspace, plan: Plan, digests: dict[str, str]) -> None:

@@ -34,6 +34,7 @@ from dvtplan.networks import build, outputs_of, parameter_count
 from dvtplan.parallel import Group
 from dvtplan.recipes import RECIPES
 from dvtplan.records import Fingerprint, Fold, Plan, Recipe, Run, Splits
+from dvtplan.team import under_torchrun
 from dvtplan.workspace import FoldFolder, Workspace
 
 PREPARE = "dvt_plan_and_preprocess"
@@ -105,7 +106,7 @@ def train_fold(
             training that would be overwritten, nothing to resume, or a loss that is not finite.
     """
     options = options or Options()
-    if options.processes > 1 and not parallel.under_torchrun():
+    if options.processes > 1 and not under_torchrun():
         devices.each(options.device, options.processes)
     wish = _Wish(fold=fold, network=network, recipe=recipe, epochs=epochs)
     parallel.launch(_train, options.processes, workspace, wish, options)

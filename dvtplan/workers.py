@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from dvtplan.errors import DvtError
 from dvtplan.journal import progress
+from dvtplan.team import on_this_machine
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,8 +24,10 @@ MEMORY_SHARE = 0.7
 
 
 def available_cores() -> int:
-    """Processors this process may run on (not those of the whole machine)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors this process may run on: not those of the whole machine, and its share of them where
+    a launcher has started several processes here."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // on_this_machine())
 
 
 def free_memory_bytes() -> int | None:

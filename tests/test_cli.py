@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -359,29 +361,114 @@ def test_a_process_of_the_queue_trains_its_fold_alone(
     assert [(one.fold, one.options.processes) for one in trainings] == [(1, 1)]
 
 
-def test_under_torchrun_the_processes_train_together_and_one_of_them_predicts(
-    toy_once: Workspace, tmp_path: Path
-) -> None:
-    """Two processes with torchrun's environment, as on two machines without a GPU."""
-    root = tmp_path / "toy"
-    shutil.copytree(toy_once.root, root)
+# --- under torchrun -------------------------------------------------------------------------------
+
+SMALL_TRAINING = ["--width", "4", "--norm-groups", "2", "--device", "cpu", "--workers", "0"]
+
+
+def pair(command: str, *words: object) -> list[tuple[int, str, str]]:
+    """Status, stdout and stderr of two processes with torchrun's environment, as on two machines without a GPU."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = ["--epochs", "1", "--width", "4", "--norm-groups", "2", "--device", "cpu", "--workers", "0"]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    pair = [start("train", "0", "--root", root, *words, RANK=str(r), LOCAL_RANK="0", **world) for r in (0, 1)]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": "0"}
+    both = [start(command, *words, RANK=str(rank), **world) for rank in (0, 1)]
     try:
-        (out, err), (other_out, other_err) = (process.communicate(timeout=120) for process in pair)
+        said = [process.communicate(timeout=120) for process in both]
     finally:
-        for process in pair:
+        for process in both:
             process.send_signal(signal.SIGKILL)
-    folder = Workspace(root, "Toy").fold("gn_unet", 0)
-    assert [process.returncode for process in pair] == [0, 0], err + other_err
+    return [(process.returncode, *words) for process, words in zip(both, said, strict=True)]
+
+
+def test_under_torchrun_the_processes_train_together_and_one_of_them_predicts(toy: Workspace) -> None:
+    one, other = pair("train", "0", "--root", toy.root, "--epochs", "1", *SMALL_TRAINING)
+    (status, out, err), (other_status, other_out, other_err) = one, other
+    folder = toy.fold("gn_unet", 0)
+    assert [status, other_status] == [0, 0], err + other_err
     assert out == f"{folder.path}\n" and other_out == ""
     assert "Trained 1 epoch" in err and "Trained" not in other_err
     assert '"processes": 2' in folder.run.read_text()
     assert len(list(folder.predictions.glob("c*.nii.gz"))) == 2
+
+
+def bodies(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_under_torchrun_the_cases_of_preprocessing_are_shared_out(toy: Workspace) -> None:
+    """Two processes leave what one leaves, byte for byte; the second says nothing."""
+    alone = bodies(toy.preprocessed)
+    shutil.rmtree(toy.preprocessed)
+    (status, out, err), (other_status, other_out, other_err) = pair(
+        "plan_and_preprocess", "--root", toy.root, "--folds", "2", "--jobs", "1"
+    )
+    assert [status, other_status] == [0, 0], err + other_err
+    assert f"Prepared in {toy.preprocessed}" in out and other_out == ""
+    assert bodies(toy.preprocessed) == alone
+    for told in (err, other_err):
+        assert "Prepare: 100%" in told and "2/2" in told
+
+
+def test_under_torchrun_a_bad_case_is_told_whichever_process_met_it(toy: Workspace) -> None:
+    """All of it by the first process, one line by the other."""
+    shutil.rmtree(toy.preprocessed)
+    bad = toy.raw / "imagesTr" / "c1_0000.nii.gz"
+    bad.write_bytes(b"no image")
+    both = pair("plan_and_preprocess", "--root", toy.root, "--folds", "2", "--jobs", "1")
+    assert [status for status, _, _ in both] == [1, 1]
+    assert f"\n{bad}: " in both[0][2] and "1 problem found; nothing was written." in both[0][2]
+    assert "(process 2 of 2): 1 problem found" in both[1][2] and str(bad) not in both[1][2]
+    assert not toy.preprocessed.exists()
+
+
+def test_under_torchrun_scans_are_shared_out(trained_once: Workspace, tmp_path: Path) -> None:
+    scans = ["-i", trained_once.raw / "imagesTr", "--model", trained_once.results("gn_unet"), "--device", "cpu"]
+    both = pair("predict", *scans, "-o", tmp_path / "two")
+    assert [status for status, _, _ in both] == [0, 0], both[0][2] + both[1][2]
+    assert [sorted(Path(line).name[:2] for line in out.split()) for _, out, _ in both] == [["c0", "c2"], ["c1", "c3"]]
+    assert sorted(p.name for p in (tmp_path / "two").glob("c*.nii.gz")) == [f"c{k}.nii.gz" for k in range(4)]
+    refused = pair("predict", *scans, "-o", tmp_path / "none", "--part", "1/2")
+    assert [status for status, _, _ in refused] == [1, 1] and not (tmp_path / "none").exists()
+    assert "--part and torchrun both share the scans out" in refused[0][2]
+
+
+def child_of_rank(parent: int, rank: int) -> int | None:
+    """The process that a launcher has started for a rank."""
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            if int(fields[1]) == parent and f"RANK={rank}".encode() in environment:
+                return int(folder.name)
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the worker to be killed in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_goes_on_from_the_last_checkpoint_after_a_worker_died(toy: Workspace, rank: int) -> None:
+    """The end is the same, to the bit, as of a training in which nobody died."""
+    words = ["train", "0", "--root", str(toy.root), "--epochs", "20", *SMALL_TRAINING]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "--max-restarts", "1", "-m", "dvtplan.cli", *words]
+    folder = toy.fold("gn_unet", 0)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while not folder.checkpoint.exists() and process.poll() is None:
+            time.sleep(0.01)
+        victim = child_of_rank(process.pid, rank)
+        assert victim is not None
+        os.kill(victim, signal.SIGKILL)
+        try:
+            said, _ = process.communicate(timeout=120)
+        finally:
+            process.terminate()
+    assert process.returncode == 0, said
+    assert "from the start" in said and "going on after epoch" in said
+    died = folder.checkpoint.read_bytes()
+    assert artifacts.load(Run, folder.run, "").epochs_done == 20
+    straight = pair(*words, "--overwrite")
+    assert [status for status, _, _ in straight] == [0, 0]
+    assert folder.checkpoint.read_bytes() == died
 
 
 # --- dvt_predict and dvt_evaluate -----------------------------------------------------------------

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "dvtplan"
 
 FLOORS = {
     "__init__": 0,
-    "errors": 1, "geometry": 1, "records": 1,
+    "errors": 1, "geometry": 1, "records": 1, "team": 1,
     "artifacts": 2, "voxels": 2,
     "nifti": 3, "normalize": 3, "resize": 3, "fingerprint": 3, "plan": 3, "folds": 3, "regions": 3, "metrics": 3,
     "surfaces": 3, "lesions": 3, "statistics": 3, "paired": 3, "recipes": 3, "augment": 3, "loss": 3, "networks": 3,

@@ -26,6 +26,8 @@ def meet(folder: Path) -> None:
     with parallel.joined("cpu") as group:
         mean = group.mean(torch.tensor([1.0 + group.rank, 10.0 * group.rank]))
         word = group.from_leader(f"from {group.rank}")
+        assert group.gather(f"of {group.rank}") == [f"of {rank}" for rank in range(group.world)]
+        assert group.together(group.share("abcde")) == list("abcde")
         network = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.constant_(network.weight, 2.0)
         shared = group.wrap(network, "cpu")
@@ -82,13 +84,6 @@ def test_under_a_launcher_the_function_simply_runs(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("WORLD_SIZE", "2")
     parallel.launch(put, 8, tmp_path, "here")
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
-    assert parallel.under_torchrun() and not parallel.is_first()
-
-
-def test_only_the_first_process_goes_on_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parallel.is_first() and not parallel.under_torchrun()
-    monkeypatch.setenv("RANK", "0")
-    assert parallel.is_first() and not parallel.under_torchrun()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import nnunet
@@ -19,13 +20,15 @@ from dvtplan.workspace import Workspace
 
 READING = 1.5
 """How much longer than reading a stage may take."""
+COHORT = 24
+"""Cases of these sections; with few, only the start of processes would be measured."""
 NNUNET = 5.0
 """How many times longer nnU-Net may take, at least."""
 
 
 def preprocess(bench: Bench) -> Iterator[Row]:
     """`dvt_plan_and_preprocess`: verify, measure, plan, prepare."""
-    workspace = bench.cohort(bench.middle, 2 if bench.tiny else 8)
+    workspace = bench.cohort(bench.middle, 2 if bench.tiny else COHORT)
     dataset = discover(workspace.raw)
     files = [path for case in dataset.cases for path in (*case.images, case.label) if path is not None]
 
@@ -48,7 +51,7 @@ def preprocess(bench: Bench) -> Iterator[Row]:
 
 def evaluate(bench: Bench) -> Iterator[Row]:
     """`dvt_evaluate` on labels and a second rater's masks: counts, regions, surfaces, lesions, tables."""
-    workspace = bench.cohort(bench.middle, 2 if bench.tiny else 8)
+    workspace = bench.cohort(bench.middle, 2 if bench.tiny else COHORT)
     labels, masks = workspace.raw / "labelsTr", workspace.raw / "rater2"
     files = [*sorted(labels.glob("*.nii.gz")), *sorted(masks.glob("*.nii.gz"))]
     out = bench.scratch / "scores"
@@ -88,9 +91,11 @@ def growth(bench: Bench) -> Iterator[Row]:
 
 
 def _read_all(files: list[Path]) -> None:
-    """Read every file once, decompressed, in as many processes as the stages take."""
-    jobs = workers.how_many(None, len(files), 0)
-    workers.over_cases(_read, files, [path.name for path in files], title="Read", jobs=jobs)
+    """Read every file once, decompressed, on every core. Threads: they start at once, and decompression lets
+    others run beside it, so that no other way of reading these files here takes less time."""
+    with ThreadPoolExecutor(workers.available_cores()) as pool:
+        for _ in pool.map(_read, files):
+            pass
 
 
 def _read(path: Path) -> int:
