@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dvtplan.records import Recipe
     from dvtplan.workspace import FoldFolder, Workspace
 
+AUTO = "auto"
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it; a DvtError gives 1, a wrong option 2."""
 
@@ -206,6 +207,7 @@ def _train_and_predict(
             workers=options.workers,
             resume=resume,
             overwrite=options.overwrite,
+            batch_size_auto=getattr(options, "batch_size", None) == AUTO,
             time_budget_s=options.time_budget,
         ),
     )
@@ -259,13 +261,17 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _batch_size(text: str) -> int | str:
+    return text if text == AUTO else _positive(text)
+
+
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe", "each overrides one field of the recipe and lands in run.json")
     group.add_argument(
         "--recipe", choices=("paper", "quick"), default=argparse.SUPPRESS, help="paper (default), or quick for a laptop"
     )
     for name, (kind, meaning) in _RECIPE_FIELDS.items():
-        metavar = "N" if kind in (_positive, _whole) else "X"
+        metavar = "N" if kind in (_positive, _whole, _batch_size) else "X"
         group.add_argument(
             f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar, help=meaning
         )
@@ -283,6 +289,8 @@ def _recipe(options: argparse.Namespace) -> Recipe | None:
 
     fields = (*_RECIPE_FIELDS, "target")
     given = {name: value for name, value in vars(options).items() if name in fields and name != "epochs"}
+    if given.get("batch_size") == AUTO:
+        given["batch_size"] = 1  # until the training has tried what is fastest
     if not given and not hasattr(options, "recipe"):
         return None
     return recipes.override(getattr(options, "recipe", "paper"), **given)
@@ -300,7 +308,7 @@ def _shares(text: str) -> tuple[float, ...]:
 
 _RECIPE_FIELDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "epochs": (_positive, "passes over the training slices; paper 250, quick 60"),
-    "batch_size": (_positive, "slices per step, over all processes; paper 2, quick 4"),
+    "batch_size": (_batch_size, "slices per step, over all processes, or auto for what is fastest; paper 2, quick 4"),
     "learning_rate": (float, "Adam's step size at the start; 1e-3"),
     "lr_factor": (float, "what it is multiplied with at each drop; 0.1"),
     "lr_drops": (_shares, "shares of the epochs after which it drops; paper 0.6,0.85, quick 0.75,0.92"),

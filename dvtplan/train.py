@@ -32,6 +32,7 @@ from dvtplan.errors import DvtError, how_many
 from dvtplan.loss import focal
 from dvtplan.networks import build, outputs_of, parameter_count
 from dvtplan.parallel import Group
+from dvtplan.plan import training_bytes
 from dvtplan.recipes import RECIPES
 from dvtplan.records import Fingerprint, Fold, Plan, Recipe, Run, Splits
 from dvtplan.team import under_torchrun
@@ -67,6 +68,8 @@ class Options:
     """Go on from the last finished epoch."""
     overwrite: bool = False
     """Begin anew where a training already is."""
+    batch_size_auto: bool = False
+    """Choose the batch size that gets through most slices a second here, in place of the recipe's."""
     time_budget_s: float | None = None
     """Choose as many epochs as fit into this time, at most the recipe's."""
 
@@ -139,6 +142,9 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
         job = _open_job(workspace, wish, options, setup, group)
         trainee = _Trainee(job.run, setup, group)
         done = trainee.restore(job.folder) if options.resume else 0
+        if options.batch_size_auto and done == 0:
+            job = _with_batch_size(job, _fastest_batch(job, trainee))
+            trainee.recipe = job.run.recipe
         if options.time_budget_s is not None and done == 0:
             job = replace(job, run=_within_budget(job, trainee, options.time_budget_s))
         elif options.time_budget_s is not None:
@@ -215,11 +221,11 @@ class _Trainee:
         """Go back to the last finished epoch; how many are behind it."""
         return checkpoint.restore(folder.checkpoint, self.network, self.optimizer)
 
-    def loss(self, batch: Batch, matrices_V23: torch.Tensor) -> torch.Tensor:
-        """Augment a batch, run the network, and compare."""
+    def loss(self, batch: Batch, matrices_V23: torch.Tensor, forward: Any = None) -> torch.Tensor:
+        """Augment a batch, run the network (or a stand-in for it), and compare."""
         image, label = augment.apply(batch.image_BCHW, batch.label_BHW, matrices_V23[batch.variant_B])
         with self.setup.autocast():
-            logits = self.forward(image.contiguous(memory_format=self.setup.memory_format))
+            logits = (forward or self.forward)(image.contiguous(memory_format=self.setup.memory_format))
         return focal(logits, label, self.recipe.focal_gamma, self.recipe.focal_alpha)
 
     def step(self, batch: Batch, matrices_V23: torch.Tensor) -> torch.Tensor:
@@ -353,9 +359,11 @@ def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup,
         prepared.require_current(workspace.prepared(case), plan, workspace.plan, digests[case])
     if folder.checkpoint.exists() and not options.resume and not options.overwrite:
         raise DvtError(f"{folder.path}: already holds a training. Go on with --resume, or begin anew with --overwrite.")
-    held = _resumable(folder, plan, splits, wish) if options.resume else None
+    held = _resumable(folder, plan, splits, wish, options) if options.resume else None
     recipe = held.recipe if held else wish.recipe or RECIPES["paper"]
     recipe = recipe if wish.epochs is None else replace(recipe, epochs=wish.epochs)
+    if options.batch_size_auto and not held:
+        recipe = replace(recipe, batch_size=group.world)  # until it is chosen
     if recipe.batch_size % group.world:
         raise DvtError(
             f"batch_size {recipe.batch_size} cannot be shared evenly by {group.world} processes. Change one."
@@ -379,7 +387,7 @@ def _open_job(workspace: Workspace, wish: _Wish, options: Options, setup: Setup,
     return _Job(run=run, plan=plan, slices=slices, schedule=schedule, folder=folder)
 
 
-def _resumable(folder: FoldFolder, plan: Plan, splits: Splits, wish: _Wish) -> Run:
+def _resumable(folder: FoldFolder, plan: Plan, splits: Splits, wish: _Wish, options: Options) -> Run:
     """The run that is to go on; it keeps the recipe that it began with."""
     if not folder.checkpoint.exists():
         raise DvtError(f"{folder.path}: nothing to resume, no epoch is finished there. Train without --resume.")
@@ -393,6 +401,8 @@ def _resumable(folder: FoldFolder, plan: Plan, splits: Splits, wish: _Wish) -> R
         wanted = replace(wish.recipe, name=run.recipe.name, epochs=run.recipe.epochs)
         if wanted.target == "auto":
             wanted = replace(wanted, target=run.recipe.target)
+        if options.batch_size_auto:
+            wanted = replace(wanted, batch_size=run.recipe.batch_size)
         if wanted != run.recipe:
             raise DvtError(
                 f"{folder.run}: a resumed training keeps its recipe; only --epochs may change. Leave the other "
@@ -450,15 +460,14 @@ def _new_run(
     )
 
 
-def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
-    """The run with as many epochs as a time budget holds, by the time that real steps take here."""
+def _step_seconds(job: _Job, trainee: _Trainee, slices: int, forward: Any = None) -> float:
+    """What a forward and a backward pass of so many slices take here; they leave no trace in the network."""
     rows, columns = job.plan.target_shape
-    share = job.schedule.batch_size // job.schedule.world
     device = trainee.setup.device
     batch = Batch(
-        torch.zeros(share, job.run.channels, rows, columns, dtype=torch.float16, device=device),
-        torch.zeros(share, rows, columns, dtype=torch.uint8, device=device),
-        torch.zeros(share, dtype=torch.long, device=device),
+        torch.zeros(slices, job.run.channels, rows, columns, dtype=torch.float16, device=device),
+        torch.zeros(slices, rows, columns, dtype=torch.uint8, device=device),
+        torch.zeros(slices, dtype=torch.long, device=device),
     )
     matrices = augment.matrices(job.plan.variants, job.plan.target_shape).to(device)
     seconds: list[float] = []
@@ -466,14 +475,53 @@ def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
     kept = {name: buffer.clone() for name, buffer in trainee.network.named_buffers()}
     for _ in range(4):
         begin = time.perf_counter()
-        loss = trainee.loss(batch, matrices)
+        loss = trainee.loss(batch, matrices, forward)
         loss.backward()
         float(loss.detach())
         seconds.append(time.perf_counter() - begin)
     trainee.optimizer.zero_grad(set_to_none=True)
     for name, buffer in trainee.network.named_buffers():
         buffer.copy_(kept[name])
-    per_epoch = trainee.group.from_leader(min(seconds[1:]) * job.schedule.steps)
+    return min(seconds[1:])
+
+
+WORTH = 1.05
+"""How many times faster twice the batch must be."""
+BATCHES = tuple(2**k for k in range(11))
+
+
+def _fastest_batch(job: _Job, trainee: _Trainee) -> int:
+    """Slices a step, over all processes, that get through most slices a second: doubled for as long as
+    that pays and memory holds. The first process tries them, alone and uncompiled, for all."""
+    best, rate = BATCHES[0], 0.0
+    world, free = job.schedule.world, None if trainee.setup.free_bytes() else workers.free_memory_bytes()
+    for slices in BATCHES if trainee.group.leads else ():
+        fits = free is None or training_bytes(job.plan, 2 * slices) < free
+        if slices * world > len(job.slices) or not fits:
+            break
+        try:
+            found = slices / _step_seconds(job, trainee, slices, trainee.network)
+        except torch.OutOfMemoryError:
+            trainee.optimizer.zero_grad(set_to_none=True)
+            break
+        if found < WORTH * rate:
+            break
+        best, rate = slices, found
+    chosen = int(trainee.group.from_leader(best)) * world
+    if trainee.group.leads:
+        journal.note(f"--batch-size auto: {chosen} slices a step; of those tried it is fastest or nearly so.")
+    return chosen
+
+
+def _with_batch_size(job: _Job, batch_size: int) -> _Job:
+    recipe = replace(job.run.recipe, batch_size=batch_size)
+    return replace(job, run=replace(job.run, recipe=recipe), schedule=replace(job.schedule, batch_size=batch_size))
+
+
+def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
+    """The run with as many epochs as a time budget holds, by the time that real steps take here."""
+    step = _step_seconds(job, trainee, job.schedule.batch_size // job.schedule.world)
+    per_epoch = trainee.group.from_leader(step * job.schedule.steps)
     fitting = int(budget_s * BUDGET_SHARE // per_epoch)
     if fitting < 1:
         raise DvtError(

@@ -24,6 +24,7 @@ from dvtplan import artifacts, checkpoint, figures, parallel, train
 from dvtplan.errors import DvtError
 from dvtplan.networks import NETWORKS
 from dvtplan.parallel import Group
+from dvtplan.plan import training_bytes
 from dvtplan.records import Plan, Recipe, Run
 from dvtplan.train import RECIPES, Options, train_fold
 from dvtplan.workspace import FoldFolder, Workspace
@@ -662,6 +663,59 @@ def test_a_time_budget_without_effect_is_said(fresh: Workspace, capsys: pytest.C
     train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
     train_fold(fresh, 0, epochs=2, options=replace(CPU, resume=True, time_budget_s=1.0))
     assert "--time-budget has no effect on a resumed training" in capsys.readouterr().err
+
+
+# --- batch size -----------------------------------------------------------------------------------
+
+AUTO = replace(CPU, batch_size_auto=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({1: 1.0, 2: 1.1, 4: 1.2, 8: 1.3}, 8),  # the next would be more slices than there are
+        ({1: 1.0, 2: 1.1, 4: 2.1, 8: 1.0}, 2),  # twice the slices must be worth it
+        ({1: 1.0, 2: 1.1, 4: None}, 2),  # no memory
+        ({1: 1.0, 2: 2.0}, 1),
+    ],
+)
+def test_the_batch_size_is_doubled_while_that_pays(
+    fresh: Workspace, monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float | None], chosen: int
+) -> None:
+    def took(job: object, trainee: object, slices: int, forward: object = None) -> float:
+        found = seconds[slices]
+        if found is None:
+            raise torch.OutOfMemoryError
+        return found
+
+    monkeypatch.setattr(train, "_step_seconds", took)
+    folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=AUTO)
+    assert load_run(folder).recipe.batch_size == chosen
+    assert torch.load(folder.checkpoint, weights_only=True)["optimizer"]["state"][0]["step"] == -(-12 // chosen)
+
+
+def test_no_batch_is_tried_that_memory_does_not_hold(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = artifacts.load(Plan, fresh.plan, "")
+    monkeypatch.setattr(train.workers, "free_memory_bytes", lambda: training_bytes(plan, 5))
+    monkeypatch.setattr(train, "_step_seconds", lambda job, trainee, slices, forward: 1.0)
+    folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=AUTO)
+    assert load_run(folder).recipe.batch_size == 2
+
+
+def test_what_was_tried_leaves_no_trace_and_a_resumed_training_keeps_its_batch_size(
+    fresh: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With real steps, of batch normalization too: the checkpoint is that of a recipe with the batch size chosen."""
+    tried = train_fold(fresh, 0, network="segnet", recipe=replace(TINY, epochs=1), options=AUTO)
+    chosen = load_run(tried).recipe.batch_size
+    (tmp_path / "whole").mkdir()
+    recipe = replace(TINY, epochs=1, batch_size=chosen)
+    whole = train_fold(link(fresh, tmp_path / "whole"), 0, network="segnet", recipe=recipe, options=CPU)
+    assert tried.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+    monkeypatch.setattr(train, "_step_seconds", lambda *what: pytest.fail("tried again"))
+    again = replace(AUTO, resume=True)
+    train_fold(fresh, 0, network="segnet", recipe=replace(TINY, batch_size=1), epochs=2, options=again)
+    assert load_run(tried).recipe.batch_size == chosen and load_run(tried).epochs_done == 2
 
 
 def test_the_environment_is_left_as_it_was(fresh: Workspace) -> None:
