@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,8 @@ class Setup:
     """'fp32', or 'bf16' by autocast with float32 weights."""
     channels_last: bool
     compiled: bool
+    training: bool
+    """Whether backward passes run too."""
     remark: str
     """What was chosen and why, for the user."""
 
@@ -86,7 +88,42 @@ def choose(
     remark = (
         f"{missing}{where} ({', '.join(words)})." if missing else f"Running on {name}: {where} ({', '.join(words)})."
     )
-    return Setup(device=name, precision=chosen, channels_last=layout, compiled=does_compile, remark=remark)
+    return Setup(
+        device=name, precision=chosen, channels_last=layout, compiled=does_compile, training=training, remark=remark
+    )
+
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+"""A network, or what stands for it."""
+
+
+def compiled(network: Forward, setup: Setup, trial: Callable[[Forward], object]) -> tuple[Forward, str]:
+    """A network that is compiled where this is chosen and can be done, else as it is.
+
+    On a GPU while training its kernels are recorded as CUDA graphs, so that a step of two slices does
+    not wait for Python. Compilation fails late, when shapes are known, and for want of many things
+    (a C compiler, Triton, headers), so it is tried here.
+
+    Args:
+        network: images in, logits out.
+        setup: what was chosen.
+        trial: runs what it is given as it will be run later, backward passes included.
+
+    Returns:
+        What to call, and where compilation failed a line that says so.
+    """
+    if not setup.compiled:
+        return network, ""
+    graphs = setup.training and setup.device.startswith("cuda")
+    made = torch.compile(network, mode="reduce-overhead" if graphs else None)
+    try:
+        trial(made)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # compilers fail in their own ways; the network runs without
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return network, f"torch.compile does not work here ({reason}): going on without it."
+    return made, ""
 
 
 def _find(device: str) -> str:

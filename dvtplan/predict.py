@@ -77,7 +77,7 @@ def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setu
             raise DvtError(f"{folder.run}: was trained by another plan than {model_plan(results)}. Train it again.")
         if runs and run.classes != runs[0].classes:
             raise DvtError(f"{folder.run}: predicts other classes than fold {chosen[0]}. Name folds that agree.")
-        networks.append(_load_network(run, folder, setup))
+        networks.append(_load_network(run, folder, setup, plan.target_shape))
         runs.append(run)
         digests.append(artifacts.file_digest((folder.checkpoint,)))
     for line in alike(runs):
@@ -92,12 +92,21 @@ def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setu
     )
 
 
-def _load_network(run: Run, folder: FoldFolder, setup: Setup) -> nn.Module:
+def _load_network(run: Run, folder: FoldFolder, setup: Setup, shape: tuple[int, int]) -> nn.Module:
     outputs = outputs_of(len(run.classes))
     network = build(run.network, run.channels, outputs, width=run.recipe.width, norm_groups=run.recipe.norm_groups)
     checkpoint.load_weights(folder.checkpoint, network)
     network = network.eval().to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
-    return torch.compile(network) if setup.compiled else network  # type: ignore[return-value]
+    slices = torch.zeros(1, run.channels, *shape, device=setup.device).contiguous(memory_format=setup.memory_format)
+
+    def trial(forward: devices.Forward) -> None:
+        with torch.inference_mode(), setup.autocast():
+            forward(slices)
+
+    made, failed = devices.compiled(network, setup, trial)
+    if failed:
+        journal.note(failed)
+    return made  # type: ignore[return-value]  # a compiled module is one
 
 
 # --- many cases -----------------------------------------------------------------------------------

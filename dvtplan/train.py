@@ -27,7 +27,7 @@ from dvtplan import (
     workers,
 )
 from dvtplan.batches import Batch, Schedule, Slices, Source
-from dvtplan.devices import Setup
+from dvtplan.devices import Forward, Setup
 from dvtplan.errors import DvtError, how_many
 from dvtplan.loss import focal
 from dvtplan.networks import build, outputs_of, parameter_count
@@ -145,6 +145,7 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
         if options.batch_size_auto and done == 0:
             job = _with_batch_size(job, _fastest_batch(job, trainee))
             trainee.recipe = job.run.recipe
+        job = _compile(job, trainee)
         if options.time_budget_s is not None and done == 0:
             job = replace(job, run=_within_budget(job, trainee, options.time_budget_s))
         elif options.time_budget_s is not None:
@@ -215,13 +216,13 @@ class _Trainee:
             fused=not setup.device.startswith("mps"),
         )
         shared = group.wrap(self.network, setup.device)
-        self.forward: Any = torch.compile(shared) if setup.compiled else shared
+        self.forward: Forward = shared
 
     def restore(self, folder: FoldFolder) -> int:
         """Go back to the last finished epoch; how many are behind it."""
         return checkpoint.restore(folder.checkpoint, self.network, self.optimizer)
 
-    def loss(self, batch: Batch, matrices_V23: torch.Tensor, forward: Any = None) -> torch.Tensor:
+    def loss(self, batch: Batch, matrices_V23: torch.Tensor, forward: Forward | None = None) -> torch.Tensor:
         """Augment a batch, run the network (or a stand-in for it), and compare."""
         image, label = augment.apply(batch.image_BCHW, batch.label_BHW, matrices_V23[batch.variant_B])
         with self.setup.autocast():
@@ -460,7 +461,7 @@ def _new_run(
     )
 
 
-def _step_seconds(job: _Job, trainee: _Trainee, slices: int, forward: Any = None) -> float:
+def _step_seconds(job: _Job, trainee: _Trainee, slices: int, forward: Forward | None = None) -> float:
     """What a forward and a backward pass of so many slices take here; they leave no trace in the network."""
     rows, columns = job.plan.target_shape
     device = trainee.setup.device
@@ -483,6 +484,20 @@ def _step_seconds(job: _Job, trainee: _Trainee, slices: int, forward: Any = None
     for name, buffer in trainee.network.named_buffers():
         buffer.copy_(kept[name])
     return min(seconds[1:])
+
+
+def _compile(job: _Job, trainee: _Trainee) -> _Job:
+    """Compile what is to be trained, where that was chosen and works; the run's record says which it was."""
+    share = job.schedule.batch_size // job.schedule.world
+    trainee.forward, failed = devices.compiled(
+        trainee.forward, trainee.setup, lambda forward: _step_seconds(job, trainee, share, forward)
+    )
+    trainee.optimizer.zero_grad(set_to_none=True)
+    if not failed:
+        return job
+    if trainee.group.leads:
+        journal.note(failed)
+    return replace(job, run=replace(job.run, setup=f"{job.run.setup} {failed}"))
 
 
 WORTH = 1.05

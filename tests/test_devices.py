@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -148,3 +149,44 @@ def test_several_gpus_where_there_is_none_are_refused_unless_the_cpu_is_meant() 
     else:
         with pytest.raises(DvtError, match=r"^--gpus 2: no GPU found\. Leave it away, or share the CPU"):
             devices.each("auto", 2)
+
+
+# --- compilation ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "training", "mode"), [("cuda:0", True, "reduce-overhead"), ("cuda:0", False, None), ("cpu", True, None)]
+)
+def test_kernels_are_recorded_as_graphs_where_a_gpu_trains(
+    monkeypatch: pytest.MonkeyPatch, device: str, training: bool, mode: str | None
+) -> None:
+    seen: list[str | None] = []
+    monkeypatch.setattr(torch, "compile", lambda network, mode: seen.append(mode) or network)
+    setup = replace(devices.choose("cpu", training=training, compiled=True), device=device)
+    network = torch.nn.Identity()
+    tried: list[object] = []
+    assert devices.compiled(network, setup, tried.append) == (network, "")
+    assert seen == [mode] and tried == [network]
+    assert devices.compiled(network, replace(setup, compiled=False), tried.append) == (network, "")
+    assert len(seen) == len(tried) == 1
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(forward: object) -> None:
+        raise ModuleNotFoundError("No module named 'triton'\n  at length")
+
+    monkeypatch.setattr(torch, "compile", lambda network, mode: torch.nn.ReLU())
+    setup = devices.choose("cpu", compiled=True)
+    network = torch.nn.Identity()
+    made, told = devices.compiled(network, setup, fail)
+    assert made is network
+    assert told == "torch.compile does not work here (No module named 'triton'): going on without it."
+
+
+def test_a_lack_of_memory_is_no_failure_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(forward: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    monkeypatch.setattr(torch, "compile", lambda network, mode: network)
+    with pytest.raises(torch.OutOfMemoryError):
+        devices.compiled(torch.nn.Identity(), devices.choose("cpu", compiled=True), full)

@@ -212,7 +212,7 @@ def test_a_compiled_network_leaves_a_plain_checkpoint(
     """Compilation is imitated: what matters is whose weights are saved."""
     seen = []
 
-    def pretend(module: torch.nn.Module) -> torch.nn.Module:
+    def pretend(module: torch.nn.Module, mode: str | None) -> torch.nn.Module:
         seen.append(module)
         return torch.nn.Sequential(module)
 
@@ -220,6 +220,22 @@ def test_a_compiled_network_leaves_a_plain_checkpoint(
     folder = train_fold(fresh, 0, recipe=TINY, options=replace(CPU, compiled=True))
     assert len(seen) == 1
     assert folder.checkpoint.read_bytes() == straight.checkpoint.read_bytes()
+
+
+def test_where_compilation_fails_the_training_goes_on_without_and_says_so(
+    fresh: Workspace, straight: FoldFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(module: torch.nn.Module, mode: str | None) -> Callable[[torch.Tensor], torch.Tensor]:
+        def forward(image: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no C compiler\nand much more")
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", broken)
+    folder = train_fold(fresh, 0, recipe=TINY, options=replace(CPU, compiled=True))
+    assert folder.checkpoint.read_bytes() == straight.checkpoint.read_bytes()
+    told = "torch.compile does not work here (no C compiler): going on without it."
+    assert told in capsys.readouterr().err and told in load_run(folder).setup
 
 
 def test_bf16_learns_too(fresh: Workspace) -> None:
