@@ -27,6 +27,10 @@ DEFAULT_WORKERS = 2
 """Reading processes where slices do not fit into memory; reading, not computing, is all they do."""
 
 
+OPEN_CASES = 128
+"""Cases whose files are kept open; each holds two of the files that a process may have open, often 1024."""
+
+
 class Batch(NamedTuple):
     """What one rank sees in one step, before augmentation."""
 
@@ -127,6 +131,8 @@ class Slices:
         for number in numbers.tolist():
             case, index = self.locate(number)
             if case not in self._open:
+                if len(self._open) == OPEN_CASES:
+                    del self._open[next(iter(self._open))]  # the one that was opened first
                 self._open[case] = prepared.arrays(self.folders[case])
             image, label = self._open[case]
             parts.append((image[index], label[index]))

@@ -130,6 +130,7 @@ def plan_and_preprocess(argv: list[str]) -> None:
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(made.summary)
+    print(made.spent)
     print("Verified; nothing was written." if options.verify_only else f"Prepared in {made.workspace.preprocessed}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +42,8 @@ class Preprocessed:
     warnings: tuple[str, ...]
     summary: str
     """The plan and the costs, as text to print."""
+    spent: str
+    """Where the time went."""
 
 
 def plan_and_preprocess(
@@ -77,11 +80,13 @@ def plan_and_preprocess(
         DatasetProblems: everything that is wrong with the data set, at once.
         DvtError: for a bad plan, bad splits, or a disk that is full.
     """
+    begin = time.monotonic()
     workspace = open_workspace(root, dataset)
     raw, problems = survey(workspace.raw)
     if raw is None:
         raise DatasetProblems(problems)
     fingerprint, warnings = _verify(raw, problems, jobs, team)
+    verified = time.monotonic() - begin
     splits: Splits | None = None
     standing = _standing_splits(workspace)
     try:
@@ -101,6 +106,7 @@ def plan_and_preprocess(
         splits=splits,
         warnings=warnings,
         summary=summary,
+        spent=f"Verified {how_many(len(raw.cases), 'case')} in {journal.duration(verified)}.",
     )
     team.gather(None)  # all have read what stands there, before any of it is replaced
     if verify_only or splits is None:
@@ -110,9 +116,12 @@ def plan_and_preprocess(
             artifacts.save(fingerprint, workspace.fingerprint)
             artifacts.save(plan, workspace.plan)
             artifacts.save(splits, workspace.splits)
-        _prepare_all(workspace, raw, fingerprint, plan, jobs, team)
+        begin = time.monotonic()
+        count = _prepare_all(workspace, raw, fingerprint, plan, jobs, team)
         team.gather(None)
-    return result
+    prepared_in = f" Prepared {count} of them in {journal.duration(time.monotonic() - begin)}"
+    kept = "" if count == len(raw.cases) else "; the others were so already"
+    return replace(result, spent=f"{result.spent}{prepared_in}{kept}.")
 
 
 def _verify(raw: Dataset, problems: list[str], jobs: int | None, team: Team) -> tuple[Fingerprint, tuple[str, ...]]:
@@ -243,7 +252,8 @@ def _plan(workspace: Workspace, fingerprint: Fingerprint, preset: str, replan: b
 
 def _prepare_all(
     workspace: Workspace, raw: Dataset, fingerprint: Fingerprint, plan: Plan, jobs: int | None, team: Team
-) -> None:
+) -> int:
+    """Prepare what is not current; how many cases that were, of all processes together."""
     digests = {case.id: case.source_digest for case in fingerprint.cases}
     waiting = [
         case
@@ -251,7 +261,9 @@ def _prepare_all(
         if team.leads and not prepared.is_current(workspace.prepared(case.id), plan, digests[case.id])
     ]
     work = partial(_prepare_case, workspace=workspace, plan=plan, digests=digests)
-    _over(team.from_leader(waiting), work, "Prepare", raw, jobs, team)
+    waiting = team.from_leader(waiting)
+    _over(waiting, work, "Prepare", raw, jobs, team)
+    return len(waiting)
 
 
 def _prepare_case(case: Case, workspace: Workspace, plan: Plan, digests: dict[str, str]) -> None:

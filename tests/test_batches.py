@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import ended
 
+from dvtplan import batches, prepared
 from dvtplan.batches import Batch, Resident, Schedule, Slices, Source, Streamed, open_source
 from dvtplan.errors import DvtError
 from dvtplan.workspace import Workspace
@@ -145,6 +146,18 @@ def test_gathered_slices_are_those_on_disk(slices: Slices) -> None:
     c2, c0 = (np.load(slices.folders[k] / "image.npy") for k in (2, 0))
     assert np.array_equal(image[0], c2[1]) and np.array_equal(image[1], c0[2])
     assert np.array_equal(label[1], np.load(slices.folders[0] / "label.npy")[2])
+
+
+def test_of_many_cases_only_some_stay_open(slices: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every slice of every case is read, with no more files open than are allowed."""
+    monkeypatch.setattr(batches, "OPEN_CASES", 2)
+    numbers = np.random.default_rng(0).permutation(np.arange(24))
+    image, label = slices.gather(numbers)
+    assert len(slices._open) == 2
+    for place, number in enumerate(numbers):
+        case, index = slices.locate(int(number))
+        whole_image, whole_label = prepared.arrays(slices.folders[case])
+        assert np.array_equal(image[place], whole_image[index]) and np.array_equal(label[place], whole_label[index])
 
 
 def test_total_bytes_is_what_the_arrays_take(slices: Slices) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,15 @@ def test_a_changed_label_is_noticed_like_a_changed_image(place: Workspace) -> No
     write_volume(place.raw / "labelsTr" / "c.nii.gz", np.zeros((20, 3, 18), np.uint8), SPACING)
     run(place.root)
     assert prepared.describe(place.prepared("c")).classes == ((),) * 3
+
+
+def test_where_the_time_went_is_told(place: Workspace) -> None:
+    first = run(place.root).spent
+    assert re.fullmatch(r"Verified 4 cases in \d+ s. Prepared 4 of them in \d+ s.", first), first
+    shutil.rmtree(place.prepared("b"))
+    assert run(place.root).spent.endswith("Prepared 1 of them in 0 s; the others were so already.")
+    alone = plan_and_preprocess(place.root, n_folds=2, jobs=1, verify_only=True).spent
+    assert re.fullmatch(r"Verified 4 cases in \d+ s.", alone)
 
 
 def test_an_interrupted_run_goes_on_and_clears_what_was_half_written(place: Workspace) -> None:
