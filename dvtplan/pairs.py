@@ -69,7 +69,7 @@ def of_folds(workspace: Workspace, network: str, dataset: Dataset, folds: Sequen
     ``predictions.json`` vouches for each mask: a training that goes on, or begins anew, withdraws it.
 
     Raises:
-        DvtError: for a prediction that is missing, of an earlier training, or of a training case.
+        DvtError: for a prediction that is missing, of an earlier training, replaced since, or of a training case.
     """
     found = [pair for fold in folds for pair in _test_pairs(workspace, network, dataset, fold)]
     vouched = {fold.index: _vouched(workspace, network, fold.index) for fold in folds}
@@ -82,12 +82,24 @@ def of_folds(workspace: Workspace, network: str, dataset: Dataset, folds: Sequen
             f"{workspace.results(network)}: {len(missing)} of {len(found)} test cases have no prediction by the "
             f"present training ({'; '.join(listed)}). Run {commands} to make them."
         )
+    for pair in found:
+        written = vouched[pair.fold or 0][pair.case_id]
+        if written and written != artifacts.file_digest((pair.prediction,)):
+            raise DvtError(
+                f"{pair.prediction}: is not the mask that {network} wrote there. Remove it and run "
+                f"{_training(workspace, network, pair.fold or 0)} to make it again, or score masks of your own with "
+                "dvt_evaluate --labels and --predictions."
+            )
     return found
 
 
-def _vouched(workspace: Workspace, network: str, fold: int) -> set[str]:
+def _vouched(workspace: Workspace, network: str, fold: int) -> dict[str, str]:
+    """Case -> digest of the mask that the present training made of it; empty where that was not noted."""
     ledger = workspace.fold(network, fold).ledger
-    return set(artifacts.load(Predicted, ledger, f"dvt_train {fold} --resume").cases) if ledger.exists() else set()
+    if not ledger.exists():
+        return {}
+    held = artifacts.load(Predicted, ledger, f"dvt_train {fold} --resume")
+    return {case: held.masks.get(case, "") for case in held.cases}
 
 
 def _training(workspace: Workspace, network: str, fold: int) -> str:

@@ -185,11 +185,13 @@ def predict_cases(
     kept. Each part keeps a ledger of its own, so that no process overwrites what another has noted."""
     ledger = predictions_ledger(out, part)
     known: dict[str, str] = {}
+    written: dict[str, str] = {}
     full: set[str] = set()
     for path in [] if overwrite else predictions_ledgers(out):
         held = artifacts.load(Predicted, path, "dvt_predict --overwrite")
         if held.model_digest == model.digest:
             known |= held.cases
+            written |= held.masks
             full |= set(held.with_probabilities)
     if part is not None:
         cases = cases[part[0] - 1 :: part[1]]
@@ -204,12 +206,14 @@ def predict_cases(
             continue
         watch.add(predict_case(case, path, model, save_probabilities=save_probabilities))
         known[case.id] = source_digest
+        written[case.id] = artifacts.file_digest((path,))
         full = full | {case.id} if save_probabilities else full - {case.id}
         artifacts.write_text(out / "dataset.json", _labels_json(model))
         ledger_now = Predicted(
             model_digest=model.digest,
             classes=model.classes,
             cases=known,
+            masks=written,
             with_probabilities=tuple(sorted(full)),
         )
         artifacts.save(ledger_now, ledger)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -357,6 +357,8 @@ class Predicted:
     classes: dict[str, int]
     cases: dict[str, str]
     """Case -> digest of the image files that its mask was made from."""
+    masks: dict[str, str] = field(default_factory=dict)
+    """Case -> digest of its mask as it was written."""
     with_probabilities: tuple[str, ...] = ()
     """Cases whose probability volumes lie beside their masks."""
 

@@ -392,6 +392,18 @@ def test_predictions_of_an_earlier_training_are_not_scored(workspace: Workspace)
         evaluate(workspace, "unet")
 
 
+def test_a_mask_that_the_network_did_not_write_is_not_scored(workspace: Workspace) -> None:
+    """Whether another network's was copied there or somebody corrected it by hand."""
+    ledger = workspace.fold("unet", 1).ledger
+    held = artifacts.load(Predicted, ledger, "")
+    masks = {case_id: artifacts.file_digest((prediction(workspace, case_id),)) for case_id in held.cases}
+    artifacts.save(replace(held, masks=masks), ledger)
+    evaluate(workspace, "unet")
+    put(prediction(workspace, "d"), PREDICTIONS["c"])
+    with pytest.raises(DvtError, match=r"d.nii.gz: is not the mask that unet wrote there. Remove it and run dvt_train"):
+        evaluate(workspace, "unet")
+
+
 # --- what is written ------------------------------------------------------------------------------
 
 

@@ -522,6 +522,12 @@ def test_masks_are_made_again_on_demand(half_done: Path, bright: Model) -> None:
     assert remade(half_done, bright, overwrite=True)
 
 
+def test_the_ledger_holds_the_digest_of_every_mask(half_done: Path, bright: Model) -> None:
+    remade(half_done, bright, overwrite=True)
+    held = artifacts.load(Predicted, half_done / "predictions.json", "")
+    assert held.masks == {case: artifacts.file_digest((half_done / f"{case}.nii.gz",)) for case in held.cases}
+
+
 def test_masks_that_nothing_vouches_for_are_made_again(half_done: Path, bright: Model) -> None:
     (half_done / "predictions.json").unlink()
     assert remade(half_done, bright)

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,22 @@ import pytest
 from conftest import command, python
 from test_page import Reader
 
-from dvtplan import figures, volumes
+from dvtplan import artifacts, figures, volumes
 from dvtplan.errors import DvtError
 from dvtplan.evaluate import COLUMNS, evaluate
+from dvtplan.records import Predicted
 from dvtplan.report import choose_patients, draw_cases, named_points, read_metrics, write
 from dvtplan.workspace import Workspace
 
 
 def rewrite(path: Path, mask: np.ndarray) -> None:
+    """Another mask in place of one, as if it had been there from the first: what vouches for it follows."""
     volumes.write_mask(path, mask, volumes.read(path)[1])
+    ledger = path.parent / "predictions.json"
+    if ledger.exists():
+        held = artifacts.load(Predicted, ledger, "")
+        masks = {**held.masks, path.name.removesuffix(".nii.gz"): artifacts.file_digest((path,))}
+        artifacts.save(replace(held, masks=masks), ledger)
 
 
 def prediction(workspace: Workspace, case: str) -> Path:
