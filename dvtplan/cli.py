@@ -364,10 +364,15 @@ def predict(argv: list[str]) -> None:
         "Find thrombus on scans with a trained model; masks lie on the scans' own grids.",
         "dvt_predict -i scan.nii.gz -o mask.nii.gz --model results/DVT/gn_unet",
     )
-    parser.add_argument("-i", "--input", type=Path, required=True, help="a volume, or a folder of volumes")
+    parser.add_argument(
+        "-i", "--input", type=Path, required=True, help="a volume, a folder of volumes, or a folder or ZIP of DICOM"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="a folder, or a file for a single volume")
     parser.add_argument(
         "--model", type=Path, required=True, help="a results folder; its trained folds predict together"
+    )
+    parser.add_argument(
+        "--series", nargs="+", metavar="N", help="of DICOM: the series to take, one for each channel of the model"
     )
     parser.add_argument("--folds", type=int, nargs="+", help="default: all that are trained")
     parser.add_argument("--save-probabilities", action="store_true", help="write a probability volume per class too")
@@ -400,6 +405,7 @@ def predict(argv: list[str]) -> None:
         overwrite=options.overwrite,
         save_probabilities=options.save_probabilities,
         part=(rank + 1, world) if world > 1 else options.part,
+        series=options.series,
     ):
         print(path)
 

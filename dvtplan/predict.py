@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dvtplan import artifacts, checkpoint, dataset, devices, journal, prepared, volumes
+from dvtplan import artifacts, checkpoint, dataset, devices, dicom, journal, prepared, volumes
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
@@ -138,17 +139,20 @@ def predict_path(
     overwrite: bool = False,
     save_probabilities: bool = False,
     part: tuple[int, int] | None = None,
+    series: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Predict one volume, or every volume in a folder.
+    """Predict one volume, every volume in a folder, or one scan in DICOM.
 
     Args:
         source: a file, or a folder of files; ``ID_0000``, ``ID_0001``, ... are channels of one case.
+            Or a folder or ZIP archive of DICOM files, whatever their names.
         out: a folder; for a single file also the name of the mask.
         model: what predicts.
         overwrite: make masks anew that are already there.
         save_probabilities: write a volume of probabilities for each class too.
         part: (i, n) predicts the i-th of n shares of the cases, counted from 1, so that n processes, on
             one machine or on several with one disk, do them all.
+        series: of DICOM, which volumes are the channels; none where one volume is there.
 
     Returns:
         The masks, in order of case.
@@ -157,17 +161,63 @@ def predict_path(
         DvtError: for input that is not there or not readable, or that a mask would replace; masks
             made until then stay.
     """
+    if not _volumes_in(source) and dicom.is_dicom(source):
+        with _dicom_case(source, series, model) as case:
+            if out.name.endswith(ENDINGS):
+                return _predict_alone(case, out, model, save_probabilities)
+            options = {"overwrite": overwrite, "save_probabilities": save_probabilities, "part": part}
+            return predict_cases([case], out, model, title="Predict", **options)  # type: ignore[arg-type]
+    if series:
+        raise DvtError(f"{source}: is no DICOM, and --series chooses a DICOM series. Leave it away.")
     cases = find_cases(source, len(model.plan.channels))
     if source.is_dir() and out.exists() and out.samefile(source):
         raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
     as_file = source.is_file() and out.name.endswith(ENDINGS)
     if as_file:
-        watch = _Pace(model)
-        watch.add(predict_case(cases[0], out, model, save_probabilities=save_probabilities))
-        watch.tell()
-        return [out]
+        return _predict_alone(cases[0], out, model, save_probabilities)
     return predict_cases(
         cases, out, model, title="Predict", overwrite=overwrite, save_probabilities=save_probabilities, part=part
+    )
+
+
+def _predict_alone(case: Case, out: Path, model: Model, save_probabilities: bool) -> list[Path]:
+    watch = _Pace(model)
+    watch.add(predict_case(case, out, model, save_probabilities=save_probabilities))
+    watch.tell()
+    return [out]
+
+
+@contextlib.contextmanager
+def _dicom_case(source: Path, series: Sequence[str] | None, model: Model) -> Iterator[Case]:
+    """A scan in DICOM as a case of volumes, which lie in a folder that goes again."""
+    channels = len(model.plan.channels)
+    if len(series or [""]) != channels and (series or channels > 1):
+        raise DvtError(
+            f"{source}: the model takes {how_many(channels, 'channel')}. Give as many --series, in their order."
+        )
+    found = dicom.find(source)
+    chosen = [dicom.choose(found, name) for name in (series or (None,))]
+    for line in (*found.faults, *found.left_out):
+        journal.note(f"Left out: {line}")
+    case_id = source.absolute().name.removesuffix(".zip")
+    if series and len(found.volumes) > channels:
+        case_id += "_series_" + "_".join(series)
+    with tempfile.TemporaryDirectory(prefix="dvt_predict_") as scratch:
+        paths = tuple(Path(scratch) / f"{case_id}_{k:04d}.mha" for k in range(channels))
+        for path, volume in zip(paths, chosen, strict=True):
+            journal.note(f"Series {volume.name}: {volume.title}")
+            volumes.write_image(path, *dicom.read(found, volume))
+        yield Case(id=case_id, patient=case_id, images=paths)
+
+
+def _volumes_in(source: Path) -> list[Path]:
+    """The volume files of a folder, or a file that is one."""
+    if source.is_file():
+        return [source] if source.name.endswith(ENDINGS) else []
+    return (
+        sorted(p for p in source.iterdir() if p.name.endswith(ENDINGS) and not p.name.startswith("."))
+        if source.is_dir()
+        else []
     )
 
 
@@ -261,12 +311,9 @@ def find_cases(source: Path, channels: int) -> list[Case]:
     Raises:
         DvtError: if nothing is there, or a case lacks a channel.
     """
-    if source.is_file():
-        listed = [source]
-    elif source.is_dir():
-        listed = sorted(p for p in source.iterdir() if p.name.endswith(ENDINGS) and not p.name.startswith("."))
-    else:
+    if not source.exists():
         raise DvtError(f"{source}: not found. Name a volume, or a folder of volumes, as -i.")
+    listed = [source] if source.is_file() else _volumes_in(source)
     stems = {_stem(path) for path in listed}
     by_case: dict[str, list[Path]] = {}
     for path in listed:

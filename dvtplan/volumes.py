@@ -59,6 +59,11 @@ def write_probabilities(path: Path, probabilities: np.ndarray, grid: Grid) -> No
     _write(path, probabilities.astype(np.float32, copy=False), grid)
 
 
+def write_image(path: Path, image: np.ndarray, grid: Grid) -> None:
+    """Write a file-order image in its own number type; otherwise as ``write_mask``."""
+    _write(path, image, grid)
+
+
 def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
     if array.shape != grid.shape:
         raise ValueError(f"array {array.shape} does not fit its grid {grid.shape}")

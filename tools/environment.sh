@@ -12,7 +12,7 @@ if [ ! -f .venv/.stamp ] || [ "$(cat .venv/.stamp)" != "$(_stamp)" ]; then
     echo "Installing into .venv (once; a few minutes, mostly PyTorch) ..." >&2
     rm -rf .venv
     "$_python" -m venv .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check -c tools/constraints.txt -e '.[test,fast]'
+    .venv/bin/pip install --quiet --disable-pip-version-check -c tools/constraints.txt -e '.[test,fast,dicom]'
     _stamp > .venv/.stamp
 fi
 . .venv/bin/activate

@@ -1,0 +1,361 @@
+"""DICOM as scanners and archives write it: what is there, where it lies, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import SHARED
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence as Items
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+
+from dvtplan import dicom
+from dvtplan.errors import DvtError
+from dvtplan.geometry import Grid
+
+CORONAL = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0))
+
+
+def volume(shape: tuple[int, int, int] = (5, 12, 8), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 900, shape).astype(np.uint16)
+
+
+def header(uid: str, number: int, words: str, rows: int, columns: int, **tags: Any) -> Dataset:
+    """What classic and enhanced images share."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID = MRImageStorage, generate_uid()
+    ds.SeriesInstanceUID, ds.StudyInstanceUID, ds.FrameOfReferenceUID = uid, "1.2.3", "1.2.3.4"
+    ds.SeriesNumber, ds.SeriesDescription, ds.Modality = number, words, "MR"
+    ds.PatientName, ds.PatientID = "Phantom^One", "p1"
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
+    ds.Rows, ds.Columns = rows, columns
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
+    for name, value in tags.items():
+        setattr(ds, name, value)
+    return ds
+
+
+def save(ds: Dataset, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+def positions(count: int, step: float, plane: Sequence[Sequence[float]], start: Sequence[float]) -> np.ndarray:
+    return np.asarray(start) + step * np.arange(count)[:, None] * np.cross(*plane)
+
+
+def write_series(
+    folder: Path,
+    array: np.ndarray,
+    *,
+    number: int = 5,
+    words: str = "cor_fl3d_vein",
+    plane: Sequence[Sequence[float]] = CORONAL,
+    start: Sequence[float] = (-100.0, -30.0, 200.0),
+    step: float = 1.25,
+    uid: str | None = None,
+    name: Callable[[int], str] | None = None,
+    change: Callable[[Dataset, int], object] | None = None,
+) -> list[Path]:
+    """A file a slice, under names that say nothing of their order."""
+    uid = uid or generate_uid()
+    shuffled = np.random.default_rng(1).permutation(len(array))
+    paths = []
+    for k, place in enumerate(positions(len(array), step, plane, start)):
+        ds = header(uid, number, words, *array.shape[1:], InstanceNumber=int(shuffled[k]) + 1)
+        ds.ImagePositionPatient = [float(v) for v in place]
+        ds.ImageOrientationPatient = [float(v) for axis in plane for v in axis]
+        ds.PixelSpacing, ds.SliceThickness, ds.EchoTime = [1.45, 1.3], 1.25, 1.13
+        ds.PixelData = array[k].tobytes()
+        if change is not None:
+            change(ds, k)
+        paths.append(save(ds, folder / (name(k) if name else f"IM{shuffled[k]:04d}")))
+    return paths
+
+
+def write_enhanced(
+    path: Path, array: np.ndarray, *, plane: Sequence[Sequence[float]] = CORONAL, step: float = 1.25
+) -> None:
+    """One multi-frame object, its frames in a shuffled order."""
+    ds = header(generate_uid(), 7, "enhanced", *array.shape[1:], SOPClassUID=EnhancedMRImageStorage)
+    ds.NumberOfFrames = len(array)
+
+    def item(**tags: Any) -> Dataset:
+        made = Dataset()
+        for name, value in tags.items():
+            setattr(made, name, value)
+        return made
+
+    measures = item(PixelSpacing=[1.45, 1.3], SliceThickness=1.25)
+    orientation = item(ImageOrientationPatient=[float(v) for axis in plane for v in axis])
+    rescale = item(RescaleSlope=2.0, RescaleIntercept=-100.0, RescaleType="US")
+    ds.SharedFunctionalGroupsSequence = Items(
+        [
+            item(
+                PixelMeasuresSequence=Items([measures]),
+                PlaneOrientationSequence=Items([orientation]),
+                PixelValueTransformationSequence=Items([rescale]),
+            )
+        ]
+    )
+    order = np.random.default_rng(2).permutation(len(array))
+    places = positions(len(array), step, plane, (-100.0, -30.0, 200.0))
+    frames = [
+        item(PlanePositionSequence=Items([item(ImagePositionPatient=[float(v) for v in places[k]])])) for k in order
+    ]
+    ds.PerFrameFunctionalGroupsSequence = Items(frames)
+    ds.PixelData = array[order].tobytes()
+    save(ds, path)
+
+
+def read(source: Path, wanted: str | None = None) -> tuple[np.ndarray, Grid]:
+    found = dicom.find(source)
+    return dicom.read(found, dicom.choose(found, wanted))
+
+
+def by_another_reader(folder: Path) -> tuple[np.ndarray, Grid]:
+    """The same series by GDCM."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    image = reader.Execute()
+    rows = np.array(image.GetDirection()).reshape(3, 3).T[::-1]
+    grid = Grid(
+        shape=image.GetSize()[::-1],
+        spacing_mm=image.GetSpacing()[::-1],
+        origin_mm=image.GetOrigin(),
+        direction=tuple(tuple(float(v) for v in row) for row in rows),  # type: ignore[misc]
+    )
+    return sitk.GetArrayFromImage(image), grid
+
+
+def assert_same_places(a: tuple[np.ndarray, Grid], b: tuple[np.ndarray, Grid]) -> None:
+    """Equal values at equal places, to 1e-4 mm, whichever way an axis runs."""
+    (one, grid), (other, other_grid) = a, b
+    if np.abs(grid.position_mm(np.zeros(3)) - other_grid.position_mm(np.zeros(3))).max() > 1e-4:
+        other = other[::-1]
+        corners = other_grid.corners_mm().reshape(2, 2, 2, 3)[::-1].reshape(8, 3)
+    else:
+        corners = other_grid.corners_mm()
+    assert np.array_equal(one, other)
+    assert np.abs(grid.corners_mm() - corners).max() < 1e-4
+
+
+OBLIQUE = ((0.9961947, 0.0, 0.0871557), (0.0871557, 0.0, -0.9961947))
+FEET_FIRST = ((-1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+SAGITTAL = ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
+
+
+@pytest.mark.parametrize("plane", [CORONAL, OBLIQUE, FEET_FIRST, SAGITTAL, ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))])
+def test_a_shuffled_series_lies_where_another_reader_puts_it(tmp_path: Path, plane: Any) -> None:
+    array = volume()
+    write_series(tmp_path, array, plane=plane)
+    found, grid = read(tmp_path)
+    assert np.array_equal(found, array) and found.dtype == np.uint16
+    assert np.allclose(grid.origin_mm, (-100.0, -30.0, 200.0))
+    assert_same_places((found, grid), by_another_reader(tmp_path))
+
+
+def test_files_in_other_folders_and_other_files_do_not_matter(tmp_path: Path) -> None:
+    array = volume()
+    write_series(tmp_path, array, name=lambda k: f"DICOM/{k % 2}/{9 - k}")
+    (tmp_path / "README.txt").write_text("made by a scanner")
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM" + b"broken")
+    assert dicom.is_dicom(tmp_path) and np.array_equal(read(tmp_path)[0], array)
+
+
+def test_rescaling_is_applied_slice_by_slice(tmp_path: Path) -> None:
+    array = volume()
+
+    def rescale(ds: Dataset, k: int) -> None:
+        ds.RescaleSlope, ds.RescaleIntercept = 1.0 + k, -10.0 * k
+
+    write_series(tmp_path, array, change=rescale)
+    slopes = np.arange(5)[:, None, None]
+    found, _ = read(tmp_path)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, array * (1.0 + slopes) - 10.0 * slopes)
+
+
+@pytest.mark.parametrize("plane", [CORONAL, OBLIQUE, FEET_FIRST])
+def test_a_multi_frame_object_is_the_same_volume(tmp_path: Path, plane: Any) -> None:
+    array = volume()
+    write_enhanced(tmp_path / "enhanced" / "one", array, plane=plane)
+    write_series(tmp_path / "classic", array, plane=plane)
+    found, grid = read(tmp_path / "enhanced")
+    np.testing.assert_allclose(found, array * 2.0 - 100.0)
+    assert np.abs(grid.corners_mm() - read(tmp_path / "classic")[1].corners_mm()).max() < 1e-4
+
+
+def test_an_archive_is_read_without_unpacking(tmp_path: Path) -> None:
+    """A member's name that leads elsewhere leads nowhere: nothing is written."""
+    array = volume()
+    paths = write_series(tmp_path / "in", array)
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        for k, path in enumerate(paths):
+            archive.write(path, f"../../evil/{k}.dcm")
+    before = sorted(tmp_path.rglob("*"))
+    assert dicom.is_dicom(tmp_path / "scan.zip")
+    assert np.array_equal(read(tmp_path / "scan.zip")[0], array)
+    assert sorted(tmp_path.rglob("*")) == before and not (tmp_path.parent / "evil").exists()
+
+
+def test_run_length_compression_is_read(tmp_path: Path) -> None:
+    array = volume()
+
+    def compress(ds: Dataset, k: int) -> None:
+        ds.compress(RLELossless, generate_instance_uid=False)
+
+    write_series(tmp_path, array, change=compress)
+    assert np.array_equal(read(tmp_path)[0], array)
+
+
+# --- several --------------------------------------------------------------------------------------
+
+
+def test_several_series_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", volume(), number=5, words="thigh")
+    write_series(tmp_path / "b", volume(seed=1), number=12, words="calf")
+    write_series(tmp_path / "c", volume((1, 12, 8)), number=1, words="localizer")
+    found = dicom.find(tmp_path)
+    assert [v.name for v in found.volumes] == ["5", "12"] and found.faults == ()
+    assert found.left_out == ("series 1 (localizer): 1 image, no volume",)
+    with pytest.raises(DvtError) as caught:
+        dicom.choose(found, None)
+    assert str(caught.value) == (
+        f"{tmp_path}: holds several volumes. Choose one of: --series 5: thigh: coronal, 5x12x8, 1.25x1.45x1.3 mm; "
+        "--series 12: calf: coronal, 5x12x8, 1.25x1.45x1.3 mm."
+    )
+    assert np.array_equal(read(tmp_path, "12")[0], volume(seed=1))
+    with pytest.raises(DvtError, match="holds no volume 3"):
+        dicom.choose(found, "3")
+
+
+def test_two_series_of_one_number_have_two_names(tmp_path: Path) -> None:
+    for k in (0, 1):
+        write_series(tmp_path / str(k), volume(seed=k), number=5)
+    assert [v.name for v in dicom.find(tmp_path).volumes] == ["5", "5'"]
+
+
+def test_echoes_of_one_series_are_volumes_of_their_own(tmp_path: Path) -> None:
+    uid = generate_uid()
+    for echo in (1, 2):
+        write_series(
+            tmp_path / str(echo),
+            volume(seed=echo),
+            uid=uid,
+            change=lambda ds, k, echo=echo: setattr(ds, "EchoTime", 2.5 * echo),  # type: ignore[misc]
+        )
+    found = dicom.find(tmp_path)
+    assert [v.name for v in found.volumes] == ["5a", "5b"]
+    assert "echo time 5.0" in found.volumes[1].title
+    assert np.array_equal(read(tmp_path, "5b")[0], volume(seed=2))
+
+
+# --- refused --------------------------------------------------------------------------------------
+
+
+def refusal(source: Path, wanted: str | None = None) -> str:
+    with pytest.raises(DvtError) as caught:
+        read(source, wanted)
+    return str(caught.value)
+
+
+def test_a_missing_slice_is_named(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, volume())
+    paths[2].unlink()
+    assert "series 5 (cor_fl3d_vein): a gap of 2.5 mm" in refusal(tmp_path)
+
+
+def test_a_faulty_series_beside_a_good_one_is_said_and_may_be_left(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", volume(), number=2, words="good")
+    write_series(tmp_path / "b", volume(), number=3, words="bad")[2].unlink()
+    told = refusal(tmp_path)
+    assert "series 3 (bad): a gap" in told and "--series 2: good" in told
+    assert np.array_equal(read(tmp_path, "2")[0], volume())
+
+
+def test_a_mosaic_a_picture_in_colour_and_one_without_place_are_named(tmp_path: Path) -> None:
+    def mosaic(ds: Dataset, k: int) -> None:
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
+
+    def colour(ds: Dataset, k: int) -> None:
+        ds.SamplesPerPixel = 3
+
+    def nowhere(ds: Dataset, k: int) -> None:
+        del ds.ImageOrientationPatient
+
+    for name, change, words in (
+        ("mosaic", mosaic, "is a mosaic"),
+        ("colour", colour, "is a colour picture"),
+        ("nowhere", nowhere, "has no place in the patient"),
+    ):
+        write_series(tmp_path / name, volume(), change=change)
+        assert words in refusal(tmp_path / name)
+
+
+def test_what_is_no_scan_is_no_dicom_image(tmp_path: Path) -> None:
+    ds = header(generate_uid(), 1, "photo", 4, 4, SOPClassUID=SecondaryCaptureImageStorage)
+    ds.PixelData = bytes(32)
+    save(ds, tmp_path / "photo")
+    assert "holds no DICOM image" in refusal(tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert not dicom.is_dicom(empty)
+
+
+def test_pixels_cut_off_are_named(tmp_path: Path) -> None:
+    path = write_series(tmp_path, volume())[1]
+    path.write_bytes(path.read_bytes()[:-50])
+    assert f"{path.name}: its pixels cannot be read" in refusal(tmp_path)
+
+
+def test_a_damaged_and_a_locked_archive_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "scan.zip"
+    path.write_bytes(b"PK no more")
+    assert "cannot be read" in refusal(path)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a", b"x" * 100)
+    locked = bytearray(buffer.getvalue())
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1  # the flag of the directory
+    path.write_bytes(locked)
+    assert "is locked by a password" in refusal(path)
+    path.write_bytes(buffer.getvalue())
+    monkeypatch.setattr(dicom, "LARGEST_MEMBER", 99)
+    assert "Unpack it yourself" in refusal(path)
+
+
+def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path, volume())
+    monkeypatch.setattr(dicom, "pydicom", None)
+    assert refusal(tmp_path) == "Reading DICOM needs pydicom. Run pip install 'dvtplan[dicom]'."
+
+
+# --- real -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="real images are not here")
+@pytest.mark.parametrize("name", ["ct_17_slices", "head_mr_35_slices"])
+def test_real_series_lie_where_another_reader_puts_them(name: str) -> None:
+    folder = SHARED / "dicom" / name
+    assert_same_places(read(folder), by_another_reader(folder))
