@@ -207,7 +207,13 @@ def _dicom_case(source: Path, series: Sequence[str] | None, model: Model) -> Ite
         for path, volume in zip(paths, chosen, strict=True):
             journal.note(f"Series {volume.name}: {volume.title}")
             volumes.write_image(path, *dicom.read(found, volume))
-        yield Case(id=case_id, patient=case_id, images=paths)
+        try:
+            yield Case(id=case_id, patient=case_id, images=paths)
+        except DvtError as error:
+            said = str(error)
+            for path, volume in zip(paths, chosen, strict=True):
+                said = said.replace(str(path), f"{source}: series {volume.name}")
+            raise DvtError(said) from error
 
 
 def _volumes_in(source: Path) -> list[Path]:

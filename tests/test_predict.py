@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from test_dicom import OBLIQUE, write_series
+from test_dicom import read as read_dicom
 from torch import nn
 
 from dvtplan import artifacts, devices, volumes
@@ -104,6 +107,73 @@ def refused(act: Callable[[], object]) -> str:
 
 def names(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir()} if folder.exists() else set()
+
+
+# --- DICOM ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """The picture as a series of shuffled slices of whole numbers, seen obliquely."""
+    write_series(tmp_path / "scan", picture().astype(np.uint16), plane=OBLIQUE)
+    return tmp_path / "scan"
+
+
+def assert_mask_of_scan(path: Path, scan: Path) -> None:
+    """Bright where the picture is, but at the edges, and in the scan's place."""
+    mask, where = volumes.read(path)
+    assert mask[1:4, 6:14, 21:28].all() and mask.sum() < 400
+    assert np.abs(where.corners_mm() - read_dicom(scan)[1].corners_mm()).max() < 1e-4
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_a_dicom_folder_gives_one_mask_on_its_grid(scan: Path, tmp_path: Path, bright: Model, ending: str) -> None:
+    assert predict_path(scan, tmp_path / f"mask{ending}", bright) == [tmp_path / f"mask{ending}"]
+    assert_mask_of_scan(tmp_path / f"mask{ending}", scan)
+
+
+def test_a_dicom_archive_gives_the_same_mask(scan: Path, tmp_path: Path, bright: Model) -> None:
+    shutil.make_archive(str(tmp_path / "packed"), "zip", scan)
+    assert predict_path(tmp_path / "packed.zip", tmp_path / "out", bright) == [tmp_path / "out" / "packed.nii.gz"]
+    assert_mask_of_scan(tmp_path / "out" / "packed.nii.gz", scan)
+
+
+def test_a_dicom_scan_that_was_predicted_is_kept(scan: Path, tmp_path: Path, bright: Model) -> None:
+    (mask,) = predict_path(scan, tmp_path / "out", bright)
+    mask.write_bytes(MARK)
+    predict_path(scan, tmp_path / "out", bright)
+    assert mask.read_bytes() == MARK
+    predict_path(scan, tmp_path / "out", bright, overwrite=True)
+    assert_mask_of_scan(mask, scan)
+
+
+def test_of_several_series_one_is_named(scan: Path, tmp_path: Path, bright: Model) -> None:
+    write_series(scan / "more", np.zeros((4, 8, 8), np.uint16), number=9, words="other")
+    told = refused(lambda: predict_path(scan, tmp_path / "out", bright))
+    assert "--series 5: cor_fl3d_vein" in told and "--series 9: other" in told and not (tmp_path / "out").exists()
+    (mask,) = predict_path(scan, tmp_path / "out", bright, series=["5"])
+    assert mask.name == "scan_series_5.nii.gz" and mask_of(mask).shape == CORONAL.shape
+
+
+def test_two_channels_take_two_series(scan: Path, tmp_path: Path, plan: Plan) -> None:
+    """Given in the order of the channels: the second is the one that the network looks at."""
+    write_series(scan / "more", np.arange(6 * 34 * 33, dtype=np.uint16).reshape(CORONAL.shape), number=9, plane=OBLIQUE)
+    two = model_of(replace(plan, channels=("MR0", "MR1")), Bright(1))
+    told = refused(lambda: predict_path(scan, tmp_path / "out", two))
+    assert "the model takes 2 channels. Give as many --series" in told
+    (mask,) = predict_path(scan, tmp_path / "out", two, series=["9", "5"])
+    assert mask_of(mask)[1:4, 6:14, 21:28].all()
+
+
+def test_a_faulty_image_is_named_by_its_series(tmp_path: Path, bright: Model) -> None:
+    write_series(tmp_path / "scan", np.zeros(CORONAL.shape, np.uint16))
+    told = refused(lambda: predict_path(tmp_path / "scan", tmp_path / "out", bright))
+    assert told.startswith(f"{tmp_path / 'scan'}: series 5: every voxel is 0")
+
+
+def test_series_are_for_dicom(tmp_path: Path, bright: Model) -> None:
+    path = write(tmp_path / "a.nii.gz")
+    assert "is no DICOM" in refused(lambda: predict_path(path, tmp_path / "out", bright, series=["5"]))
 
 
 # --- the grid of the input ------------------------------------------------------------------------
