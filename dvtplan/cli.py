@@ -374,6 +374,9 @@ def predict(argv: list[str]) -> None:
     parser.add_argument(
         "--series", nargs="+", metavar="N", help="of DICOM: the series to take, one for each channel of the model"
     )
+    parser.add_argument(
+        "--stations", nargs="+", metavar="S", help="overlapping series, or files of a folder, to compose into one scan"
+    )
     parser.add_argument("--folds", type=int, nargs="+", help="default: all that are trained")
     parser.add_argument("--save-probabilities", action="store_true", help="write a probability volume per class too")
     parser.add_argument("--overwrite", action="store_true", help="make masks anew that are already there")
@@ -406,6 +409,7 @@ def predict(argv: list[str]) -> None:
         save_probabilities=options.save_probabilities,
         part=(rank + 1, world) if world > 1 else options.part,
         series=options.series,
+        stations=options.stations,
     ):
         print(path)
 

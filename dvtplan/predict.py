@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dvtplan import artifacts, checkpoint, dataset, devices, dicom, journal, prepared, volumes
+from dvtplan import artifacts, checkpoint, dataset, devices, journal, prepared, scans, volumes
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
@@ -23,6 +21,7 @@ from dvtplan.networks import build, outputs_of
 from dvtplan.normalize import limits
 from dvtplan.records import Case, Plan, Predicted, Run, Splits, alike
 from dvtplan.resize import triangle, weights
+from dvtplan.scans import ENDINGS
 from dvtplan.slicefile import SliceFile
 from dvtplan.workspace import FoldFolder, Workspace, model_plan, predictions_ledger, predictions_ledgers, trained_folds
 
@@ -30,7 +29,6 @@ THRESHOLD = 0.5
 """Probability from which a voxel counts as lesion (one output)."""
 BLOCK_PIXELS = 960 * 320
 """Pixels that go through a network at once on a CPU; an accelerator takes eight times as many."""
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +138,9 @@ def predict_path(
     save_probabilities: bool = False,
     part: tuple[int, int] | None = None,
     series: Sequence[str] | None = None,
+    stations: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Predict one volume, every volume in a folder, or one scan in DICOM.
+    """Predict one volume, every volume in a folder, one scan in DICOM, or one of several table stations.
 
     Args:
         source: a file, or a folder of files; ``ID_0000``, ``ID_0001``, ... are channels of one case.
@@ -153,78 +152,34 @@ def predict_path(
         part: (i, n) predicts the i-th of n shares of the cases, counted from 1, so that n processes, on
             one machine or on several with one disk, do them all.
         series: of DICOM, which volumes are the channels; none where one volume is there.
+        stations: series of DICOM, or files of the folder, that overlap and are to be composed.
 
     Returns:
-        The masks, in order of case.
+        The masks, in order of case; of stations also the mask of each, and what was composed how.
 
     Raises:
         DvtError: for input that is not there or not readable, or that a mask would replace; masks
             made until then stay.
     """
-    if not _volumes_in(source) and dicom.is_dicom(source):
-        with _dicom_case(source, series, model) as case:
-            if out.name.endswith(ENDINGS):
-                return _predict_alone(case, out, model, save_probabilities)
-            options = {"overwrite": overwrite, "save_probabilities": save_probabilities, "part": part}
-            return predict_cases([case], out, model, title="Predict", **options)  # type: ignore[arg-type]
-    if series:
-        raise DvtError(f"{source}: is no DICOM, and --series chooses a DICOM series. Leave it away.")
-    cases = find_cases(source, len(model.plan.channels))
     if source.is_dir() and out.exists() and out.samefile(source):
         raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
-    as_file = source.is_file() and out.name.endswith(ENDINGS)
-    if as_file:
-        return _predict_alone(cases[0], out, model, save_probabilities)
-    return predict_cases(
-        cases, out, model, title="Predict", overwrite=overwrite, save_probabilities=save_probabilities, part=part
-    )
-
-
-def _predict_alone(case: Case, out: Path, model: Model, save_probabilities: bool) -> list[Path]:
-    watch = _Pace(model)
-    watch.add(predict_case(case, out, model, save_probabilities=save_probabilities))
-    watch.tell()
-    return [out]
-
-
-@contextlib.contextmanager
-def _dicom_case(source: Path, series: Sequence[str] | None, model: Model) -> Iterator[Case]:
-    """A scan in DICOM as a case of volumes, which lie in a folder that goes again."""
-    channels = len(model.plan.channels)
-    if len(series or [""]) != channels and (series or channels > 1):
-        raise DvtError(
-            f"{source}: the model takes {how_many(channels, 'channel')}. Give as many --series, in their order."
-        )
-    found = dicom.find(source)
-    chosen = [dicom.choose(found, name) for name in (series or (None,))]
-    for line in (*found.faults, *found.left_out):
-        journal.note(f"Left out: {line}")
-    case_id = source.absolute().name.removesuffix(".zip")
-    if series and len(found.volumes) > channels:
-        case_id += "_series_" + "_".join(series)
-    with tempfile.TemporaryDirectory(prefix="dvt_predict_") as scratch:
-        paths = tuple(Path(scratch) / f"{case_id}_{k:04d}.mha" for k in range(channels))
-        for path, volume in zip(paths, chosen, strict=True):
-            journal.note(f"Series {volume.name}: {volume.title}")
-            volumes.write_image(path, *dicom.read(found, volume))
-        try:
-            yield Case(id=case_id, patient=case_id, images=paths)
-        except DvtError as error:
-            said = str(error)
-            for path, volume in zip(paths, chosen, strict=True):
-                said = said.replace(str(path), f"{source}: series {volume.name}")
-            raise DvtError(said) from error
-
-
-def _volumes_in(source: Path) -> list[Path]:
-    """The volume files of a folder, or a file that is one."""
-    if source.is_file():
-        return [source] if source.name.endswith(ENDINGS) else []
-    return (
-        sorted(p for p in source.iterdir() if p.name.endswith(ENDINGS) and not p.name.startswith("."))
-        if source.is_dir()
-        else []
-    )
+    with scans.opened(source, len(model.plan.channels), series=series, stations=stations) as given:
+        if given.one and out.name.endswith(ENDINGS):
+            watch = _Pace(model)
+            watch.add(predict_case(given.cases[0], out, model, save_probabilities=save_probabilities))
+            watch.tell()
+            masks = [out]
+        else:
+            masks = predict_cases(
+                given.cases,
+                out,
+                model,
+                title="Predict",
+                overwrite=overwrite,
+                save_probabilities=save_probabilities,
+                part=part,
+            )
+        return masks if given.composed is None else [*masks, *scans.write_stations(masks[0], given)]
 
 
 def predict_cases(
@@ -303,46 +258,12 @@ class _Pace:
 
 def probability_path(mask: Path, name: str) -> Path:
     """Where the probabilities of a class lie, beside a mask."""
-    return mask.with_name(f"{_stem(mask)}_probability_{name}.nii.gz")
+    return mask.with_name(f"{scans.stem(mask)}_probability_{name}.nii.gz")
 
 
 def _labels_json(model: Model) -> str:
     """What the values in the masks mean, in nnU-Net's words."""
     return json.dumps({"labels": {"background": 0, **model.classes}, "file_ending": ".nii.gz"}, indent=1) + "\n"
-
-
-def find_cases(source: Path, channels: int) -> list[Case]:
-    """The cases that a file or a folder holds, channels joined.
-
-    Raises:
-        DvtError: if nothing is there, or a case lacks a channel.
-    """
-    if not source.exists():
-        raise DvtError(f"{source}: not found. Name a volume, or a folder of volumes, as -i.")
-    listed = [source] if source.is_file() else _volumes_in(source)
-    stems = {_stem(path) for path in listed}
-    by_case: dict[str, list[Path]] = {}
-    for path in listed:
-        bare = re.sub(r"_\d{4}$", "", _stem(path))
-        # A scan of one channel may be called scan_2019: digits count where there is a channel 0.
-        numbered = channels > 1 or f"{bare}_0000" in stems
-        by_case.setdefault(bare if numbered else _stem(path), []).append(path)
-    if not by_case:
-        raise DvtError(f"{source}: holds no volume ({', '.join(ENDINGS)}). Name another folder as -i.")
-    for case_id, paths in by_case.items():
-        expected = [f"{case_id}_{i:04d}" for i in range(channels)]
-        if len(paths) != channels or (channels > 1 and [_stem(p) for p in paths] != expected):
-            names = ", ".join(p.name for p in paths)
-            raise DvtError(
-                f"{source}: case {case_id} has {len(paths)} files ({names}), the model takes {channels} channels. "
-                "Give one file per channel, named ID_0000, ID_0001, ..."
-            )
-    return [Case(id=case_id, patient=case_id, images=tuple(paths)) for case_id, paths in by_case.items()]
-
-
-def _stem(path: Path) -> str:
-    """A file's name without its ending."""
-    return next((path.name.removesuffix(e) for e in ENDINGS if path.name.endswith(e)), path.stem)
 
 
 # --- one case -------------------------------------------------------------------------------------

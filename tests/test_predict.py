@@ -21,8 +21,9 @@ from torch import nn
 from dvtplan import artifacts, devices, volumes
 from dvtplan.errors import DvtError
 from dvtplan.geometry import Grid
-from dvtplan.predict import Model, find_cases, load_model, predict_case, predict_fold, predict_path
+from dvtplan.predict import Model, load_model, predict_case, predict_fold, predict_path
 from dvtplan.records import Case, Plan, Predicted, Splits
+from dvtplan.scans import find_cases
 from dvtplan.workspace import Workspace
 
 CORONAL = Grid(

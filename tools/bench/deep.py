@@ -9,8 +9,9 @@ from pathlib import Path
 
 from bench.inputs import untrained
 from dvtplan import artifacts, devices
-from dvtplan.predict import find_cases, predict_case
+from dvtplan.predict import predict_case
 from dvtplan.records import Plan
+from dvtplan.scans import find_cases
 
 
 def main(plan: str, volume: str, mask: str, device: str) -> None:

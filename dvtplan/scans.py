@@ -1,0 +1,196 @@
+"""What is given to be predicted: a volume, a folder of them, a scan in DICOM, table stations; all become cases."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dvtplan import artifacts, dicom, journal, volumes
+from dvtplan.dicom import Found, Volume
+from dvtplan.errors import DvtError, how_many
+from dvtplan.geometry import Grid
+from dvtplan.records import Case
+from dvtplan.stations import Composed, compose, give_back
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """Cases to predict; their files may lie in a folder that goes again."""
+
+    cases: tuple[Case, ...]
+    one: bool
+    """Whether one scan was named, whose mask may be given a name."""
+    composed: Composed | None = None
+    """How stations were put together, where there are any."""
+    stations: tuple[tuple[str, Grid], ...] = ()
+    """Their names and grids, from head to foot."""
+
+
+@contextlib.contextmanager
+def opened(
+    source: Path, channels: int, *, series: Sequence[str] | None = None, stations: Sequence[str] | None = None
+) -> Iterator[Given]:
+    """Find what a path holds.
+
+    Args:
+        source: a volume or a folder of volumes, where ``ID_0000``, ``ID_0001``, ... are channels of one
+            case; or a folder, file or ZIP archive of DICOM.
+        channels: of the model.
+        series: of DICOM, which volumes are the channels; none where one volume is there.
+        stations: DICOM series, or names of files in the folder, that overlap and are to be composed.
+
+    Raises:
+        DvtError: if nothing is there, a case lacks a channel, or several series are there and none is named.
+            What is raised while cases are open and speaks of their files, speaks of the source instead.
+    """
+    is_dicom = not volume_files(source) and dicom.is_dicom(source)
+    if stations and (series or channels > 1):
+        raise DvtError(f"{source}: --stations goes with a model of one channel, and without --series.")
+    if series and not is_dicom:
+        raise DvtError(f"{source}: is no DICOM, and --series chooses a DICOM series. Leave it away.")
+    if not is_dicom and not stations:
+        yield Given(cases=tuple(find_cases(source, channels)), one=source.is_file())
+        return
+    with tempfile.TemporaryDirectory(prefix="dvt_predict_") as scratch:
+        if stations:
+            given, spoken = _composed(source, stations, is_dicom, Path(scratch))
+        else:
+            given, spoken = _channels(source, channels, series, Path(scratch))
+        try:
+            yield given
+        except DvtError as error:
+            said = str(error)
+            for path, name in spoken.items():
+                said = said.replace(str(path), name)
+            raise DvtError(said) from error
+
+
+def _channels(
+    source: Path, channels: int, series: Sequence[str] | None, scratch: Path
+) -> tuple[Given, dict[Path, str]]:
+    """Series of a scan in DICOM as the channels of one case."""
+    if len(series or [""]) != channels and (series or channels > 1):
+        raise DvtError(
+            f"{source}: the model takes {how_many(channels, 'channel')}. Give as many --series, in their order."
+        )
+    found = _look(source)
+    chosen = [dicom.choose(found, name) for name in (series or (None,))]
+    case_id = stem(source.absolute())
+    if series and len(found.volumes) > channels:
+        case_id += "_series_" + "_".join(series)
+    spoken = {}
+    for k, volume in enumerate(chosen):
+        path = scratch / f"{case_id}_{k:04d}.mha"
+        volumes.write_image(path, *_voxels(found, volume))
+        spoken[path] = f"{source}: series {volume.name}"
+    return Given(cases=(Case(id=case_id, patient=case_id, images=tuple(spoken)),), one=True), spoken
+
+
+def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Path) -> tuple[Given, dict[Path, str]]:
+    """Stations as one case of one volume."""
+    if is_dicom:
+        found = _look(source)
+        parts = [_voxels(found, dicom.choose(found, name)) for name in stations]
+    else:
+        parts = [volumes.read(source / name) for name in stations]
+    made = compose(parts, [f"{source}: {name}" for name in stations])
+    ordered = [(stations[k], parts[k][1]) for k in made.order]
+    gains = ", ".join(f"{name} x{gain:.3g}" for (name, _), gain in zip(ordered, made.gains, strict=True))
+    journal.note(f"Composed from head to foot: {gains}; seams at z {', '.join(f'{z:.0f}' for z in made.seams_mm)} mm.")
+    case_id = stem(source.absolute())
+    path = scratch / f"{case_id}_0000.mha"
+    volumes.write_image(path, made.image, made.grid)
+    given = Given(
+        cases=(Case(id=case_id, patient=case_id, images=(path,)),), one=True, composed=made, stations=tuple(ordered)
+    )
+    return given, {path: f"{source}: the stations {', '.join(stations)}"}
+
+
+def write_stations(mask: Path, given: Given) -> list[Path]:
+    """The part of a composed scan's mask that each station shows, on its own grid, and how it was composed.
+
+    Returns:
+        A mask per station, named ``MASK_station_NAME.nii.gz``, and ``MASK_stations.json``.
+    """
+    if given.composed is None:
+        raise ValueError("nothing was composed")
+    values, grid = volumes.read(mask)
+    written = []
+    for name, station in given.stations:
+        path = mask.with_name(f"{stem(mask)}_station_{stem(Path(name))}.nii.gz")
+        volumes.write_mask(path, give_back(values, grid, station), station)
+        written.append(path)
+    made = given.composed
+    about = {
+        "stations_from_head_to_foot": [name for name, _ in given.stations],
+        "gains": list(made.gains),
+        "seams_lps_z_mm": list(made.seams_mm),
+    }
+    table = mask.with_name(f"{stem(mask)}_stations.json")
+    artifacts.write_text(table, json.dumps(about, indent=1) + "\n")
+    return [*written, table]
+
+
+def _look(source: Path) -> Found:
+    found = dicom.find(source)
+    for line in (*found.faults, *found.left_out):
+        journal.note(f"Left out: {line}")
+    return found
+
+
+def _voxels(found: Found, volume: Volume) -> tuple[np.ndarray, Grid]:
+    journal.note(f"Series {volume.name}: {volume.title}")
+    return dicom.read(found, volume)
+
+
+def volume_files(source: Path) -> list[Path]:
+    """The volume files of a folder, or a file that is one."""
+    if source.is_file():
+        return [source] if source.name.endswith(ENDINGS) else []
+    if not source.is_dir():
+        return []
+    return sorted(p for p in source.iterdir() if p.name.endswith(ENDINGS) and not p.name.startswith("."))
+
+
+def find_cases(source: Path, channels: int) -> list[Case]:
+    """The cases that a file or a folder holds, channels joined.
+
+    Raises:
+        DvtError: if nothing is there, or a case lacks a channel.
+    """
+    if not source.exists():
+        raise DvtError(f"{source}: not found. Name a volume, or a folder of volumes, as -i.")
+    listed = [source] if source.is_file() else volume_files(source)
+    stems = {stem(path) for path in listed}
+    by_case: dict[str, list[Path]] = {}
+    for path in listed:
+        bare = re.sub(r"_\d{4}$", "", stem(path))
+        # A scan of one channel may be called scan_2019: digits count where there is a channel 0.
+        numbered = channels > 1 or f"{bare}_0000" in stems
+        by_case.setdefault(bare if numbered else stem(path), []).append(path)
+    if not by_case:
+        raise DvtError(f"{source}: holds no volume ({', '.join(ENDINGS)}). Name another folder as -i.")
+    for case_id, paths in by_case.items():
+        expected = [f"{case_id}_{i:04d}" for i in range(channels)]
+        if len(paths) != channels or (channels > 1 and [stem(p) for p in paths] != expected):
+            names = ", ".join(p.name for p in paths)
+            raise DvtError(
+                f"{source}: case {case_id} has {len(paths)} files ({names}), the model takes {channels} channels. "
+                "Give one file per channel, named ID_0000, ID_0001, ..."
+            )
+    return [Case(id=case_id, patient=case_id, images=tuple(paths)) for case_id, paths in by_case.items()]
+
+
+def stem(path: Path) -> str:
+    """A file's or folder's name without the ending of a volume or an archive."""
+    found = next((e for e in (*ENDINGS, ".zip", ".dcm") if path.name.lower().endswith(e)), "")
+    return path.name[: len(path.name) - len(found)]

@@ -1,0 +1,100 @@
+"""What is given to be predicted becomes cases: stations above all, whose masks go back to each of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_dicom import write_series
+from test_stations import NAMES, ROWS, WHOLE, legs, station
+
+from dvtplan import dicom, scans, volumes
+from dvtplan.errors import DvtError
+
+GAINS = (1.2, 1.0, 0.8)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Three stations of one pair of legs as volumes."""
+    folder = tmp_path / "patient_7"
+    folder.mkdir()
+    for name, rows, gain in zip(NAMES, ROWS, GAINS, strict=True):
+        volumes.write_image(folder / f"{name}.nrrd", *station(legs(), rows, gain))
+    return folder
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    """The same as series of one DICOM folder; slices 1.25 mm apart, pixels of 1.45 x 1.3 mm."""
+    folder = tmp_path / "patient_8"
+    for number, rows, gain in zip((5, 6, 7), ROWS, GAINS, strict=True):
+        array = (gain * legs()[:, rows[0] : rows[1]]).round().astype(np.uint16)
+        write_series(folder / str(number), array, number=number, start=(-100.0, -20.0, 700.0 - 1.45 * rows[0]))
+    return folder
+
+
+def test_stations_in_files_are_one_case(files: Path) -> None:
+    with scans.opened(files, 1, stations=[f"{n}.nrrd" for n in ("calf", "pelvis", "thigh")]) as given:
+        (case,) = given.cases
+        image, grid = volumes.read(case.images[0])
+        assert case.id == "patient_7" and given.one
+        assert [name for name, _ in given.stations] == [f"{n}.nrrd" for n in NAMES]
+        np.testing.assert_allclose(image, legs(), rtol=2e-3)
+        assert np.abs(grid.corners_mm() - WHOLE.corners_mm()).max() < 1e-4
+    assert not case.images[0].exists()
+
+
+def test_a_mask_of_the_whole_goes_back_to_every_station(series: Path, tmp_path: Path) -> None:
+    """On the grid of each series, to 1e-4 mm."""
+    with scans.opened(series, 1, stations=["7", "5", "6"]) as given:
+        image, grid = volumes.read(given.cases[0].images[0])
+        mask = np.zeros(image.shape, np.uint8)
+        mask[2:5, 25:70, 10:13] = 1
+        volumes.write_mask(tmp_path / "mask.nii.gz", mask, grid)
+        *parts, table = scans.write_stations(tmp_path / "mask.nii.gz", given)
+    assert [p.name for p in parts] == [f"mask_station_{n}.nii.gz" for n in (5, 6, 7)]
+    found = dicom.find(series)
+    for path, rows, name in zip(parts, ROWS, "567", strict=True):
+        part, where = volumes.read(path)
+        assert np.array_equal(part, mask[:, rows[0] : rows[1]])
+        assert np.abs(where.corners_mm() - dicom.choose(found, name).grid.corners_mm()).max() < 1e-4
+    about = json.loads(table.read_text())
+    assert about["stations_from_head_to_foot"] == ["5", "6", "7"]
+    assert about["gains"] == pytest.approx([1 / 1.2, 1, 1 / 0.8], rel=0.01)
+    assert about["seams_lps_z_mm"] == pytest.approx([700 - 31.5 * 1.45, 700 - 59.5 * 1.45])
+
+
+@pytest.mark.parametrize(
+    ("channels", "series", "words"),
+    [(2, None, "goes with a model of one channel"), (1, ["5"], "without --series")],
+)
+def test_stations_go_with_one_channel_and_without_series(
+    files: Path, channels: int, series: list[str] | None, words: str
+) -> None:
+    with (
+        pytest.raises(DvtError, match=words),
+        scans.opened(files, channels, series=series, stations=["calf.nrrd", "thigh.nrrd"]),
+    ):
+        pass
+
+
+def test_a_station_that_is_not_there_is_named(files: Path) -> None:
+    with pytest.raises(DvtError, match=r"foot.nrrd: not found"), scans.opened(files, 1, stations=["foot.nrrd", "a"]):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("a.nii.gz", "a"),
+        ("scan.1.mha", "scan.1"),
+        ("Packed.ZIP", "Packed"),
+        ("im.dcm", "im"),
+        ("patient.7", "patient.7"),
+    ],
+)
+def test_a_name_loses_only_an_ending(name: str, stem: str) -> None:
+    assert scans.stem(Path(name)) == stem
