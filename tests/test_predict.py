@@ -172,6 +172,21 @@ def test_a_faulty_image_is_named_by_its_series(tmp_path: Path, bright: Model) ->
     assert told.startswith(f"{tmp_path / 'scan'}: series 5: every voxel is 0")
 
 
+def test_stations_are_predicted_as_one_scan(tmp_path: Path, bright: Model) -> None:
+    """Two halves of the picture with four rows in common: the mask of the whole, and of each half."""
+    whole = mask_of(predict_path(write(tmp_path / "whole.nii.gz"), tmp_path / "whole_mask.nii.gz", bright)[0])
+    for name, top, bottom in (("upper", 0, 20), ("lower", 16, 34)):
+        origin = CORONAL.position_mm(np.array([0, top, 0]))
+        grid = replace(CORONAL, shape=(6, bottom - top, 33), origin_mm=tuple(origin))
+        write(tmp_path / "parts" / f"{name}.nii.gz", picture()[:, top:bottom], grid)
+    stations = ["lower.nii.gz", "upper.nii.gz"]
+    masks = predict_path(tmp_path / "parts", tmp_path / "out", bright, stations=stations)
+    names = ["parts", "parts_station_upper", "parts_station_lower", "parts_stations"]
+    assert [p.name.partition(".")[0] for p in masks] == names
+    assert np.array_equal(mask_of(masks[0]), whole)
+    assert np.array_equal(mask_of(masks[1]), whole[:, :20]) and np.array_equal(mask_of(masks[2]), whole[:, 16:])
+
+
 def test_series_are_for_dicom(tmp_path: Path, bright: Model) -> None:
     path = write(tmp_path / "a.nii.gz")
     assert "is no DICOM" in refused(lambda: predict_path(path, tmp_path / "out", bright, series=["5"]))
