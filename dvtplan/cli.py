@@ -379,6 +379,15 @@ def predict(argv: list[str]) -> None:
     )
     parser.add_argument("--folds", type=int, nargs="+", help="default: all that are trained")
     parser.add_argument("--save-probabilities", action="store_true", help="write a probability volume per class too")
+    parser.add_argument(
+        "--burden",
+        type=Path,
+        metavar="CSV",
+        help="write there how much was found in each limb, how long and how far up",
+    )
+    parser.add_argument(
+        "--levels", type=Path, metavar="CSV", help="a cases.csv with the levels that divide proximal from distal"
+    )
     parser.add_argument("--overwrite", action="store_true", help="make masks anew that are already there")
     parser.add_argument(
         "--part",
@@ -388,11 +397,16 @@ def predict(argv: list[str]) -> None:
     )
     _add_machine(parser)
     options = parser.parse_args(argv)
-    from dvtplan import devices, parallel, predict
+    from dvtplan import dataset, devices, findings, parallel, predict, scans
 
     rank, world = team.place()
     if world > 1 and options.part is not None:
         raise DvtError("--part and torchrun both share the scans out. Use one of them.")
+    if options.levels is not None and options.burden is None:
+        raise DvtError("--levels divides what --burden measures. Give both.")
+    if options.burden is not None and (world > 1 or options.part is not None):
+        raise DvtError("--burden measures all scans at once. Run it again without --part or torchrun; masks are kept.")
+    table = {} if options.levels is None else dataset.read_cases_table(options.levels)
     setup = devices.choose(
         parallel.local_device(options.device),
         precision=options.precision,
@@ -401,7 +415,7 @@ def predict(argv: list[str]) -> None:
     )
     print(setup.remark, file=sys.stderr)
     model = predict.load_model(options.model, folds=options.folds, setup=setup)
-    for path in predict.predict_path(
+    written = predict.predict_path(
         options.input,
         options.output,
         model,
@@ -410,7 +424,12 @@ def predict(argv: list[str]) -> None:
         part=(rank + 1, world) if world > 1 else options.part,
         series=options.series,
         stations=options.stations,
-    ):
+    )
+    if options.burden is not None:
+        masks = {scans.stem(path): path for path in (written[:1] if options.stations else written)}
+        levels = {case_id: levels for case_id, (_, levels) in table.items()}
+        written.append(findings.write(masks, levels, options.burden))
+    for path in written:
         print(path)
 
 

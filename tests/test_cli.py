@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from dvtplan import __version__, artifacts, cli
@@ -505,6 +506,20 @@ def test_predict_hands_its_options_on(
     assert seen["overwrite"] and seen["save_probabilities"] and seen["setup"].device == "cpu"
     captured = capsys.readouterr()
     assert captured.out == "out/a.nii.gz\n" and captured.err.startswith("Running on cpu: ")
+
+
+def test_predict_measures_what_it_found(trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]) -> None:
+    """Divided where levels are given; the levels' file is read before anything is predicted."""
+    words = ["-i", trained_once.raw / "imagesTr", "-o", tmp_path / "out", "--model", trained_once.results("gn_unet")]
+    words += ["--device", "cpu", "--burden", tmp_path / "burden.csv"]
+    (tmp_path / "levels.csv").write_text("case_id,level_left_mm\nc1,20\n")
+    assert "cases.csv" in str(call("predict", *words, "--levels", tmp_path / "cases.csv"))
+    assert not (tmp_path / "out").exists()
+    assert call("predict", *words, "--levels", tmp_path / "levels.csv") == 0
+    table = pd.read_csv(tmp_path / "burden.csv")
+    assert table.groupby("case_id").size().to_dict() == {"c0": 2, "c1": 6, "c2": 2, "c3": 2}
+    assert "--burden measures all scans at once" in str(call("predict", *words, "--part", "1/2"))
+    assert "--levels divides what --burden measures" in str(call("predict", *words[:-2], "--levels", "x.csv"))
 
 
 EVALUATE = """

@@ -18,11 +18,11 @@ FLOORS = {
     "nifti": 3, "normalize": 3, "resize": 3, "fingerprint": 3, "plan": 3, "folds": 3, "regions": 3, "metrics": 3,
     "surfaces": 3, "lesions": 3, "stacks": 3, "stations": 3, "statistics": 3, "paired": 3, "recipes": 3,
     "augment": 3, "loss": 3, "networks": 3,
-    "workspace": 4, "volumes": 4, "slicefile": 4, "devices": 4, "parallel": 4, "journal": 4, "figures": 4,
+    "workspace": 4, "volumes": 4, "slicefile": 4, "burden": 4, "devices": 4, "parallel": 4, "journal": 4, "figures": 4,
     "tables": 4, "page": 4,
     "comparison": 5, "dicom": 5, "measures_table": 5, "dataset": 5, "prepared": 5, "checkpoint": 5, "workers": 5,
     "pictures": 5,
-    "batches": 6, "pairs": 6, "chapters": 6, "scans": 6,
+    "batches": 6, "pairs": 6, "chapters": 6, "scans": 6, "findings": 6,
     "preprocess": 7, "train": 7, "predict": 7, "evaluate": 7, "report": 7,
     "cli": 8,
 }  # fmt: skip
