@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -54,11 +54,13 @@ def measure(mask: np.ndarray, grid: Grid, levels: Levels | None) -> list[Burden]
         Left, then right; of each 'all', and with levels 'proximal' and 'distal'.
     """
     found = []
+    middle = regions.midline_of(grid, levels)
     for limb in LIMBS:
         inside, window = _limb(mask, grid, levels, limb)
-        level = None if levels is None else _level_mm(levels, limb)
+        level = None if levels is None else levels.both_mm[LIMBS.index(limb)]
         names = ("all",) if levels is None else ("all", *PROXIMAL_DISTAL)
-        parts = None if levels is None else regions.by_level(inside, window, levels)
+        # The window's own middle is not that of the legs.
+        parts = None if levels is None else regions.by_level(inside, window, replace(levels, midline_mm=middle))
         for name in names:
             part = inside if name == "all" or parts is None else parts == 1 + PROXIMAL_DISTAL.index(name)
             found.append(_measure(part, window, limb, name, level))
@@ -74,36 +76,20 @@ def category(found: list[Burden]) -> str:
         return "Thrombus was marked; without a level it is not divided into proximal and distal."
     if volume["proximal"] == 0:
         return "Thrombus was marked below the level only (distal)."
-    return (
-        "Thrombus was marked above the level (proximal)."
-        if volume["distal"] == 0
-        else ("Thrombus was marked above and below the level (proximal and distal).")
-    )
-
-
-def _level_mm(levels: Levels, limb: str) -> float | None:
-    own, other = (levels.left_mm, levels.right_mm) if limb == "left" else (levels.right_mm, levels.left_mm)
-    return other if own is None else own
+    if volume["distal"] == 0:
+        return "Thrombus was marked above the level (proximal)."
+    return "Thrombus was marked above and below the level (proximal and distal)."
 
 
 def _limb(mask: np.ndarray, grid: Grid, levels: Levels | None, limb: str) -> tuple[np.ndarray, Grid]:
     """What lies in one limb, cut to its bounding box, and the grid of that box."""
     there = np.argwhere(mask)
-    positions = grid.position_mm(there)
-    middle = regions.midline_of(grid, levels or Levels(left_mm=0.0))
-    there = there[(positions[:, 0] >= middle - regions.GRID_TOLERANCE_MM) == (limb == "left")]
+    there = there[regions.in_left_limb(grid.position_mm(there), grid, levels) == (limb == "left")]
     low = there.min(axis=0) if len(there) else np.zeros(3, int)
     high = there.max(axis=0) + 1 if len(there) else np.ones(3, int)
     inside = np.zeros(high - low, bool)
     inside[tuple((there - low).T)] = True
-    origin = grid.position_mm(low)
-    window = Grid(
-        shape=inside.shape,
-        spacing_mm=grid.spacing_mm,
-        origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
-        direction=grid.direction,
-    )
-    return inside, window
+    return inside, grid.window(low, inside.shape)
 
 
 def _measure(mask: np.ndarray, grid: Grid, limb: str, region: str, level_mm: float | None) -> Burden:
@@ -186,7 +172,6 @@ def _neighbours(piece: np.ndarray, grid: Grid) -> sparse.csr_array:
     number = np.full(np.add(piece.shape, 2), -1)
     inner = (slice(1, -1),) * 3
     number[inner][piece] = np.arange(np.count_nonzero(piece))
-    steps = np.asarray(grid.direction) * np.asarray(grid.spacing_mm)[:, None]
     moves = np.argwhere(TOUCHING) - 1
     rows, columns, lengths = [], [], []
     for move in moves[len(moves) // 2 + 1 :]:
@@ -194,7 +179,7 @@ def _neighbours(piece: np.ndarray, grid: Grid) -> sparse.csr_array:
         both = piece & (other >= 0)
         rows.append(number[inner][both])
         columns.append(other[both])
-        lengths.append(np.full(np.count_nonzero(both), np.linalg.norm(move @ steps)))
+        lengths.append(np.full(np.count_nonzero(both), np.linalg.norm(move @ grid.steps_mm)))
     joined = (np.concatenate(lengths), (np.concatenate(rows), np.concatenate(columns)))
     count = int(number.max()) + 1
     return sparse.csr_array(sparse.coo_array(joined, shape=(count, count)))

@@ -9,7 +9,7 @@ x grows to the patient's left, y to posterior, z to superior.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,10 +58,19 @@ class Grid:
         """Volume of one voxel in millilitres."""
         return float(np.prod(self.spacing_mm)) / 1000.0
 
+    @property
+    def steps_mm(self) -> np.ndarray:
+        """For each array axis the LPS vector from one voxel to the next, shape (3, 3)."""
+        return np.asarray(self.direction) * np.asarray(self.spacing_mm)[:, None]
+
     def position_mm(self, index: np.ndarray) -> np.ndarray:
         """LPS positions, shape (..., 3), of (fractional) array indices, shape (..., 3)."""
-        steps = np.asarray(self.direction) * np.asarray(self.spacing_mm)[:, None]
-        return np.asarray(self.origin_mm) + np.asarray(index, float) @ steps
+        return np.asarray(self.origin_mm) + np.asarray(index, float) @ self.steps_mm
+
+    def window(self, first: np.ndarray, shape: tuple[int, ...]) -> Grid:
+        """The same voxels in another window: from the voxel of index ``first``, which may lie outside, on."""
+        x, y, z = self.position_mm(first).tolist()
+        return replace(self, shape=shape, origin_mm=(x, y, z))  # type: ignore[arg-type]
 
     def corners_mm(self) -> np.ndarray:
         """LPS positions of the eight corner voxels, shape (8, 3)."""

@@ -36,6 +36,12 @@ class Levels:
     def __post_init__(self) -> None:
         _require(self.left_mm is not None or self.right_mm is not None, "levels without any limb")
 
+    @property
+    def both_mm(self) -> tuple[float, float]:
+        """Left and right; one known level serves both limbs."""
+        known = [level for level in (self.left_mm, self.right_mm) if level is not None]
+        return known[0], known[-1]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:

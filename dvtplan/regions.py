@@ -55,7 +55,7 @@ def by_level(mask: np.ndarray, grid: Grid, levels: Levels) -> np.ndarray:
     _require_shape(mask, grid)
     regions = np.zeros(grid.shape, np.uint8)
     for there, positions_mm in _blocks(voxels.indices(mask), grid):
-        regions.reshape(-1)[there] = _side_of_level(positions_mm, _in_left_limb(positions_mm, grid, levels), levels)
+        regions.reshape(-1)[there] = _side_of_level(positions_mm, in_left_limb(positions_mm, grid, levels), levels)
     return regions
 
 
@@ -96,7 +96,7 @@ def by_identity(truth_map: np.ndarray, predicted_mask: np.ndarray, grid: Grid, l
         if levels is None:
             flat[there] = _nearest(positions_mm, truth_mm, flat_truth[truth], np.inf)
             continue
-        truth_left, left = (_in_left_limb(mm, grid, levels) for mm in (truth_mm, positions_mm))
+        truth_left, left = (in_left_limb(mm, grid, levels) for mm in (truth_mm, positions_mm))
         near = np.full(len(there), UNASSIGNED, np.uint8)
         for limb in (False, True):
             within = truth_left == limb
@@ -107,9 +107,9 @@ def by_identity(truth_map: np.ndarray, predicted_mask: np.ndarray, grid: Grid, l
     return regions
 
 
-def midline_of(grid: Grid, levels: Levels) -> float:
+def midline_of(grid: Grid, levels: Levels | None) -> float:
     """LPS x between the limbs in mm: as told, else the middle of the grid's extent."""
-    if levels.midline_mm is not None:
+    if levels is not None and levels.midline_mm is not None:
         return levels.midline_mm
     ends_mm = grid.corners_mm()[:, 0]
     return float((ends_mm.min() + ends_mm.max()) / 2)
@@ -129,12 +129,11 @@ def _nearest(positions_mm: np.ndarray, truth_mm: np.ndarray, truth_regions: np.n
 
 def _side_of_level(positions_mm: np.ndarray, left: np.ndarray, levels: Levels) -> np.ndarray:
     """1 on or above the level of the voxel's limb, 2 below; one known level serves both limbs."""
-    known = [level for level in (levels.left_mm, levels.right_mm) if level is not None]
-    level_mm = np.where(left, known[0], known[-1])
+    level_mm = np.where(left, *levels.both_mm)
     return np.where(positions_mm[:, 2] >= level_mm - GRID_TOLERANCE_MM, 1, 2)
 
 
-def _in_left_limb(positions_mm: np.ndarray, grid: Grid, levels: Levels) -> np.ndarray:
+def in_left_limb(positions_mm: np.ndarray, grid: Grid, levels: Levels | None) -> np.ndarray:
     """Whether each position is on the patient's left of the midline, or on it."""
     return positions_mm[:, 0] >= midline_of(grid, levels) - GRID_TOLERANCE_MM
 

@@ -100,25 +100,17 @@ def _centre_mm(grid: Grid) -> np.ndarray:
 
 def _covering(middle: Grid, grids: Sequence[Grid]) -> Grid:
     """The grid of the middle station, extended by whole voxels until it covers all."""
-    steps = np.asarray(middle.direction) * np.asarray(middle.spacing_mm)[:, None]
     corners = np.concatenate([grid.corners_mm() for grid in grids])
-    places = (corners - middle.origin_mm) @ np.linalg.inv(steps)
+    places = (corners - middle.origin_mm) @ np.linalg.inv(middle.steps_mm)
     low, high = np.floor(places.min(axis=0) + 1e-3), np.ceil(places.max(axis=0) - 1e-3)
-    origin = middle.position_mm(low)
-    return Grid(
-        shape=tuple(int(n) for n in high - low + 1),  # type: ignore[arg-type]
-        spacing_mm=middle.spacing_mm,
-        origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
-        direction=middle.direction,
-    )
+    return middle.window(low, tuple(int(n) for n in high - low + 1))
 
 
 def _map(of: Grid, to: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Matrix and offset that take indices of one grid to indices of another."""
-    steps_of, steps_to = (np.asarray(g.direction) * np.asarray(g.spacing_mm)[:, None] for g in (of, to))
-    inverse = np.linalg.inv(steps_to)
+    inverse = np.linalg.inv(to.steps_mm)
     offset = (np.asarray(of.origin_mm) - to.origin_mm) @ inverse
-    matrix = (steps_of @ inverse).T
+    matrix = (of.steps_mm @ inverse).T
     # Voxels that coincide but for the last digits are not to be interpolated.
     rounded = np.round(offset)
     if np.allclose(matrix, np.round(matrix), atol=1e-6) and np.allclose(offset, rounded, atol=1e-3):

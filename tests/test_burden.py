@@ -76,6 +76,14 @@ def test_each_limb_has_its_own_level() -> None:
     assert category(measure(left, GRID, LEVELS)) == "Thrombus was marked above the level (proximal)."
 
 
+def test_without_a_midline_the_limbs_meet_in_the_middle_of_the_scan() -> None:
+    """Not of what was found: a wide clot of the left leg lies on one side of its own level, whole."""
+    levels = Levels(left_mm=0.0, right_mm=60.0)
+    found = measure(tube([(8, 2, 30), (40, 2, 30)], 4.0), GRID, levels)
+    assert of(found, "left", "proximal") == replace(of(found, "left"), region="proximal")
+    assert of(found, "left", "distal").volume_ml == 0
+
+
 def test_a_bent_tube_is_as_long_as_its_way() -> None:
     way = [(20.0, 2.0, 60.0), (20.0, 2.0, 0.0), (38.0, 2.0, -24.0)]
     assert of(measure(tube(way, 3.0), GRID, LEVELS), "left").length_mm == pytest.approx(90 + 6, abs=4)
