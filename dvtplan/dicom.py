@@ -6,7 +6,6 @@ Series are found by their tags and images by their positions; the names of files
 from __future__ import annotations
 
 import contextlib
-import io
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,11 +31,11 @@ LARGEST_MEMBER = 2 << 30
 """Bytes of an unpacked member of an archive; no slice or multi-frame image of a leg has more."""
 
 NEEDED = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
-    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PixelSpacing",
+    "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
+    "Rows", "Columns", "SamplesPerPixel", "PixelSpacing",
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "EchoTime",
     "DiffusionBValue", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "AcquisitionTime",
-    "ContentTime", "StackID", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "StackID", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 """What is read of every file before its series is chosen."""
 
@@ -210,8 +209,8 @@ def _files(source: Path) -> Iterator[list[tuple[str, Opener]]]:
                 )
             if any(m.flag_bits & 1 for m in members):
                 raise DvtError(f"{source}: is locked by a password. Unpack it yourself.")
-            # Members are read into memory and never written, so that no name in the archive leads anywhere.
-            yield [(m.filename, lambda m=m: io.BytesIO(archive.read(m))) for m in members]  # type: ignore[misc]
+            # Members are never written, so that no name in the archive leads anywhere, and unpacked as far as read.
+            yield [(m.filename, lambda m=m: archive.open(m)) for m in members]  # type: ignore[misc]
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise DvtError(f"{source}: cannot be read ({error}). Copy or export it again.") from error
 

@@ -177,7 +177,7 @@ def _apart(a: Frame, b: Frame) -> float:
 
 
 def _neighbours(frames: Iterable[Frame]) -> list[tuple[Frame, Frame]]:
-    return list(pairwise(sorted(frames, key=_along)))
+    return list(pairwise(_in_order(frames)))
 
 
 def _twice(frames: Iterable[Frame]) -> bool:

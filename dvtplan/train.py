@@ -474,15 +474,17 @@ def _step_seconds(job: _Job, trainee: _Trainee, slices: int, forward: Forward | 
     seconds: list[float] = []
     # Networks with batch normalization keep a running mean of what they see: these steps must leave no trace.
     kept = {name: buffer.clone() for name, buffer in trainee.network.named_buffers()}
-    for _ in range(4):
-        begin = time.perf_counter()
-        loss = trainee.loss(batch, matrices, forward)
-        loss.backward()
-        float(loss.detach())
-        seconds.append(time.perf_counter() - begin)
-    trainee.optimizer.zero_grad(set_to_none=True)
-    for name, buffer in trainee.network.named_buffers():
-        buffer.copy_(kept[name])
+    try:
+        for _ in range(4):
+            begin = time.perf_counter()
+            loss = trainee.loss(batch, matrices, forward)
+            loss.backward()
+            float(loss.detach())
+            seconds.append(time.perf_counter() - begin)
+    finally:
+        trainee.optimizer.zero_grad(set_to_none=True)
+        for name, buffer in trainee.network.named_buffers():
+            buffer.copy_(kept[name])
     return min(seconds[1:])
 
 
@@ -492,7 +494,6 @@ def _compile(job: _Job, trainee: _Trainee) -> _Job:
     trainee.forward, failed = devices.compiled(
         trainee.forward, trainee.setup, lambda forward: _step_seconds(job, trainee, share, forward)
     )
-    trainee.optimizer.zero_grad(set_to_none=True)
     if not failed:
         return job
     if trainee.group.leads:
@@ -517,7 +518,6 @@ def _fastest_batch(job: _Job, trainee: _Trainee) -> int:
         try:
             found = slices / _step_seconds(job, trainee, slices, trainee.network)
         except torch.OutOfMemoryError:
-            trainee.optimizer.zero_grad(set_to_none=True)
             break
         if found < WORTH * rate:
             break
