@@ -18,6 +18,18 @@ from dvtplan.errors import DvtError
 
 T = TypeVar("T")
 
+_telling = {"quiet": False, "verbose": False}
+
+
+def tell(*, quiet: bool = False, verbose: bool = False) -> None:
+    """How much this process tells: quiet leaves out bars, notes and details; verbose adds details."""
+    _telling.update(quiet=quiet, verbose=verbose)
+
+
+def is_verbose() -> bool:
+    """Whether details are told."""
+    return _telling["verbose"]
+
 
 def progress(items: Iterable[T], title: str, total: int | None = None, *, leave: bool = True) -> Iterable[T]:
     """A progress bar on stderr over items; silent for none. It goes at the end, or stays to be read."""
@@ -28,6 +40,7 @@ def progress(items: Iterable[T], title: str, total: int | None = None, *, leave:
         desc=title,
         total=total,
         leave=leave,
+        disable=_telling["quiet"],
         dynamic_ncols=True,
         file=sys.stderr,
         mininterval=_pace_s(),
@@ -46,7 +59,8 @@ def note(text: str, log: Path | None = None) -> None:
     Raises:
         DvtError: if the log cannot be written.
     """
-    tqdm.write(text, file=sys.stderr)
+    if not _telling["quiet"]:
+        tqdm.write(text, file=sys.stderr)
     if log is not None:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +68,17 @@ def note(text: str, log: Path | None = None) -> None:
                 file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
         except OSError as error:
             raise DvtError(cannot_write(log, error)) from error
+
+
+def detail(text: str) -> None:
+    """Say something on stderr that only who asks for it by -v wants to know."""
+    if is_verbose():
+        note(text)
+
+
+def warn(text: str) -> None:
+    """Say on stderr what must not be missed; quiet does not silence it."""
+    tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
 class StepBar:
@@ -66,7 +91,7 @@ class StepBar:
             initial=done,
             unit="step",
             dynamic_ncols=True,
-            disable=not shown,
+            disable=not shown or _telling["quiet"],
             file=sys.stderr,
             mininterval=_pace_s(),
         )

@@ -287,17 +287,22 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
         raise DvtError(f"{path}: is the image itself, which the mask would replace. Name another -o.")
     with contextlib.ExitStack() as stack:
         stack.enter_context(devices.memory_told("Use --device cpu, or name fewer --folds."))
+        begin = time.monotonic()
         grid, order, channels, bounds = _open_case(case, path.parent, model, stack)
+        read = time.monotonic()
         masks = stack.enter_context(SliceFile(path.parent))
         chances = [stack.enter_context(SliceFile(path.parent)) for _ in model.classes] if save_probabilities else []
         for probability_BKHW in _probabilities(channels, bounds, model):
             masks.append(_decide(probability_BKHW, model.classes))
             for chance, volume_BHW in zip(chances, np.moveaxis(probability_BKHW, 1, 0), strict=False):
                 chance.append(volume_BHW)
+        found = time.monotonic()
         for name, chance in zip(model.classes, chances, strict=False):
             target = probability_path(path, name)
             volumes.write_probabilities(target, np.ascontiguousarray(order.undo(chance.read())), grid)
         volumes.write_mask(path, np.ascontiguousarray(order.undo(masks.read())), grid)
+        parts = read - begin, found - read, time.monotonic() - found
+        journal.detail("{}: {:.2g} s reading, {:.2g} s network and resizing, {:.2g} s writing".format(case.id, *parts))
         return len(masks)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import shutil
@@ -17,8 +18,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import command
 
 from dvtplan import __version__, artifacts, cli
+from dvtplan.cli.overview import COMMANDS as COMMANDS_TOLD
+from dvtplan.cli.recipe import RECIPE_FIELDS
 from dvtplan.errors import DvtError
 from dvtplan.records import Recipe, Run
 from dvtplan.workspace import FoldFolder, Workspace
@@ -28,6 +32,8 @@ COMMANDS = {
     "train": cli.train,
     "predict": cli.predict,
     "evaluate": cli.evaluate,
+    "report": cli.report,
+    "overview": cli.overview,
 }
 
 
@@ -61,7 +67,7 @@ def start(command: str, *words: object, **env: str) -> subprocess.Popen[str]:
 HELP = """
 import contextlib, io, sys
 from dvtplan import cli
-for main in (cli.plan_and_preprocess, cli.train, cli.predict, cli.evaluate):
+for main in (cli.plan_and_preprocess, cli.train, cli.predict, cli.evaluate, cli.report, cli.overview):
     sys.argv, out = ["dvt", "--help"], io.StringIO()
     try:
         with contextlib.redirect_stdout(out):
@@ -76,6 +82,33 @@ print(*[name for name in ("torch", "SimpleITK", "pandas", "scipy", "matplotlib")
 def test_help_of_every_command_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_overview_names_every_console_script() -> None:
+    scripts = configparser.ConfigParser()
+    scripts.read(Path(__file__).parent.parent / "setup.cfg", encoding="utf-8")
+    lines = scripts["options.entry_points"]["console_scripts"].split("\n")
+    names = {line.partition(" = ")[0] for line in lines if line}
+    assert names == {"dvt", *COMMANDS_TOLD}
+
+
+@pytest.mark.parametrize("word", ["-q", "--quiet"])
+def test_quiet_leaves_results_and_errors(word: str, trained_once: Workspace, tmp_path: Path) -> None:
+    image = next((trained_once.raw / "imagesTr").glob("*_0000.nii.gz"))
+    words = ("predict", "-i", image, "-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet"))
+    done = command(*words, "--device", "cpu", word)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(tmp_path / "mask.nii.gz"), "")
+    done = command("predict", "-i", tmp_path / "none", "-o", tmp_path, "--model", trained_once.results("gn_unet"), word)
+    assert done.returncode == 1 and "not found" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_verbose_tells_times_and_the_origin_of_an_error(trained_once: Workspace, tmp_path: Path) -> None:
+    image = next((trained_once.raw / "imagesTr").glob("*_0000.nii.gz"))
+    words = ("-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet"), "--device", "cpu", "-v")
+    done = command("predict", "-i", image, *words)
+    assert done.returncode == 0 and "s reading, " in done.stderr
+    done = command("predict", "-i", tmp_path / "none", *words)
+    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.splitlines()[-1].endswith("as -i.")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -254,7 +287,7 @@ def test_the_batch_size_may_be_left_to_the_machine(
 def test_the_command_line_knows_every_field_of_the_recipe() -> None:
     """But its name, which comes from --recipe."""
     fields = set(Recipe.__dataclass_fields__)
-    assert fields == {*cli._RECIPE_FIELDS, "target", "name"}
+    assert fields == {*RECIPE_FIELDS, "target", "name"}
 
 
 @pytest.mark.parametrize(

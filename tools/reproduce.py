@@ -23,7 +23,7 @@ from phantom.difficulty import DIFFICULTIES
 from phantom.grid import SCALES
 
 from dvtplan import artifacts
-from dvtplan.cli import seconds
+from dvtplan.cli.options import seconds
 from dvtplan.errors import DvtError, how_many
 from dvtplan.journal import duration
 from dvtplan.recipes import RECIPES

@@ -1,0 +1,95 @@
+"""The command that finds thrombus on scans."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from dvtplan import team
+from dvtplan.cli.options import add_machine, parser_of
+from dvtplan.cli.running import command
+from dvtplan.errors import DvtError
+
+
+@command
+def predict(argv: list[str]) -> None:
+    """dvt_predict"""
+    parser = parser_of(
+        "Find thrombus on scans with a trained model; masks lie on the scans' own grids.",
+        "dvt_predict -i scan.nii.gz -o mask.nii.gz --model results/DVT/gn_unet",
+    )
+    parser.add_argument(
+        "-i", "--input", type=Path, required=True, help="a volume, a folder of volumes, or a folder or ZIP of DICOM"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder, or a file for a single volume")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="a results folder; its trained folds predict together"
+    )
+    parser.add_argument(
+        "--series", nargs="+", metavar="N", help="of DICOM: the series to take, one for each channel of the model"
+    )
+    parser.add_argument(
+        "--stations", nargs="+", metavar="S", help="overlapping series, or files of a folder, to compose into one scan"
+    )
+    parser.add_argument("--folds", type=int, nargs="+", help="default: all that are trained")
+    parser.add_argument("--save-probabilities", action="store_true", help="write a probability volume per class too")
+    parser.add_argument(
+        "--burden",
+        type=Path,
+        metavar="CSV",
+        help="write there how much was found in each limb, how long and how far up",
+    )
+    parser.add_argument(
+        "--levels", type=Path, metavar="CSV", help="a cases.csv with the levels that divide proximal from distal"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="make masks anew that are already there")
+    parser.add_argument(
+        "--part",
+        type=_part,
+        metavar="I/N",
+        help="the I-th of N shares of a folder; run all N, side by side or on a cluster",
+    )
+    add_machine(parser)
+    options = parser.parse_args(argv)
+    from dvtplan import dataset, devices, findings, journal, parallel, predict, scans
+
+    rank, world = team.place()
+    if world > 1 and options.part is not None:
+        raise DvtError("--part and torchrun both share the scans out. Use one of them.")
+    if options.levels is not None and options.burden is None:
+        raise DvtError("--levels divides what --burden measures. Give both.")
+    if options.burden is not None and (world > 1 or options.part is not None):
+        raise DvtError("--burden measures all scans at once. Run it again without --part or torchrun; masks are kept.")
+    table = {} if options.levels is None else dataset.read_cases_table(options.levels)
+    setup = devices.choose(
+        parallel.local_device(options.device),
+        precision=options.precision,
+        channels_last=options.channels_last,
+        compiled=bool(options.compile),
+    )
+    journal.note(setup.remark)
+    model = predict.load_model(options.model, folds=options.folds, setup=setup)
+    written = predict.predict_path(
+        options.input,
+        options.output,
+        model,
+        overwrite=options.overwrite,
+        save_probabilities=options.save_probabilities,
+        part=(rank + 1, world) if world > 1 else options.part,
+        series=options.series,
+        stations=options.stations,
+    )
+    if options.burden is not None:
+        masks = {scans.stem(path): path for path in (written[:1] if options.stations else written)}
+        levels = {case_id: levels for case_id, (_, levels) in table.items()}
+        written.append(findings.write(masks, levels, options.burden))
+    for path in written:
+        print(path)
+
+
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text} is no share such as 1/4 or 4/4")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,129 @@
+"""The commands that score masks and report on them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dvtplan.cli.options import add_place, millimetres, parser_of, positive, workspace_of
+from dvtplan.cli.running import command
+
+
+@command
+def evaluate(argv: list[str]) -> None:
+    """dvt_evaluate"""
+    parser = parser_of(
+        "Score predictions against the truth: metrics.csv and Table 1.",
+        "dvt_evaluate --split proximal/distal",
+    )
+    add_place(parser)
+    parser.add_argument(
+        "--split",
+        type=_regions,
+        metavar="A/B",
+        help="regions, such as proximal/distal; default: what labels and levels allow",
+    )
+    parser.add_argument(
+        "--rule",
+        choices=("auto", "identity", "level"),
+        default="auto",
+        help="divide by the truth's labels, or at each limb's level in cases.csv",
+    )
+    parser.add_argument("--network", default="gn_unet", help="whose predictions")
+    parser.add_argument(
+        "--compare", nargs="+", metavar="NETWORK", help="several networks: Table 2, the first against each other"
+    )
+    parser.add_argument("--folds", type=int, nargs="+", help="default: all that have predictions")
+    parser.add_argument("--labels", type=Path, help="folder of true masks, to score anyone's --predictions against")
+    parser.add_argument(
+        "--predictions", type=Path, help="folder of predicted masks of the same names; goes with --labels"
+    )
+    parser.add_argument(
+        "--predicted", choices=("auto", "lesion", "labels"), default="auto", help="what values in --predictions mean"
+    )
+    parser.add_argument("--out", type=Path, help="where the tables of --predictions go; default: into that folder")
+    parser.add_argument("--tolerance", type=millimetres, default=2.0, metavar="MM", help="of surface Dice")
+    parser.add_argument("--jobs", type=positive, help="processes; default: as the data are large")
+    parser.add_argument("--pictures", action="store_true", help="draw prediction over truth for every test patient")
+    options = parser.parse_args(argv)
+    from dvtplan import evaluate
+
+    if (options.labels is None) != (options.predictions is None):
+        parser.error("--labels and --predictions go together")
+    if options.compare and (options.labels is not None or options.pictures):
+        parser.error("--compare goes with neither --labels and --predictions nor --pictures")
+    done: evaluate.Evaluation | evaluate.Compared
+    if options.predictions is not None:
+        done = evaluate.evaluate_folders(
+            options.labels,
+            options.predictions,
+            options.out or options.predictions,
+            options.split,
+            options.rule,
+            predicted=options.predicted,
+            dataset=None if options.dataset is None else workspace_of(options).raw,
+            jobs=options.jobs,
+            tolerance_mm=options.tolerance,
+        )
+    elif options.compare:
+        workspace = workspace_of(options)
+        done = evaluate.compare_networks(
+            workspace,
+            options.compare,
+            options.split,
+            options.folds,
+            options.rule,
+            options.jobs,
+            tolerance_mm=options.tolerance,
+        )
+    else:
+        workspace = workspace_of(options)
+        done = evaluate.evaluate(
+            workspace,
+            options.network,
+            options.split,
+            options.folds,
+            options.rule,
+            options.jobs,
+            tolerance_mm=options.tolerance,
+        )
+    print(done.text)
+    written = list(done.written)
+    if options.pictures and options.predictions is None:
+        from dvtplan import report
+
+        written += report.draw_cases(workspace, options.network, options.folds)
+    print("\n".join(map(str, written)))
+
+
+@command
+def report(argv: list[str]) -> None:
+    """dvt_report"""
+    parser = parser_of(
+        "Write one HTML page on all scored networks: tables, figures, and pictures of every test patient.",
+        "dvt_report --dataset DVT --patients 5",
+    )
+    add_place(parser)
+    parser.add_argument(
+        "--networks", nargs="+", metavar="NETWORK", help="the first is pictured; default: all with metrics.csv"
+    )
+    parser.add_argument("--folds", type=int, nargs="+", help="default: all that were scored")
+    parser.add_argument(
+        "--patients", type=positive, metavar="N", help="draw the N worst and the N best; default: every patient"
+    )
+    parser.add_argument("--jobs", type=positive, help="processes; default: as there are many patients")
+    options = parser.parse_args(argv)
+    from dvtplan import journal
+    from dvtplan import report as stage
+
+    done = stage.write(workspace_of(options), options.networks, options.folds, options.patients, options.jobs)
+    size = journal.size(done.html.stat().st_size)
+    print(f"{done.html} ({size}, {done.drawn} of {done.patients} patients drawn)")
+    print(f"{len(done.figures)} figures, PNG and PDF, in {done.figures[0].parent}")
+
+
+def _regions(text: str) -> tuple[str, ...]:
+    names = tuple(text.split("/"))
+    if len(set(names)) != len(names) or not all(names):
+        raise argparse.ArgumentTypeError(f"{text} names a region twice, or none; write proximal/distal")
+    return names
