@@ -16,9 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import conftest
 import pandas as pd
 import pytest
-from conftest import command
 
 from dvtplan import __version__, artifacts, cli
 from dvtplan.cli.overview import COMMANDS as COMMANDS_TOLD
@@ -96,18 +96,20 @@ def test_the_overview_names_every_console_script() -> None:
 def test_quiet_leaves_results_and_errors(word: str, trained_once: Workspace, tmp_path: Path) -> None:
     image = next((trained_once.raw / "imagesTr").glob("*_0000.nii.gz"))
     words = ("predict", "-i", image, "-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet"))
-    done = command(*words, "--device", "cpu", word)
+    done = conftest.command(*words, "--device", "cpu", word)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(tmp_path / "mask.nii.gz"), "")
-    done = command("predict", "-i", tmp_path / "none", "-o", tmp_path, "--model", trained_once.results("gn_unet"), word)
+    done = conftest.command(
+        "predict", "-i", tmp_path / "none", "-o", tmp_path, "--model", trained_once.results("gn_unet"), word
+    )
     assert done.returncode == 1 and "not found" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_verbose_tells_times_and_the_origin_of_an_error(trained_once: Workspace, tmp_path: Path) -> None:
     image = next((trained_once.raw / "imagesTr").glob("*_0000.nii.gz"))
     words = ("-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet"), "--device", "cpu", "-v")
-    done = command("predict", "-i", image, *words)
+    done = conftest.command("predict", "-i", image, *words)
     assert done.returncode == 0 and "s reading, " in done.stderr
-    done = command("predict", "-i", tmp_path / "none", *words)
+    done = conftest.command("predict", "-i", tmp_path / "none", *words)
     assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.splitlines()[-1].endswith("as -i.")
 
 
