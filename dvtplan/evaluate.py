@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -333,17 +333,19 @@ def score(pair: Pair, scheme: Scheme, tolerance_mm: float = surfaces.TOLERANCE_M
     truth, grid = volumes.read(pair.truth)
     predicted, predicted_grid = volumes.read(pair.prediction)
     _require_same_grid(pair, grid, predicted_grid)
+    # Nearly all of the volume is empty: what follows needs no more of it than the box around both masks.
+    levels = None if pair.levels is None else replace(pair.levels, midline_mm=regions.midline_of(grid, pair.levels))
+    box = voxels.box(truth, predicted) or (slice(0, 1),) * 3
+    grid = grid.window(np.array([part.start for part in box]), tuple(part.stop - part.start for part in box))
     truth_map, predicted_map = _divide(
-        _to_numbers(pair.truth, truth, scheme.truth_numbers),
-        _to_numbers(pair.prediction, predicted, scheme.predicted_numbers),
+        _to_numbers(pair.truth, np.ascontiguousarray(truth[box]), scheme.truth_numbers),
+        _to_numbers(pair.prediction, np.ascontiguousarray(predicted[box]), scheme.predicted_numbers),
         grid,
         scheme,
-        pair.levels,
+        levels,
     )
     *by_region, whole = metrics.count(truth_map, predicted_map, len(scheme.regions))
     counts = {name: (number, by_region[number - 1]) for number, name in enumerate(scheme.regions, start=1)}
-    box = _box(truth_map, predicted_map)
-    truth_map, predicted_map = truth_map[box], predicted_map[box]
     rows = []
     for region, (number, counted) in [*((name, counts[name]) for name in scheme.reported), (ALL, (None, whole))]:
         truth, predicted = (m > 0 if number is None else m == number for m in (truth_map, predicted_map))
@@ -376,13 +378,6 @@ def _measure(
         **surfaces.compare(truth, predicted, grid.spacing_mm, tolerance_mm)._asdict(),
         "tolerance_mm": tolerance_mm,
     }
-
-
-def _box(truth_map: np.ndarray, predicted_map: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds all of both; measures need no more of the volume, which is nearly all empty."""
-    there = (truth_map > 0) | (predicted_map > 0)
-    found = [np.flatnonzero(there.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return tuple(slice(int(f[0]), int(f[-1]) + 1) if len(f) else slice(0, 1) for f in found)
 
 
 # --- from files to numbers ------------------------------------------------------------------------
@@ -579,7 +574,7 @@ def _score_and_write(
 
 def _processes(pairs: Sequence[Pair], jobs: int | None) -> int:
     """One process for few voxels, unless a number was asked for; as many as memory allows."""
-    sizes = [math.prod(volumes.read_grid(pair.truth).shape) for pair in pairs]
+    sizes = [volumes.count_voxels(pair.truth) for pair in pairs]
     if jobs is None and sum(sizes) < FEW_VOXELS:
         return 1
     return workers.how_many(jobs, len(pairs), max(sizes) * BYTES_PER_VOXEL)

@@ -74,9 +74,9 @@ def _spread(image: np.ndarray, axis: int, minimum: float) -> float:
 
 
 def _region(mask: np.ndarray, grid: Grid) -> RegionFingerprint:
-    voxels = int(mask.sum())
-    if voxels == 0:
+    box = voxels.box(mask)
+    if box is None:
         return RegionFingerprint(voxels=0, ml=0.0, components=0)
-    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    count = int(np.count_nonzero(mask[box]))
     _, components = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
-    return RegionFingerprint(voxels=voxels, ml=voxels * grid.voxel_ml, components=int(components))
+    return RegionFingerprint(voxels=count, ml=count * grid.voxel_ml, components=int(components))

@@ -33,6 +33,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from dvtplan import voxels
+
 OVERLAP = 0.1
 """Share of a lesion's voxels in the other mask from which on it is met (ours)."""
 
@@ -128,10 +130,10 @@ def count(truth: np.ndarray, predicted: np.ndarray, voxel_ml: float) -> Lesions:
 
 def _meet(mask: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Voxels of each lesion of a mask, and whether the other mask meets it."""
-    boxes = ndimage.find_objects(mask.view(np.uint8))
-    if not boxes:
+    box = voxels.box(mask)
+    if box is None:
         return np.zeros(0, int), np.zeros(0, bool)
-    mask, other = mask[boxes[0]], other[boxes[0]]
+    mask, other = mask[box], other[box]
     labels, n = ndimage.label(mask, _TOUCHING)
     sizes = np.bincount(labels[mask], minlength=n + 1)[1:]
     shared = np.bincount(labels[mask & other], minlength=n + 1)[1:]

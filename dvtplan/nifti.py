@@ -36,14 +36,17 @@ GZIP_AT_MOST = 1100
 """How many times its size a gzip file can unpack to (1032, and something for its ends)."""
 
 
-def inspect(path: Path) -> None:
+def inspect(path: Path) -> tuple[int, ...]:
     """Check a NIfTI file's header.
+
+    Returns:
+        Voxels along each axis, slowest first.
 
     Raises:
         DvtError: for anything that SimpleITK would misread in silence, or crash on.
     """
     with _unzipped(_halves(path)[0]) as file:
-        _layout(path, file.read(348))
+        return _layout(path, file.read(348)).shape
 
 
 def read(path: Path) -> np.ndarray | None:

@@ -299,11 +299,18 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
         found = time.monotonic()
         for name, chance in zip(model.classes, chances, strict=False):
             target = probability_path(path, name)
-            volumes.write_probabilities(target, np.ascontiguousarray(order.undo(chance.read())), grid)
-        volumes.write_mask(path, np.ascontiguousarray(order.undo(masks.read())), grid)
+            volumes.write_probabilities(target, _in_file_order(chance, order, grid, np.float32), grid)
+        volumes.write_mask(path, _in_file_order(masks, order, grid, np.uint8), grid)
         parts = read - begin, found - read, time.monotonic() - found
         journal.detail("{}: {:.2g} s reading, {:.2g} s network and resizing, {:.2g} s writing".format(case.id, *parts))
         return len(masks)
+
+
+def _in_file_order(slices: SliceFile, order: Reorientation, grid: Grid, dtype: type) -> np.ndarray:
+    """All slices as the array of their file, which is the only one made."""
+    whole = np.empty(grid.shape, dtype)
+    slices.read_into(order.apply(whole))
+    return whole
 
 
 def _open_case(

@@ -54,7 +54,11 @@ def prepare(image_CSHW: list[np.ndarray], label_SHW: np.ndarray, plan: Plan) -> 
     classes = np.zeros(256, np.uint8)
     for number, value in enumerate(plan.labels.values(), start=1):
         classes[value] = number
-    label = np.stack([nearest(classes[label_HW.astype(np.uint8)], shape) for label_HW in label_SHW])
+    label = np.zeros((slices, *shape), np.uint8)
+    for s in range(slices):
+        near = nearest(label_SHW[s], shape)
+        if near.any():
+            label[s] = classes[near.astype(np.uint8)]
     return image, label
 
 

@@ -154,7 +154,7 @@ def _largest_case(raw: Dataset) -> int:
     sizes = [0]
     for case in raw.cases:
         try:
-            sizes.append(math.prod(volumes.read_grid(case.images[0]).shape) * len(case.images))
+            sizes.append(volumes.count_voxels(case.images[0]) * len(case.images))
         except DvtError:
             continue  # examined, and reported, with the rest
     return max(sizes)

@@ -70,9 +70,10 @@ def imresize(image_HW: np.ndarray, shape: tuple[int, int], kernel: Kernel = cubi
 def nearest(label_HW: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Resize a label slice: every output pixel takes the nearest input pixel; type kept."""
     height, width = label_HW.shape
-    return label_HW[np.ix_(_nearest_index(height, shape[0]), _nearest_index(width, shape[1]))]
+    return label_HW.take(_nearest_index(height, shape[0]), axis=0).take(_nearest_index(width, shape[1]), axis=1)
 
 
+@lru_cache(maxsize=64)
 def _nearest_index(n_in: int, n_out: int) -> np.ndarray:
     centre = (np.arange(n_out) + 0.5) * n_in / n_out - 0.5
     return np.clip(np.floor(centre + 0.5).astype(int), 0, n_in - 1)

@@ -57,6 +57,11 @@ class SliceFile:
         self._file.seek(0, 2)
         return np.frombuffer(data, self._dtype).reshape(stop - start, *self._shape)
 
+    def read_into(self, slices: np.ndarray) -> None:
+        """All slices, one after the other, into an array or a view of one."""
+        for s in range(self._count):
+            slices[s] = self.read(s, s + 1)[0]
+
     def close(self) -> None:
         """Give the disk space back."""
         # A full disk fails once more here, for the bytes that wait in the buffer: they are not wanted.

@@ -34,9 +34,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from dvtplan import voxels
 from dvtplan.geometry import GRID_TOLERANCE_MM
 
 TOLERANCE_MM = 2.0
@@ -106,11 +106,12 @@ def surface(mask: np.ndarray) -> np.ndarray:
 
 def _surface_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """Centres of the surface voxels, shape (n, 3); array axes are orthogonal in every grid that can be read."""
-    boxes = ndimage.find_objects(mask.view(np.uint8))
-    if not boxes:
+    box = voxels.box(mask)
+    if box is None:
         return np.empty((0, mask.ndim))
-    indices = np.nonzero(surface(mask[boxes[0]]))
-    axes = zip(indices, boxes[0], spacing_mm, strict=True)
+    edge = surface(mask[box])
+    indices = np.unravel_index(voxels.indices(edge), edge.shape)
+    axes = zip(indices, box, spacing_mm, strict=True)
     return np.stack([(index + part.start) * step_mm for index, part, step_mm in axes], axis=-1)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,6 +16,8 @@ from dvtplan.artifacts import whole_file
 from dvtplan.errors import DvtError
 from dvtplan.geometry import Grid
 from dvtplan.nifti import not_3d
+
+T = TypeVar("T")
 
 _KEEP = {np.dtype(t) for t in ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")}
 
@@ -74,9 +79,11 @@ def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
     with whole_file(path) as draft:
         try:
             sitk.WriteImage(image, str(draft), useCompression=True)
+            del image  # two of the volume are enough to have in memory
             # NIfTI's writer does not report a full disk, so only reading back tells.
             back = sitk.ReadImage(str(draft))  # a view lives no longer than its image
-            intact = np.array_equal(sitk.GetArrayViewFromImage(back), array)
+            view = sitk.GetArrayViewFromImage(back)
+            intact = view.shape == array.shape and all(map(np.array_equal, view, array))
         except RuntimeError as error:
             raise DvtError(f"{path}: cannot be written ({_reason(error)}). Free space, then run again.") from error
         if not intact:
@@ -87,6 +94,13 @@ def read_grid(path: Path) -> Grid:
     """The grid of a volume from its header alone; raises as ``read``, but cannot see missing voxels."""
     _inspect(path, voxels=False)
     return _header_grid(path) or read(path)[1]
+
+
+def count_voxels(path: Path) -> int:
+    """How many voxels a volume's header promises; raises as ``read_grid``, and takes a tenth of its time."""
+    if path.name.lower().endswith(nifti.ENDINGS):
+        return math.prod(_told(path, nifti.inspect))
+    return math.prod(read_grid(path).shape)
 
 
 def _header_grid(path: Path) -> Grid | None:
@@ -112,26 +126,35 @@ def _inspect(path: Path, *, voxels: bool = True) -> np.ndarray | None:
     With ``voxels``, a NIfTI file is also read to its end, to see that all of them are there, and
     they are handed back where SimpleITK would only read them once more.
     """
+    if not path.name.lower().endswith(nifti.ENDINGS):
+        _told(path, _first_byte)
+    elif voxels:
+        return _told(path, nifti.read)
+    else:
+        _told(path, nifti.inspect)
+    return None
+
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1)
+
+
+def _told(path: Path, look: Callable[[Path], T]) -> T:
+    """What a look at a file gives; what hinders it in one line."""
     try:
         size = path.stat().st_size
         if path.is_dir():
             raise DvtError(f"{path}: expected a volume file, found a folder. Name the file.")
         if size == 0:
             raise DvtError(f"{path}: is empty (0 bytes). Copy or export it again.")
-        if path.name.lower().endswith(nifti.ENDINGS):
-            if voxels:
-                return nifti.read(path)
-            nifti.inspect(path)
-        else:
-            with path.open("rb") as file:
-                file.read(1)
+        return look(path)
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Check the path.") from None
     except PermissionError:
         raise DvtError(f"{path}: no permission to read. Change its permissions, for example with chmod +r.") from None
     except OSError as error:
         raise DvtError(f"{path}: cannot be read ({error.strerror or error}). Check the disk.") from error
-    return None
 
 
 def _three_dimensional(path: Path, image: sitk.Image) -> sitk.Image:

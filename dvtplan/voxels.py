@@ -11,8 +11,24 @@ BLOCK = 1 << 20
 
 
 def indices(mask: np.ndarray) -> np.ndarray:
-    """As ``np.flatnonzero``, which is twenty times as fast on a mask of booleans as on one of bytes."""
-    return np.flatnonzero(mask if mask.dtype == bool else mask != 0)
+    """As ``np.flatnonzero``, which is twenty times as fast on a mask of booleans as on one of bytes; and masks of
+    bytes, nearly all zero, are looked through eight at a time."""
+    if mask.dtype.itemsize > 1 or not mask.flags.c_contiguous:
+        return np.flatnonzero(mask if mask.dtype == bool else mask != 0)
+    flat = mask.reshape(-1).view(np.uint8)
+    whole = len(flat) // 8 * 8
+    words = np.flatnonzero(flat[:whole].view(np.uint64) != 0)
+    near = np.concatenate([(8 * words[:, None] + np.arange(8)).reshape(-1), np.arange(whole, len(flat))])
+    return near[flat[near] != 0]
+
+
+def box(*masks: np.ndarray) -> tuple[slice, ...] | None:
+    """The smallest box that holds every voxel but 0 of masks of one shape; none where there is none."""
+    found = [np.stack(np.unravel_index(indices(mask), mask.shape)) for mask in masks]
+    there = np.concatenate(found, axis=1)
+    if there.shape[1] == 0:
+        return None
+    return tuple(slice(int(a.min()), int(a.max()) + 1) for a in there)
 
 
 def present(labels: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@ the real cause when one of them dies."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dvtplan.errors import DvtError
 from dvtplan.journal import progress
@@ -67,7 +68,7 @@ def over_cases(
         return [function(item) for item in progress(items, title)]
     results: dict[int, R] = {}
     futures: dict[Future[R], int] = {}
-    context = multiprocessing.get_context("spawn")
+    context = _context(function)
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent)
     try:
         for index, item in enumerate(items):
@@ -85,6 +86,17 @@ def over_cases(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [results[i] for i in range(len(items))]
+
+
+def _context(function: Callable[..., object]) -> Any:
+    """How worker processes begin: as copies of one that has imported what the work needs, so that this is done once
+    for all workers of all pools of a command; each for itself where the system has no copies."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    inner = function.func if isinstance(function, functools.partial) else function
+    context.set_forkserver_preload([inner.__module__])
+    return context
 
 
 def _follow_the_parent() -> None:

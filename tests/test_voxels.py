@@ -38,6 +38,27 @@ def test_indices_and_values_are_numpys(image: np.ndarray) -> None:
     assert np.array_equal(found, np.unique(image)) and found.dtype == image.dtype
 
 
+@given(images(), images())
+def test_the_box_holds_every_voxel_of_both_and_no_empty_side(image: np.ndarray, other: np.ndarray) -> None:
+    other = np.resize(other, image.shape)
+    box = voxels.box(image, other)
+    there = (image != 0) | (other != 0)
+    if box is None:
+        assert not there.any()
+        return
+    assert there[box].sum() == there.sum()
+    assert all(there[box].take(end, axis=axis).any() for axis in range(3) for end in (0, -1))
+
+
+def test_indices_of_bytes_do_not_depend_on_where_eights_of_them_begin() -> None:
+    for length in range(1, 20):
+        for at in range(length):
+            mask = np.zeros(length + 1, np.uint8)[1:]
+            mask[at] = 7
+            assert voxels.indices(mask).tolist() == [at]
+            assert voxels.indices(mask != 0).tolist() == [at]
+
+
 @pytest.mark.parametrize("kind", ["i2", "u2", "u1"])
 def test_a_real_size_is_counted_in_blocks(kind: str) -> None:
     image = np.random.default_rng(3).integers(0, 200, (3, voxels.BLOCK // 2, 1)).astype(kind)
