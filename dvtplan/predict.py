@@ -308,7 +308,7 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
 
 def _in_file_order(slices: SliceFile, order: Reorientation, grid: Grid, dtype: type) -> np.ndarray:
     """All slices as the array of their file, which is the only one made."""
-    whole = np.empty(grid.shape, dtype)
+    whole: np.ndarray = np.empty(grid.shape, dtype)
     slices.read_into(order.apply(whole))
     return whole
 
