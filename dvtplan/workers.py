@@ -11,7 +11,9 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from typing import TypeVar
 
 from dvtplan.errors import DvtError
 from dvtplan.journal import progress
@@ -88,10 +90,22 @@ def over_cases(
     return [results[i] for i in range(len(items))]
 
 
-def _context(function: Callable[..., object]) -> Any:
+def begin(module: str) -> None:
+    """Import what workers will need in the process that they are to be copies of, while this one imports it too."""
+    if _copies():
+        multiprocessing.get_context("forkserver").set_forkserver_preload([module])
+        forkserver.ensure_running()
+
+
+def _copies() -> bool:
+    """Whether processes can begin as copies here."""
+    return "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def _context(function: Callable[..., object]) -> BaseContext:
     """How worker processes begin: as copies of one that has imported what the work needs, so that this is done once
     for all workers of all pools of a command; each for itself where the system has no copies."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if not _copies():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     inner = function.func if isinstance(function, functools.partial) else function

@@ -31,6 +31,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], ...]] = {
     "forward": (prediction.forward,),
     "predict": (prediction.predict,),
     "train": (training.train,),
+    "steps": (training.shapes,),
     "parallel": (training.parallel,),
     "scale": (stages.growth, prediction.memory),
 }

@@ -23,6 +23,10 @@ def plan_and_preprocess(argv: list[str]) -> None:
     parser.add_argument("--verify-only", action="store_true", help="stop after verification, write nothing")
     parser.add_argument("--replan", action="store_true", help="derive plan.json anew even if it was edited")
     options = parser.parse_args(argv)
+    from dvtplan import workers
+
+    if options.jobs != 1:
+        workers.begin("dvtplan.preprocess")
     from dvtplan import journal, preprocess
 
     with gathered() as group:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import nnunet
-from bench.clock import in_turn
+from bench.clock import child, in_turn
 from bench.inputs import Bench
 from bench.rows import Row, absent
 from dvtplan import volumes, workers
 from dvtplan.dataset import discover
-from dvtplan.evaluate import evaluate_folders
 from dvtplan.preprocess import plan_and_preprocess
 from dvtplan.workspace import Workspace
 
@@ -32,9 +32,9 @@ def preprocess(bench: Bench) -> Iterator[Row]:
     dataset = discover(workspace.raw)
     files = [path for case in dataset.cases for path in (*case.images, case.label) if path is not None]
 
-    def ours() -> None:
+    def ours() -> float:
         shutil.rmtree(workspace.preprocessed, ignore_errors=True)
-        plan_and_preprocess(workspace.root, "Phantom", n_folds=2)
+        return _command("plan_and_preprocess", "--root", workspace.root, "--folds", 2)
 
     things: dict[str, Callable[[], object]] = {"ours": ours, "reading": lambda: _read_all(files)}
     if bench.nnunet is not None:
@@ -56,8 +56,9 @@ def evaluate(bench: Bench) -> Iterator[Row]:
     files = [*sorted(labels.glob("*.nii.gz")), *sorted(masks.glob("*.nii.gz"))]
     out = bench.scratch / "scores"
 
-    def ours() -> None:
-        evaluate_folders(labels, masks, out, predicted="lesion", dataset=workspace.raw)
+    def ours() -> float:
+        where = ("--root", workspace.root, "--dataset", "Phantom", "--labels", labels, "--predictions", masks)
+        return _command("evaluate", *where, "--out", out, "--predicted", "lesion")
 
     things: dict[str, Callable[[], object]] = {"ours": ours, "reading": lambda: _read_all(files)}
     if bench.nnunet is not None:
@@ -90,6 +91,11 @@ def growth(bench: Bench) -> Iterator[Row]:
     )  # fmt: skip
 
 
+def _command(*words: object) -> float:
+    """Seconds of one of our commands, its process from start to end."""
+    return child([sys.executable, "-m", "dvtplan.cli", *map(str, words)])[0]
+
+
 def _read_all(files: list[Path]) -> None:
     """Read every file once, decompressed, on every core. Threads: they start at once, and decompression lets
     others run beside it, so that no other way of reading these files here takes less time."""
@@ -107,5 +113,5 @@ def _against_nnunet(bench: Bench, section: str, ratio: float, detail: dict[str, 
         return absent(section, "nnU-Net over ours", "--nnunet DIR makes an environment with it")
     return Row(
         section=section, what="nnU-Net over ours", value=ratio, unit="x", at_least=NNUNET,
-        note=f"nnU-Net {nnunet.VERSION}, its process from start to end", detail=detail,
+        note=f"nnU-Net {nnunet.VERSION}; both as processes from start to end", detail=detail,
     )  # fmt: skip

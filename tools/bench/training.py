@@ -15,6 +15,7 @@ from bench.rows import Row, absent
 from dvtplan import artifacts, devices, journal
 from dvtplan.batches import Schedule, Slices
 from dvtplan.networks import build
+from dvtplan.networks.blocks import UpConv
 from dvtplan.plan import FORWARD_FLOP_PER_PIXEL
 from dvtplan.recipes import override
 from dvtplan.records import Plan, Recipe, Splits
@@ -55,6 +56,59 @@ def train(bench: Bench) -> Iterator[Row]:
         section="train", what="share of the matrix-product rate", value=flop / peak, unit="x",
         note=f"{flop / 1e12:.3g} of {peak / 1e12:.3g} TFLOP/s", detail={"flop_per_s": flop, "matrix_flop_per_s": peak},
     )  # fmt: skip
+
+
+def shapes(bench: Bench) -> Iterator[Row]:
+    """What a step costs on a CPU by batch, memory layout, and where the decoder upsamples; in forward passes."""
+    if not bench.on_cpu:
+        yield absent("steps", "a training step by batch and layout", "a question of CPUs; --device cpu")
+        return
+    shape = (64, 32) if bench.tiny else (960, 320)
+    image = torch.rand(1, 1, *shape)
+    ways = [(batch, layout, True) for batch in (1, 2, 4) for layout in LAYOUTS] + [(2, "channels first", False)]
+    plain = build("gn_unet", 1, 1, width=32, norm_groups=32).eval()
+    things: dict[str, Callable[[], object]] = {"forward": lambda: _forward(plain, image)}
+    for batch, layout, before in ways:
+        things[_way(batch, layout, before)] = _step(image.expand(batch, -1, -1, -1), LAYOUTS[layout], before)
+    timing = in_turn(things, min(bench.rounds, 2))
+    size = f"{shape[0]}x{shape[1]}"
+    for batch, layout, before in ways:
+        name = _way(batch, layout, before)
+        yield Row(
+            section="steps", what=name, value=timing.ratio(name, "forward") / batch, unit="forward passes a slice",
+            note=f"{timing.seconds(name) / batch:.3g} s a slice of {size}", detail={"seconds": timing.rounds[name]},
+        )  # fmt: skip
+
+
+LAYOUTS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+
+
+def _way(batch: int, layout: str, before: bool) -> str:
+    return f"batch {batch}, {layout}" + ("" if before else ", upsampled before the convolution")
+
+
+def _forward(network: torch.nn.Module, image: torch.Tensor) -> None:
+    with torch.inference_mode():
+        network(image)
+
+
+def _step(image: torch.Tensor, layout: torch.memory_format, before_upsampling: bool) -> Callable[[], None]:
+    """What does one step of a network of its own."""
+    network = build("gn_unet", 1, 1, width=32, norm_groups=32)
+    network = network.to(memory_format=layout)  # type: ignore[call-overload]
+    if not before_upsampling:
+        for module in network.modules():
+            if isinstance(module, UpConv):
+                module.forward = module.as_written  # type: ignore[method-assign]
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    image = image.contiguous(memory_format=layout)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        network(image).square().mean().backward()
+        optimizer.step()
+
+    return step
 
 
 def parallel(bench: Bench) -> Iterator[Row]:
