@@ -41,7 +41,8 @@ from dvtplan.workspace import FoldFolder, Workspace
 PREPARE = "dvt_plan_and_preprocess"
 
 CHECK_EVERY = 50
-"""Steps between looks at the loss: each look makes the host wait for the device."""
+"""Steps between looks at the loss on a CPU. An accelerator is looked at once an epoch: at each look it waits for the
+host."""
 REDRAW_AFTER_S = 30.0
 """Time between two drawings of the learning curve."""
 BUDGET_SHARE = 0.9
@@ -253,6 +254,7 @@ def fit(job: _Job, trainee: _Trainee, source: Source, done: int) -> None:
     rows = journal.read_epochs(job.folder.epochs, before=done)
     run, begin = job.run, time.monotonic()
     drawn = begin
+    check_every = CHECK_EVERY if trainee.setup.device == "cpu" else steps
     bar = journal.StepBar(f"Train fold {run.fold}", total=recipe.epochs * steps, done=done * steps, shown=group.leads)
     with bar:
         for epoch in range(done, recipe.epochs):
@@ -263,7 +265,7 @@ def fit(job: _Job, trainee: _Trainee, source: Source, done: int) -> None:
             for batch in watch.over(source.epoch(epoch)):
                 losses.append(trainee.step(batch, matrices_V23))
                 bar.update()
-                if len(losses) % CHECK_EVERY == 0 or len(losses) == steps:
+                if len(losses) % check_every == 0 or len(losses) == steps:
                     mean = _finite_mean(losses, job, group, epoch)
                     bar.say(f"epoch {epoch + 1}, loss {mean:.3g}, waiting for data {watch.waiting_share():.0%}")
             if not trainee.is_finite():
