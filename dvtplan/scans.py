@@ -33,6 +33,10 @@ class Given:
     """How stations were put together, where there are any."""
     stations: tuple[tuple[str, Grid], ...] = ()
     """Their names and grids, from head to foot."""
+    found: Found | None = None
+    """What the DICOM holds that it comes from; none for other files."""
+    shown: tuple[tuple[Volume, ...], ...] = ()
+    """Of DICOM, the volumes that a mask shows: of the scan, or of each station from head to foot."""
 
 
 @contextlib.contextmanager
@@ -92,14 +96,17 @@ def _channels(
         path = scratch / f"{case_id}_{k:04d}.mha"
         volumes.write_image(path, *_voxels(found, volume))
         spoken[path] = f"{source}: series {volume.name}"
-    return Given(cases=(Case(id=case_id, patient=case_id, images=tuple(spoken)),), one=True), spoken
+    case = Case(id=case_id, patient=case_id, images=tuple(spoken))
+    return Given(cases=(case,), one=True, found=found, shown=(tuple(chosen),)), spoken
 
 
 def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Path) -> tuple[Given, dict[Path, str]]:
     """Stations as one case of one volume."""
+    found, chosen = None, []
     if is_dicom:
         found = _look(source)
-        parts = [_voxels(found, dicom.choose(found, name)) for name in stations]
+        chosen = [dicom.choose(found, name) for name in stations]
+        parts = [_voxels(found, volume) for volume in chosen]
     else:
         parts = [volumes.read(source / name) for name in stations]
     made = compose(parts, [f"{source}: {name}" for name in stations])
@@ -110,7 +117,12 @@ def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Pa
     path = scratch / f"{case_id}_0000.mha"
     volumes.write_image(path, made.image, made.grid)
     given = Given(
-        cases=(Case(id=case_id, patient=case_id, images=(path,)),), one=True, composed=made, stations=tuple(ordered)
+        cases=(Case(id=case_id, patient=case_id, images=(path,)),),
+        one=True,
+        composed=made,
+        stations=tuple(ordered),
+        found=found,
+        shown=tuple((chosen[k],) for k in made.order) if chosen else (),
     )
     return given, {path: f"{source}: the stations {', '.join(stations)}"}
 
