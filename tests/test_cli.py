@@ -28,6 +28,7 @@ from dvtplan.records import Recipe, Run
 from dvtplan.workspace import FoldFolder, Workspace
 
 COMMANDS = {
+    "import": cli.import_dicom,
     "plan_and_preprocess": cli.plan_and_preprocess,
     "train": cli.train,
     "predict": cli.predict,
@@ -67,7 +68,7 @@ def start(command: str, *words: object, **env: str) -> subprocess.Popen[str]:
 HELP = """
 import contextlib, io, sys
 from dvtplan import cli
-for main in (cli.plan_and_preprocess, cli.train, cli.predict, cli.evaluate, cli.report, cli.overview):
+for main in (cli.import_dicom, cli.plan_and_preprocess, cli.train, cli.predict, cli.evaluate, cli.report, cli.overview):
     sys.argv, out = ["dvt", "--help"], io.StringIO()
     try:
         with contextlib.redirect_stdout(out):

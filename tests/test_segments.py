@@ -115,7 +115,8 @@ def test_every_frame_names_the_image_that_it_is_drawn_on(tmp_path: Path) -> None
     place = {str(one.SOPInstanceUID): one.ImagePositionPatient for one in sources}
     for frame in made.PerFrameFunctionalGroupsSequence:
         (image,) = frame.DerivationImageSequence[0].SourceImageSequence
-        assert place[image.ReferencedSOPInstanceUID] == frame.PlanePositionSequence[0].ImagePositionPatient
+        own = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
+        assert np.abs(own - np.array(place[image.ReferencedSOPInstanceUID], float)).max() < 1e-6
     (series,) = made.ReferencedSeriesSequence
     assert series.SeriesInstanceUID == sources[0].SeriesInstanceUID != made.SeriesInstanceUID
     assert {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence} == set(place)
@@ -136,6 +137,36 @@ def test_every_frame_of_a_multi_frame_object_names_the_frame_of_its_place(tmp_pa
             atol=1e-6,
             rtol=0,
         )
+
+
+def test_orientations_of_each_frame_and_frames_of_another_echo_do_not_hinder(tmp_path: Path) -> None:
+    """As some scanners write it: nothing is shared, and two volumes stand in one object."""
+    write_enhanced(tmp_path / "scan" / "one", volume(), plane=OBLIQUE)
+    ds = pydicom.dcmread(tmp_path / "scan" / "one")
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    frames = list(ds.PerFrameFunctionalGroupsSequence)
+    for frame in frames:
+        frame.PlaneOrientationSequence = shared.PlaneOrientationSequence
+        frame.PixelMeasuresSequence = shared.PixelMeasuresSequence
+    del ds.SharedFunctionalGroupsSequence
+    both = []
+    for echo in (1.0, 2.0):
+        for frame in frames:
+            one = Dataset()
+            one.update(frame)
+            one.MREchoSequence = Items([Dataset()])
+            one.MREchoSequence[0].EffectiveEchoTime = echo
+            both.append(one)
+    ds.PerFrameFunctionalGroupsSequence = Items(both)
+    ds.NumberOfFrames, ds.PixelData = 10, ds.PixelData * 2
+    ds.save_as(tmp_path / "scan" / "one")
+    found = dicom.find(tmp_path / "scan")
+    second = dicom.choose(found, "7b")
+    segments.write(tmp_path / "seg.dcm", drawn(), found, [second], CLASSES)
+    volumes.write_mask(tmp_path / "mask.nii.gz", drawn(), second.grid)
+    objects, voxels = points_of_object(tmp_path / "seg.dcm"), points_of_nifti(tmp_path / "mask.nii.gz")
+    for name, value in CLASSES.items():
+        assert_same_points(objects[name], voxels[value])
 
 
 def test_segments_say_in_codes_what_they_are_and_who_drew_them(tmp_path: Path) -> None:
