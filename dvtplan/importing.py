@@ -89,7 +89,7 @@ class _Patient:
     @property
     def series(self) -> str:
         """What tells this case from all others."""
-        return " ".join(v.series_uid + re.sub(r"\d", "", v.name) for v in self.chosen)
+        return " ".join(v.series_uid + re.sub(r"[\d']", "", v.name) for v in self.chosen)
 
     @property
     def mask_name(self) -> str:
@@ -139,7 +139,7 @@ def import_dicom(
     named = _labels(out, key, tuple(channels), labels)
     if series is not None and len(series) != len(channels):
         raise DvtError(
-            f"--series names {len(series)}, --channels {len(channels)}. Name one series for each channel, in their order."
+            f"--series names {len(series)}, --channels {len(channels)}. Name a series for each channel, in their order."
         )
     wanted = _Wanted(
         channels=tuple(channels),

@@ -47,7 +47,8 @@ COLOURS = ((224, 49, 49), (51, 122, 204), (240, 173, 26), (46, 160, 92), (148, 8
 """Of the classes in turn; red, green, blue."""
 
 DEMOGRAPHY = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber",
+    "StudyID", "StudyDate", "StudyTime",
 )  # fmt: skip
 """What an object copies from its source, and what an anonymizer may have removed: it may be empty, not missing."""
 

@@ -412,7 +412,10 @@ def test_segments_that_overlap_are_refused(scan: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"position": START + [0.5, 0, 0]}, "frame 1 is not drawn on the voxels of the series (up to 0.5 mm away"),
+        (
+            {"position": START + 0.4 * np.array([1.25, 0, 0])},
+            "frame 1 is not drawn on the voxels of the series (up to 0.5 mm away",
+        ),
         ({"position": START + 0.4 * ACROSS}, "(up to 0.5 mm away"),
         ({"spacing": (1.45, 1.35)}, "(up to 0.35 mm away"),
         ({"plane": OBLIQUE}, "is not drawn on the voxels"),
