@@ -83,6 +83,7 @@ def write_series(
     plane: Sequence[Sequence[float]] = CORONAL,
     start: Sequence[float] = (-100.0, -30.0, 200.0),
     step: float = 1.25,
+    spacing: Sequence[float] = (1.45, 1.3),
     uid: str | None = None,
     name: Callable[[int], str] | None = None,
     change: Callable[[Dataset, int], object] | None = None,
@@ -95,7 +96,7 @@ def write_series(
         ds = header(uid, number, words, *array.shape[1:], InstanceNumber=int(shuffled[k]) + 1)
         ds.ImagePositionPatient = [float(v) for v in place]
         ds.ImageOrientationPatient = [float(v) for axis in plane for v in axis]
-        ds.PixelSpacing, ds.SliceThickness, ds.EchoTime = [1.45, 1.3], 1.25, 1.13
+        ds.PixelSpacing, ds.SliceThickness, ds.EchoTime = list(spacing), step, 1.13
         ds.PixelData = array[k].tobytes()
         if change is not None:
             change(ds, k)
@@ -104,7 +105,12 @@ def write_series(
 
 
 def write_enhanced(
-    path: Path, array: np.ndarray, *, plane: Sequence[Sequence[float]] = CORONAL, step: float = 1.25
+    path: Path,
+    array: np.ndarray,
+    *,
+    plane: Sequence[Sequence[float]] = CORONAL,
+    step: float = 1.25,
+    spacing: Sequence[float] = (1.45, 1.3),
 ) -> None:
     """One multi-frame object, its frames in a shuffled order."""
     ds = header(generate_uid(), 7, "enhanced", *array.shape[1:], SOPClassUID=EnhancedMRImageStorage)
@@ -116,7 +122,7 @@ def write_enhanced(
             setattr(made, name, value)
         return made
 
-    measures = item(PixelSpacing=[1.45, 1.3], SliceThickness=1.25)
+    measures = item(PixelSpacing=list(spacing), SliceThickness=step)
     orientation = item(ImageOrientationPatient=[float(v) for axis in plane for v in axis])
     rescale = item(RescaleSlope=2.0, RescaleIntercept=-100.0, RescaleType="US")
     ds.SharedFunctionalGroupsSequence = Items(
