@@ -83,6 +83,8 @@ class Segmentation:
     """Of the series that it says its masks belong to."""
     labels: tuple[str, ...]
     """Names of its segments."""
+    made_by: str = ""
+    """The program that drew it, where no person had a hand in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,7 +337,14 @@ def _segmentation(name: str, header: Any) -> Segmentation:
             str(one.get("SeriesInstanceUID", "")) for one in header.get("ReferencedSeriesSequence") or ()
         ),
         labels=labels,
+        made_by=_made_by(header.get("SegmentSequence") or ()),
     )
+
+
+def _made_by(segments: Sequence[Any]) -> str:
+    """The program that drew any of the segments without a person."""
+    drawn = [one for one in segments if one.get("SegmentAlgorithmType") == "AUTOMATIC"]
+    return str(drawn[0].get("SegmentAlgorithmName") or "a program") if drawn else ""
 
 
 def _label(segment: Any) -> str:

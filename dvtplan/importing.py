@@ -318,6 +318,11 @@ def _mask(patient: _Patient, grid: Grid, labels: dict[str, int]) -> np.ndarray |
     if patient.mask is None:
         return None
     if isinstance(patient.mask, Segmentation):
+        if patient.mask.made_by:
+            journal.warn(
+                f"{patient.mask_name}: was drawn by {patient.mask.made_by} alone, by no person. Check that it is "
+                "meant as the truth."
+            )
         return segments.read(patient.found, patient.mask, grid, labels)
     array, where = volumes.read(patient.mask)
     turn = turned_onto(where, grid, ROUNDING_MM)

@@ -190,13 +190,19 @@ def test_an_object_of_another_series_is_not_taken(tmp_path: Path) -> None:
     assert import_dicom([folder], out_of(tmp_path), ["T1"]).unmasked == ("case_001",)
 
 
-def test_what_predict_wrote_can_be_imported(tmp_path: Path) -> None:
-    """Corrected in a viewer it would come back like this."""
+def test_what_predict_wrote_can_be_imported_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Corrected in a viewer it would come back like this, and somebody would have had a hand in it."""
     folder = scan(tmp_path / "p", "one", plane=OBLIQUE)
     found = dicom.find(folder)
     segments.write(folder / "seg.dcm", drawn(), found, [dicom.choose(found, None)], {"thrombus": 1})
     (case,) = discover(import_dicom([folder], out_of(tmp_path), ["T1"]).folder).cases
     assert case.label is not None and np.array_equal(volumes.read(case.label)[0], drawn())
+    assert f"{folder}: seg.dcm: was drawn by dvtplan alone, by no person" in capsys.readouterr().err
+    ds = pydicom.dcmread(folder / "seg.dcm")
+    ds.SegmentSequence[0].SegmentAlgorithmType = "SEMIAUTOMATIC"
+    ds.save_as(folder / "seg.dcm")
+    import_dicom([folder], tmp_path / "other", ["T1"])
+    assert "was drawn by" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flips", [(True, False, False), (False, True, True)])
