@@ -90,7 +90,7 @@ def _channels(
     chosen = [dicom.choose(found, name) for name in (series or (None,))]
     case_id = stem(source.absolute())
     if series and len(found.volumes) > channels:
-        case_id += "_series_" + "_".join(series)
+        case_id += "_series_" + "_".join(volume.name for volume in chosen)
     spoken = {}
     for k, volume in enumerate(chosen):
         path = scratch / f"{case_id}_{k:04d}.mha"
@@ -110,7 +110,8 @@ def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Pa
     else:
         parts = [volumes.read(source / name) for name in stations]
     made = compose(parts, [f"{source}: {name}" for name in stations])
-    ordered = [(stations[k], parts[k][1]) for k in made.order]
+    names = [volume.name for volume in chosen] or list(stations)
+    ordered = [(names[k], parts[k][1]) for k in made.order]
     gains = ", ".join(f"{name} x{gain:.3g}" for (name, _), gain in zip(ordered, made.gains, strict=True))
     journal.note(f"Composed from head to foot: {gains}; seams at z {', '.join(f'{z:.0f}' for z in made.seams_mm)} mm.")
     case_id = stem(source.absolute())
