@@ -41,7 +41,7 @@ def survey(folder: Path) -> tuple[Dataset | None, list[str]]:
 
     The data set is none where ``dataset.json`` itself cannot be used.
     """
-    description, problems = _describe(folder / "dataset.json")
+    description, problems = describe(folder / "dataset.json")
     if description is None:
         return None, problems
     channels, labels, ending, words = description
@@ -166,7 +166,7 @@ def _millimetres(row: Mapping[str, str], name: str) -> float | None:
     return value
 
 
-def _describe(path: Path) -> tuple[tuple[tuple[str, ...], dict[str, int], str, str] | None, list[str]]:
+def describe(path: Path) -> tuple[tuple[tuple[str, ...], dict[str, int], str, str] | None, list[str]]:
     """Channels, foreground labels, file ending and description of ``dataset.json``, or what is wrong with it."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
@@ -286,7 +286,7 @@ def examine(case: Case, labels: dict[str, int]) -> Examination:
     for path, (array, _) in images.items():
         problems.extend(image_faults(path, array))
     if truth is not None:
-        problems.extend(_label_faults(case.label, truth[0], labels))
+        problems.extend(label_faults(case.label, truth[0], labels))
     if images:
         first, *others = images
         grid = images[first][1]
@@ -345,7 +345,8 @@ def _show(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{v:.6g}" for v in values) + ")"
 
 
-def _label_faults(path: Path | None, array: np.ndarray, labels: dict[str, int]) -> Iterable[str]:
+def label_faults(path: Path | None, array: np.ndarray, labels: dict[str, int]) -> Iterable[str]:
+    """Which values of a mask the data set does not know, in one line."""
     present = voxels.present(array)
     unknown = [v for v in present.tolist() if v not in (0, *labels.values())]
     if unknown:

@@ -6,8 +6,10 @@ Series are found by their tags and images by their positions; the names of files
 from __future__ import annotations
 
 import contextlib
+import fnmatch
+import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,12 +34,18 @@ LARGEST_MEMBER = 2 << 30
 
 NEEDED = [
     "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
+    "PatientID", "StudyInstanceUID",
     "Rows", "Columns", "SamplesPerPixel", "PixelSpacing",
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "EchoTime",
     "DiffusionBValue", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "AcquisitionTime",
     "StackID", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "ReferencedSeriesSequence", "SegmentSequence",
 ]  # fmt: skip
 """What is read of every file before its series is chosen."""
+
+SEGMENTATION = "SEG"
+NO_IMAGES = (SEGMENTATION, "RTDOSE", "PR", "KO")
+"""Modalities of what may have rows and columns and is no scan."""
 
 Opener = Callable[[], BinaryIO]
 
@@ -51,11 +59,32 @@ class Volume:
     title: str
     """Description, kind, matrix and spacing, for a list."""
     stack: Stack
+    series_uid: str = ""
+    study_uid: str = ""
+    patient_id: str = ""
+    """As the hospital has it: it is not to be shown, nor written into a data set."""
 
     @property
     def grid(self) -> Grid:
         """Where it lies; axes: image, row, column."""
         return self.stack.grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segmentation:
+    """A segmentation object that a folder or archive holds: somebody's masks."""
+
+    file: str
+    """Name within the folder or archive."""
+    number: str
+    """Of its series."""
+    title: str
+    series_uids: tuple[str, ...]
+    """Of the series that it says its masks belong to."""
+    labels: tuple[str, ...]
+    """Names of its segments."""
+    made_by: str = ""
+    """The program that drew it, where no person had a hand in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +97,7 @@ class Found:
     """A line for each series that is no volume that may be read."""
     left_out: tuple[str, ...]
     """A line for each series that is none, such as a localizer."""
+    segmentations: tuple[Segmentation, ...] = ()
 
 
 def is_dicom(path: Path) -> bool:
@@ -93,12 +123,15 @@ def find(source: Path) -> Found:
     """
     _require_pydicom()
     series: dict[str, list[Any]] = {}
+    segmentations: list[Segmentation] = []
     with _files(source) as files:
         for name, opener in progress(files, "Look", leave=False):
             header = _header(name, opener)
-            if header is not None:
+            if header is not None and header.get("Modality") == SEGMENTATION:
+                segmentations.append(_segmentation(name, header))
+            elif header is not None and _is_image(header):
                 series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((name, header))
-    if not series:
+    if not series and not segmentations:
         raise DvtError(f"{source}: holds no DICOM image. Name the folder that the scanner or the archive has written.")
     volumes: list[Volume] = []
     faults: list[str] = []
@@ -122,12 +155,46 @@ def find(source: Path) -> Found:
         for k, stack in enumerate(made):
             letter = chr(ord("a") + k) if len(made) > 1 else ""
             kind = f"{said}{f', {stack.title}' if stack.title else ''}: {stacks.describe(stack)}"
-            volumes.append(Volume(name=number + letter, title=kind, stack=stack))
-    return Found(source=source, volumes=tuple(volumes), faults=tuple(faults), left_out=tuple(left_out))
+            volumes.append(
+                Volume(
+                    name=number + letter,
+                    title=kind,
+                    stack=stack,
+                    series_uid=str(header.get("SeriesInstanceUID", "")),
+                    study_uid=str(header.get("StudyInstanceUID", "")),
+                    patient_id=str(header.get("PatientID") or "").strip(),
+                )
+            )
+    return Found(
+        source=source,
+        volumes=tuple(volumes),
+        faults=tuple(faults),
+        left_out=tuple(left_out),
+        segmentations=tuple(sorted(segmentations, key=lambda one: (one.number, one.file))),
+    )
+
+
+def study_of(source: Path) -> tuple[str, str]:
+    """Patient id and study UID of the first DICOM image of a folder, archive or file; empty where there is none.
+
+    Raises:
+        DvtError: if pydicom is not installed, or the source cannot be read.
+    """
+    _require_pydicom()
+    with _files(source) as files:
+        for name, opener in files:
+            header = _header(name, opener)
+            if header is not None and _is_image(header):
+                return str(header.get("PatientID") or "").strip(), str(header.get("StudyInstanceUID") or "")
+    return "", ""
 
 
 def choose(found: Found, wanted: str | None) -> Volume:
     """The volume that is wanted, or the only one.
+
+    Args:
+        found: what is there.
+        wanted: its name; or part of its title, in small or capital letters, with ``*`` for anything.
 
     Raises:
         DvtError: with a list of what is there, where there are several or the wanted one is not.
@@ -138,14 +205,29 @@ def choose(found: Found, wanted: str | None) -> Volume:
     for volume in found.volumes:
         if volume.name == wanted:
             return volume
+    alike = [] if wanted is None else [v for v in found.volumes if _is_part(wanted, v.title)]
+    if len(alike) == 1:
+        return alike[0]
     if not found.volumes:
-        raise DvtError("\n".join(found.faults) or f"{found.source}: holds no volume ({'; '.join(found.left_out)}).")
+        others = "; ".join([*found.left_out, *(one.title for one in found.segmentations)])
+        raise DvtError("\n".join(found.faults) or f"{found.source}: holds no volume ({others}).")
     if wanted is None and len(found.volumes) == 1:
         raise DvtError(
             "\n".join([*found.faults, f"{found.source}: besides holds {listed}. Name it to leave the rest."])
         )
-    what = "holds several volumes" if wanted is None else f"holds no volume {wanted}"
+    what = "holds several volumes"
+    if wanted is not None:
+        what += f" that {wanted} may mean"
+        listed = "; ".join(f"--series {v.name}: {v.title}" for v in alike or found.volumes)
+    if wanted is not None and not alike:
+        what = f"holds no volume {wanted}"
     raise DvtError("\n".join([*found.faults, f"{found.source}: {what}. Choose one of: {listed}."]))
+
+
+def _is_part(wanted: str, title: str) -> bool:
+    """Whether words, or a pattern with ``*``, occur in a title. A number alone is the name of a series."""
+    bare = wanted.strip().lower()
+    return not bare.isdecimal() and bool(bare) and fnmatch.fnmatchcase(title.lower(), f"*{bare.replace('[', '[[]')}*")
 
 
 def read(found: Found, volume: Volume) -> tuple[np.ndarray, Grid]:
@@ -178,6 +260,95 @@ def read(found: Found, volume: Volume) -> tuple[np.ndarray, Grid]:
     if array is None:
         raise DvtError(f"{found.source}: series {volume.name} has no pixels. Export it again.")
     return array, volume.grid
+
+
+def headers(found: Found, names: Iterable[str]) -> dict[str, Any]:
+    """All tags but the pixels of some of the files, by their names.
+
+    Raises:
+        DvtError: if one cannot be read.
+    """
+    _require_pydicom()
+    made = {}
+    with _files(found.source) as files:
+        openers = dict(files)
+        for name in names:
+            try:
+                with openers[name]() as file:
+                    made[name] = pydicom.dcmread(file, stop_before_pixels=True)
+            except (InvalidDicomError, EOFError, OSError, KeyError, ValueError) as error:
+                raise DvtError(f"{found.source}: {name}: cannot be read ({error}). Copy or export it again.") from error
+    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkedFrame:
+    """One frame of a segmentation object."""
+
+    frame: Frame
+    segment: int | None
+    """Which segment it shows; none where its values are the segments' numbers."""
+    pixels: np.ndarray
+    """(rows, columns): whether a pixel belongs to the segment, or the number of the one that it belongs to."""
+
+
+def marked_frames(found: Found, segmentation: Segmentation) -> tuple[dict[int, str], list[MarkedFrame]]:
+    """What a segmentation object holds: the names of its segments by number, and its frames.
+
+    Fractional segments count from half of their largest value on.
+
+    Raises:
+        DvtError: if it is damaged, or a frame has no place or segment.
+    """
+    name = segmentation.file
+    header = headers(found, [name])[name]
+    with _files(found.source) as files:
+        pixels = _pixels(f"{found.source}: {name}", dict(files)[name])
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    placed = _frames(f"{found.source}: {name}", header)
+    if len(placed) != len(pixels) or any(one.shape != pixels.shape[1:] for one in placed):
+        raise DvtError(f"{found.source}: {name}: places {len(placed)} frames and holds {len(pixels)}. Export it again.")
+    kind = str(header.get("SegmentationType", "BINARY"))
+    half = float(header.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0.5
+    made = []
+    for frame, one in zip(placed, pixels, strict=True):
+        segment = None if kind == "LABELMAP" else _Tags(header, frame.index).get("ReferencedSegmentNumber")
+        if kind != "LABELMAP" and segment is None:
+            raise DvtError(f"{found.source}: {frame.name}: belongs to no segment. Export it again.")
+        made.append(
+            MarkedFrame(
+                frame=frame,
+                segment=None if segment is None else int(segment),
+                pixels=one if kind == "LABELMAP" else one >= half,
+            )
+        )
+    return {int(one.SegmentNumber): _label(one) for one in header.get("SegmentSequence") or ()}, made
+
+
+def _segmentation(name: str, header: Any) -> Segmentation:
+    labels = tuple(_label(one) for one in header.get("SegmentSequence") or ())
+    number = str(_number(header))
+    said = str(header.get("SeriesDescription") or "no description")
+    return Segmentation(
+        file=name,
+        number=number,
+        title=f"segmentation {number} ({said}): {', '.join(labels) or 'no segment'}",
+        series_uids=tuple(
+            str(one.get("SeriesInstanceUID", "")) for one in header.get("ReferencedSeriesSequence") or ()
+        ),
+        labels=labels,
+        made_by=_made_by(header.get("SegmentSequence") or ()),
+    )
+
+
+def _made_by(segments: Sequence[Any]) -> str:
+    """The program that drew any of the segments without a person."""
+    drawn = [one for one in segments if one.get("SegmentAlgorithmType") == "AUTOMATIC"]
+    return str(drawn[0].get("SegmentAlgorithmName") or "a program") if drawn else ""
+
+
+def _label(segment: Any) -> str:
+    return str(segment.get("SegmentLabel") or segment.get("SegmentNumber") or "").strip()
 
 
 def _require_pydicom() -> None:
@@ -216,21 +387,24 @@ def _files(source: Path) -> Iterator[list[tuple[str, Opener]]]:
 
 
 def _header(name: str, opener: Opener) -> Any:
-    """The tags of an image that has a place in the patient; none for other files."""
+    """The tags that are needed of a DICOM object; none for other files."""
     try:
         with opener() as file:
             start = file.read(PREAMBLE + len(MAGIC))
             if start[PREAMBLE:] != MAGIC:
                 return None
             file.seek(0)
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=NEEDED)
+            return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=NEEDED)
     except (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError):
         return None
     except OSError as error:
         raise DvtError(f"{name}: cannot be read ({error.strerror or error}). Check the disk.") from error
+
+
+def _is_image(header: Any) -> bool:
+    """Whether tags are those of an image that has a place in the patient."""
     has_place = "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
-    is_image = "Rows" in header and "Columns" in header and header.get("Modality") not in ("SEG", "RTDOSE", "PR", "KO")
-    return header if has_place and is_image else None
+    return has_place and "Rows" in header and "Columns" in header and header.get("Modality") not in NO_IMAGES
 
 
 def _number(header: Any) -> int:
@@ -343,10 +517,12 @@ def _pixels(name: str, opener: Opener) -> np.ndarray:
     except NotImplementedError as error:
         raise DvtError(f"{name}: its compression is unknown here ({error}). Export it uncompressed.") from error
     except Exception as error:  # decoders fail in their own ways
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        mend = (
-            "Run pip install 'dvtplan[dicom]', or export it uncompressed."
-            if "plugin" in reason or "Unable to dec" in reason
-            else "Copy or export it again."
-        )
-        raise DvtError(f"{name}: its pixels cannot be read ({reason}). {mend}") from error
+        reason, _, further = str(error).strip().partition("\n")
+        lacking = re.search(r"pylibjpeg - requires (.+)", further)
+        if lacking is not None:
+            raise DvtError(
+                f"{name}: {reason.partition(' because')[0].strip()}, which takes {lacking[1].strip()}. "
+                "Run pip install 'dvtplan[dicom]', or export it uncompressed."
+            ) from error
+        reason = reason.rstrip(".") or type(error).__name__
+        raise DvtError(f"{name}: its pixels cannot be read ({reason}). Copy or export it again.") from error

@@ -156,6 +156,20 @@ class Reorientation:
         )
 
 
+def turned_onto(grid: Grid, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> Reorientation | None:
+    """How to bring an array of one grid onto another that has the same voxels, with axes in another order or direction.
+
+    Returns:
+        The turn, which loses nothing; none where the voxels are not the same.
+    """
+    for order in itertools.permutations(range(3)):
+        for flips in itertools.product((False, True), repeat=3):
+            turn = Reorientation((order[0], order[1], order[2]), (flips[0], flips[1], flips[2]))
+            if same_grid(turn.grid(grid), other, tolerance_mm):
+                return turn
+    return None
+
+
 def to_slice_order(grid: Grid, slice_axis: str) -> Reorientation:
     """How to bring a file-order array of ``grid`` into (S, H, W) for a slice axis of ``AXES``."""
     here = anatomical_axes(grid)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dvtplan import artifacts, checkpoint, dataset, devices, journal, prepared, scans, volumes
+from dvtplan import artifacts, checkpoint, dataset, devices, journal, prepared, scans, segments, volumes
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
@@ -21,12 +21,15 @@ from dvtplan.networks import build, outputs_of
 from dvtplan.normalize import limits
 from dvtplan.records import Case, Plan, Predicted, Run, Splits, alike
 from dvtplan.resize import triangle, weights
-from dvtplan.scans import ENDINGS
+from dvtplan.scans import ENDINGS, Given
 from dvtplan.slicefile import SliceFile
 from dvtplan.workspace import FoldFolder, Workspace, model_plan, predictions_ledger, predictions_ledgers, trained_folds
 
 THRESHOLD = 0.5
 """Probability from which a voxel counts as lesion (one output)."""
+DICOM_SEG, LABELS = "dicom-seg", "itksnap"
+ALSO = {DICOM_SEG: "a DICOM segmentation object", LABELS: "names of the values for ITK-SNAP"}
+"""Further forms of a mask -> what they are."""
 BLOCK_PIXELS = 960 * 320
 """Pixels that go through a network at once on a CPU; an accelerator takes eight times as many."""
 
@@ -139,6 +142,7 @@ def predict_path(
     part: tuple[int, int] | None = None,
     series: Sequence[str] | None = None,
     stations: Sequence[str] | None = None,
+    also: Sequence[str] = (),
 ) -> list[Path]:
     """Predict one volume, every volume in a folder, one scan in DICOM, or one of several table stations.
 
@@ -153,9 +157,11 @@ def predict_path(
             one machine or on several with one disk, do them all.
         series: of DICOM, which volumes are the channels; none where one volume is there.
         stations: series of DICOM, or files of the folder, that overlap and are to be composed.
+        also: further forms of every mask, of ``ALSO``. Of stations, each has its own segmentation object.
 
     Returns:
-        The masks, in order of case; of stations also the mask of each, and what was composed how.
+        The masks, in order of case; of stations also the mask of each, and what was composed how; then what
+        was wanted besides.
 
     Raises:
         DvtError: for input that is not there or not readable, or that a mask would replace; masks
@@ -163,7 +169,11 @@ def predict_path(
     """
     if source.is_dir() and out.exists() and out.samefile(source):
         raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
+    if DICOM_SEG in also:
+        segments.require()
     with scans.opened(source, len(model.plan.channels), series=series, stations=stations) as given:
+        if DICOM_SEG in also and given.found is None:
+            raise DvtError(f"{source}: is no DICOM, and {DICOM_SEG} draws upon a DICOM series. Leave it away.")
         if given.one and out.name.endswith(ENDINGS):
             watch = _Pace(model)
             watch.add(predict_case(given.cases[0], out, model, save_probabilities=save_probabilities))
@@ -179,7 +189,29 @@ def predict_path(
                 save_probabilities=save_probabilities,
                 part=part,
             )
-        return masks if given.composed is None else [*masks, *scans.write_stations(masks[0], given)]
+        parts = [] if given.composed is None or not masks else scans.write_stations(masks[0], given)
+        return [*masks, *parts, *_other_forms(masks, parts, given, model, also)]
+
+
+def _other_forms(
+    masks: Sequence[Path], parts: Sequence[Path], given: Given, model: Model, also: Sequence[str]
+) -> list[Path]:
+    """Write masks in further forms; an object that is younger than its mask is that mask's, and stays what it is."""
+    written = []
+    on_series = parts[: len(given.shown)] if given.composed is not None else masks
+    for path in [*masks, *parts[: len(given.stations)]] if LABELS in also else []:
+        segments.write_descriptions(beside := path.with_name(f"{scans.stem(path)}_labels.txt"), model.classes)
+        written.append(beside)
+    for path, shown in zip(on_series, given.shown, strict=False) if DICOM_SEG in also else []:
+        beside = path.with_name(f"{scans.stem(path)}_seg.dcm")
+        written.append(beside)
+        if beside.exists() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+            continue
+        if given.found is None:
+            raise ValueError("a segmentation object without a series")
+        mask, _ = volumes.read(path)
+        segments.write(beside, mask, given.found, shown, model.classes, model=model.digest[:16])
+    return written
 
 
 def predict_cases(
@@ -300,7 +332,7 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
         for name, chance in zip(model.classes, chances, strict=False):
             target = probability_path(path, name)
             volumes.write_probabilities(target, _in_file_order(chance, order, grid, np.float32), grid)
-        volumes.write_mask(path, _in_file_order(masks, order, grid, np.uint8), grid)
+        volumes.write_mask(path, _in_file_order(masks, order, grid, np.uint8), grid, names=model.classes)
         parts = read - begin, found - read, time.monotonic() - found
         journal.detail("{}: {:.2g} s reading, {:.2g} s network and resizing, {:.2g} s writing".format(case.id, *parts))
         return len(masks)

@@ -33,6 +33,10 @@ class Given:
     """How stations were put together, where there are any."""
     stations: tuple[tuple[str, Grid], ...] = ()
     """Their names and grids, from head to foot."""
+    found: Found | None = None
+    """What the DICOM holds that it comes from; none for other files."""
+    shown: tuple[tuple[Volume, ...], ...] = ()
+    """Of DICOM, the volumes that a mask shows: of the scan, or of each station from head to foot."""
 
 
 @contextlib.contextmanager
@@ -86,31 +90,40 @@ def _channels(
     chosen = [dicom.choose(found, name) for name in (series or (None,))]
     case_id = stem(source.absolute())
     if series and len(found.volumes) > channels:
-        case_id += "_series_" + "_".join(series)
+        case_id += "_series_" + "_".join(volume.name for volume in chosen)
     spoken = {}
     for k, volume in enumerate(chosen):
         path = scratch / f"{case_id}_{k:04d}.mha"
         volumes.write_image(path, *_voxels(found, volume))
         spoken[path] = f"{source}: series {volume.name}"
-    return Given(cases=(Case(id=case_id, patient=case_id, images=tuple(spoken)),), one=True), spoken
+    case = Case(id=case_id, patient=case_id, images=tuple(spoken))
+    return Given(cases=(case,), one=True, found=found, shown=(tuple(chosen),)), spoken
 
 
 def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Path) -> tuple[Given, dict[Path, str]]:
     """Stations as one case of one volume."""
+    found, chosen = None, []
     if is_dicom:
         found = _look(source)
-        parts = [_voxels(found, dicom.choose(found, name)) for name in stations]
+        chosen = [dicom.choose(found, name) for name in stations]
+        parts = [_voxels(found, volume) for volume in chosen]
     else:
         parts = [volumes.read(source / name) for name in stations]
     made = compose(parts, [f"{source}: {name}" for name in stations])
-    ordered = [(stations[k], parts[k][1]) for k in made.order]
+    names = [volume.name for volume in chosen] or list(stations)
+    ordered = [(names[k], parts[k][1]) for k in made.order]
     gains = ", ".join(f"{name} x{gain:.3g}" for (name, _), gain in zip(ordered, made.gains, strict=True))
     journal.note(f"Composed from head to foot: {gains}; seams at z {', '.join(f'{z:.0f}' for z in made.seams_mm)} mm.")
     case_id = stem(source.absolute())
     path = scratch / f"{case_id}_0000.mha"
     volumes.write_image(path, made.image, made.grid)
     given = Given(
-        cases=(Case(id=case_id, patient=case_id, images=(path,)),), one=True, composed=made, stations=tuple(ordered)
+        cases=(Case(id=case_id, patient=case_id, images=(path,)),),
+        one=True,
+        composed=made,
+        stations=tuple(ordered),
+        found=found,
+        shown=tuple((chosen[k],) for k in made.order) if chosen else (),
     )
     return given, {path: f"{source}: the stations {', '.join(stations)}"}
 

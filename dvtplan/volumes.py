@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +20,8 @@ from dvtplan.nifti import not_3d
 T = TypeVar("T")
 
 _KEEP = {np.dtype(t) for t in ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")}
+NOTES_AT_MOST = 79
+"""Characters that descrip of nifti1.h holds, and its end."""
 
 
 def read(path: Path) -> tuple[np.ndarray, Grid]:
@@ -50,13 +52,20 @@ def read(path: Path) -> tuple[np.ndarray, Grid]:
     return array, grid
 
 
-def write_mask(path: Path, mask: np.ndarray, grid: Grid) -> None:
+def write_mask(path: Path, mask: np.ndarray, grid: Grid, *, names: Mapping[str, int] | None = None) -> None:
     """Write a file-order uint8 mask on a grid, whole or not at all, and read it back to be sure.
+
+    Args:
+        path: of the mask; its ending says the format.
+        mask: in the order of the grid.
+        grid: where it lies.
+        names: name -> value, as words into the header (of NIfTI: descrip, of 80 characters).
 
     Raises:
         DvtError: if it cannot be written, or what stands on disk differs (a full disk).
     """
-    _write(path, mask.astype(np.uint8, copy=False), grid)
+    words = "; ".join(f"{value} {name}" for name, value in (names or {}).items())
+    _write(path, mask.astype(np.uint8, copy=False), grid, words.encode("ascii", "replace").decode()[:NOTES_AT_MOST])
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray, grid: Grid) -> None:
@@ -69,13 +78,15 @@ def write_image(path: Path, image: np.ndarray, grid: Grid) -> None:
     _write(path, image, grid)
 
 
-def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
+def _write(path: Path, array: np.ndarray, grid: Grid, words: str = "") -> None:
     if array.shape != grid.shape:
         raise ValueError(f"array {array.shape} does not fit its grid {grid.shape}")
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(grid.spacing_mm[::-1])
     image.SetOrigin(grid.origin_mm)
     image.SetDirection(np.asarray(grid.direction)[::-1].T.ravel().tolist())
+    if words:
+        image.SetMetaData("ITK_FileNotes", words)
     with whole_file(path) as draft:
         try:
             sitk.WriteImage(image, str(draft), useCompression=True)

@@ -28,6 +28,7 @@ from dvtplan.records import Recipe, Run
 from dvtplan.workspace import FoldFolder, Workspace
 
 COMMANDS = {
+    "import": cli.import_dicom,
     "plan_and_preprocess": cli.plan_and_preprocess,
     "train": cli.train,
     "predict": cli.predict,
@@ -67,7 +68,7 @@ def start(command: str, *words: object, **env: str) -> subprocess.Popen[str]:
 HELP = """
 import contextlib, io, sys
 from dvtplan import cli
-for main in (cli.plan_and_preprocess, cli.train, cli.predict, cli.evaluate, cli.report, cli.overview):
+for main in (cli.import_dicom, cli.plan_and_preprocess, cli.train, cli.predict, cli.evaluate, cli.report, cli.overview):
     sys.argv, out = ["dvt", "--help"], io.StringIO()
     try:
         with contextlib.redirect_stdout(out):
@@ -125,6 +126,9 @@ def test_version_is_told(call: Callable[..., Any], command: str, capsys: pytest.
         ("plan_and_preprocess", ["--fold", "3"]),
         ("plan_and_preprocess", ["--preset", "papre"]),
         ("plan_and_preprocess", ["--seed", "-1"]),
+        ("import", ["-i", "export", "-o", "out"]),
+        ("import", ["-o", "out", "--channels", "T1"]),
+        ("import", ["-i", "export", "-o", "out", "--channels", "T1", "--patients", "name"]),
         ("train", []),
         ("train", ["0", "--epoch", "3"]),
         ("train", ["0", "--epochs", "0"]),
@@ -138,6 +142,7 @@ def test_version_is_told(call: Callable[..., Any], command: str, capsys: pytest.
         ("predict", ["-i", "a.nii.gz"]),
         ("predict", ["-i", "in", "-o", "out", "--model", "m", "--part", "3/2"]),
         ("predict", ["-i", "in", "-o", "out", "--model", "m", "--part", "0/2"]),
+        ("predict", ["-i", "in", "-o", "out", "--model", "m", "--also", "rtstruct"]),
         ("evaluate", ["--split", "proximal/proximal"]),
         ("evaluate", ["--labels", "there"]),
         ("evaluate", ["--rule", "height"]),
@@ -153,6 +158,7 @@ def test_a_wrong_option_is_refused_with_status_2(
 @pytest.mark.parametrize(
     ("command", "words"),
     [
+        ("import", ["-i", "none", "-o", "out", "--channels", "T1"]),
         ("plan_and_preprocess", []),
         ("train", ["0"]),
         ("evaluate", []),
@@ -539,8 +545,56 @@ def test_predict_hands_its_options_on(
     assert seen["what"] == (Path("in"), Path("out"), "a model")
     assert seen["results"] == Path("results/DVT/gn_unet") and seen["folds"] == [1, 2]
     assert seen["overwrite"] and seen["save_probabilities"] and seen["setup"].device == "cpu"
+    assert seen["also"] == ()
     captured = capsys.readouterr()
     assert captured.out == "out/a.nii.gz\n" and captured.err.startswith("Running on cpu: ")
+
+
+def test_every_further_form_of_a_mask_can_be_asked_for(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvtplan.predict import ALSO
+
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("dvtplan.predict.load_model", lambda *_, **__: "a model")
+    monkeypatch.setattr("dvtplan.predict.predict_path", lambda *_, **how: seen.update(how) or [])
+    assert call("predict", *["-i", "in", "-o", "out", "--model", "m", "--device", "cpu", "--also"], *ALSO) == 0
+    assert seen["also"] == list(ALSO)
+
+
+def test_import_hands_its_options_on(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dvtplan.importing import Imported
+
+    seen: dict[str, Any] = {}
+
+    def import_dicom(*what: Any, **how: Any) -> Imported:
+        seen.update(what=what, **how)
+        names = {
+            "added": ("case_002",),
+            "kept": ("case_001",),
+            "unmasked": ("case_001",),
+            "faults": ("c: gap", "d: no"),
+        }
+        return Imported(folder=Path("raw/X"), key=Path("raw/key.csv"), **names)
+
+    monkeypatch.setattr("dvtplan.importing.import_dicom", import_dicom)
+    words = "-i a b -o raw/X --channels T1 T2 --labels p d --series 5 vein --segmentation 12 --masks m.csv"
+    line = call("import", *words.split(), *["--key", "k.csv", "--patients", "folder", "--keep-names"])
+    assert line == "dvt_import: 2 scans not imported.\nc: gap\nd: no"
+    assert seen == {
+        "what": ([Path("a"), Path("b")], Path("raw/X"), ["T1", "T2"]),
+        "labels": ["p", "d"],
+        "series": ["5", "vein"],
+        "segmentation": "12",
+        "masks": Path("m.csv"),
+        "key": Path("k.csv"),
+        "by": "folder",
+        "keep_names": True,
+    }
+    out = capsys.readouterr().out
+    assert "raw/X: 1 case imported, 1 there already" in out and "Without a mask, in imagesTs" in out
 
 
 def test_predict_measures_what_it_found(trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]) -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import io
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
-from conftest import SHARED
+from conftest import SHARED, python
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
+    HEVCMP51,
+    UID,
+    DeflatedExplicitVRLittleEndian,
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
     MRImageStorage,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -73,6 +83,7 @@ def write_series(
     plane: Sequence[Sequence[float]] = CORONAL,
     start: Sequence[float] = (-100.0, -30.0, 200.0),
     step: float = 1.25,
+    spacing: Sequence[float] = (1.45, 1.3),
     uid: str | None = None,
     name: Callable[[int], str] | None = None,
     change: Callable[[Dataset, int], object] | None = None,
@@ -85,7 +96,7 @@ def write_series(
         ds = header(uid, number, words, *array.shape[1:], InstanceNumber=int(shuffled[k]) + 1)
         ds.ImagePositionPatient = [float(v) for v in place]
         ds.ImageOrientationPatient = [float(v) for axis in plane for v in axis]
-        ds.PixelSpacing, ds.SliceThickness, ds.EchoTime = [1.45, 1.3], 1.25, 1.13
+        ds.PixelSpacing, ds.SliceThickness, ds.EchoTime = list(spacing), step, 1.13
         ds.PixelData = array[k].tobytes()
         if change is not None:
             change(ds, k)
@@ -94,7 +105,12 @@ def write_series(
 
 
 def write_enhanced(
-    path: Path, array: np.ndarray, *, plane: Sequence[Sequence[float]] = CORONAL, step: float = 1.25
+    path: Path,
+    array: np.ndarray,
+    *,
+    plane: Sequence[Sequence[float]] = CORONAL,
+    step: float = 1.25,
+    spacing: Sequence[float] = (1.45, 1.3),
 ) -> None:
     """One multi-frame object, its frames in a shuffled order."""
     ds = header(generate_uid(), 7, "enhanced", *array.shape[1:], SOPClassUID=EnhancedMRImageStorage)
@@ -106,7 +122,7 @@ def write_enhanced(
             setattr(made, name, value)
         return made
 
-    measures = item(PixelSpacing=[1.45, 1.3], SliceThickness=1.25)
+    measures = item(PixelSpacing=list(spacing), SliceThickness=step)
     orientation = item(ImageOrientationPatient=[float(v) for axis in plane for v in axis])
     rescale = item(RescaleSlope=2.0, RescaleIntercept=-100.0, RescaleType="US")
     ds.SharedFunctionalGroupsSequence = Items(
@@ -219,14 +235,89 @@ def test_an_archive_is_read_without_unpacking(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before and not (tmp_path.parent / "evil").exists()
 
 
-def test_run_length_compression_is_read(tmp_path: Path) -> None:
-    array = volume()
+def compressed(syntax: UID) -> Callable[[Dataset, int], object]:
+    """What makes a slice one of a transfer syntax."""
 
     def compress(ds: Dataset, k: int) -> None:
-        ds.compress(RLELossless, generate_instance_uid=False)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            ds.file_meta.TransferSyntaxUID = syntax
+        elif syntax == JPEGLosslessSV1:
+            ds.PixelData = encapsulate([as_jpeg(ds)])
+            ds["PixelData"].VR = "OB"
+            ds.file_meta.TransferSyntaxUID = syntax
+        else:
+            ds.compress(syntax, generate_instance_uid=False)
 
-    write_series(tmp_path, array, change=compress)
-    assert np.array_equal(read(tmp_path)[0], array)
+    return compress
+
+
+def as_jpeg(ds: Dataset) -> bytes:
+    """A slice in lossless JPEG, which GDCM writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        pixels = np.frombuffer(ds.PixelData, np.uint16).reshape(1, ds.Rows, ds.Columns)
+        writer = sitk.ImageFileWriter()
+        writer.SetFileName(f"{folder}/slice.dcm")
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG")
+        writer.Execute(sitk.GetImageFromArray(pixels))
+        made = pydicom.dcmread(f"{folder}/slice.dcm")
+        assert made.file_meta.TransferSyntaxUID == JPEGLosslessSV1
+        return next(generate_frames(made.PixelData, number_of_frames=1))
+
+
+LARGE = volume((4, 40, 36))
+"""JPEG 2000 has no smaller tiles than 32 x 32."""
+SYNTAXES = [RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1, DeflatedExplicitVRLittleEndian]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.keyword)
+@pytest.mark.parametrize("archived", [False, True])
+def test_compression_that_loses_nothing_is_read(tmp_path: Path, syntax: UID, archived: bool) -> None:
+    array = LARGE
+    write_series(tmp_path / "scan", array, change=compressed(syntax))
+    source = Path(
+        shutil.make_archive(str(tmp_path / "scan"), "zip", tmp_path / "scan") if archived else tmp_path / "scan"
+    )
+    assert np.array_equal(read(source)[0], array)
+
+
+ALONE = """
+import sys
+for name in ("pylibjpeg", "openjpeg", "libjpeg", "PIL", "jpeg_ls", "gdcm"):
+    sys.modules[name] = None
+from pathlib import Path
+from dvtplan import dicom
+from dvtplan.errors import DvtError
+found = dicom.find(Path(sys.argv[1]))
+try:
+    dicom.read(found, found.volumes[0])
+except DvtError as error:
+    print(error)
+"""
+"""Reads a series where pydicom has no other package beside it."""
+
+
+@pytest.mark.parametrize(
+    ("syntax", "package"),
+    [(JPEG2000Lossless, "pylibjpeg-openjpeg"), (JPEGLosslessSV1, "pylibjpeg-libjpeg"), (JPEGLSLossless, "pylibjpeg")],
+    ids=lambda value: getattr(value, "keyword", ""),
+)
+def test_a_decoder_that_is_missing_is_named(tmp_path: Path, syntax: UID, package: str) -> None:
+    write_series(tmp_path, LARGE[:3], change=compressed(syntax))
+    (told,) = python(["-c", ALONE, tmp_path]).stdout.splitlines()
+    assert f"Unable to decompress '{syntax.name}' pixel data, which takes pylibjpeg>=2.0 and {package}" in told
+    assert "Run pip install 'dvtplan[dicom]', or export it uncompressed." in told
+
+
+def test_a_compression_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    def video(ds: Dataset, k: int) -> None:
+        ds.PixelData = encapsulate([bytes(64)])
+        ds["PixelData"].VR = "OB"
+        ds.file_meta.TransferSyntaxUID = HEVCMP51
+
+    write_series(tmp_path, volume(), change=video)
+    told = refusal(tmp_path)
+    assert "\n" not in told and "Export it uncompressed" in told
 
 
 # --- several --------------------------------------------------------------------------------------
@@ -248,6 +339,18 @@ def test_several_series_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path, "12")[0], volume(seed=1))
     with pytest.raises(DvtError, match="holds no volume 3"):
         dicom.choose(found, "3")
+
+
+def test_a_series_is_chosen_by_part_of_its_description(tmp_path: Path) -> None:
+    for number, words in ((5, "cor_fl3d_Vein"), (6, "cor_fl3d_art"), (7, "cor [late]")):
+        write_series(tmp_path / words, volume(seed=number), number=number, words=words)
+    assert np.array_equal(read(tmp_path, "VEIN")[0], volume(seed=5))
+    assert np.array_equal(read(tmp_path, "fl3d*art")[0], volume(seed=6))
+    assert np.array_equal(read(tmp_path, "[late]")[0], volume(seed=7))
+    told = refusal(tmp_path, "fl3d")
+    assert "holds several volumes that fl3d may mean. Choose one of: --series 5: cor_fl3d_Vein" in told
+    assert "--series 6" in told and "--series 7" not in told
+    assert "holds no volume 3. Choose one of" in refusal(tmp_path, "3")  # a number is a name, no part of fl3d
 
 
 def test_two_series_of_one_number_have_two_names(tmp_path: Path) -> None:

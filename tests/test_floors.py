@@ -22,8 +22,8 @@ FLOORS = {
     "tables": 4, "page": 4,
     "comparison": 5, "dicom": 5, "measures_table": 5, "dataset": 5, "prepared": 5, "checkpoint": 5, "workers": 5,
     "pictures": 5,
-    "batches": 6, "pairs": 6, "chapters": 6, "scans": 6, "findings": 6,
-    "preprocess": 7, "train": 7, "predict": 7, "evaluate": 7, "report": 7,
+    "batches": 6, "pairs": 6, "chapters": 6, "scans": 6, "findings": 6, "segments": 6,
+    "importing": 7, "preprocess": 7, "train": 7, "predict": 7, "evaluate": 7, "report": 7,
     "cli": 8,
 }  # fmt: skip
 
@@ -36,15 +36,17 @@ DOORS = {
     "matplotlib": {"figures"},
     "tqdm": {"journal"},
     "pydicom": {"dicom"},
+    "highdicom": {"segments"},
     "torch.distributed": {"parallel"},
     "torch.multiprocessing": {"parallel"},
-    "json": {"artifacts", "dataset", "preprocess", "predict", "pairs", "report", "scans"},
+    "json": {"artifacts", "dataset", "preprocess", "predict", "pairs", "report", "scans", "importing"},
 }
 """Package -> the modules that may import it. JSON that is no record of ours (dataset.json, splits.json)
 is read where it is understood."""
 
 WITHOUT_TORCH = {
     "cli",
+    "importing",
     "preprocess",
     "evaluate",
     "report",

@@ -15,11 +15,13 @@ from dvtplan.geometry import (
     GRID_TOLERANCE_MM,
     SLICE_ORDER,
     Grid,
+    Reorientation,
     anatomical_axes,
     distance_mm,
     orientation_code,
     same_grid,
     to_slice_order,
+    turned_onto,
 )
 
 Rows = tuple[tuple[float, float, float], ...]
@@ -210,3 +212,20 @@ def test_reorientation_copies_nothing() -> None:
     order = to_slice_order(grid(), "LR")
     assert np.shares_memory(order.apply(numbers), numbers)
     assert np.shares_memory(order.undo(order.apply(numbers)), numbers)
+
+
+@given(OBLIQUE, st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
+def test_the_same_voxels_in_any_order_are_turned_back(
+    direction: Rows, order: list[int], flips: tuple[bool, bool, bool]
+) -> None:
+    here = grid(direction=direction)
+    turn = Reorientation((order[0], order[1], order[2]), flips)
+    back = turned_onto(turn.grid(here), here)
+    numbers = np.arange(24).reshape(here.shape)
+    assert back is not None and np.array_equal(back.apply(turn.apply(numbers)), numbers)
+
+
+def test_other_voxels_cannot_be_turned_onto_a_grid() -> None:
+    assert turned_onto(grid(origin=(10.5, 20, 30)), grid()) is None
+    assert turned_onto(grid(origin=(10.5, 20, 30)), grid(), tolerance_mm=0.6) is not None
+    assert turned_onto(grid(shape=(2, 3, 5)), grid()) is None

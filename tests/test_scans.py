@@ -67,6 +67,19 @@ def test_a_mask_of_the_whole_goes_back_to_every_station(series: Path, tmp_path: 
     assert about["seams_lps_z_mm"] == pytest.approx([700 - 31.5 * 1.45, 700 - 59.5 * 1.45])
 
 
+def test_stations_may_be_named_by_their_descriptions(tmp_path: Path) -> None:
+    """Files are called by the numbers of the series, whatever they were asked for by."""
+    for number, (name, rows) in enumerate(zip(NAMES, ROWS, strict=True), start=5):
+        array = legs()[:, rows[0] : rows[1]].round().astype(np.uint16)
+        start = (-100.0, -20.0, 700.0 - 1.45 * rows[0])
+        write_series(tmp_path / "p" / name, array, number=number, words=f"cor_{name}", start=start)
+    with scans.opened(tmp_path / "p", 1, stations=["c*calf", "PELVIS", "thigh"]) as given:
+        assert [name for name, _ in given.stations] == ["5", "6", "7"]
+        assert [volume.name for (volume,) in given.shown] == ["5", "6", "7"]
+    with scans.opened(tmp_path / "p", 1, series=["thigh"]) as given:
+        assert given.cases[0].id == "p_series_6"
+
+
 @pytest.mark.parametrize(
     ("channels", "series", "words"),
     [(2, None, "goes with a model of one channel"), (1, ["5"], "without --series")],

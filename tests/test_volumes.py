@@ -60,6 +60,18 @@ def test_a_mask_comes_back_with_its_grid(tmp_path: Path, direction: Rows, ending
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_the_names_of_values_stand_in_the_header(tmp_path: Path) -> None:
+    """In descrip of nifti1.h: 80 bytes from byte 148, of which the last is 0; the voxels are the same."""
+    for names, words in (
+        ({"proximal": 1, "distal": 2}, b"1 proximal; 2 distal"),
+        ({"Venenstück": 1}, b"1 Venenst?ck"),
+        ({"x" * 90: 1}, b"1 " + b"x" * 77),
+    ):
+        volumes.write_mask(tmp_path / "mask.nii.gz", MASK, BOX, names=names)
+        assert gzip.decompress((tmp_path / "mask.nii.gz").read_bytes())[148:228] == words.ljust(80, b"\0")
+        assert np.array_equal(volumes.read(tmp_path / "mask.nii.gz")[0], MASK)
+
+
 MILLIMETRES = st.floats(-2000, 2000)
 
 

@@ -8,6 +8,7 @@ from dvtplan.cli.options import parser_of
 from dvtplan.cli.running import command
 
 COMMANDS = {
+    "dvt_import": "make a data set of DICOM scans and their masks",
     "dvt_plan_and_preprocess": "verify a data set, derive its plan, prepare its slices",
     "dvt_train": "train folds and predict their test patients",
     "dvt_evaluate": "score predictions: metrics.csv, Table 1, Table 2",

@@ -43,6 +43,14 @@ def predict(argv: list[str]) -> None:
     parser.add_argument(
         "--levels", type=Path, metavar="CSV", help="a cases.csv with the levels that divide proximal from distal"
     )
+    parser.add_argument(
+        "--also",
+        nargs="+",
+        choices=("dicom-seg", "itksnap"),
+        default=(),
+        metavar="FORM",
+        help="besides each mask: dicom-seg, an object for the archive; itksnap, names of its values",
+    )
     parser.add_argument("--overwrite", action="store_true", help="make masks anew that are already there")
     parser.add_argument(
         "--part",
@@ -79,9 +87,11 @@ def predict(argv: list[str]) -> None:
         part=(rank + 1, world) if world > 1 else options.part,
         series=options.series,
         stations=options.stations,
+        also=options.also,
     )
     if options.burden is not None:
-        masks = {scans.stem(path): path for path in (written[:1] if options.stations else written)}
+        whole = [path for path in written if path.name.endswith(scans.ENDINGS)]
+        masks = {scans.stem(path): path for path in (whole[:1] if options.stations else whole)}
         levels = {case_id: levels for case_id, (_, levels) in table.items()}
         written.append(findings.write(masks, levels, options.burden))
     for path in written:
