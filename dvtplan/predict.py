@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from dvtplan import artifacts, checkpoint, dataset, devices, journal, prepared, scans, volumes
+from dvtplan import artifacts, checkpoint, dataset, devices, journal, models, prepared, scans, volumes
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
-from dvtplan.networks import build, outputs_of
+from dvtplan.models import Stored
 from dvtplan.normalize import limits
-from dvtplan.records import Case, Plan, Predicted, Run, Splits, alike
+from dvtplan.records import Case, Plan, Predicted, Splits, alike
 from dvtplan.resize import triangle, weights
 from dvtplan.scans import ENDINGS
 from dvtplan.slicefile import SliceFile
-from dvtplan.workspace import FoldFolder, Workspace, model_plan, predictions_ledger, predictions_ledgers, trained_folds
+from dvtplan.workspace import FoldFolder, Workspace, predictions_ledger, predictions_ledgers
 
 THRESHOLD = 0.5
 """Probability from which a voxel counts as lesion (one output)."""
@@ -42,70 +42,66 @@ class Model:
     """Name -> value in the mask, in the order of the outputs."""
     setup: Setup
     digest: str
-    """Of the plan and all weights."""
+    """Of the plan, the networks and all weights; a results folder and its archive have one digest."""
+    path: Path | None = None
+    """Where it lies."""
+    network: str = ""
+    """What kind its networks are."""
 
 
-def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setup | None = None) -> Model:
+def load_model(path: Path, *, folds: Sequence[int] | None = None, setup: Setup | None = None) -> Model:
     """Load trained folds.
 
     Args:
-        results: a results folder, as ``results/DATASET/NETWORK``.
-        folds: which; none for all that hold a checkpoint.
+        path: a results folder, as ``results/DATASET/NETWORK``, or an archive that ``dvt_model export`` wrote of one.
+        folds: which; none for all that are trained.
         setup: how to run; none to choose.
 
     Raises:
         DvtError: if the folder holds no trained fold, or not the ones asked for, or they differ in
-            plan or classes.
+            plan or classes; if an archive is damaged or not ours.
     """
     setup = setup or devices.choose()
-    there = [k for k in trained_folds(results) if FoldFolder(results / f"fold_{k}").checkpoint.exists()]
-    if not there:
-        raise DvtError(f"{results}: holds no trained fold. Name a folder like results/DATASET/gn_unet as --model.")
-    missing = sorted(set(folds or ()) - set(there))
-    if missing:
-        raise DvtError(f"{results}: holds the folds {there}, not {missing}. Choose among them.")
-    chosen = tuple(folds or there)
-    plan = artifacts.load(Plan, model_plan(results), "dvt_train")
-    networks: list[nn.Module] = []
-    runs: list[Run] = []
-    digests = [artifacts.digest(plan)]
-    for k in chosen:
-        folder = FoldFolder(results / f"fold_{k}")
-        run = artifacts.load(Run, folder.run, "dvt_train")
-        if run.plan_digest != digests[0]:
-            raise DvtError(f"{folder.run}: was trained by another plan than {model_plan(results)}. Train it again.")
-        if runs and run.classes != runs[0].classes:
-            raise DvtError(f"{folder.run}: predicts other classes than fold {chosen[0]}. Name folds that agree.")
-        networks.append(_load_network(run, folder, setup, plan.target_shape))
-        runs.append(run)
-        digests.append(artifacts.file_digest((folder.checkpoint,)))
+    with models.opened(path, folds) as stored:
+        loaded = [_load_network(stored, k, setup) for k in stored.runs]
+    runs = list(stored.runs.values())
     for line in alike(runs):
-        journal.note(f"{results}: {line}")
+        journal.note(f"{path}: {line}")
     return Model(
-        networks=tuple(networks),
-        folds=chosen,
-        plan=plan,
+        networks=tuple(network for network, _ in loaded),
+        folds=tuple(stored.runs),
+        plan=stored.plan,
         classes=runs[0].classes,
         setup=setup,
-        digest=artifacts.digest(digests),
+        digest=models.model_digest(stored.plan, list(zip(runs, (weights for _, weights in loaded), strict=True))),
+        path=path,
+        network=runs[0].network,
     )
 
 
-def _load_network(run: Run, folder: FoldFolder, setup: Setup, shape: tuple[int, int]) -> nn.Module:
-    outputs = outputs_of(len(run.classes))
-    network = build(run.network, run.channels, outputs, width=run.recipe.width, norm_groups=run.recipe.norm_groups)
-    checkpoint.load_weights(folder.checkpoint, network)
+def _load_network(stored: Stored, fold: int, setup: Setup) -> tuple[nn.Module, str]:
+    """A fold's network, ready to run, and the digest of its weights."""
+    run = stored.runs[fold]
+    if stored.archive is None:
+        network = checkpoint.blank(run)
+        checkpoint.load_weights(FoldFolder(stored.path / f"fold_{fold}").checkpoint, network)
+    else:
+        needed = checkpoint.shapes(run, f"{stored.path}: fold_{fold}/run.json")
+        found = models.archived_weights(stored.archive, fold, needed)
+        network = checkpoint.blank(run)
+        checkpoint.fill(network, found)
+    digest = models.weights_digest(checkpoint.arrays(network))
     network = network.eval().to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
-    slices = torch.zeros(1, run.channels, *shape, device=setup.device).contiguous(memory_format=setup.memory_format)
 
     def trial(forward: devices.Forward) -> None:
+        slices = torch.zeros(1, run.channels, *stored.plan.target_shape, device=setup.device)
         with torch.inference_mode(), setup.autocast():
-            forward(slices)
+            forward(slices.contiguous(memory_format=setup.memory_format))
 
     made, failed = devices.compiled(network, setup, trial)
     if failed:
         journal.note(failed)
-    return made  # type: ignore[return-value]  # a compiled module is one
+    return made, digest  # type: ignore[return-value]  # a compiled module is one
 
 
 # --- many cases -----------------------------------------------------------------------------------
