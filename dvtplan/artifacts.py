@@ -12,7 +12,7 @@ import tempfile
 import time
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar, Union
 
@@ -168,6 +168,15 @@ def load(kind: type[R], path: Path, made_by: str) -> R:
         raise DvtError(f"{path}: {error}. Mend it or run {made_by} again.") from error
 
 
+def is_json(path: Path) -> bool:
+    """Whether a file holds JSON, of whatever kind."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def parse(kind: type[R], text: str) -> R:
     """A record of a known kind from the text of its file.
 
@@ -203,12 +212,19 @@ def digest(record: Any) -> str:
 
 
 def file_digest(paths: tuple[Path, ...]) -> str:
-    """SHA-256 over the bytes of files, in order."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+    """SHA-256 over the SHA-256 of each of several files, in order."""
+    return digest_of_digests([sha256(path) for path in paths])
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as sha256sum tells it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_digests(digests: Sequence[str]) -> str:
+    """What ``file_digest`` gives for the files that have these."""
+    return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
 def to_json(value: Any) -> Any:

@@ -171,7 +171,7 @@ def weights_digest(arrays: Mapping[str, np.ndarray]) -> str:
     digests = {}
     for name, array in arrays.items():
         total = hashlib.sha256(npy_header(str(array.dtype), array.shape))
-        total.update(_little(array).reshape(-1).view(np.uint8))
+        total.update(_little(array).tobytes())
         digests[name] = total.hexdigest()
     return artifacts.digest(digests)
 

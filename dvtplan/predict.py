@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +13,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from dvtplan import artifacts, checkpoint, dataset, devices, journal, models, prepared, scans, volumes
+from dvtplan import artifacts, checkpoint, dataset, devices, journal, models, prepared, provenance, scans, volumes
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
 from dvtplan.models import Stored
 from dvtplan.normalize import limits
-from dvtplan.records import Case, Plan, Predicted, Splits, alike
+from dvtplan.provenance import Diary
+from dvtplan.records import Case, Plan, Predicted, Prediction, PredictionOfCase, PredictionStart, Splits, alike
 from dvtplan.resize import triangle, weights
 from dvtplan.scans import ENDINGS
 from dvtplan.slicefile import SliceFile
-from dvtplan.workspace import FoldFolder, Workspace, predictions_ledger, predictions_ledgers
+from dvtplan.workspace import (
+    FoldFolder,
+    Workspace,
+    prediction_record,
+    prediction_records,
+    predictions_ledger,
+    predictions_ledgers,
+)
 
 THRESHOLD = 0.5
 """Probability from which a voxel counts as lesion (one output)."""
@@ -47,6 +55,17 @@ class Model:
     """Where it lies."""
     network: str = ""
     """What kind its networks are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a case took, from file to file."""
+
+    slices: int
+    reading_s: float
+    network_s: float
+    """With resizing there and back."""
+    writing_s: float
 
 
 def load_model(path: Path, *, folds: Sequence[int] | None = None, setup: Setup | None = None) -> Model:
@@ -121,7 +140,9 @@ def predict_fold(workspace: Workspace, network: str, index: int, *, setup: Setup
     cases = {case.id: case for case in dataset.discover(workspace.raw).cases}
     out = workspace.fold(network, index).predictions
     with artifacts.sole_writer(out):
-        predict_cases([cases[i] for i in splits.folds[index].test], out, model, title=f"Predict fold {index}")
+        tested = [cases[i] for i in splits.folds[index].test]
+        asked = {"dataset": str(workspace.raw), "fold": str(index)}
+        predict_cases(tested, out, model, title=f"Predict fold {index}", options=asked)
     return out
 
 
@@ -159,11 +180,19 @@ def predict_path(
     """
     if source.is_dir() and out.exists() and out.samefile(source):
         raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
+    asked = {
+        "input": source,
+        "output": out,
+        "overwrite": overwrite,
+        "save_probabilities": save_probabilities,
+        "part": part and f"{part[0]}/{part[1]}",
+        "series": series and " ".join(series),
+        "stations": stations and " ".join(stations),
+    }
+    options = {name: str(value) for name, value in asked.items() if value}
     with scans.opened(source, len(model.plan.channels), series=series, stations=stations) as given:
         if given.one and out.name.endswith(ENDINGS):
-            watch = _Pace(model)
-            watch.add(predict_case(given.cases[0], out, model, save_probabilities=save_probabilities))
-            watch.tell()
+            _predict_one(given, out, model, save_probabilities=save_probabilities, options=options)
             masks = [out]
         else:
             masks = predict_cases(
@@ -174,8 +203,23 @@ def predict_path(
                 overwrite=overwrite,
                 save_probabilities=save_probabilities,
                 part=part,
+                options=options,
+                spoken=given.spoken,
             )
         return masks if given.composed is None else [*masks, *scans.write_stations(masks[0], given)]
+
+
+def _predict_one(
+    given: scans.Given, mask: Path, model: Model, *, save_probabilities: bool, options: Mapping[str, str]
+) -> None:
+    """The only case into a mask of a given name; what is there is replaced."""
+    case, watch = given.cases[0], _Pace(model)
+    diary = Diary(mask.with_name(f"{scans.stem(mask)}_run.json"), _opening(model, options), overwrite=True)
+    digests = _digests(case)
+    spent = predict_case(case, mask, model, save_probabilities=save_probabilities)
+    watch.add(spent.slices)
+    diary.add(case.id, _made(case, digests, mask, spent, given.spoken))
+    watch.tell()
 
 
 def predict_cases(
@@ -187,10 +231,25 @@ def predict_cases(
     overwrite: bool = False,
     save_probabilities: bool = False,
     part: tuple[int, int] | None = None,
+    options: Mapping[str, str] | None = None,
+    spoken: Mapping[Path, str] | None = None,
 ) -> list[Path]:
     """Predict cases, or a part of them, into a folder; what is there already, by this model from these files, is
-    kept. Each part keeps a ledger of its own, so that no process overwrites what another has noted."""
+    kept. Each part keeps a ledger and a record of its own, so that no process overwrites what another has noted.
+
+    Args:
+        cases: what to predict.
+        out: the folder.
+        model: what predicts.
+        title: of the progress bar.
+        overwrite: as of ``predict_path``.
+        save_probabilities: likewise.
+        part: likewise.
+        options: what was asked for, for the record.
+        spoken: for the record, what to call image files that are but drafts.
+    """
     ledger = predictions_ledger(out, part)
+    diary = Diary(prediction_record(out, part), _opening(model, options or {}), overwrite=overwrite)
     known: dict[str, str] = {}
     written: dict[str, str] = {}
     full: set[str] = set()
@@ -202,18 +261,23 @@ def predict_cases(
             full |= set(held.with_probabilities)
     if part is not None:
         cases = cases[part[0] - 1 :: part[1]]
+    if not overwrite:
+        diary.keep(prediction_records(out), written, {case.id for case in cases} if part else written)
     masks, watch = [], _Pace(model)
     for case in journal.progress(cases, title):
         path = out / f"{case.id}.nii.gz"
         masks.append(path)
-        source_digest = artifacts.file_digest(case.images) if all(p.is_file() for p in case.images) else ""
+        digests = _digests(case)
+        source_digest = artifacts.digest_of_digests(digests) if digests else ""
         wanted = [path, *(probability_path(path, name) for name in model.classes if save_probabilities)]
         kept = known.get(case.id) == source_digest and all(p.exists() for p in wanted)
         if kept and (case.id in full or not save_probabilities):
             continue
-        watch.add(predict_case(case, path, model, save_probabilities=save_probabilities))
+        spent = predict_case(case, path, model, save_probabilities=save_probabilities)
+        watch.add(spent.slices)
+        made = _made(case, digests, path, spent, spoken or {})
         known[case.id] = source_digest
-        written[case.id] = artifacts.file_digest((path,))
+        written[case.id] = artifacts.digest_of_digests([made.mask_digest])
         full = full | {case.id} if save_probabilities else full - {case.id}
         artifacts.write_text(out / "dataset.json", _labels_json(model))
         ledger_now = Predicted(
@@ -224,8 +288,51 @@ def predict_cases(
             with_probabilities=tuple(sorted(full)),
         )
         artifacts.save(ledger_now, ledger)
+        diary.add(case.id, made)
     watch.tell()
     return masks
+
+
+def _digests(case: Case) -> list[str]:
+    """SHA-256 of each image file; none where one is not there, which reading will say."""
+    return [artifacts.sha256(p) for p in case.images] if all(p.is_file() for p in case.images) else []
+
+
+def _opening(model: Model, options: Mapping[str, str]) -> Prediction:
+    """The record of a prediction that begins now."""
+    start = PredictionStart(
+        started=provenance.now(),
+        device=model.setup.device,
+        precision=model.setup.precision,
+        setup=model.setup.remark,
+        options=dict(options),
+        versions=provenance.versions(),
+    )
+    return Prediction(
+        model="" if model.path is None else str(model.path.absolute()),
+        model_digest=model.digest,
+        network=model.network,
+        folds=model.folds,
+        classes=model.classes,
+        starts=(start,),
+        cases={},
+    )
+
+
+def _made(case: Case, digests: Sequence[str], mask: Path, spent: Spent, spoken: Mapping[Path, str]) -> PredictionOfCase:
+    """A case for the record, once its mask is written."""
+    names = [spoken.get(path, path.name) for path in case.images]
+    return PredictionOfCase(
+        images=dict(zip(names, digests, strict=True)),
+        mask=mask.name,
+        mask_digest=artifacts.sha256(mask),
+        slices=spent.slices,
+        reading_s=round(spent.reading_s, 3),
+        network_s=round(spent.network_s, 3),
+        writing_s=round(spent.writing_s, 3),
+        finished=provenance.now(),
+        start=0,
+    )
 
 
 class _Pace:
@@ -265,7 +372,7 @@ def _labels_json(model: Model) -> str:
 # --- one case -------------------------------------------------------------------------------------
 
 
-def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bool = False) -> int:
+def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bool = False) -> Spent:
     """Write the mask of one case on the grid of its first image file.
 
     Slices pass through a nameless file on disk, block by block, so memory does not grow with their
@@ -273,7 +380,7 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
     ``ID_probability_CLASS.nii.gz``; those are assembled in memory.
 
     Returns:
-        How many slices the case has.
+        How many slices the case has, and where the time went.
 
     Raises:
         DvtError: if an image cannot be read or is not finite, channels lie on different grids, or
@@ -297,9 +404,17 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
             target = probability_path(path, name)
             volumes.write_probabilities(target, np.ascontiguousarray(order.undo(chance.read())), grid)
         volumes.write_mask(path, np.ascontiguousarray(order.undo(masks.read())), grid)
-        parts = read - begin, found - read, time.monotonic() - found
-        journal.detail("{}: {:.2g} s reading, {:.2g} s network and resizing, {:.2g} s writing".format(case.id, *parts))
-        return len(masks)
+        spent = Spent(
+            slices=len(masks),
+            reading_s=read - begin,
+            network_s=found - read,
+            writing_s=time.monotonic() - found,
+        )
+        journal.detail(
+            f"{case.id}: {spent.reading_s:.2g} s reading, {spent.network_s:.2g} s network and resizing, "
+            f"{spent.writing_s:.2g} s writing"
+        )
+        return spent
 
 
 def _open_case(

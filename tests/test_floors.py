@@ -22,7 +22,7 @@ FLOORS = {
     "workspace": 4, "volumes": 4, "slicefile": 4, "burden": 4, "devices": 4, "parallel": 4, "journal": 4, "figures": 4,
     "tables": 4, "page": 4, "sealed": 4,
     "comparison": 5, "dicom": 5, "measures_table": 5, "dataset": 5, "prepared": 5, "checkpoint": 5, "workers": 5,
-    "pictures": 5,
+    "pictures": 5, "provenance": 5,
     "batches": 6, "pairs": 6, "chapters": 6, "scans": 6, "findings": 6, "models": 6,
     "preprocess": 7, "train": 7, "predict": 7, "evaluate": 7, "report": 7, "export": 7,
     "cli": 8,

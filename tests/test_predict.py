@@ -333,7 +333,7 @@ def test_a_folds_test_patients_are_found(trained_once: Workspace) -> None:
     splits = artifacts.load(Splits, trained_once.splits, "test")
     for fold in splits.folds:
         out = trained_once.fold("gn_unet", fold.index).predictions
-        assert names(out) == {"dataset.json", "predictions.json", *(f"{c}.nii.gz" for c in fold.test)}
+        assert names(out) == {"dataset.json", "predictions.json", "run.json", *(f"{c}.nii.gz" for c in fold.test)}
         for case in fold.test:
             truth, grid = volumes.read(trained_once.raw / "labelsTr" / f"{case}.nii.gz")
             mask, own = volumes.read(out / f"{case}.nii.gz")
@@ -405,7 +405,7 @@ def test_a_folder_gives_a_folder_and_a_file_a_file_or_a_folder(tmp_path: Path, b
             write(tmp_path / "in" / name)
     out = tmp_path / "out"
     assert predict_path(tmp_path / "in", out, bright) == [out / "a.nii.gz", out / "b.nii.gz"]
-    assert names(out) == {"a.nii.gz", "b.nii.gz", "dataset.json", "predictions.json"}
+    assert names(out) == {"a.nii.gz", "b.nii.gz", "dataset.json", "predictions.json", "run.json"}
     one = tmp_path / "in" / "b.nrrd"
     assert predict_path(one, tmp_path / "mine.mha", bright) == [tmp_path / "mine.mha"]
     assert predict_path(one, tmp_path / "new", bright) == [tmp_path / "new" / "b.nii.gz"]
@@ -527,7 +527,7 @@ def test_a_bad_image_is_one_line_and_leaves_what_was_done_before_it(
     out = tmp_path / "out"
     message = refused(lambda: predict_path(tmp_path / "in", out, bright, save_probabilities=True))
     assert message.startswith(f"{tmp_path / 'in' / 'b.nii.gz'}: ") and words in message
-    assert names(out) == {"a.nii.gz", "a_probability_thrombus.nii.gz", "dataset.json", "predictions.json"}
+    assert names(out) == {"a.nii.gz", "a_probability_thrombus.nii.gz", "dataset.json", "predictions.json", "run.json"}
     assert set(artifacts.load(Predicted, out / "predictions.json", "test").cases) == {"a"}
 
 
