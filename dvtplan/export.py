@@ -138,6 +138,12 @@ def _weights(stored: Stored, fold: int) -> dict[str, np.ndarray]:
     """A fold's weights, as its network has them."""
     run, folder = stored.runs[fold], FoldFolder(stored.path / f"fold_{fold}")
     needed = checkpoint.shapes(run, str(folder.run))
+    done = checkpoint.epochs_done(folder.checkpoint)
+    if done != run.epochs_done:
+        raise DvtError(
+            f"{folder.checkpoint}: has {how_many(done, 'epoch')} behind it, {folder.run.name} tells of "
+            f"{run.epochs_done}. Wait for its training to end, or go on with --resume."
+        )
     found = checkpoint.weights(folder.checkpoint)
     has = {name: (str(array.dtype), array.shape) for name, array in found.items()}
     if has != needed:

@@ -201,6 +201,11 @@ def test_what_does_not_belong_together_is_refused_and_nothing_written(results: P
     state = torch.load(path, weights_only=True)
     state["network"]["head.bias"][:] = torch.inf
     torch.save(state, path)
+    state["epochs_done"] = 9
+    torch.save(state, path)
+    assert "has 9 epochs behind it, run.json tells of 8" in refused(lambda: export_model(results, target))
+    state["epochs_done"] = 8
+    torch.save(state, path)
     assert "head.bias holds weights that are not finite" in refused(lambda: export_model(results, target))
     assert "holds the folds [0, 1], not [7]" in refused(lambda: export_model(results, target, folds=[7]))
     assert conftest.tree(tmp_path / "out") == {}
