@@ -12,7 +12,7 @@ import tempfile
 import time
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar, Union
 
@@ -141,8 +141,7 @@ def write_text(path: Path, text: str) -> None:
 
 def save(record: Any, path: Path) -> str:
     """Write a record as JSON and return its digest."""
-    body = {"schema": SCHEMA, "record": type(record).__name__, **to_json(record)}
-    write_text(path, json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, dump(record))
     return digest(record)
 
 
@@ -158,20 +157,52 @@ def load(kind: type[R], path: Path, made_by: str) -> R:
         DvtError: if the file is missing, is no JSON, lacks or adds a field, or a value is illegal.
     """
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Run {made_by} first.") from None
     except (OSError, ValueError) as error:
         raise DvtError(f"{path}: no readable JSON ({error}). Mend it or run {made_by} again.") from error
+    try:
+        return parse(kind, text)
+    except ValueError as error:
+        raise DvtError(f"{path}: {error}. Mend it or run {made_by} again.") from error
+
+
+def is_json(path: Path) -> bool:
+    """Whether a file holds JSON, of whatever kind."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def parse(kind: type[R], text: str) -> R:
+    """A record of a known kind from the text of its file.
+
+    Raises:
+        ValueError: if it is no JSON, is of another kind or schema, lacks or adds a field, or a value is illegal.
+    """
+    try:
+        body = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no readable JSON ({error})") from error
     expected = getattr(kind, "__name__", str(kind))
     if not isinstance(body, dict) or body.get("record") != expected or body.get("schema") != SCHEMA:
         found = f"{body.get('record')}, schema {body.get('schema')}" if isinstance(body, dict) else "a list or value"
-        raise DvtError(f"{path}: expected {expected}, schema {SCHEMA}; found {found}. Run {made_by} again.")
+        raise ValueError(f"expected {expected}, schema {SCHEMA}; found {found}")
     fields = {key: value for key, value in body.items() if key not in ("schema", "record")}
-    try:
-        return typing.cast(R, from_json(kind, fields, ""))
-    except ValueError as error:
-        raise DvtError(f"{path}: {error}. Mend it or run {made_by} again.") from error
+    return typing.cast(R, from_json(kind, fields, ""))
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def dump(record: Any) -> str:
+    """The text of a record's file."""
+    body = {"schema": SCHEMA, "record": type(record).__name__, **to_json(record)}
+    return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def digest(record: Any) -> str:
@@ -181,12 +212,19 @@ def digest(record: Any) -> str:
 
 
 def file_digest(paths: tuple[Path, ...]) -> str:
-    """SHA-256 over the bytes of files, in order."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+    """SHA-256 over the SHA-256 of each of several files, in order."""
+    return digest_of_digests([sha256(path) for path in paths])
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as sha256sum tells it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_digests(digests: Sequence[str]) -> str:
+    """What ``file_digest`` gives for the files that have these."""
+    return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
 def to_json(value: Any) -> Any:
@@ -246,7 +284,10 @@ def _required(kind: type) -> set[str]:
 
 def _plain(kind: Any, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{where} is larger than any float") from None
     if kind is Path and isinstance(value, str):
         return Path(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

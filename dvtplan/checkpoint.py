@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from dvtplan.artifacts import whole_file
 from dvtplan.errors import DvtError
+from dvtplan.networks import NETWORKS, build, outputs_of
+from dvtplan.records import Run
 
 SCHEMA = 1
 FIELDS = {
@@ -68,6 +72,42 @@ def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
 def load_weights(path: Path, network: nn.Module) -> None:
     """Put a checkpoint's weights into a network; raises as ``restore``."""
     _fill(path, network, _load(path, mapped=True)["network"])
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    """A checkpoint's weights by name; raises as ``restore``."""
+    return {name: tensor.numpy() for name, tensor in _load(path, mapped=True)["network"].items()}
+
+
+def blank(run: Run) -> nn.Module:
+    """The network that a run trained, with weights that still are to be filled in."""
+    recipe = run.recipe
+    return build(
+        run.network, run.channels, outputs_of(len(run.classes)), width=recipe.width, norm_groups=recipe.norm_groups
+    )
+
+
+def shapes(run: Run, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of every weight of a run's network, which itself takes no memory here, however large.
+
+    Raises:
+        DvtError: if there is no such network; ``name`` says where the run stands.
+    """
+    if run.network not in NETWORKS:
+        raise DvtError(f"{name}: is of a network {run.network!r}; known are {', '.join(NETWORKS)}. Check its version.")
+    with torch.device("meta"):
+        weights = blank(run).state_dict()
+    return {key: (str(weight.dtype).removeprefix("torch."), tuple(weight.shape)) for key, weight in weights.items()}
+
+
+def arrays(network: nn.Module) -> dict[str, np.ndarray]:
+    """The weights of a network on the CPU, by name; they share its memory."""
+    return {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
+
+
+def fill(network: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Put arrays into a network whose ``shapes`` they have."""
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
 
 
 def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:

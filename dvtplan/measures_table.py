@@ -26,12 +26,15 @@ import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
-from dvtplan.errors import how_many
+from dvtplan import tables
+from dvtplan.errors import DvtError, how_many, some
 from dvtplan.lesions import OVERLAP, VOLUMES, Lesions
 from dvtplan.records import Confusion
+from dvtplan.regions import ALL
 from dvtplan.statistics import Summary, summarize
 from dvtplan.surfaces import PERCENTILE, SurfaceScores
 from dvtplan.tables import TEXT_WIDTH, number, span
@@ -136,6 +139,25 @@ class MeasuresTable:
     """The split rule's name and meaning."""
     folds: str
     """What was scored, as in 'folds 0, 2 of 8'."""
+
+
+def read_metrics(path: Path, command: str) -> pd.DataFrame:
+    """``metrics.csv`` of a network; names such as 001 and NA stay what they are."""
+    names = {column: "str" for column in ("case_id", "patient_id", "region", "rule")}
+    needed = [*names, "fold", "counted", *tables.COUNTS, *COLUMNS]
+    if not path.exists():
+        raise DvtError(f"{path}: not found. Run {command} first.")
+    try:
+        rows = pd.read_csv(path, dtype=names | {"fold": "Int64"}, keep_default_na=False, na_values=[""])
+        rows = rows.astype(dict.fromkeys(["tp", "fp", "fn"], "int64"))
+        lacking = [column for column in needed if column not in rows.columns]
+        usable = not lacking and bool((rows["region"] == ALL).any())
+    except (OSError, ValueError, KeyError) as error:
+        raise DvtError(f"{path}: is no readable table of scores ({error}). Run {command} again.") from error
+    if not usable:
+        what = f"the columns {some(lacking)}" if lacking else f"rows of the region {ALL}"
+        raise DvtError(f"{path}: lacks {what}. Run {command} again.")
+    return rows
 
 
 def lesion_counts(lesions: Lesions) -> dict[str, int]:
@@ -301,11 +323,11 @@ def cells(region: RegionMeasures) -> dict[str, str]:
     """
     found = {"patients": str(region.patients)}
     for name, summary in region.measures.items():
-        some = "" if summary.n == region.patients else f" (n = {summary.n})"
+        fewer = "" if summary.n == region.patients else f" (n = {summary.n})"
         told = f"{number(summary.mean)} ± {number(summary.sd)}"
         if name in DISTANCES:
             told = f"{number(summary.median)}, {span(summary.minimum, summary.maximum)}"
-        found[name] = f"{told}{some}" if summary.n else "n/a"
+        found[name] = f"{told}{fewer}" if summary.n else "n/a"
     for name in BY_VOLUME:
         lesions, met = region.lesions[name]
         found[name] = f"{met} of {lesions}" if lesions else "none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +13,37 @@ import numpy as np
 import torch
 from torch import nn
 
-from dvtplan import artifacts, checkpoint, dataset, devices, journal, prepared, scans, segments, volumes
+from dvtplan import (
+    artifacts,
+    checkpoint,
+    dataset,
+    devices,
+    journal,
+    models,
+    prepared,
+    provenance,
+    scans,
+    segments,
+    volumes,
+)
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
-from dvtplan.networks import build, outputs_of
+from dvtplan.models import Stored
 from dvtplan.normalize import limits
-from dvtplan.records import Case, Plan, Predicted, Run, Splits, alike
+from dvtplan.provenance import Diary
+from dvtplan.records import Case, Plan, Predicted, Prediction, PredictionOfCase, PredictionStart, Splits, alike
 from dvtplan.resize import triangle, weights
 from dvtplan.scans import ENDINGS, Given
 from dvtplan.slicefile import SliceFile
-from dvtplan.workspace import FoldFolder, Workspace, model_plan, predictions_ledger, predictions_ledgers, trained_folds
+from dvtplan.workspace import (
+    FoldFolder,
+    Workspace,
+    prediction_record,
+    prediction_records,
+    predictions_ledger,
+    predictions_ledgers,
+)
 
 THRESHOLD = 0.5
 """Probability from which a voxel counts as lesion (one output)."""
@@ -45,70 +65,77 @@ class Model:
     """Name -> value in the mask, in the order of the outputs."""
     setup: Setup
     digest: str
-    """Of the plan and all weights."""
+    """Of the plan, the networks and all weights; a results folder and its archive have one digest."""
+    path: Path | None = None
+    """Where it lies."""
+    network: str = ""
+    """What kind its networks are."""
 
 
-def load_model(results: Path, *, folds: Sequence[int] | None = None, setup: Setup | None = None) -> Model:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a case took, from file to file."""
+
+    slices: int
+    reading_s: float
+    network_s: float
+    """With resizing there and back."""
+    writing_s: float
+
+
+def load_model(path: Path, *, folds: Sequence[int] | None = None, setup: Setup | None = None) -> Model:
     """Load trained folds.
 
     Args:
-        results: a results folder, as ``results/DATASET/NETWORK``.
-        folds: which; none for all that hold a checkpoint.
+        path: a results folder, as ``results/DATASET/NETWORK``, or an archive that ``dvt_model export`` wrote of one.
+        folds: which; none for all that are trained.
         setup: how to run; none to choose.
 
     Raises:
         DvtError: if the folder holds no trained fold, or not the ones asked for, or they differ in
-            plan or classes.
+            plan or classes; if an archive is damaged or not ours.
     """
     setup = setup or devices.choose()
-    there = [k for k in trained_folds(results) if FoldFolder(results / f"fold_{k}").checkpoint.exists()]
-    if not there:
-        raise DvtError(f"{results}: holds no trained fold. Name a folder like results/DATASET/gn_unet as --model.")
-    missing = sorted(set(folds or ()) - set(there))
-    if missing:
-        raise DvtError(f"{results}: holds the folds {there}, not {missing}. Choose among them.")
-    chosen = tuple(folds or there)
-    plan = artifacts.load(Plan, model_plan(results), "dvt_train")
-    networks: list[nn.Module] = []
-    runs: list[Run] = []
-    digests = [artifacts.digest(plan)]
-    for k in chosen:
-        folder = FoldFolder(results / f"fold_{k}")
-        run = artifacts.load(Run, folder.run, "dvt_train")
-        if run.plan_digest != digests[0]:
-            raise DvtError(f"{folder.run}: was trained by another plan than {model_plan(results)}. Train it again.")
-        if runs and run.classes != runs[0].classes:
-            raise DvtError(f"{folder.run}: predicts other classes than fold {chosen[0]}. Name folds that agree.")
-        networks.append(_load_network(run, folder, setup, plan.target_shape))
-        runs.append(run)
-        digests.append(artifacts.file_digest((folder.checkpoint,)))
+    with models.opened(path, folds) as stored:
+        loaded = [_load_network(stored, k, setup) for k in stored.runs]
+    runs = list(stored.runs.values())
     for line in alike(runs):
-        journal.note(f"{results}: {line}")
+        journal.note(f"{path}: {line}")
     return Model(
-        networks=tuple(networks),
-        folds=chosen,
-        plan=plan,
+        networks=tuple(network for network, _ in loaded),
+        folds=tuple(stored.runs),
+        plan=stored.plan,
         classes=runs[0].classes,
         setup=setup,
-        digest=artifacts.digest(digests),
+        digest=models.model_digest(stored.plan, list(zip(runs, (weights for _, weights in loaded), strict=True))),
+        path=path,
+        network=runs[0].network,
     )
 
 
-def _load_network(run: Run, folder: FoldFolder, setup: Setup, shape: tuple[int, int]) -> nn.Module:
-    outputs = outputs_of(len(run.classes))
-    network = build(run.network, run.channels, outputs, width=run.recipe.width, norm_groups=run.recipe.norm_groups)
-    checkpoint.load_weights(folder.checkpoint, network)
+def _load_network(stored: Stored, fold: int, setup: Setup) -> tuple[nn.Module, str]:
+    """A fold's network, ready to run, and the digest of its weights."""
+    run = stored.runs[fold]
+    if stored.archive is None:
+        network = checkpoint.blank(run)
+        checkpoint.load_weights(FoldFolder(stored.path / f"fold_{fold}").checkpoint, network)
+    else:
+        needed = checkpoint.shapes(run, f"{stored.path}: fold_{fold}/run.json")
+        found = models.archived_weights(stored.archive, fold, needed)
+        network = checkpoint.blank(run)
+        checkpoint.fill(network, found)
+    digest = models.weights_digest(checkpoint.arrays(network))
     network = network.eval().to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
-    slices = torch.zeros(1, run.channels, *shape, device=setup.device).contiguous(memory_format=setup.memory_format)
 
     def trial(forward: devices.Forward) -> None:
+        slices = torch.zeros(1, run.channels, *stored.plan.target_shape, device=setup.device)
         with torch.inference_mode(), setup.autocast():
-            forward(slices)
+            forward(slices.contiguous(memory_format=setup.memory_format))
 
     made, failed = devices.compiled(network, setup, trial)
     if failed:
         journal.note(failed)
-    return made  # type: ignore[return-value]  # a compiled module is one
+    return made, digest  # type: ignore[return-value]  # a compiled module is one
 
 
 # --- many cases -----------------------------------------------------------------------------------
@@ -128,7 +155,9 @@ def predict_fold(workspace: Workspace, network: str, index: int, *, setup: Setup
     cases = {case.id: case for case in dataset.discover(workspace.raw).cases}
     out = workspace.fold(network, index).predictions
     with artifacts.sole_writer(out):
-        predict_cases([cases[i] for i in splits.folds[index].test], out, model, title=f"Predict fold {index}")
+        tested = [cases[i] for i in splits.folds[index].test]
+        asked = {"dataset": str(workspace.raw), "fold": str(index)}
+        predict_cases(tested, out, model, title=f"Predict fold {index}", options=asked)
     return out
 
 
@@ -171,13 +200,22 @@ def predict_path(
         raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
     if DICOM_SEG in also:
         segments.require()
+    asked = {
+        "input": source,
+        "output": out,
+        "overwrite": overwrite,
+        "save_probabilities": save_probabilities,
+        "part": part and f"{part[0]}/{part[1]}",
+        "series": series and " ".join(series),
+        "stations": stations and " ".join(stations),
+        "also": " ".join(also),
+    }
+    options = {name: str(value) for name, value in asked.items() if value}
     with scans.opened(source, len(model.plan.channels), series=series, stations=stations) as given:
         if DICOM_SEG in also and given.found is None:
             raise DvtError(f"{source}: is no DICOM, and {DICOM_SEG} draws upon a DICOM series. Leave it away.")
         if given.one and out.name.endswith(ENDINGS):
-            watch = _Pace(model)
-            watch.add(predict_case(given.cases[0], out, model, save_probabilities=save_probabilities))
-            watch.tell()
+            _predict_one(given, out, model, save_probabilities=save_probabilities, options=options)
             masks = [out]
         else:
             masks = predict_cases(
@@ -188,6 +226,8 @@ def predict_path(
                 overwrite=overwrite,
                 save_probabilities=save_probabilities,
                 part=part,
+                options=options,
+                spoken=given.spoken,
             )
         parts = [] if given.composed is None or not masks else scans.write_stations(masks[0], given)
         return [*masks, *parts, *_other_forms(masks, parts, given, model, also)]
@@ -214,6 +254,19 @@ def _other_forms(
     return written
 
 
+def _predict_one(
+    given: scans.Given, mask: Path, model: Model, *, save_probabilities: bool, options: Mapping[str, str]
+) -> None:
+    """The only case into a mask of a given name; what is there is replaced."""
+    case, watch = given.cases[0], _Pace(model)
+    diary = Diary(mask.with_name(f"{scans.stem(mask)}_run.json"), _opening(model, options), overwrite=True)
+    digests = _digests(case)
+    spent = predict_case(case, mask, model, save_probabilities=save_probabilities)
+    watch.add(spent.slices)
+    diary.add(case.id, _made(case, digests, mask, spent, given.spoken))
+    watch.tell()
+
+
 def predict_cases(
     cases: Sequence[Case],
     out: Path,
@@ -223,10 +276,25 @@ def predict_cases(
     overwrite: bool = False,
     save_probabilities: bool = False,
     part: tuple[int, int] | None = None,
+    options: Mapping[str, str] | None = None,
+    spoken: Mapping[Path, str] | None = None,
 ) -> list[Path]:
     """Predict cases, or a part of them, into a folder; what is there already, by this model from these files, is
-    kept. Each part keeps a ledger of its own, so that no process overwrites what another has noted."""
+    kept. Each part keeps a ledger and a record of its own, so that no process overwrites what another has noted.
+
+    Args:
+        cases: what to predict.
+        out: the folder.
+        model: what predicts.
+        title: of the progress bar.
+        overwrite: as of ``predict_path``.
+        save_probabilities: likewise.
+        part: likewise.
+        options: what was asked for, for the record.
+        spoken: for the record, what to call image files that are but drafts.
+    """
     ledger = predictions_ledger(out, part)
+    diary = Diary(prediction_record(out, part), _opening(model, options or {}), overwrite=overwrite)
     known: dict[str, str] = {}
     written: dict[str, str] = {}
     full: set[str] = set()
@@ -238,18 +306,23 @@ def predict_cases(
             full |= set(held.with_probabilities)
     if part is not None:
         cases = cases[part[0] - 1 :: part[1]]
+    if not overwrite:
+        diary.keep(prediction_records(out), written, {case.id for case in cases} if part else written)
     masks, watch = [], _Pace(model)
     for case in journal.progress(cases, title):
         path = out / f"{case.id}.nii.gz"
         masks.append(path)
-        source_digest = artifacts.file_digest(case.images) if all(p.is_file() for p in case.images) else ""
+        digests = _digests(case)
+        source_digest = artifacts.digest_of_digests(digests) if digests else ""
         wanted = [path, *(probability_path(path, name) for name in model.classes if save_probabilities)]
         kept = known.get(case.id) == source_digest and all(p.exists() for p in wanted)
         if kept and (case.id in full or not save_probabilities):
             continue
-        watch.add(predict_case(case, path, model, save_probabilities=save_probabilities))
+        spent = predict_case(case, path, model, save_probabilities=save_probabilities)
+        watch.add(spent.slices)
+        made = _made(case, digests, path, spent, spoken or {})
         known[case.id] = source_digest
-        written[case.id] = artifacts.file_digest((path,))
+        written[case.id] = artifacts.digest_of_digests([made.mask_digest])
         full = full | {case.id} if save_probabilities else full - {case.id}
         artifacts.write_text(out / "dataset.json", _labels_json(model))
         ledger_now = Predicted(
@@ -260,8 +333,51 @@ def predict_cases(
             with_probabilities=tuple(sorted(full)),
         )
         artifacts.save(ledger_now, ledger)
+        diary.add(case.id, made)
     watch.tell()
     return masks
+
+
+def _digests(case: Case) -> list[str]:
+    """SHA-256 of each image file; none where one is not there, which reading will say."""
+    return [artifacts.sha256(p) for p in case.images] if all(p.is_file() for p in case.images) else []
+
+
+def _opening(model: Model, options: Mapping[str, str]) -> Prediction:
+    """The record of a prediction that begins now."""
+    start = PredictionStart(
+        started=provenance.now(),
+        device=model.setup.device,
+        precision=model.setup.precision,
+        setup=model.setup.remark,
+        options=dict(options),
+        versions=provenance.versions(),
+    )
+    return Prediction(
+        model="" if model.path is None else str(model.path.absolute()),
+        model_digest=model.digest,
+        network=model.network,
+        folds=model.folds,
+        classes=model.classes,
+        starts=(start,),
+        cases={},
+    )
+
+
+def _made(case: Case, digests: Sequence[str], mask: Path, spent: Spent, spoken: Mapping[Path, str]) -> PredictionOfCase:
+    """A case for the record, once its mask is written."""
+    names = [spoken.get(path, path.name) for path in case.images]
+    return PredictionOfCase(
+        images=dict(zip(names, digests, strict=True)),
+        mask=mask.name,
+        mask_digest=artifacts.sha256(mask),
+        slices=spent.slices,
+        reading_s=round(spent.reading_s, 3),
+        network_s=round(spent.network_s, 3),
+        writing_s=round(spent.writing_s, 3),
+        finished=provenance.now(),
+        start=0,
+    )
 
 
 class _Pace:
@@ -301,7 +417,7 @@ def _labels_json(model: Model) -> str:
 # --- one case -------------------------------------------------------------------------------------
 
 
-def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bool = False) -> int:
+def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bool = False) -> Spent:
     """Write the mask of one case on the grid of its first image file.
 
     Slices pass through a nameless file on disk, block by block, so memory does not grow with their
@@ -309,7 +425,7 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
     ``ID_probability_CLASS.nii.gz``; those are assembled in memory.
 
     Returns:
-        How many slices the case has.
+        How many slices the case has, and where the time went.
 
     Raises:
         DvtError: if an image cannot be read or is not finite, channels lie on different grids, or
@@ -333,9 +449,17 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
             target = probability_path(path, name)
             volumes.write_probabilities(target, _in_file_order(chance, order, grid, np.float32), grid)
         volumes.write_mask(path, _in_file_order(masks, order, grid, np.uint8), grid, names=model.classes)
-        parts = read - begin, found - read, time.monotonic() - found
-        journal.detail("{}: {:.2g} s reading, {:.2g} s network and resizing, {:.2g} s writing".format(case.id, *parts))
-        return len(masks)
+        spent = Spent(
+            slices=len(masks),
+            reading_s=read - begin,
+            network_s=found - read,
+            writing_s=time.monotonic() - found,
+        )
+        journal.detail(
+            f"{case.id}: {spent.reading_s:.2g} s reading, {spent.network_s:.2g} s network and resizing, "
+            f"{spent.writing_s:.2g} s writing"
+        )
+        return spent
 
 
 def _in_file_order(slices: SliceFile, order: Reorientation, grid: Grid, dtype: type) -> np.ndarray:

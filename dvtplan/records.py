@@ -369,6 +369,66 @@ class Predicted:
     """Cases whose probability volumes lie beside their masks."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionStart:
+    """One run of ``dvt_predict``, or of a fold's prediction: what was asked for, and what did it."""
+
+    started: str
+    device: str
+    precision: str
+    setup: str
+    """Device, precision and memory layout in words."""
+    options: dict[str, str]
+    """As given, by name; those left at their default are not listed."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionOfCase:
+    """How one mask came to be."""
+
+    images: dict[str, str]
+    """Input file by name, a channel each -> SHA-256; of DICOM: series -> SHA-256 of its volume as it was read."""
+    mask: str
+    """Name of its file."""
+    mask_digest: str
+    """SHA-256 of that file."""
+    slices: int
+    reading_s: float
+    network_s: float
+    """With resizing there and back."""
+    writing_s: float
+    finished: str
+    start: int
+    """Which of the runs made it, counted from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Where masks come from: ``run.json`` beside them.
+
+    ``predictions.json`` is for the machine: it vouches for masks, so that they are kept. This is for a reader, and
+    for what is to be cited.
+    """
+
+    model: str
+    """Path of the results folder or archive."""
+    model_digest: str
+    network: str
+    folds: tuple[int, ...]
+    classes: dict[str, int]
+    """Name -> value in the masks."""
+    starts: tuple[PredictionStart, ...]
+    """Several where a prediction was taken up again."""
+    cases: dict[str, PredictionOfCase]
+
+    def __post_init__(self) -> None:
+        _require(
+            all(0 <= case.start < len(self.starts) for case in self.cases.values()),
+            f"start must be a number below {len(self.starts)}, how many runs are listed",
+        )
+
+
 class Confusion(NamedTuple):
     """Voxel counts of a prediction against the truth, and the scores that follow from them."""
 

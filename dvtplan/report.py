@@ -26,11 +26,10 @@ from dvtplan import (
 )
 from dvtplan.chapters import Chart, Results
 from dvtplan.dataset import discover
-from dvtplan.errors import DvtError, how_many, some
+from dvtplan.errors import DvtError, how_many
 from dvtplan.pairs import Pair, choose_folds, mixed_training, name_folds, of_folds
 from dvtplan.pictures import Picture
 from dvtplan.records import Dataset, Fold, Plan, Run, Splits
-from dvtplan.regions import ALL
 from dvtplan.workspace import Workspace
 
 OUTLIER_SPREADS = 1.5
@@ -192,7 +191,7 @@ def _gather(
     """A network's scores with everything that they rest on, complete and of the present masks."""
     predicted = choose_folds(workspace, network, splits, folds)
     command = _command(workspace, network, folds)
-    rows = read_metrics(workspace.metrics(network), command)
+    rows = measures_table.read_metrics(workspace.metrics(network), command)
     scored = set(rows["fold"].dropna())
     chosen = tuple(fold for fold in predicted if folds is not None or fold.index in scored)
     pairs = of_folds(workspace, network, dataset, chosen)
@@ -210,7 +209,7 @@ def _gather(
     if left_out:
         notes.append(f"fold {', '.join(map(str, left_out))} has predictions, but was not scored.")
     runs = {fold.index: workspace.fold(network, fold.index).run for fold in chosen}
-    rule = _rule(workspace.table(network), str(rows["rule"].iloc[0]))
+    rule = tables.told_rule(workspace.table(network), str(rows["rule"].iloc[0]))
     return Results(
         network=network,
         rows=rows,
@@ -220,25 +219,6 @@ def _gather(
         table=tables.table_1(rows, subject=f"{network} on {dataset.subject}", rule=rule, folds=folds_text),
         notes=tuple(notes),
     ), pairs
-
-
-def read_metrics(path: Path, command: str) -> pd.DataFrame:
-    """``metrics.csv`` of a network; names such as 001 and NA stay what they are."""
-    names = {column: "str" for column in ("case_id", "patient_id", "region", "rule")}
-    needed = [*names, "fold", "counted", *tables.COUNTS, *measures_table.COLUMNS]
-    if not path.exists():
-        raise DvtError(f"{path}: not found. Run {command} first.")
-    try:
-        rows = pd.read_csv(path, dtype=names | {"fold": "Int64"}, keep_default_na=False, na_values=[""])
-        rows = rows.astype(dict.fromkeys(["tp", "fp", "fn"], "int64"))
-        lacking = [column for column in needed if column not in rows.columns]
-        usable = not lacking and bool((rows["region"] == ALL).any())
-    except (OSError, ValueError, KeyError) as error:
-        raise DvtError(f"{path}: is no readable table of scores ({error}). Run {command} again.") from error
-    if not usable:
-        what = f"the columns {some(lacking)}" if lacking else f"rows of the region {ALL}"
-        raise DvtError(f"{path}: lacks {what}. Run {command} again.")
-    return rows
 
 
 def _require_fresh(
@@ -251,15 +231,6 @@ def _require_fresh(
     newer = [path for path in sources if path.exists() and path.stat().st_mtime_ns > scored]
     if newer:
         raise DvtError(f"{workspace.metrics(network)}: is older than {newer[0]}. Run {command} again.")
-
-
-def _rule(table: Path, name: str) -> str:
-    """Name and meaning of the rule that divided the masks, as Table 1 on disk tells it; else its name."""
-    try:
-        told = str(pd.read_csv(table)["rule"].iloc[0])
-    except (OSError, ValueError, LookupError):
-        return name
-    return told if told.startswith(name) else name
 
 
 def _epochs(workspace: Workspace, one: Results) -> dict[int, list[dict[str, object]]]:

@@ -6,8 +6,8 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,8 @@ class Given:
     """What the DICOM holds that it comes from; none for other files."""
     shown: tuple[tuple[Volume, ...], ...] = ()
     """Of DICOM, the volumes that a mask shows: of the scan, or of each station from head to foot."""
+    spoken: Mapping[Path, str] = field(default_factory=dict)
+    """Of cases whose files go again: what to call each file."""
 
 
 @contextlib.contextmanager
@@ -66,21 +68,19 @@ def opened(
         return
     with tempfile.TemporaryDirectory(prefix="dvt_predict_") as scratch:
         if stations:
-            given, spoken = _composed(source, stations, is_dicom, Path(scratch))
+            given = _composed(source, stations, is_dicom, Path(scratch))
         else:
-            given, spoken = _channels(source, channels, series, Path(scratch))
+            given = _channels(source, channels, series, Path(scratch))
         try:
             yield given
         except DvtError as error:
             said = str(error)
-            for path, name in spoken.items():
+            for path, name in given.spoken.items():
                 said = said.replace(str(path), name)
             raise DvtError(said) from error
 
 
-def _channels(
-    source: Path, channels: int, series: Sequence[str] | None, scratch: Path
-) -> tuple[Given, dict[Path, str]]:
+def _channels(source: Path, channels: int, series: Sequence[str] | None, scratch: Path) -> Given:
     """Series of a scan in DICOM as the channels of one case."""
     if len(series or [""]) != channels and (series or channels > 1):
         raise DvtError(
@@ -97,10 +97,10 @@ def _channels(
         volumes.write_image(path, *_voxels(found, volume))
         spoken[path] = f"{source}: series {volume.name}"
     case = Case(id=case_id, patient=case_id, images=tuple(spoken))
-    return Given(cases=(case,), one=True, found=found, shown=(tuple(chosen),)), spoken
+    return Given(cases=(case,), one=True, found=found, shown=(tuple(chosen),), spoken=spoken)
 
 
-def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Path) -> tuple[Given, dict[Path, str]]:
+def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Path) -> Given:
     """Stations as one case of one volume."""
     found, chosen = None, []
     if is_dicom:
@@ -117,15 +117,15 @@ def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Pa
     case_id = stem(source.absolute())
     path = scratch / f"{case_id}_0000.mha"
     volumes.write_image(path, made.image, made.grid)
-    given = Given(
+    return Given(
         cases=(Case(id=case_id, patient=case_id, images=(path,)),),
         one=True,
         composed=made,
         stations=tuple(ordered),
         found=found,
         shown=tuple((chosen[k],) for k in made.order) if chosen else (),
+        spoken={path: f"{source}: the stations {', '.join(stations)}"},
     )
-    return given, {path: f"{source}: the stations {', '.join(stations)}"}
 
 
 def write_stations(mask: Path, given: Given) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -146,6 +147,15 @@ def to_csv(table: Table) -> str:
         for score, summary in region.scores.items()
     ]
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+
+
+def told_rule(table: Path, name: str) -> str:
+    """Name and meaning of the rule that divided the masks, as Table 1 on disk tells it; else its name."""
+    try:
+        told = str(pd.read_csv(table)["rule"].iloc[0])
+    except (OSError, ValueError, LookupError):
+        return name
+    return told if told.startswith(name) else name
 
 
 def to_text(table: Table) -> str:

@@ -184,6 +184,16 @@ def predictions_ledgers(folder: Path) -> list[Path]:
     )
 
 
+def prediction_record(out: Path, part: tuple[int, int] | None = None) -> Path:
+    """Where a folder of predictions tells how it was made, or one of several processes what it made."""
+    return out / ("run.json" if part is None else f"run_{part[0]}_of_{part[1]}.json")
+
+
+def prediction_records(folder: Path) -> list[Path]:
+    """All of these that are there."""
+    return sorted(p for p in folder.glob("run*.json") if re.fullmatch(r"run(_\d+_of_\d+)?\.json", p.name))
+
+
 def trained_folds(results: Path) -> list[int]:
     """Indices of the folds that have a folder in a results folder, in order."""
     names = [p.name.removeprefix("fold_") for p in results.glob("fold_*") if p.is_dir()]

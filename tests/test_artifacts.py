@@ -377,3 +377,32 @@ def test_a_second_writer_is_kept_out_until_the_first_has_gone(tmp_path: Path, mo
     with artifacts.sole_writer(tmp_path / "fold"):
         pass
     assert list((tmp_path / "fold").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("NaN", "NaN is no number"),
+        ("[" * 100_000, "no readable JSON"),
+        ("[]", "found a list or value"),
+        ('{"record": "Splits", "schema": 2}', "expected Splits, schema 1; found Splits, schema 2"),
+    ],
+)
+def test_a_text_that_is_no_record_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        artifacts.parse(Splits, text)
+
+
+def test_a_number_beyond_any_float_is_refused() -> None:
+    text = artifacts.dump(Levels(left_mm=1.0)).replace("1.0", "1" + "0" * 400)
+    with pytest.raises(ValueError, match="left_mm is larger than any float"):
+        artifacts.parse(Levels, text)
+
+
+def test_digests_of_files_follow_from_those_of_each(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"1")
+    b.write_bytes(b"2")
+    each = [artifacts.sha256(a), artifacts.sha256(b)]
+    assert each[0] == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"  # sha256sum
+    assert artifacts.digest_of_digests(each) == artifacts.file_digest((a, b)) != artifacts.file_digest((b, a))

@@ -67,6 +67,16 @@ def test_equal_states_give_equal_bytes_under_any_name(tmp_path: Path) -> None:
     assert a == same and a != other
 
 
+def test_weights_are_had_as_arrays_by_name(tmp_path: Path) -> None:
+    network, optimizer = trainee()
+    checkpoint.save(tmp_path / "a.pt", network, optimizer, 1)
+    found = checkpoint.weights(tmp_path / "a.pt")
+    other, _ = trainee(seed=1)
+    checkpoint.fill(other, {name: array.copy() for name, array in found.items()})
+    assert torch.equal(weights(other), weights(network)) and list(found) == list(checkpoint.arrays(network))
+    assert "not found" in refused(lambda: checkpoint.weights(tmp_path / "none.pt"))
+
+
 def test_weights_and_epochs_can_be_had_alone(tmp_path: Path) -> None:
     network, optimizer = trainee()
     checkpoint.save(tmp_path / "a.pt", network, optimizer, 7)

@@ -24,7 +24,7 @@ from dvtplan import __version__, artifacts, cli
 from dvtplan.cli.overview import COMMANDS as COMMANDS_TOLD
 from dvtplan.cli.recipe import RECIPE_FIELDS
 from dvtplan.errors import DvtError
-from dvtplan.records import Recipe, Run
+from dvtplan.records import Prediction, Recipe, Run
 from dvtplan.workspace import FoldFolder, Workspace
 
 COMMANDS = {
@@ -34,6 +34,7 @@ COMMANDS = {
     "predict": cli.predict,
     "evaluate": cli.evaluate,
     "report": cli.report,
+    "model": cli.model,
     "overview": cli.overview,
 }
 
@@ -68,7 +69,8 @@ def start(command: str, *words: object, **env: str) -> subprocess.Popen[str]:
 HELP = """
 import contextlib, io, sys
 from dvtplan import cli
-for main in (cli.import_dicom, cli.plan_and_preprocess, cli.train, cli.predict, cli.evaluate, cli.report, cli.overview):
+for main in (cli.import_dicom, cli.plan_and_preprocess, cli.train, cli.predict, cli.evaluate, cli.report, cli.model,
+             cli.overview):
     sys.argv, out = ["dvt", "--help"], io.StringIO()
     try:
         with contextlib.redirect_stdout(out):
@@ -146,6 +148,9 @@ def test_version_is_told(call: Callable[..., Any], command: str, capsys: pytest.
         ("evaluate", ["--split", "proximal/proximal"]),
         ("evaluate", ["--labels", "there"]),
         ("evaluate", ["--rule", "height"]),
+        ("model", []),
+        ("model", ["import"]),
+        ("model", ["export", "results", "a.zip", "--fold", "0"]),
     ],
 )
 def test_a_wrong_option_is_refused_with_status_2(
@@ -163,6 +168,8 @@ def test_a_wrong_option_is_refused_with_status_2(
         ("train", ["0"]),
         ("evaluate", []),
         ("predict", ["-i", "none.nii.gz", "-o", "out", "--model", "none"]),
+        ("model", ["export", "none", "a.zip"]),
+        ("model", ["info", "none.zip"]),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(
@@ -609,6 +616,37 @@ def test_predict_measures_what_it_found(trained_once: Workspace, tmp_path: Path,
     assert table.groupby("case_id").size().to_dict() == {"c0": 2, "c1": 6, "c2": 2, "c3": 2}
     assert "--burden measures all scans at once" in str(call("predict", *words, "--part", "1/2"))
     assert "--levels divides what --burden measures" in str(call("predict", *words[:-2], "--levels", "x.csv"))
+
+
+def test_a_model_travels_and_finds_the_same(
+    trained_once: Workspace, tmp_path: Path, call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, archive = trained_once.results("gn_unet"), tmp_path / "toy.zip"
+    assert call("model", "export", results, archive, "--folds", 1) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{archive} (") and ", folds 1, digest " in out
+    assert "warning: no Table 1: " in err
+    digest = out.rpartition(" ")[2].strip(")\n")
+    assert call("model", "info", archive) == 0 and digest in (told := capsys.readouterr().out)
+    assert "gn_unet, width 4" in told and "no medical device" in told
+    image = next((trained_once.raw / "imagesTr").glob("*_0000.nii.gz"))
+    for name, model in (("here", results), ("there", archive)):
+        words = ["-i", image, "-o", tmp_path / f"{name}.nii.gz", "--model", model, "--folds", 1, "--device", "cpu"]
+        assert call("predict", *words) == 0
+    assert (tmp_path / "here.nii.gz").read_bytes() == (tmp_path / "there.nii.gz").read_bytes()
+    found = artifacts.load(Prediction, tmp_path / "there_run.json", "")
+    assert (found.model, found.model_digest, found.folds) == (str(archive), digest, (1,))
+    assert call("model", "info", results) == 0 and f"model       {results}" in capsys.readouterr().out
+
+
+def test_each_action_on_models_has_help_with_an_example(
+    call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for action in ("export", "info"):
+        assert call("model", action, "--help") == 0
+        assert f"example: dvt_model {action} " in capsys.readouterr().out
+        assert call("model", action) == 2
+        assert f"dvt_model {action}: error: the following arguments are required" in capsys.readouterr().err
 
 
 EVALUATE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from dvtplan import artifacts, devices, volumes
 from dvtplan.errors import DvtError
 from dvtplan.geometry import Grid
 from dvtplan.predict import Model, load_model, predict_case, predict_fold, predict_path
-from dvtplan.records import Case, Plan, Predicted, Splits
+from dvtplan.records import Case, Plan, Predicted, Prediction, Splits
 from dvtplan.scans import find_cases
 from dvtplan.workspace import Workspace
 
@@ -333,7 +334,7 @@ def test_a_folds_test_patients_are_found(trained_once: Workspace) -> None:
     splits = artifacts.load(Splits, trained_once.splits, "test")
     for fold in splits.folds:
         out = trained_once.fold("gn_unet", fold.index).predictions
-        assert names(out) == {"dataset.json", "predictions.json", *(f"{c}.nii.gz" for c in fold.test)}
+        assert names(out) == {"dataset.json", "predictions.json", "run.json", *(f"{c}.nii.gz" for c in fold.test)}
         for case in fold.test:
             truth, grid = volumes.read(trained_once.raw / "labelsTr" / f"{case}.nii.gz")
             mask, own = volumes.read(out / f"{case}.nii.gz")
@@ -405,7 +406,7 @@ def test_a_folder_gives_a_folder_and_a_file_a_file_or_a_folder(tmp_path: Path, b
             write(tmp_path / "in" / name)
     out = tmp_path / "out"
     assert predict_path(tmp_path / "in", out, bright) == [out / "a.nii.gz", out / "b.nii.gz"]
-    assert names(out) == {"a.nii.gz", "b.nii.gz", "dataset.json", "predictions.json"}
+    assert names(out) == {"a.nii.gz", "b.nii.gz", "dataset.json", "predictions.json", "run.json"}
     one = tmp_path / "in" / "b.nrrd"
     assert predict_path(one, tmp_path / "mine.mha", bright) == [tmp_path / "mine.mha"]
     assert predict_path(one, tmp_path / "new", bright) == [tmp_path / "new" / "b.nii.gz"]
@@ -527,7 +528,7 @@ def test_a_bad_image_is_one_line_and_leaves_what_was_done_before_it(
     out = tmp_path / "out"
     message = refused(lambda: predict_path(tmp_path / "in", out, bright, save_probabilities=True))
     assert message.startswith(f"{tmp_path / 'in' / 'b.nii.gz'}: ") and words in message
-    assert names(out) == {"a.nii.gz", "a_probability_thrombus.nii.gz", "dataset.json", "predictions.json"}
+    assert names(out) == {"a.nii.gz", "a_probability_thrombus.nii.gz", "dataset.json", "predictions.json", "run.json"}
     assert set(artifacts.load(Predicted, out / "predictions.json", "test").cases) == {"a"}
 
 
@@ -652,6 +653,87 @@ def test_predicting_a_fold_again_keeps_its_masks_and_clears_drafts(trained: Work
     assert predict_fold(trained, "gn_unet", 0) == out
     assert {p: p.stat().st_mtime_ns for p in out.glob("*.nii.gz")} == before
     assert not list(out.glob(f"{artifacts.DRAFT}*"))
+
+
+# --- the record of a prediction -------------------------------------------------------------------
+
+
+def record(path: Path) -> Prediction:
+    return artifacts.load(Prediction, path, "test")
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_record_tells_how_each_mask_came_to_be(half_done: Path, bright: Model) -> None:
+    remade(half_done, replace(bright, path=Path("m.zip"), network="gn_unet"), overwrite=True, save_probabilities=True)
+    found = record(half_done / "run.json")
+    assert (found.model, found.network) == (str(Path("m.zip").absolute()), "gn_unet")
+    assert (found.model_digest, found.folds, found.classes) == (bright.digest, (0,), {"thrombus": 1})
+    (start,) = found.starts
+    assert (start.device, start.precision, start.setup) == ("cpu", "fp32", bright.setup.remark)
+    folder = half_done.parent / "in"
+    assert start.options == {
+        "input": str(folder), "output": str(half_done), "overwrite": "True", "save_probabilities": "True"
+    }  # fmt: skip
+    assert set(found.cases) == {"a", "b"}
+    for name, case in found.cases.items():
+        assert case.images == {f"{name}.nii.gz": sha256(folder / f"{name}.nii.gz")}
+        assert (case.mask, case.mask_digest) == (f"{name}.nii.gz", sha256(half_done / f"{name}.nii.gz"))
+        assert case.slices == 6 and start.started <= case.finished
+        assert min(case.reading_s, case.network_s, case.writing_s) >= 0
+
+
+def test_a_record_lists_what_was_kept_and_what_was_made(half_done: Path, bright: Model) -> None:
+    before = record(half_done / "run.json")
+    (half_done / "b.nii.gz").unlink()
+    write(half_done.parent / "in" / "c.nii.gz")
+    remade(half_done, replace(bright, setup=replace(bright.setup, remark="Elsewhere.")))
+    after = record(half_done / "run.json")
+    assert [after.starts[after.cases[k].start].setup for k in "abc"] == [bright.setup.remark, *["Elsewhere."] * 2]
+    assert after.cases["a"] == before.cases["a"]
+
+
+def test_each_share_has_a_record_of_its_own(half_done: Path, bright: Model) -> None:
+    for k in (1, 2):
+        predict_path(half_done.parent / "in", half_done.parent / "shared", bright, part=(k, 2))
+    records = [record(half_done.parent / "shared" / f"run_{k}_of_2.json") for k in (1, 2)]
+    assert [set(one.cases) for one in records] == [{"a"}, {"b"}]
+    assert records[0].starts[0].options["part"] == "1/2"
+    write(half_done.parent / "in" / "c.nii.gz")
+    predict_path(half_done.parent / "in", half_done.parent / "shared", bright)
+    assert set(record(half_done.parent / "shared" / "run.json").cases) == {"a", "b", "c"}
+
+
+def test_a_single_mask_has_its_record_beside_it(half_done: Path, bright: Model) -> None:
+    image = half_done.parent / "in" / "a.nii.gz"
+    for _ in range(2):
+        predict_path(image, half_done.parent / "one" / "mask.nii.gz", bright)
+    folder = half_done.parent / "one"
+    assert names(folder) == {"mask.nii.gz", "mask_run.json"}
+    (case,) = record(folder / "mask_run.json").cases.values()
+    assert case.mask_digest == sha256(folder / "mask.nii.gz") and case.images == {"a.nii.gz": sha256(image)}
+
+
+def test_masks_among_a_trainings_files_do_not_replace_its_record(trained: Workspace, bright: Model) -> None:
+    folder = trained.fold("gn_unet", 0)
+    before = folder.run.read_bytes()
+    for overwrite in (False, True):
+        message = refused(
+            lambda o=overwrite: predict_path(trained.raw / "imagesTr", folder.path, bright, overwrite=o)  # type: ignore[misc]
+        )
+        assert "expected Prediction, schema 1; found Run" in message and "another -o" in message
+    assert folder.run.read_bytes() == before and not list(folder.path.glob("*.nii.gz"))
+
+
+def test_a_dicom_series_is_named_in_the_record(scan: Path, tmp_path: Path, bright: Model) -> None:
+    predict_path(scan, tmp_path / "out", bright, series=["5"])
+    found = record(tmp_path / "out" / "run.json")
+    assert list(found.cases["scan"].images) == [f"{scan}: series 5"]
+    assert (
+        found.starts[0].options["series"] == "5" and "dvt_predict_" not in (tmp_path / "out" / "run.json").read_text()
+    )
 
 
 # --- memory ---------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from test_page import Reader
 from dvtplan import artifacts, figures, volumes
 from dvtplan.errors import DvtError
 from dvtplan.evaluate import COLUMNS, evaluate
+from dvtplan.measures_table import read_metrics
 from dvtplan.records import Predicted
-from dvtplan.report import choose_patients, draw_cases, named_points, read_metrics, write
+from dvtplan.report import choose_patients, draw_cases, named_points, write
 from dvtplan.workspace import Workspace
 
 

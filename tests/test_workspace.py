@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dvtplan.errors import DvtError
-from dvtplan.workspace import Workspace, open_workspace, trained_folds
+from dvtplan.workspace import Workspace, open_workspace, prediction_record, prediction_records, trained_folds
 
 PLACE = Workspace(Path("root"), "DVT")
 
@@ -98,3 +98,10 @@ def test_trained_folds_come_in_the_order_of_their_numbers(tmp_path: Path) -> Non
     (tmp_path / "fold_3").write_text("")
     assert trained_folds(tmp_path) == [2, 10]
     assert trained_folds(tmp_path / "nowhere") == []
+
+
+def test_records_of_predictions_are_found_by_their_names(tmp_path: Path) -> None:
+    mine = [prediction_record(tmp_path), prediction_record(tmp_path, (2, 10))]
+    for path in (*mine, tmp_path / "run_x.json", tmp_path / "a_run.json", tmp_path / "run_1_of_2.txt"):
+        path.touch()
+    assert prediction_records(tmp_path) == mine and [p.name for p in mine] == ["run.json", "run_2_of_10.json"]

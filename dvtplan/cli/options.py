@@ -30,19 +30,35 @@ def parser_of(what: str, example: str, *, telling: bool = True) -> argparse.Argu
         example: of its use.
         telling: whether it takes -q and -v.
     """
-    parser = argparse.ArgumentParser(
-        description=what,
-        epilog=f"example: {example}",
-        formatter_class=_Help,
-        allow_abbrev=False,
-    )
+    parser = argparse.ArgumentParser(**_told(what, example))
     parser.add_argument("--version", action="version", version=f"dvtplan {__version__}")
-    if not telling:
-        return parser
+    if telling:
+        _add_telling(parser)
+    return parser
+
+
+def add_action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, example: str
+) -> argparse.ArgumentParser:
+    """A parser for one of the things that a command does; arguments as of ``parser_of``."""
+    parser = actions.add_parser(name, help=what.partition(":")[0].rstrip("."), **_told(what, example))
+    _add_telling(parser)
+    return parser
+
+
+def _told(what: str, example: str) -> dict[str, Any]:
+    return {
+        "description": what,
+        "epilog": f"example: {example}",
+        "formatter_class": _Help,
+        "allow_abbrev": False,
+    }
+
+
+def _add_telling(parser: argparse.ArgumentParser) -> None:
     told = parser.add_mutually_exclusive_group()
     told.add_argument("-q", "--quiet", action=_Telling, help="say nothing but errors, warnings and results")
     told.add_argument("-v", "--verbose", action=_Telling, help="say more: times of every step, tracebacks of errors")
-    return parser
 
 
 class _Telling(argparse.Action):

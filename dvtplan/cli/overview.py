@@ -13,6 +13,7 @@ COMMANDS = {
     "dvt_train": "train folds and predict their test patients",
     "dvt_evaluate": "score predictions: metrics.csv, Table 1, Table 2",
     "dvt_report": "write one page on all scored networks",
+    "dvt_model": "put a trained model into one file for others, tell of one",
     "dvt_predict": "find thrombus on scans, DICOM among them, with a trained model",
 }
 """In the order of use; with what each does."""

@@ -24,7 +24,10 @@ def predict(argv: list[str]) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="a folder, or a file for a single volume")
     parser.add_argument(
-        "--model", type=Path, required=True, help="a results folder; its trained folds predict together"
+        "--model",
+        type=Path,
+        required=True,
+        help="a results folder or an archive of one (dvt_model); its trained folds predict together",
     )
     parser.add_argument(
         "--series", nargs="+", metavar="N", help="of DICOM: the series to take, one for each channel of the model"

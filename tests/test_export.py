@@ -1,0 +1,247 @@
+"""Export: the same bytes each time, no patient's name in them, and nothing half-written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import conftest
+import pytest
+import torch
+
+from dvtplan import artifacts, checkpoint, evaluate, export, models
+from dvtplan.errors import DvtError
+from dvtplan.export import export_model
+from dvtplan.records import PHANTOM_WARNING, Fingerprint, Plan, Run
+from dvtplan.training_data import TrainingData
+from dvtplan.workspace import Workspace
+
+
+def refused(act: Callable[[], object]) -> str:
+    """The message of the refusal, which is one line."""
+    with pytest.raises(DvtError) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def text_of(path: Path, name: str) -> str:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name).decode()
+
+
+def names_of(path: Path) -> set[str]:
+    with zipfile.ZipFile(path) as archive:
+        return {name for name in archive.namelist() if "weights" not in name}
+
+
+@pytest.fixture
+def results(trained: Workspace) -> Path:
+    """A scored results folder to write to."""
+    evaluate.evaluate(trained, "gn_unet", jobs=1)
+    return trained.results("gn_unet")
+
+
+def test_the_same_folds_give_the_same_bytes(results: Path, tmp_path: Path) -> None:
+    """Under another name, from a copy, at another time."""
+    one = export_model(results, tmp_path / "a.zip")
+    shutil.copytree(results.parents[2], tmp_path / "elsewhere")
+    os.utime(tmp_path / "elsewhere" / "results" / "Toy" / "gn_unet" / "plan.json", (0, 0))
+    two = export_model(tmp_path / "elsewhere" / "results" / "Toy" / "gn_unet", tmp_path / "deep" / "b.zip")
+    assert one.path.read_bytes() == two.path.read_bytes() and one.digest == two.digest
+    assert one.left_out == () and one.folds == (0, 1)
+    assert names_of(one.path) == {
+        "plan.json", "fingerprint.json", "table1.csv", "table1.txt", "NOTICE.txt", "manifest.json",
+        "fold_0/run.json", "fold_1/run.json",
+    }  # fmt: skip
+
+
+def test_no_patient_case_or_file_is_named(trained: Workspace, tmp_path: Path) -> None:
+    """Cases and patients get names that cannot stand there by chance; they are looked for in every byte."""
+    word = "SURNAME"
+    for path in [p for p in trained.root.rglob("*.json") if "datasets_raw" not in p.parts]:
+        path.write_text(renamed(path.read_text(), word))
+    for k in (0, 1):
+        run = artifacts.load(Run, trained.fold("gn_unet", k).run, "")
+        assert all(word in case for case in (*run.train, *run.test))
+    refresh_digests(trained)
+    results = trained.results("gn_unet")
+    export_model(results, tmp_path / "a.zip")
+    assert word.encode() not in (tmp_path / "a.zip").read_bytes()
+    assert "fingerprint.json" in names_of(tmp_path / "a.zip")
+    fingerprint = json.loads(trained.fingerprint.read_text())
+    for case in fingerprint["cases"]:
+        assert case["source_digest"].encode() not in (tmp_path / "a.zip").read_bytes()
+    run = artifacts.parse(Run, text_of(tmp_path / "a.zip", "fold_0/run.json"))
+    assert run.train == (models.WITHHELD,) * 2 and run.test == (models.WITHHELD,) * 2
+
+
+def renamed(text: str, word: str) -> str:
+    for k in range(4):
+        text = text.replace(f'"c{k}"', f'"{word}_{k}"')
+    return text
+
+
+def refresh_digests(workspace: Workspace) -> None:
+    """The plan's of the fingerprint, and the runs' of the plan, after their files were changed."""
+    fingerprint = artifacts.load(Fingerprint, workspace.fingerprint, "")
+    file = workspace.results_plan("gn_unet")
+    plan = replace(artifacts.load(Plan, file, ""), fingerprint_digest=artifacts.digest(fingerprint))
+    artifacts.save(plan, file)
+    for k in (0, 1):
+        path = workspace.fold("gn_unet", k).run
+        artifacts.save(replace(artifacts.load(Run, path, ""), plan_digest=artifacts.digest(plan)), path)
+
+
+def test_table_1_is_of_the_folds_that_travel(results: Path, tmp_path: Path) -> None:
+    export_model(results, tmp_path / "all.zip")
+    export_model(results, tmp_path / "one.zip", folds=[1])
+    both, one = (
+        list(csv.DictReader(io.StringIO(text_of(tmp_path / f"{n}.zip", "table1.csv")))) for n in ("all", "one")
+    )
+    whole = list(csv.DictReader((results / "table1.csv").open(newline="")))
+    dsc = [row["mean"] for row in whole if row["score"] == "dsc"]
+    assert [row["mean"] for row in both if row["score"] == "dsc"] == dsc
+    assert {row["n"] for row in both} == {"4"} and {row["n"] for row in one} == {"2"}
+    rows = list(csv.DictReader((results / "metrics.csv").open(newline="")))
+    mean = sum(float(r["dsc"]) for r in rows if r["fold"] == "1" and r["region"] == "all") / 2
+    assert mean == pytest.approx(float(next(r["mean"] for r in one if r["region"] == "all" and r["score"] == "dsc")))
+    assert "Scored: fold 1, each on patients" in text_of(tmp_path / "one.zip", "table1.txt")
+    data = artifacts.parse(TrainingData, text_of(tmp_path / "one.zip", "fingerprint.json"))
+    assert data.cases == 2 and data.phantom is False
+
+
+def test_scores_that_are_older_than_the_model_stay(results: Path, tmp_path: Path) -> None:
+    later = (results / "metrics.csv").stat().st_mtime_ns + 10**9
+    os.utime(results / "fold_1" / "checkpoint.pt", ns=(later, later))
+    (why,) = export_model(results, tmp_path / "a.zip").left_out
+    assert why.startswith("no Table 1: ") and "is older than" in why and "dvt_evaluate" in why
+    assert not {"table1.csv", "table1.txt"} & names_of(tmp_path / "a.zip")
+    assert export_model(results, tmp_path / "b.zip", folds=[0]).left_out == ()
+
+
+def test_scores_that_lack_a_case_or_are_not_there_stay(results: Path, tmp_path: Path) -> None:
+    metrics = results / "metrics.csv"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join(line for line in lines if ",c0," not in line))
+    assert "does not hold the test cases of fold" in export_model(results, tmp_path / "a.zip").left_out[0]
+    metrics.write_text("no table\n")
+    assert "metrics.csv: " in export_model(results, tmp_path / "b.zip").left_out[0]
+    metrics.unlink()
+    assert "is not there; dvt_evaluate" in export_model(results, tmp_path / "c.zip").left_out[0]
+
+
+def test_a_folder_without_its_data_travels_without_ranges(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "alone" / "gn_unet")
+    (why,) = export_model(tmp_path / "alone" / "gn_unet", tmp_path / "a.zip").left_out
+    assert why.startswith("no ranges of the training data: ") and "is not there" in why
+    described = models.describe_archive(tmp_path / "a.zip")
+    assert described.data is None and "trained on  not told" in models.to_text(described)
+
+
+def test_a_fingerprint_of_other_data_stays(results: Path, trained: Workspace, tmp_path: Path) -> None:
+    trained.fingerprint.write_text(trained.fingerprint.read_text().replace('"Toy"', '"Boy"'))
+    (why,) = export_model(results, tmp_path / "a.zip").left_out
+    assert "is not the fingerprint that the plan was derived from" in why
+
+
+def test_phantoms_are_called_so(results: Path, trained: Workspace, tmp_path: Path) -> None:
+    description = trained.raw / "dataset.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"description": "Synthetic legs."}))
+    export_model(results, tmp_path / "a.zip")
+    for name in ("NOTICE.txt", "table1.txt"):
+        words = " ".join(text_of(tmp_path / "a.zip", name).split())
+        assert PHANTOM_WARNING in words and "(phantom)" in words
+    assert artifacts.parse(TrainingData, text_of(tmp_path / "a.zip", "fingerprint.json")).phantom is True
+    assert "4 patients, phantoms" in models.to_text(models.describe_archive(tmp_path / "a.zip"))
+
+
+def test_the_notice_holds_the_terms_of_who_trained_it(results: Path, tmp_path: Path) -> None:
+    export_model(results, tmp_path / "a.zip")
+    assert "no medical device" in text_of(tmp_path / "a.zip", "NOTICE.txt")
+    assert "ask them" in text_of(tmp_path / "a.zip", "NOTICE.txt")
+    (tmp_path / "terms.txt").write_text("CC BY 4.0, A. Author\n")
+    export_model(results, tmp_path / "b.zip", licence=tmp_path / "terms.txt")
+    assert text_of(tmp_path / "b.zip", "NOTICE.txt").endswith("terms below.\n\ndvt_model info tells what is in here, "
+        "dvt_predict --model takes it as it is.\n\nCC BY 4.0, A. Author\n")  # fmt: skip
+    assert "cannot be read as text" in refused(
+        lambda: export_model(results, tmp_path / "c.zip", licence=tmp_path / "none.txt")
+    )
+
+
+def test_a_training_that_is_not_done_says_so(results: Path, tmp_path: Path) -> None:
+    file = results / "fold_0" / "run.json"
+    file.write_text(file.read_text().replace('"epochs": 8', '"epochs": 9'))
+    told = export_model(results, tmp_path / "a.zip").left_out
+    assert told == ("fold 0 travels as it is, after 8 of 9 epochs",)
+    assert "0: 8 of 9 epochs" in models.to_text(models.describe_archive(tmp_path / "a.zip"))
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def test_what_does_not_belong_together_is_refused_and_nothing_written(results: Path, tmp_path: Path) -> None:
+    run = results / "fold_1" / "run.json"
+    held = run.read_text()
+    target = tmp_path / "out" / "a.zip"
+    run.write_text(held.replace('"plan_digest": "', '"plan_digest": "0'))
+    assert "was trained by another plan" in refused(lambda: export_model(results, target))
+    run.write_text(held.replace('"width": 4', '"width": 8'))
+    told = refused(lambda: export_model(results, target))
+    assert "fold_1/checkpoint.pt: " in told and "does not fit the gn_unet of" in told
+    run.write_text(held)
+    path = results / "fold_1" / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    state["network"]["head.bias"][:] = torch.inf
+    torch.save(state, path)
+    state["epochs_done"] = 9
+    torch.save(state, path)
+    assert "has 9 epochs behind it, run.json tells of 8" in refused(lambda: export_model(results, target))
+    state["epochs_done"] = 8
+    torch.save(state, path)
+    assert "head.bias holds weights that are not finite" in refused(lambda: export_model(results, target))
+    assert "holds the folds [0, 1], not [7]" in refused(lambda: export_model(results, target, folds=[7]))
+    assert conftest.tree(tmp_path / "out") == {}
+
+
+def test_targets_that_would_lose_something_are_refused(results: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.zip"
+    target.write_bytes(b"scans")
+    assert "is there already" in refused(lambda: export_model(results, target)) and target.read_bytes() == b"scans"
+    export_model(results, target, overwrite=True)
+    assert models.describe_archive(target).digest
+    (tmp_path / "folder.zip").mkdir()
+    assert "is there already" in refused(lambda: export_model(results, tmp_path / "folder.zip", overwrite=True))
+    assert "name ends in .zip" in refused(lambda: export_model(results, tmp_path / "a.tar"))
+    assert "is no folder" in refused(lambda: export_model(target, tmp_path / "b.zip"))
+
+
+def test_a_full_disk_leaves_nothing(results: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "a.zip"
+    done = conftest.command("model", "export", results, target, file_limit=20_000)
+    assert done.returncode == 1 and "a.zip: cannot be written" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert conftest.tree(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("network", ["segnet", "gcn50", "unet", "unet_valid", "unet32"])
+def test_every_network_is_checked_without_memory(trained_once: Workspace, network: str) -> None:
+    """Names, shapes and dtypes of what has no memory are those of the network itself, counters of batches included."""
+    run = artifacts.load(Run, trained_once.fold("gn_unet", 0).run, "")
+    run = replace(run, network=network)
+    arrays = checkpoint.arrays(checkpoint.blank(run))
+    assert checkpoint.shapes(run, "") == {name: (str(a.dtype), a.shape) for name, a in arrays.items()}
+    assert {str(a.dtype) for a in arrays.values()} <= set(models.DTYPES)
+
+
+def test_exporting_does_not_change_the_results(results: Path, tmp_path: Path) -> None:
+    before = conftest.tree(results)
+    export_model(results, tmp_path / "a.zip")
+    export.describe_folder(results)
+    assert conftest.tree(results) == before
