@@ -6,8 +6,8 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,14 @@ class Given:
     """How stations were put together, where there are any."""
     stations: tuple[tuple[str, Grid], ...] = ()
     """Their names and grids, from head to foot."""
+    spoken: Mapping[Path, str] = field(default_factory=dict)
+    """Files that go again -> what the user knows them as."""
+
+    def spoken_of(self, said: str) -> str:
+        """A text that names files, with the names that the user knows."""
+        for path, name in self.spoken.items():
+            said = said.replace(str(path), name)
+        return said
 
 
 @contextlib.contextmanager
@@ -62,21 +70,16 @@ def opened(
         return
     with tempfile.TemporaryDirectory(prefix="dvt_predict_") as scratch:
         if stations:
-            given, spoken = _composed(source, stations, is_dicom, Path(scratch))
+            given = _composed(source, stations, is_dicom, Path(scratch))
         else:
-            given, spoken = _channels(source, channels, series, Path(scratch))
+            given = _channels(source, channels, series, Path(scratch))
         try:
             yield given
         except DvtError as error:
-            said = str(error)
-            for path, name in spoken.items():
-                said = said.replace(str(path), name)
-            raise DvtError(said) from error
+            raise DvtError(given.spoken_of(str(error))) from error
 
 
-def _channels(
-    source: Path, channels: int, series: Sequence[str] | None, scratch: Path
-) -> tuple[Given, dict[Path, str]]:
+def _channels(source: Path, channels: int, series: Sequence[str] | None, scratch: Path) -> Given:
     """Series of a scan in DICOM as the channels of one case."""
     if len(series or [""]) != channels and (series or channels > 1):
         raise DvtError(
@@ -92,10 +95,10 @@ def _channels(
         path = scratch / f"{case_id}_{k:04d}.mha"
         volumes.write_image(path, *_voxels(found, volume))
         spoken[path] = f"{source}: series {volume.name}"
-    return Given(cases=(Case(id=case_id, patient=case_id, images=tuple(spoken)),), one=True), spoken
+    return Given(cases=(Case(id=case_id, patient=case_id, images=tuple(spoken)),), one=True, spoken=spoken)
 
 
-def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Path) -> tuple[Given, dict[Path, str]]:
+def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Path) -> Given:
     """Stations as one case of one volume."""
     if is_dicom:
         found = _look(source)
@@ -109,10 +112,13 @@ def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Pa
     case_id = stem(source.absolute())
     path = scratch / f"{case_id}_0000.mha"
     volumes.write_image(path, made.image, made.grid)
-    given = Given(
-        cases=(Case(id=case_id, patient=case_id, images=(path,)),), one=True, composed=made, stations=tuple(ordered)
+    return Given(
+        cases=(Case(id=case_id, patient=case_id, images=(path,)),),
+        one=True,
+        composed=made,
+        stations=tuple(ordered),
+        spoken={path: f"{source}: the stations {', '.join(stations)}"},
     )
-    return given, {path: f"{source}: the stations {', '.join(stations)}"}
 
 
 def write_stations(mask: Path, given: Given) -> list[Path]:
