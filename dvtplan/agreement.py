@@ -62,7 +62,7 @@ class Tally:
 
     def add(self, chance_BHW: np.ndarray, mask_BHW: np.ndarray) -> None:
         """Count the next slices: probability of thrombus, and what was marked (any value but 0)."""
-        places = np.argwhere((chance_BHW >= NEARLY) & (mask_BHW == 0)) + (self.slices, 0, 0)
+        places = np.argwhere((chance_BHW >= NEARLY) & (mask_BHW == 0)) + np.array([self.slices, 0, 0])
         left = int(regions.in_left_limb(self.grid.position_mm(places), self.grid, self.levels).sum())
         self.nearly = self.nearly[0] + left, self.nearly[1] + len(places) - left
         self.highest = max(self.highest, float(chance_BHW.max()))
@@ -168,7 +168,8 @@ def _regions(labels: np.ndarray, window: Grid, whole: Grid, levels: Levels | Non
     of_voxels = regions.by_level(labels, window, levels)[labels > 0]
     found = [np.bincount(ids, of_voxels == k, minlength=count + 1)[1:] for k in (1, 2)]
     return [
-        " and ".join(name for name, voxels in zip(PROXIMAL_DISTAL, found, strict=True) if voxels[n]) for n in range(count)
+        " and ".join(name for name, voxels in zip(PROXIMAL_DISTAL, found, strict=True) if voxels[n])
+        for n in range(count)
     ]
 
 

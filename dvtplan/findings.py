@@ -122,8 +122,8 @@ def warnings(maker: Maker, oddities: Sequence[Oddity] | None, intensities: bool,
         )
     if oddities:
         told.append(
-            f"This scan is unlike the {how_many(maker.training_scans or 0, 'scan')} that the model was trained on; what "
-            f"is marked may be wrong: {'; '.join(odd.in_words for odd in oddities)}."
+            f"This scan is unlike the {how_many(maker.training_scans or 0, 'scan')} that the model was trained on; "
+            f"what is marked may be wrong: {'; '.join(odd.in_words for odd in oddities)}."
         )
     if oddities is None:
         told.append("Whether this scan is like those that the model was trained on is not known: the model lacks their "

@@ -285,7 +285,9 @@ def predict_path(
         if given.one and out.name.endswith(ENDINGS):
             watch = _Pace(model)
             try:
-                slices = predict_case(given.cases[0], out, model, save_probabilities=save_probabilities, asked=asked, given=given)
+                slices = predict_case(
+                    given.cases[0], out, model, save_probabilities=save_probabilities, asked=asked, given=given
+                )
             except DvtError as error:
                 if asked is not None:
                     _tell_failure(given.cases[0], out, model, error, given)

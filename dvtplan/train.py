@@ -202,9 +202,7 @@ def _take_folder(job: _Job, results_plan: Path, done: int) -> None:
 
 def _take_origin(workspace: Workspace, network: str) -> None:
     """Put beside the plan what travels with the model: what its data look like, and what they say of themselves."""
-    artifacts.save(
-        artifacts.load(Fingerprint, workspace.fingerprint, PREPARE), workspace.results_fingerprint(network)
-    )
+    artifacts.save(artifacts.load(Fingerprint, workspace.fingerprint, PREPARE), workspace.results_fingerprint(network))
     described = workspace.raw / "dataset.json"
     if described.exists():  # prepared slices alone are enough to train on
         artifacts.write_text(workspace.results_description(network), described.read_text(encoding="utf-8"))
