@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dvtplan.errors import how_many
 from dvtplan.geometry import AXES
 from dvtplan.records import CaseFingerprint, Fingerprint
 
@@ -47,7 +46,7 @@ class Oddity:
     beyond: float | None
     """By how much the value lies outside, as a share of the nearer end of the range."""
     in_words: str
-    """All of it as a sentence without its full stop."""
+    """All of it in a few words."""
 
 
 def compare(case: CaseFingerprint, training: Fingerprint) -> list[Oddity]:
@@ -95,9 +94,10 @@ def _number(what: str, unit: str, value: float, known: list[float]) -> Iterator[
     beyond = abs(value - end) / end if end > 0 else float(value != end)
     if not (below or above) or beyond <= TOLERANCE:
         return
-    shown, least, most = ((f"{v:.0%}" if unit == "" else f"{v:.4g} {unit}") for v in (value, low, high))
+    scale, sign, digits = (100.0, " %", 2) if unit == "" else (1.0, f" {unit}", 3)
+    shown, least, most = (f"{scale * v:.{max(digits, len(str(int(scale * v))))}g}" for v in (value, low, high))
     span = least if least == most else f"{least} to {most}"
-    how = f"{beyond:.0%} {'below the smallest' if below else 'above the largest'}"
+    how = f"{100 * beyond:.0f} % {'below' if below else 'above'}"
     yield Oddity(
         what=what,
         value=value,
@@ -105,7 +105,7 @@ def _number(what: str, unit: str, value: float, known: list[float]) -> Iterator[
         high=high,
         unit=unit,
         beyond=beyond,
-        in_words=f"{what} is {shown}, in {how_many(len(known), 'training scan')} {span} ({how})",
+        in_words=f"{what} {shown}{sign} (training {span}{sign}, {how})",
     )
 
 
@@ -114,7 +114,7 @@ def _thickness(case: CaseFingerprint, training: Fingerprint) -> Iterator[Oddity]
     if here in known:
         return
     told = " or ".join(_direction(axis) for axis in sorted(known, key=str))
-    what = "direction of the thickest voxels"
+    what = "voxels thickest"
     yield Oddity(
         what=what,
         value=None,
@@ -122,7 +122,7 @@ def _thickness(case: CaseFingerprint, training: Fingerprint) -> Iterator[Oddity]
         high=None,
         unit="",
         beyond=None,
-        in_words=f"{what} is {_direction(here)}, in {how_many(len(training.cases), 'training scan')} {told}",
+        in_words=f"{what} {_direction(here)} (training {told})",
     )
 
 
@@ -133,4 +133,4 @@ def thickest(case: CaseFingerprint) -> str | None:
 
 
 def _direction(axis: str | None) -> str:
-    return "none" if axis is None else AXIS_WORDS[axis]
+    return "in no direction" if axis is None else AXIS_WORDS[axis]

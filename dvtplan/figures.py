@@ -604,6 +604,8 @@ MM_PER_IN = 25.4
 POINT_MM = MM_PER_IN / 72
 LEADING = 1.35
 """Distance of lines over the size of their letters."""
+HINTED = 0.965
+"""Letters fitted to pixels are some percent wider than their outlines."""
 TAG_APART_MM = 3.6
 """Numbers beside a picture stand at least so far apart."""
 
@@ -685,6 +687,7 @@ class Sheet:
             width_mm / self.width_mm, height_mm / self.height_mm,
         )  # fmt: skip
         axes = self.figure.add_axes(place)
+        wide = 0.5 if width_mm >= ROOM_MM else 0.75
         marked = panel.marked_HW != 0
         nothing = np.zeros_like(marked)
         view = _View(panel.image_HW, nothing, nothing, panel.pixel_mm, panel.sides, panel.lines)
@@ -696,14 +699,20 @@ class Sheet:
         _paint(axes, view, contours=outline, window=window if zoomed else None)
         if outline:
             _outline(axes, marked, PREDICTION_COLOUR, "-", 1.1 if zoomed else 0.7)
-        for letter, at, va in ((panel.ends[0], 0.99, "top"), (panel.ends[1], 0.01, "bottom")):
-            axes.text(0.5, at, letter, transform=axes.transAxes, color="white", fontsize=8, ha="center", va=va)
+        # A narrow panel's scale bar reaches its middle; a small window has the letters of the panel that it is from.
+        for letter, x, y, va in ((panel.ends[0], 0.5, 0.985, "top"), (panel.ends[1], wide, 0.015, "bottom")):
+            if not zoomed or height_mm >= ROOM_MM:
+                axes.text(x, y, letter, transform=axes.transAxes, color="white", fontsize=9, ha="center", va=va)
         if window is not None and not zoomed:
             (left, right), (top, bottom) = window
             edge = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=0.8)
             axes.add_patch(edge)
         if panel.tags and not zoomed:
             _tag(axes, panel, height_mm)
+
+
+ROOM_MM = 30.0
+"""Panels of this size have room for all their letters."""
 
 
 def text_width_mm(text: str, size: float, *, bold: bool = False) -> float:
@@ -715,6 +724,7 @@ def text_width_mm(text: str, size: float, *, bold: bool = False) -> float:
 
 def wrap(text: str, size: float, width_mm: float, *, bold: bool = False) -> str:
     """A text in lines that are at most so wide; a longer word is cut."""
+    width_mm *= HINTED
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -118,12 +118,12 @@ def warnings(maker: Maker, oddities: Sequence[Oddity] | None, intensities: bool,
     if maker.phantom:
         told.append(
             f"The model was trained on phantoms ({maker.dataset}): on images that were computed, not on patients. What "
-            "it marks on a patient's scan says nothing."
+            "it marks on a scan of a patient means nothing."
         )
     if oddities:
         told.append(
-            f"This scan is unlike the {how_many(maker.training_scans or 0, 'scan')} that the model was trained on; "
-            f"what is marked may be wrong: {'; '.join(odd.in_words for odd in oddities)}."
+            f"This scan is unlike the {how_many(maker.training_scans or 0, 'scan')} that the model was trained on, so "
+            f"what is marked may be wrong. Outside their range: {'; '.join(odd.in_words for odd in oddities)}."
         )
     if oddities is None:
         told.append("Whether this scan is like those that the model was trained on is not known: the model lacks their "

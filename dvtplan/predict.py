@@ -570,8 +570,8 @@ def _oddities(case: Case, grid: Grid, looks: Sequence[ChannelFingerprint], model
     odd = familiarity.compare(fingerprint.unlabelled(case.id, looks, grid), model.training)
     if odd:
         journal.warn(
-            f"{case.id}: is unlike the {how_many(len(model.training.cases), 'training scan')}; its mask may be wrong: "
-            f"{'; '.join(one.in_words for one in odd)}."
+            f"{case.id}: is unlike the {how_many(len(model.training.cases), 'training scan')}, so its mask may be "
+            f"wrong. Outside their range: {'; '.join(one.in_words for one in odd)}."
         )
     return odd
 

@@ -6,7 +6,7 @@ The sheet is one page of A4. The HTML page holds the same, and every lesion, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +119,7 @@ class _Shown:
                 pixel_mm=(grid.spacing_mm[1], grid.spacing_mm[2]),
                 sides=SIDES[axis],
                 ends=ENDS[axis],
-                lines=tuple(level_lines(grid, found.levels, s)),
+                lines=tuple(replace(line, name="") for line in level_lines(grid, found.levels, s)),
                 focus_HW=focus,
             )
             limbs.append(_Of(limb=limb, number=s + 1, panel=panel))
@@ -141,29 +141,46 @@ def _front(panel: Panel, width_mm: float) -> Sheet:
 
 
 def _limb(panel: Panel, width_mm: float) -> Sheet:
-    """The slice, and its window without and with what was marked, beside each other."""
-    _, _, height = _limb_widths(panel, width_mm, 10 * width_mm)
-    sheet = Sheet(width_mm, height)
-    _place_limb(sheet, panel, 0, 0, width_mm, height)
+    """The slice, and its window without and with what was marked."""
+    places = _arranged(panel.slim, width_mm, 1.2 * width_mm)
+    sheet = Sheet(width_mm, max(top + height for _, top, _, height in places))
+    _place_limb(sheet, panel, 0, 0, width_mm, 1.2 * width_mm)
     return sheet
 
 
 GAP_MM = 1.5
 
-
-def _limb_widths(panel: Panel, width_mm: float, most_mm: float) -> tuple[float, float, float]:
-    """Width of the slice and of a square window beside it, and the height of both."""
-    height = min((width_mm - 2 * GAP_MM) / (1 / panel.slim + 2), most_mm)
-    return height / panel.slim, height, height
+_Place = tuple[float, float, float, float]
+"""Left, top, width, height in mm."""
 
 
-def _place_limb(sheet: Sheet, panel: Panel, x: float, y: float, width_mm: float, most_mm: float) -> float:
-    """Draw the three of a limb; gives their height."""
-    whole, square, height = _limb_widths(panel, width_mm, most_mm)
-    sheet.picture(panel, x, y, whole, height)
-    sheet.picture(panel, x + whole + GAP_MM, y, square, height, outline=False, zoomed=True)
-    sheet.picture(panel, x + whole + square + 2 * GAP_MM, y, square, height, zoomed=True)
-    return height
+def _arranged(slim: float, width_mm: float, most_mm: float) -> tuple[_Place, _Place, _Place]:
+    """Where a slice of some height over width and two square windows go in a box: all in a row, the windows below each
+    other beside the slice, or both below it; whichever gives the largest windows."""
+    row = min((width_mm - 2 * GAP_MM) / (1 / slim + 2), most_mm)
+    beside = min((most_mm - GAP_MM) / 2, (width_mm - GAP_MM) / (2 / slim + 1) - GAP_MM / slim)
+    whole_mm = min(width_mm, 0.5 * most_mm / slim)
+    below = min((width_mm - GAP_MM) / 2, most_mm - GAP_MM - whole_mm * slim)
+    if row >= max(beside, below):
+        whole = row / slim
+        return (0, 0, whole, row), (whole + GAP_MM, 0, row, row), (whole + row + 2 * GAP_MM, 0, row, row)
+    if beside >= below:
+        tall = 2 * beside + GAP_MM
+        left = tall / slim + GAP_MM
+        return (0, 0, tall / slim, tall), (left, 0, beside, beside), (left, beside + GAP_MM, beside, beside)
+    top = whole_mm * slim + GAP_MM
+    return (0, 0, whole_mm, top - GAP_MM), (0, top, below, below), (below + GAP_MM, top, below, below)
+
+
+def _place_limb(sheet: Sheet, panel: Panel, x: float, y: float, width_mm: float, most_mm: float) -> None:
+    """Draw a slice, and its window without and with what was marked."""
+    whole, plain, outlined = _arranged(panel.slim, width_mm, most_mm)
+    for (left, top, width, height), zoomed, outline in (
+        (whole, False, True),
+        (plain, True, False),
+        (outlined, True, True),
+    ):
+        sheet.picture(panel, x + left, y + top, width, height, outline=outline, zoomed=zoomed)
 
 
 # --- the sheet ------------------------------------------------------------------------------------
@@ -181,8 +198,7 @@ def draw(found: Findings, shown: _Shown) -> Sheet:
     lesion_rows = min(len(found.lesions), 8)
     lesions_mm = _table_mm(lesion_rows) + 4 if lesion_rows else 0.0
     pictures_mm = foot - y - burden_mm - lesions_mm - 9
-    _pictures(sheet, found, shown, x, y, width, pictures_mm)
-    y += pictures_mm + 3
+    y = _pictures(sheet, found, shown, x, y, width, pictures_mm) + 3
     y = _table(sheet, x, y, width, "How much", BURDEN_HEADER, _burden_rows(found),
                (0, 16, 48, 62, 81, 110, 135, 159, 184))  # fmt: skip
     if lesion_rows:
@@ -218,36 +234,68 @@ def _warned(sheet: Sheet, found: Findings, x: float, y: float, width: float) -> 
 
 
 def _headline(sheet: Sheet, found: Findings, x: float, y: float, width: float) -> float:
-    y = sheet.words(x, y, figures.wrap(found.in_words, 12.5, width, bold=True), size=12.5, bold=True)
+    y = sheet.words(x, y, figures.wrap(found.in_words, 12, width, bold=True), size=12, bold=True)
     y = sheet.words(x, y + 0.5, figures.wrap(_in_numbers(found), 8.5, width), size=8.5)
     return y + 2
 
 
-def _pictures(sheet: Sheet, found: Findings, shown: _Shown, x: float, y: float, width: float, height: float) -> None:
-    """The projection on the left, the limbs below each other on the right; or below it where it is wide."""
-    caption = 4.0
-    tall = shown.front.slim > 1
-    front_width = min((height - 2 * caption) / shown.front.slim, 62.0 if tall else 84.0)
-    front_height = front_width * shown.front.slim
-    sheet.words(x, y, "From the front", size=8, bold=True)
-    sheet.picture(shown.front, x, y + caption, front_width, front_height)
-    sheet.words(
-        x, y + caption + front_height + 0.8,
-        figures.wrap(_front_caption(shown), 6.5, max(front_width, 50.0)), size=6.5, colour=QUIET,
-    )  # fmt: skip
-    at, beside = x + front_width + 5, width - front_width - 5
-    each = height / 2
+CAPTION_MM = 4.0
+CAPTIONS_MM = 12.0
+"""What the lines below a narrow projection take."""
+EMPTY_MM = 15.0
+"""What a limb without anything marked takes."""
+
+
+def _pictures(sheet: Sheet, found: Findings, shown: _Shown, x: float, y: float, width: float, height: float) -> float:
+    """The projection with the limbs beside it, or, where it is wide, below it. The patient's right leg comes first.
+
+    Returns:
+        The y below all, at most ``height`` further down.
+    """
     drawn = {one.limb: one for one in shown.limbs}
-    for k, limb in enumerate(READING_ORDER):
-        top = y + k * each
-        bottom = sheet.words(at, top, _limb_title(found, limb), size=8, bold=True)
-        if limb not in drawn:
-            text = figures.wrap(_limb_empty(found, limb), 8.5, beside)
-            sheet.words(at, top + caption, text, size=8.5)
-            continue
-        one = drawn[limb]
-        sheet.words(at, bottom - 0.6, _limb_caption(found, shown, one), size=6.5, colour=QUIET)
-        _place_limb(sheet, one.panel, at, top + 2 * caption, beside, each - 2 * caption - 3)
+    empty = [limb for limb in READING_ORDER if limb not in drawn]
+    if shown.front.slim > 1:
+        front_width = min((height - CAPTION_MM - CAPTIONS_MM) / shown.front.slim, 0.36 * width)
+        column = max(front_width, 45.0)
+        below = y + CAPTION_MM + front_width * shown.front.slim + 0.8
+        _place_front(sheet, shown, x, y, front_width, caption=(x, below, column))
+        at, top = x + column + 5, y
+        each = (height - EMPTY_MM * len(empty)) / max(len(drawn), 1)
+        for limb in READING_ORDER:
+            _limb_block(sheet, found, shown, drawn.get(limb), limb, (at, top, width - column - 5, each))
+            top += each if limb in drawn else EMPTY_MM
+        return y + height if drawn else min(below + CAPTIONS_MM, y + height)
+    front_width = min(0.62 * width, (0.42 if drawn else 0.8) * height / shown.front.slim)
+    at, beside = x + front_width + 4, width - front_width - 4
+    _place_front(sheet, shown, x, y, front_width, caption=(at, y + CAPTION_MM, beside))
+    for k, limb in enumerate(empty):
+        _limb_block(sheet, found, shown, None, limb, (at, y + CAPTIONS_MM + CAPTION_MM + k * (EMPTY_MM + 4), beside, 0))
+    top = y + CAPTION_MM + front_width * shown.front.slim + 3
+    each = (width - 5 * (len(drawn) - 1)) / max(len(drawn), 1)
+    for k, one in enumerate(shown.limbs):
+        place = (x + k * (each + 5), top, each, height - (top - y))
+        _limb_block(sheet, found, shown, one, one.limb, place)
+    return y + height if drawn else max(top, y + CAPTIONS_MM + 2 * (EMPTY_MM + 4))
+
+
+def _place_front(
+    sheet: Sheet, shown: _Shown, x: float, y: float, width: float, *, caption: tuple[float, float, float]
+) -> None:
+    """The projection with its title, and its caption at a place of some width."""
+    sheet.words(x, y, "From the front", size=8, bold=True)
+    sheet.picture(shown.front, x, y + CAPTION_MM, width, width * shown.front.slim)
+    sheet.words(*caption[:2], figures.wrap(_front_caption(shown), 6.5, caption[2]), size=6.5, colour=QUIET)
+
+
+def _limb_block(sheet: Sheet, found: Findings, shown: _Shown, one: _Of | None, limb: str, place: _Place) -> None:
+    """What is said and shown of a limb."""
+    x, y, width, height = place
+    at = sheet.words(x, y, _limb_title(found, limb), size=8, bold=True) + 0.2
+    if one is None:
+        sheet.words(x, at, figures.wrap(_limb_empty(found, limb), 8, width), size=8)
+        return
+    at = sheet.words(x, at, figures.wrap(_limb_caption(found, shown, one), 6.5, width), size=6.5, colour=QUIET) + 0.5
+    _place_limb(sheet, one.panel, x, at, width, height - (at - y) - 3)
 
 
 def _table_mm(rows: int) -> float:
@@ -260,7 +308,7 @@ def _table(
 ) -> float:  # fmt: skip
     """A table whose first column begins, and whose columns of words begin, at ``ends``; numbers end there."""
     sheet.words(x, y, title, size=8, bold=True)
-    words = [not any(_is_number(row[k]) for row in rows) for k in range(len(header))]
+    words = [k == 0 or not any(_is_number(row[k]) for row in rows) for k in range(len(header))]
     places = [(x + end, "left" if word else "right") for end, word in zip(ends, words, strict=True)]
     for (at, align), name in zip(places, header, strict=True):
         sheet.words(at, y + 3.8, name if "\n" in name else f"\n{name}", size=6.3, colour=QUIET, align=align)
@@ -335,7 +383,8 @@ def _limb_caption(found: Findings, shown: _Shown, one: _Of) -> str:
 
 
 def _front_caption(shown: _Shown) -> str:
-    told = "Maximum intensity projection. Red: edge of what was marked. R, L: patient's right and left."
+    red = " Red: edge of what was marked." if shown.limbs else ""
+    told = f"Maximum intensity projection.{red} R, L: patient's right and left."
     if shown.front.lines:
         told += " Dotted: level of each limb."
     return f"{told} Numbers: lesions below." if shown.front.tags else told
@@ -368,8 +417,8 @@ def _lesion_rows(lesions: Sequence[Lesion]) -> list[tuple[str, ...]]:
             f"{one.volume_ml:.2f}",
             f"{one.probability_mean:.2f}",
             f"{one.probability_peak:.2f}",
-            "–" if one.agreement_mean is None else f"{one.agreement_mean:.0%}",
-            "–" if one.agreement_min is None else f"{one.agreement_min:.0%}",
+            "–" if one.agreement_mean is None else f"{100 * one.agreement_mean:.0f} %",
+            "–" if one.agreement_min is None else f"{100 * one.agreement_min:.0f} %",
             str(one.slice_number),
             ", ".join(_signed(c) for c in one.centre_lps_mm),
         )
@@ -444,7 +493,7 @@ def document(found: Findings, shown: _Shown) -> str:
 
 def _figures(found: Findings, shown: _Shown) -> list[Html]:
     width_mm = figures.WIDTH_IN * figures.MM_PER_IN
-    parts = [f"{b.limb} leg {_ml(b.volume_ml)} in {how_many(b.pieces, 'piece')}" for b in _wholes(found)]
+    parts = [_limb_title(found, limb) for limb in READING_ORDER]
     made = [
         page.figure(
             figures.encode(_front(shown.front, width_mm).figure, "jpeg", PICTURE_BYTES),
@@ -485,4 +534,5 @@ def _lesion_table(found: Findings) -> Html:
 
 
 def _flat(header: Sequence[str]) -> list[str]:
-    return [name.replace("\n", ", " if name.endswith(("mL", "mm")) else " ") for name in header]
+    """A header in one line each."""
+    return [name.replace("\n", ", " if name.endswith(("\nmL", "\nmm")) else " ") for name in header]
