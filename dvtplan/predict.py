@@ -395,7 +395,6 @@ def predict_cases(
                 written.pop(case.id, None)
                 full = full - {case.id}
                 keep()
-            journal.warn(f"not analysed: {failed[case.id]}")
     watch.tell()
     if failed:
         raise Unanalysed(masks, failed, len(cases))

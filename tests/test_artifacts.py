@@ -377,3 +377,14 @@ def test_a_second_writer_is_kept_out_until_the_first_has_gone(tmp_path: Path, mo
     with artifacts.sole_writer(tmp_path / "fold"):
         pass
     assert list((tmp_path / "fold").iterdir()) == []
+
+
+def test_a_field_aside_is_kept_in_the_file_and_no_digest_counts_it(tmp_path: Path) -> None:
+    """A fingerprint from before it was measured has the digest that plans hold."""
+    old = replace(MEASURED, channels=(CHANNEL,))
+    new = replace(MEASURED, channels=(replace(CHANNEL, shares_below=(0.5, 0.75)),))
+    assert artifacts.digest(old) == artifacts.digest(new) != artifacts.digest(replace(new, id="b"))
+    artifacts.save(new, tmp_path / "new.json")
+    assert artifacts.load(type(new), tmp_path / "new.json", "test") == new
+    text = json.dumps(artifacts.to_json(old, aside=False))
+    assert "shares_below" not in text and "slice_maximum_spread" in text
