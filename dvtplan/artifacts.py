@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, Union
 
 from dvtplan.errors import DvtError
+from dvtplan.records import ASIDE
 
 try:
     import fcntl
@@ -206,8 +207,12 @@ def dump(record: Any) -> str:
 
 
 def digest(record: Any) -> str:
-    """SHA-256 of a record's content, independent of how its file is laid out."""
-    text = json.dumps(to_json(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    """SHA-256 of a record's content, independent of how its file is laid out.
+
+    Fields whose metadata say ``ASIDE`` are left out: nothing follows from them, so what rests on a record of
+    before they were measured still rests on it.
+    """
+    text = json.dumps(to_json(record, aside=False), sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -227,14 +232,15 @@ def digest_of_digests(digests: Sequence[str]) -> str:
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
-def to_json(value: Any) -> Any:
-    """A record as dicts, lists and plain values."""
+def to_json(value: Any, *, aside: bool = True) -> Any:
+    """A record as dicts, lists and plain values; ``aside`` takes fields along that no digest counts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = (f for f in dataclasses.fields(value) if aside or not f.metadata.get(ASIDE))
+        return {f.name: to_json(getattr(value, f.name), aside=aside) for f in fields}
     if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
+        return {key: to_json(item, aside=aside) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
+        return [to_json(item, aside=aside) for item in value]
     if isinstance(value, Path):
         return str(value)
     return value

@@ -14,9 +14,8 @@ from scipy.sparse import csgraph
 from dvtplan import regions
 from dvtplan.geometry import Grid
 from dvtplan.records import Levels
-from dvtplan.regions import PROXIMAL_DISTAL
+from dvtplan.regions import LIMBS, PROXIMAL_DISTAL
 
-LIMBS = ("left", "right")
 TOUCHING = np.ones((3, 3, 3), bool)
 """Voxels that share a corner are of one piece."""
 SLICE_MM = 5.0

@@ -204,6 +204,8 @@ def _is_phantom(workspace: Workspace | None, results: Path) -> bool | None:
 
 
 def _data(workspace: Workspace | None, stored: Stored, phantom: bool | None) -> TrainingData:
+    if stored.training is not None:
+        return stored.training if phantom is None else replace(stored.training, phantom=phantom)
     file = None if workspace is None else workspace.fingerprint
     if file is None or not file.exists():
         raise _Left(f"{file or 'fingerprint.json'} is not there")

@@ -1,34 +1,174 @@
-"""What was found on scans, as a table: a row for each scan, limb and region, with its thrombus burden."""
+"""What was found on a scan: a record of it all, in numbers and in words, and the burden of many scans as a table.
+
+"No voxel was marked" and "could not be analysed" are different things: every record and every row has a status.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from dvtplan import artifacts, volumes
-from dvtplan.burden import category, measure
+from dvtplan.agreement import Lesion
+from dvtplan.burden import Burden, category, measure
+from dvtplan.errors import DvtError, how_many
+from dvtplan.familiarity import Oddity
 from dvtplan.records import Levels
 
-COLUMNS = ("case_id", "limb", "region", "volume_ml", "pieces", "length_mm", "largest_section_mm2",
+ANALYSED, NOT_ANALYSED = "analysed", "not analysed"
+COULD_NOT = "Could not be analysed: nothing is known about thrombus on this scan."
+NOT_RULED_OUT = "This does not rule thrombus out."
+"""Stands beside every mask without a marked voxel."""
+DISCLAIMER = "A measurement, not a diagnosis. Research software, no medical device."
+
+COLUMNS = ("case_id", "status", "limb", "region", "volume_ml", "pieces", "length_mm", "largest_section_mm2",
            "top_above_level_mm", "bottom_above_level_mm", "in_words")  # fmt: skip
 
 
-def write(masks: Mapping[str, Path], levels: Mapping[str, Levels | None], path: Path) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """The model that looked at a scan, and the software that it ran in."""
+
+    network: str
+    folds: tuple[int, ...]
+    digest: str
+    """Of the plan and all weights."""
+    dataset: str
+    """That it was trained on."""
+    phantom: bool
+    """Whether that data set was computed."""
+    training_scans: int | None
+    """How many the scan was compared with; none where the model knows nothing of them."""
+    slice_axis: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What was found on one scan: ``ID_findings.json``."""
+
+    case_id: str
+    status: str
+    """'analysed' or 'not analysed'; where it is the latter every measurement is missing, none is zero."""
+    in_words: str
+    reason: str | None = None
+    """Why it could not be analysed."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before the numbers."""
+    images: tuple[str, ...]
+    made: str
+    """When, with the time zone."""
+    maker: Maker
+    mask: str | None = None
+    """File name."""
+    mask_digest: str | None = None
+    levels: Levels | None = None
+    level_source: str | None = None
+    """Where the levels come from; none without any."""
+    burden: tuple[Burden, ...] = ()
+    lesions: tuple[Lesion, ...] = ()
+    """By falling volume."""
+    nearly_marked_ml: dict[str, float] = field(default_factory=dict)
+    """Limb -> volume of voxels that were not marked and have a probability of ``agreement.NEARLY`` or more."""
+    highest_probability: float | None = None
+    """Of any voxel."""
+    oddities: tuple[Oddity, ...] | None = None
+    """None where the scan could not be compared with those of the training."""
+    disclaimer: str = DISCLAIMER
+
+    def __post_init__(self) -> None:
+        if self.status not in (ANALYSED, NOT_ANALYSED):
+            raise ValueError(f"status must be {ANALYSED!r} or {NOT_ANALYSED!r}, not {self.status!r}")
+        if (self.status == ANALYSED) == (self.reason is not None):
+            raise ValueError("a reason stands where a scan was not analysed, and only there")
+
+    @property
+    def volume_ml(self) -> float:
+        """Of all that was marked."""
+        return sum(burden.volume_ml for burden in self.burden if burden.region == "all")
+
+
+def not_analysed(case_id: str, images: Sequence[str], reason: str, made: str, maker: Maker) -> Findings:
+    """The record of a scan that could not be analysed."""
+    return Findings(
+        case_id=case_id, status=NOT_ANALYSED, in_words=COULD_NOT, reason=reason, images=tuple(images), made=made,
+        maker=maker,
+    )  # fmt: skip
+
+
+def words(found: Sequence[Burden]) -> str:
+    """What was marked, in words; an empty mask is said not to rule anything out."""
+    told = category(list(found))
+    return told if any(burden.volume_ml > 0 for burden in found) else f"{told} {NOT_RULED_OUT}"
+
+
+def warnings(maker: Maker, oddities: Sequence[Oddity] | None, intensities: bool, levels: Levels | None) -> list[str]:
+    """What a reader must know before the numbers, the gravest first.
+
+    Args:
+        maker: the model.
+        oddities: none where nothing could be compared.
+        intensities: whether intensities were compared too.
+        levels: of the limbs.
+    """
+    told = []
+    if maker.phantom:
+        told.append(
+            f"The model was trained on phantoms ({maker.dataset}): on images that were computed, not on patients. What "
+            "it marks on a scan of a patient means nothing."
+        )
+    if oddities:
+        told.append(
+            f"This scan is unlike the {how_many(maker.training_scans or 0, 'scan')} that the model was trained on, so "
+            f"what is marked may be wrong. Outside their range: {'; '.join(odd.in_words for odd in oddities)}."
+        )
+    if oddities is None:
+        told.append("Whether this scan is like those that the model was trained on is not known: the model lacks their "
+                    "fingerprint.")  # fmt: skip
+    elif not intensities:
+        told.append("Intensities were not compared with those of the training: its fingerprint lacks them.")
+    if levels is None:
+        told.append("No level is known, so what was marked is not divided into proximal and distal.")
+    return told
+
+
+def read(path: Path) -> Findings | None:
+    """The record in a file; none where there is no such file, or another one."""
+    try:
+        return artifacts.load(Findings, path, "dvt_predict --findings") if path.exists() else None
+    except DvtError:
+        return None
+
+
+# --- many scans as a table ------------------------------------------------------------------------
+
+
+def write(
+    masks: Mapping[str, Path],
+    levels: Mapping[str, Levels | None],
+    path: Path,
+    failed: Mapping[str, str] | None = None,
+) -> Path:
     """Measure masks and write ``path``.
 
-    A scan without any marked voxel has its rows, of zeros: a scan that could not be analysed has none.
+    A scan without any marked voxel has its rows, of zeros. A scan that could not be analysed has one row, of its
+    status and the reason, without any number.
 
     Args:
         masks: by case.
         levels: of the limbs by case; cases that are missing, or have none, are not divided.
         path: of the csv.
+        failed: case -> why it could not be analysed.
 
     Raises:
         DvtError: if a mask cannot be read or the table not written.
     """
     rows = [row for case_id, mask in masks.items() for row in _rows(case_id, mask, levels.get(case_id))]
+    for case_id, reason in (failed or {}).items():
+        rows.append({"case_id": case_id, "status": NOT_ANALYSED, "in_words": f"{COULD_NOT} {reason}"})
     artifacts.write_text(path, pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False))
     return path
 
@@ -36,10 +176,11 @@ def write(masks: Mapping[str, Path], levels: Mapping[str, Levels | None], path: 
 def _rows(case_id: str, path: Path, levels: Levels | None) -> Sequence[dict[str, object]]:
     mask, grid = volumes.read(path)
     found = measure(mask, grid, levels)
-    words = category(found)
+    told = words(found)
     return [
         {
             "case_id": case_id,
+            "status": ANALYSED,
             "limb": burden.limb,
             "region": burden.region,
             "volume_ml": round(burden.volume_ml, 3),
@@ -48,7 +189,7 @@ def _rows(case_id: str, path: Path, levels: Levels | None) -> Sequence[dict[str,
             "largest_section_mm2": round(burden.largest_section_mm2, 1),
             "top_above_level_mm": None if burden.top_mm is None else round(burden.top_mm, 1),
             "bottom_above_level_mm": None if burden.bottom_mm is None else round(burden.bottom_mm, 1),
-            "in_words": words,
+            "in_words": told,
         }
         for burden in found
     ]

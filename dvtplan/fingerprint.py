@@ -35,8 +35,7 @@ def measure(
         labels: foreground label name -> value.
         source_digest: of the raw files.
     """
-    names = [name for name, _ in anatomical_axes(grid)]
-    by_name = {name: names.index(name) for name in AXES}
+    by_name = _by_name(grid)
     foreground = label != 0
     return CaseFingerprint(
         id=case_id,
@@ -44,7 +43,7 @@ def measure(
         shape={name: grid.shape[axis] for name, axis in by_name.items()},
         spacing_mm={name: grid.spacing_mm[axis] for name, axis in by_name.items()},
         orientation=orientation_code(grid),
-        channels=tuple(_channel(image, by_name) for image in images),
+        channels=tuple(channel(image, grid) for image in images),
         positive_slices={
             name: int(foreground.any(axis=tuple(a for a in range(3) if a != axis)).sum())
             for name, axis in by_name.items()
@@ -54,16 +53,41 @@ def measure(
     )
 
 
-def _channel(image: np.ndarray, axis_of: dict[str, int]) -> ChannelFingerprint:
+def unlabelled(case_id: str, channels: Sequence[ChannelFingerprint], grid: Grid) -> CaseFingerprint:
+    """A scan without truth, from what its channels measured; nothing is said of labels and source."""
+    by_name = _by_name(grid)
+    return CaseFingerprint(
+        id=case_id,
+        patient=case_id,
+        shape={name: grid.shape[axis] for name, axis in by_name.items()},
+        spacing_mm={name: grid.spacing_mm[axis] for name, axis in by_name.items()},
+        orientation=orientation_code(grid),
+        channels=tuple(channels),
+        positive_slices={},
+        regions={},
+        source_digest="",
+    )
+
+
+def channel(image: np.ndarray, grid: Grid) -> ChannelFingerprint:
+    """Measure the intensities of one file-order array on its grid."""
     low, high = voxels.percentiles(image, OUTLIER_PERCENTILES)
     minimum = float(image.min())
+    tenth, half = (float(np.mean(image < low + share * (high - low))) for share in (0.1, 0.5))
     return ChannelFingerprint(
         minimum=minimum,
         low=float(low),
         high=float(high),
         maximum=float(image.max()),
-        slice_maximum_spread={name: _spread(image, axis, minimum) for name, axis in axis_of.items()},
+        slice_maximum_spread={name: _spread(image, axis, minimum) for name, axis in _by_name(grid).items()},
+        shares_below=(tenth, half),
     )
+
+
+def _by_name(grid: Grid) -> dict[str, int]:
+    """Anatomical axis -> array axis."""
+    names = [name for name, _ in anatomical_axes(grid)]
+    return {name: names.index(name) for name in AXES}
 
 
 def _spread(image: np.ndarray, axis: int, minimum: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dvtplan import artifacts, sealed
+from dvtplan import artifacts, journal, sealed
 from dvtplan.errors import DvtError, how_many
-from dvtplan.records import PHANTOM_WARNING, Plan, Run
+from dvtplan.records import PHANTOM_WARNING, Fingerprint, Plan, Run, is_synthetic
 from dvtplan.sealed import Sealed
-from dvtplan.training_data import SMALLEST_GROUP, Spread, TrainingData
-from dvtplan.workspace import FoldFolder, model_plan, trained_folds
+from dvtplan.training_data import SMALLEST_GROUP, Spread, TrainingData, summarize
+from dvtplan.workspace import FoldFolder, model_description, model_fingerprint, model_plan, trained_folds
 
 KIND = "dvtplan model"
 """What the manifest says the archive is for."""
@@ -51,6 +52,8 @@ class Stored:
     """By fold, in the order asked for."""
     archive: Sealed | None
     """None: ``path`` is a results folder, whose weights ``checkpoint`` reads."""
+    training: TrainingData | None
+    """What the folds were trained on, where that lies beside their plan."""
 
 
 @contextlib.contextmanager
@@ -84,7 +87,30 @@ def _of_folder(path: Path, folds: Sequence[int] | None) -> Stored:
     files = {k: FoldFolder(path / f"fold_{k}").run for k in chosen}
     runs = {k: artifacts.load(Run, file, "dvt_train") for k, file in files.items()}
     _require_agreement(plan, model_plan(path), runs, {k: str(file) for k, file in files.items()})
-    return Stored(path=path, plan=plan, runs=runs, archive=None)
+    return Stored(path=path, plan=plan, runs=runs, archive=None, training=_training(path, plan, runs))
+
+
+def _training(results: Path, plan: Plan, runs: Mapping[int, Run]) -> TrainingData | None:
+    """The ranges of the scans that some folds were trained on, where their fingerprint lies beside the plan."""
+    path = model_fingerprint(results)
+    if not path.exists():
+        return None
+    whole = artifacts.load(Fingerprint, path, "dvt_train")
+    trained = {case for run in runs.values() for case in run.train}
+    if artifacts.digest(whole) != plan.fingerprint_digest or not trained <= {case.id for case in whole.cases}:
+        journal.warn(f"{path}: is not of the data that {model_plan(results)} was derived from. Scans are not compared.")
+        return None
+    return summarize(whole, trained, _is_phantom(results))
+
+
+def _is_phantom(results: Path) -> bool | None:
+    """What the data set of a model says of itself; nothing where that was not kept or cannot be read."""
+    try:
+        body = json.loads(model_description(results).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    words = body.get("description", "") if isinstance(body, dict) else ""
+    return is_synthetic(words) if isinstance(words, str) else None
 
 
 def _of_archive(path: Path, archive: Sealed, folds: Sequence[int] | None) -> Stored:
@@ -105,7 +131,10 @@ def _of_archive(path: Path, archive: Sealed, folds: Sequence[int] | None) -> Sto
     if strange:
         raise DvtError(f"{path}: holds {strange[0]}, which is no part of a model. {sealed.AGAIN}")
     chosen = _choose(path, there, folds)
-    return Stored(path=path, plan=plan, runs={k: runs[k] for k in chosen}, archive=archive)
+    data = archive.record(TrainingData, DATA) if DATA in archive else None
+    if data is not None and (len(data.channels) != len(plan.channels) or data.channel_names != plan.channels):
+        raise DvtError(f"{path}: {DATA} is of other channels than {PLAN}. {sealed.AGAIN}")
+    return Stored(path=path, plan=plan, runs={k: runs[k] for k in chosen}, archive=archive, training=data)
 
 
 def _is_run(name: str) -> bool:
@@ -274,7 +303,7 @@ def describe_archive(path: Path) -> Described:
             path=path,
             plan=stored.plan,
             runs=stored.runs,
-            data=archive.record(TrainingData, DATA) if DATA in archive else None,
+            data=stored.training,
             table=archive.text(TABLE_TEXT) if TABLE_TEXT in archive else "",
             digest=model_digest(
                 stored.plan, [(run, _archived_digest(archive, k)) for k, run in stored.runs.items()]

@@ -1,12 +1,12 @@
-"""One volume in, a mask on its own grid out: for a fold's test patients and for a stranger's scan alike."""
+"""Scans in, masks on their own grids out: for a fold's test patients and for a stranger's scan alike."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +18,24 @@ from dvtplan import (
     checkpoint,
     dataset,
     devices,
+    inference,
     journal,
     models,
-    prepared,
     provenance,
     scans,
     segments,
+    telling,
     volumes,
 )
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError, how_many
-from dvtplan.geometry import Grid, Reorientation, to_slice_order
+from dvtplan.inference import Model
 from dvtplan.models import Stored
-from dvtplan.normalize import limits
 from dvtplan.provenance import Diary
-from dvtplan.records import Case, Plan, Predicted, Prediction, PredictionOfCase, PredictionStart, Splits, alike
-from dvtplan.resize import triangle, weights
+from dvtplan.records import Case, Predicted, Prediction, PredictionOfCase, PredictionStart, Splits, alike
 from dvtplan.scans import ENDINGS, Given
 from dvtplan.slicefile import SliceFile
+from dvtplan.telling import Asked, Evidence
 from dvtplan.workspace import (
     FoldFolder,
     Workspace,
@@ -45,8 +45,6 @@ from dvtplan.workspace import (
     predictions_ledgers,
 )
 
-THRESHOLD = 0.5
-"""Probability from which a voxel counts as lesion (one output)."""
 DICOM_SEG, LABELS = "dicom-seg", "itksnap"
 ALSO = {DICOM_SEG: "a DICOM segmentation object", LABELS: "names of the values for ITK-SNAP"}
 """Further forms of a mask -> what they are."""
@@ -54,25 +52,22 @@ BLOCK_PIXELS = 960 * 320
 """Pixels that go through a network at once on a CPU; an accelerator takes eight times as many."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """Trained folds that predict together: their probabilities are averaged."""
-
-    networks: tuple[nn.Module, ...]
-    folds: tuple[int, ...]
-    plan: Plan
-    classes: dict[str, int]
-    """Name -> value in the mask, in the order of the outputs."""
-    setup: Setup
-    digest: str
-    """Of the plan, the networks and all weights; a results folder and its archive have one digest."""
-    path: Path | None = None
-    """Where it lies."""
-    network: str = ""
-    """What kind its networks are."""
+DICOM_SEG, LABELS = "dicom-seg", "itksnap"
+ALSO = {DICOM_SEG: "a DICOM segmentation object", LABELS: "names of the values for ITK-SNAP"}
+"""Further forms of a mask."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Unanalysed(DvtError):
+    """Scans of a folder that could not be analysed; the others were."""
+
+    def __init__(self, masks: Sequence[Path], failed: Mapping[str, str], scans_in_all: int) -> None:
+        self.masks, self.failed = tuple(masks), dict(failed)
+        """The masks that were made, in order of case; case -> why it could not be analysed, in one line."""
+        told = f"{len(failed)} of {how_many(scans_in_all, 'scan')} could not be analysed; nothing is known about them:"
+        super().__init__("\n".join([told, *self.failed.values()]))
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """What a case took, from file to file."""
 
@@ -81,6 +76,8 @@ class Spent:
     network_s: float
     """With resizing there and back."""
     writing_s: float
+    telling_s: float = 0.0
+    """Findings and page, where they are asked for."""
 
 
 def load_model(path: Path, *, folds: Sequence[int] | None = None, setup: Setup | None = None) -> Model:
@@ -110,6 +107,7 @@ def load_model(path: Path, *, folds: Sequence[int] | None = None, setup: Setup |
         digest=models.model_digest(stored.plan, list(zip(runs, (weights for _, weights in loaded), strict=True))),
         path=path,
         network=runs[0].network,
+        training=stored.training,
     )
 
 
@@ -151,7 +149,8 @@ def predict_fold(workspace: Workspace, network: str, index: int, *, setup: Setup
         DvtError: as ``load_model`` and ``predict_case``.
     """
     splits = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-    model = load_model(workspace.results(network), folds=[index], setup=setup)
+    # These patients are of the data set of the training; nobody wants to hear how they differ.
+    model = replace(load_model(workspace.results(network), folds=[index], setup=setup), training=None)
     cases = {case.id: case for case in dataset.discover(workspace.raw).cases}
     out = workspace.fold(network, index).predictions
     with artifacts.sole_writer(out):
@@ -172,6 +171,7 @@ def predict_path(
     series: Sequence[str] | None = None,
     stations: Sequence[str] | None = None,
     also: Sequence[str] = (),
+    asked: Asked | None = None,
 ) -> list[Path]:
     """Predict one volume, every volume in a folder, one scan in DICOM, or one of several table stations.
 
@@ -187,12 +187,15 @@ def predict_path(
         series: of DICOM, which volumes are the channels; none where one volume is there.
         stations: series of DICOM, or files of the folder, that overlap and are to be composed.
         also: further forms of every mask, of ``ALSO``. Of stations, each has its own segmentation object.
+        asked: what to tell of each scan beside its mask; none for nothing.
 
     Returns:
         The masks, in order of case; of stations also the mask of each, and what was composed how; then what
         was wanted besides.
 
     Raises:
+        Unanalysed: if some scans of a folder could not be analysed; each left its ``ID_findings.json``
+            with the reason, and all others have their masks.
         DvtError: for input that is not there or not readable, or that a mask would replace; masks
             made until then stay.
     """
@@ -200,7 +203,7 @@ def predict_path(
         raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
     if DICOM_SEG in also:
         segments.require()
-    asked = {
+    named = {
         "input": source,
         "output": out,
         "overwrite": overwrite,
@@ -210,12 +213,14 @@ def predict_path(
         "stations": stations and " ".join(stations),
         "also": " ".join(also),
     }
-    options = {name: str(value) for name, value in asked.items() if value}
+    options = {name: str(value) for name, value in named.items() if value}
+    if model.training is None:
+        journal.note("The model lacks the fingerprint of its training scans: whether a scan is like them is not known.")
     with scans.opened(source, len(model.plan.channels), series=series, stations=stations) as given:
         if DICOM_SEG in also and given.found is None:
             raise DvtError(f"{source}: is no DICOM, and {DICOM_SEG} draws upon a DICOM series. Leave it away.")
         if given.one and out.name.endswith(ENDINGS):
-            _predict_one(given, out, model, save_probabilities=save_probabilities, options=options)
+            _predict_one(given, out, model, save_probabilities=save_probabilities, options=options, asked=asked)
             masks = [out]
         else:
             masks = predict_cases(
@@ -227,7 +232,8 @@ def predict_path(
                 save_probabilities=save_probabilities,
                 part=part,
                 options=options,
-                spoken=given.spoken,
+                given=given,
+                asked=asked,
             )
         parts = [] if given.composed is None or not masks else scans.write_stations(masks[0], given)
         return [*masks, *parts, *_other_forms(masks, parts, given, model, also)]
@@ -255,13 +261,24 @@ def _other_forms(
 
 
 def _predict_one(
-    given: scans.Given, mask: Path, model: Model, *, save_probabilities: bool, options: Mapping[str, str]
+    given: Given,
+    mask: Path,
+    model: Model,
+    *,
+    save_probabilities: bool,
+    options: Mapping[str, str],
+    asked: Asked | None,
 ) -> None:
     """The only case into a mask of a given name; what is there is replaced."""
     case, watch = given.cases[0], _Pace(model)
     diary = Diary(mask.with_name(f"{scans.stem(mask)}_run.json"), _opening(model, options), overwrite=True)
     digests = _digests(case)
-    spent = predict_case(case, mask, model, save_probabilities=save_probabilities)
+    try:
+        spent = predict_case(case, mask, model, save_probabilities=save_probabilities, asked=asked, spoken=given.spoken)
+    except DvtError as error:
+        if asked is not None:
+            telling.tell_failure(case, mask, model, error, given.spoken)
+        raise
     watch.add(spent.slices)
     diary.add(case.id, _made(case, digests, mask, spent, given.spoken))
     watch.tell()
@@ -277,7 +294,8 @@ def predict_cases(
     save_probabilities: bool = False,
     part: tuple[int, int] | None = None,
     options: Mapping[str, str] | None = None,
-    spoken: Mapping[Path, str] | None = None,
+    given: Given | None = None,
+    asked: Asked | None = None,
 ) -> list[Path]:
     """Predict cases, or a part of them, into a folder; what is there already, by this model from these files, is
     kept. Each part keeps a ledger and a record of its own, so that no process overwrites what another has noted.
@@ -291,51 +309,107 @@ def predict_cases(
         save_probabilities: likewise.
         part: likewise.
         options: what was asked for, for the record.
-        spoken: for the record, what to call image files that are but drafts.
+        given: where the cases come from. With it a case of several that cannot be analysed does not stop the others.
+        asked: as of ``predict_path``.
+
+    Raises:
+        Unanalysed: at the end, if any could not be analysed.
+        DvtError: as ``predict_case``, where it is the only case or nothing is ``given``.
     """
-    ledger = predictions_ledger(out, part)
-    diary = Diary(prediction_record(out, part), _opening(model, options or {}), overwrite=overwrite)
-    known: dict[str, str] = {}
-    written: dict[str, str] = {}
-    full: set[str] = set()
-    for path in [] if overwrite else predictions_ledgers(out):
-        held = artifacts.load(Predicted, path, "dvt_predict --overwrite")
-        if held.model_digest == model.digest:
-            known |= held.cases
-            written |= held.masks
-            full |= set(held.with_probabilities)
+    spoken = {} if given is None else given.spoken
+    go_on = given is not None and len(cases) > 1
+    held = _Held(out, model, part=part, overwrite=overwrite)
     if part is not None:
         cases = cases[part[0] - 1 :: part[1]]
+    diary = Diary(prediction_record(out, part), _opening(model, options or {}), overwrite=overwrite)
     if not overwrite:
-        diary.keep(prediction_records(out), written, {case.id for case in cases} if part else written)
-    masks, watch = [], _Pace(model)
+        diary.keep(prediction_records(out), held.masks, {case.id for case in cases} if part else held.masks)
+    masks, watch, failed = [], _Pace(model), dict[str, str]()
     for case in journal.progress(cases, title):
         path = out / f"{case.id}.nii.gz"
-        masks.append(path)
         digests = _digests(case)
-        source_digest = artifacts.digest_of_digests(digests) if digests else ""
-        wanted = [path, *(probability_path(path, name) for name in model.classes if save_probabilities)]
-        kept = known.get(case.id) == source_digest and all(p.exists() for p in wanted)
-        if kept and (case.id in full or not save_probabilities):
-            continue
-        spent = predict_case(case, path, model, save_probabilities=save_probabilities)
-        watch.add(spent.slices)
-        made = _made(case, digests, path, spent, spoken or {})
-        known[case.id] = source_digest
-        written[case.id] = artifacts.digest_of_digests([made.mask_digest])
-        full = full | {case.id} if save_probabilities else full - {case.id}
-        artifacts.write_text(out / "dataset.json", _labels_json(model))
-        ledger_now = Predicted(
-            model_digest=model.digest,
-            classes=model.classes,
-            cases=known,
-            masks=written,
-            with_probabilities=tuple(sorted(full)),
-        )
-        artifacts.save(ledger_now, ledger)
-        diary.add(case.id, made)
+        try:
+            if not held.keeps(case, digests, path, save_probabilities) or not telling.told(
+                case, path, held.masks.get(case.id), model, asked
+            ):
+                spent = predict_case(
+                    case, path, model, save_probabilities=save_probabilities, asked=asked, spoken=spoken
+                )
+                watch.add(spent.slices)
+                made = _made(case, digests, path, spent, spoken)
+                artifacts.write_text(out / "dataset.json", _labels_json(model))
+                held.add(case, digests, made.mask_digest, save_probabilities)
+                diary.add(case.id, made)
+            masks.append(path)
+        except DvtError as error:
+            if go_on or asked is not None:
+                # A mask of an earlier image or model must not pass for what this scan shows.
+                if case.id in held.ever:
+                    path.unlink(missing_ok=True)
+                telling.tell_failure(case, path, model, error, spoken)
+            if not go_on:
+                raise
+            failed[case.id] = telling.in_one_line(error, spoken)
+            held.drop(case)
     watch.tell()
+    if failed:
+        raise Unanalysed(masks, failed, len(cases))
     return masks
+
+
+class _Held:
+    """What a folder holds of earlier predictions, and the ledger of what is added."""
+
+    def __init__(self, out: Path, model: Model, *, part: tuple[int, int] | None, overwrite: bool) -> None:
+        self._model, self._ledger = model, predictions_ledger(out, part)
+        self._cases: dict[str, str] = {}
+        self.masks: dict[str, str] = {}
+        """Case -> digest of its mask, made by this model."""
+        self._full: set[str] = set()
+        self.ever: set[str] = set()
+        """Cases with a mask of ours, by whatever model."""
+        for path in [] if overwrite else predictions_ledgers(out):
+            held = artifacts.load(Predicted, path, "dvt_predict --overwrite")
+            self.ever |= set(held.cases)
+            if held.model_digest == model.digest:
+                self._cases |= held.cases
+                self.masks |= held.masks
+                self._full |= set(held.with_probabilities)
+
+    def keeps(self, case: Case, digests: Sequence[str], path: Path, save_probabilities: bool) -> bool:
+        """Whether a mask was made by this model from these files, with all that is to lie beside it."""
+        wanted = [path, *(probability_path(path, name) for name in self._model.classes if save_probabilities)]
+        same = self._cases.get(case.id) == _of_all(digests) and all(p.exists() for p in wanted)
+        return same and (case.id in self._full or not save_probabilities)
+
+    def add(self, case: Case, digests: Sequence[str], mask_digest: str, save_probabilities: bool) -> None:
+        """Note a mask that was made."""
+        self._cases[case.id] = _of_all(digests)
+        self.masks[case.id] = artifacts.digest_of_digests([mask_digest])
+        self._full = self._full | {case.id} if save_probabilities else self._full - {case.id}
+        self._save()
+
+    def drop(self, case: Case) -> None:
+        """Note that a mask is no more."""
+        if self._cases.pop(case.id, None) is not None:
+            self.masks.pop(case.id, None)
+            self._full.discard(case.id)
+            self._save()
+
+    def _save(self) -> None:
+        now = Predicted(
+            model_digest=self._model.digest,
+            classes=self._model.classes,
+            cases=self._cases,
+            masks=self.masks,
+            with_probabilities=tuple(sorted(self._full)),
+        )
+        artifacts.save(now, self._ledger)
+
+
+def _of_all(digests: Sequence[str]) -> str:
+    """One digest of all files of a case."""
+    return artifacts.digest_of_digests(digests) if digests else ""
 
 
 def _digests(case: Case) -> list[str]:
@@ -366,9 +440,8 @@ def _opening(model: Model, options: Mapping[str, str]) -> Prediction:
 
 def _made(case: Case, digests: Sequence[str], mask: Path, spent: Spent, spoken: Mapping[Path, str]) -> PredictionOfCase:
     """A case for the record, once its mask is written."""
-    names = [spoken.get(path, path.name) for path in case.images]
     return PredictionOfCase(
-        images=dict(zip(names, digests, strict=True)),
+        images=dict(zip(telling.names(case, spoken), digests, strict=True)),
         mask=mask.name,
         mask_digest=artifacts.sha256(mask),
         slices=spent.slices,
@@ -417,12 +490,21 @@ def _labels_json(model: Model) -> str:
 # --- one case -------------------------------------------------------------------------------------
 
 
-def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bool = False) -> Spent:
-    """Write the mask of one case on the grid of its first image file.
+def predict_case(
+    case: Case,
+    path: Path,
+    model: Model,
+    *,
+    save_probabilities: bool = False,
+    asked: Asked | None = None,
+    spoken: Mapping[Path, str] | None = None,
+) -> Spent:
+    """Write the mask of one case on the grid of its first image file, and warn where the scan is unlike the training.
 
     Slices pass through a nameless file on disk, block by block, so memory does not grow with their
     number. With ``save_probabilities`` a float32 volume per class is written too, named
-    ``ID_probability_CLASS.nii.gz``; those are assembled in memory.
+    ``ID_probability_CLASS.nii.gz``; those are assembled in memory. What is ``asked`` is written beside the mask;
+    what was told of an earlier mask goes. ``spoken`` holds the names of files that go again.
 
     Returns:
         How many slices the case has, and where the time went.
@@ -435,111 +517,34 @@ def predict_case(case: Case, path: Path, model: Model, *, save_probabilities: bo
         raise DvtError(f"{path}: is the image itself, which the mask would replace. Name another -o.")
     with contextlib.ExitStack() as stack:
         stack.enter_context(devices.memory_told("Use --device cpu, or name fewer --folds."))
-        begin = time.monotonic()
-        grid, order, channels, bounds = _open_case(case, path.parent, model, stack)
-        read = time.monotonic()
+        times = [time.monotonic()]
+        opened = inference.open_case(case, path.parent, model, stack)
+        odd = telling.oddities(case, opened, model)
+        times.append(time.monotonic())
         masks = stack.enter_context(SliceFile(path.parent))
         chances = [stack.enter_context(SliceFile(path.parent)) for _ in model.classes] if save_probabilities else []
-        for probability_BKHW in _probabilities(channels, bounds, model):
-            masks.append(_decide(probability_BKHW, model.classes))
-            for chance, volume_BHW in zip(chances, np.moveaxis(probability_BKHW, 1, 0), strict=False):
+        evidence = None if asked is None else Evidence(case, opened, model, asked, path.parent, stack)
+        for chance_BKHW, votes_BHW in inference.probabilities(opened, model, with_votes=evidence is not None):
+            marked_BHW = inference.decide(chance_BKHW, model.classes)
+            masks.append(marked_BHW)
+            if evidence is not None:
+                evidence.add(chance_BKHW.sum(axis=1), marked_BHW, votes_BHW)
+            for chance, volume_BHW in zip(chances, np.moveaxis(chance_BKHW, 1, 0), strict=False):
                 chance.append(volume_BHW)
-        found = time.monotonic()
+        times.append(time.monotonic())
         for name, chance in zip(model.classes, chances, strict=False):
-            target = probability_path(path, name)
-            volumes.write_probabilities(target, _in_file_order(chance, order, grid, np.float32), grid)
-        volumes.write_mask(path, _in_file_order(masks, order, grid, np.uint8), grid, names=model.classes)
-        spent = Spent(
-            slices=len(masks),
-            reading_s=read - begin,
-            network_s=found - read,
-            writing_s=time.monotonic() - found,
-        )
+            volume = inference.in_file_order(chance, opened, np.float32)
+            volumes.write_probabilities(probability_path(path, name), volume, opened.grid)
+        telling.forget(path)
+        mask = inference.in_file_order(masks, opened, np.uint8)
+        volumes.write_mask(path, mask, opened.grid, names=model.classes)
+        times.append(time.monotonic())
+        if evidence is not None:
+            evidence.tell(path, masks.read(), odd, spoken or {})
+        times.append(time.monotonic())
+        spent = Spent(len(masks), *np.diff(times).tolist())
         journal.detail(
             f"{case.id}: {spent.reading_s:.2g} s reading, {spent.network_s:.2g} s network and resizing, "
-            f"{spent.writing_s:.2g} s writing"
+            f"{spent.writing_s:.2g} s writing, {spent.telling_s:.2g} s telling"
         )
         return spent
-
-
-def _in_file_order(slices: SliceFile, order: Reorientation, grid: Grid, dtype: type) -> np.ndarray:
-    """All slices as the array of their file, which is the only one made."""
-    whole: np.ndarray = np.empty(grid.shape, dtype)
-    slices.read_into(order.apply(whole))
-    return whole
-
-
-def _open_case(
-    case: Case, scratch: Path, model: Model, stack: contextlib.ExitStack
-) -> tuple[Grid, Reorientation, list[SliceFile], list[np.ndarray]]:
-    """Put a case's channels on disk slice by slice, and find the limits of their intensities."""
-    grid: Grid | None = None
-    channels, bounds = [], []
-    for image_path in case.images:
-        array, here = volumes.read(image_path)
-        faults = [*dataset.image_faults(image_path, array)]
-        if grid is not None:
-            faults += dataset.grid_faults(image_path, here, case.images[0], grid)
-        if faults:
-            raise DvtError("\n".join(faults))
-        grid = grid or here
-        sliced = to_slice_order(grid, model.plan.slice_axis).apply(array)
-        bounds.append(limits(sliced, model.plan.normalization))
-        file = stack.enter_context(SliceFile(scratch))
-        file.append(sliced)
-        channels.append(file)
-        del array, sliced
-    if grid is None:
-        raise ValueError(f"case {case.id} has no image")
-    return grid, to_slice_order(grid, model.plan.slice_axis), channels, bounds
-
-
-def _probabilities(channels: Sequence[SliceFile], bounds: Sequence[np.ndarray], model: Model) -> Iterator[np.ndarray]:
-    """Blocks of probabilities on the native in-plane grid, float32 (B, classes, H, W).
-
-    The background of a softmax is left out; it is what the classes lack to 1.
-    """
-    shape, device = model.plan.target_shape, model.setup.device
-    count, native = len(channels[0]), channels[0].read(0, 1).shape[1:]
-    rows, columns = (
-        torch.from_numpy(weights(n_in, n_out, triangle).toarray().astype(np.float32)).to(device)
-        for n_in, n_out in zip(shape, native, strict=True)
-    )
-    block = max(1, BLOCK_PIXELS * (1 if device == "cpu" else 8) // (shape[0] * shape[1]))
-    for start in journal.progress(range(0, count, block), "slices", leave=False):
-        stop = min(start + block, count)
-        image = np.stack(
-            [
-                np.stack(
-                    [
-                        prepared.prepare_slice(one, limit, shape)
-                        for one, limit in zip(file.read(start, stop), bound[start:stop], strict=True)
-                    ]
-                )
-                for file, bound in zip(channels, bounds, strict=True)
-            ],
-            axis=1,
-        )
-        with torch.inference_mode():
-            chance = _forward(torch.from_numpy(image).to(device), model)
-            yield (rows @ chance @ columns.T).cpu().numpy()
-
-
-def _forward(image_BCHW: torch.Tensor, model: Model) -> torch.Tensor:
-    """Probabilities of the foreground classes, averaged over the folds; float32 (B, classes, h, w)."""
-    image = image_BCHW.contiguous(memory_format=model.setup.memory_format)
-    total = torch.zeros((), device=image.device)
-    for network in model.networks:
-        with model.setup.autocast():
-            logits = network(image).float()
-        total = total + (torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)[:, 1:])
-    return total / len(model.networks)
-
-
-def _decide(probability_BKHW: np.ndarray, classes: dict[str, int]) -> np.ndarray:
-    """Mask values, uint8 (B, H, W): the likeliest class, or lesion from probability 0.5."""
-    values = np.array([0, *classes.values()], np.uint8)
-    if len(classes) == 1:
-        return values[(probability_BKHW[:, 0] >= THRESHOLD).astype(np.uint8)]
-    background = 1.0 - probability_BKHW.sum(axis=1, keepdims=True)
-    return values[np.concatenate([background, probability_BKHW], axis=1).argmax(axis=1)]

@@ -17,6 +17,10 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+ASIDE = "aside"
+"""Metadata of a field that was added later and that nothing follows from: no digest counts it."""
+
+
 # --- the raw data set ---------------------------------------------------------------------------
 
 
@@ -71,12 +75,17 @@ class Dataset:
     @property
     def is_phantom(self) -> bool:
         """Whether it says of itself that it is synthetic."""
-        return self.description.lower().startswith("synthetic")
+        return is_synthetic(self.description)
 
     @property
     def subject(self) -> str:
         """Its name for captions, never without the word where its patients are phantoms."""
         return f"{self.name} (phantom)" if self.is_phantom else self.name
+
+
+def is_synthetic(description: str) -> bool:
+    """Whether a data set of that description says of itself that its images were computed."""
+    return description.lower().startswith("synthetic")
 
 
 PHANTOM_WARNING = "Phantom scores rank methods and catch bugs; they are no evidence of clinical accuracy."
@@ -98,6 +107,9 @@ class ChannelFingerprint:
     maximum: float
     slice_maximum_spread: dict[str, float]
     """Per axis: 90th over 10th percentile of the slices' maxima above the minimum."""
+    shares_below: tuple[float, float] | None = field(default=None, metadata={ASIDE: True})
+    """Share of the voxels below a tenth (background, mostly air) and below half of the way from ``low`` to
+    ``high``. None in fingerprints from before it was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

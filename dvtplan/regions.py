@@ -21,6 +21,8 @@ ALL = "all"
 PROXIMAL_DISTAL = ("proximal", "distal")
 """The regions that a level divides, in the order of their numbers 1 and 2."""
 
+LIMBS = ("left", "right")
+
 UNASSIGNED = 255
 """A voxel that counts in 'all' and in no region."""
 

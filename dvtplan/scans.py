@@ -38,7 +38,14 @@ class Given:
     shown: tuple[tuple[Volume, ...], ...] = ()
     """Of DICOM, the volumes that a mask shows: of the scan, or of each station from head to foot."""
     spoken: Mapping[Path, str] = field(default_factory=dict)
-    """Of cases whose files go again: what to call each file."""
+    """Files that go again -> what the user knows them as."""
+
+
+def spoken_of(said: str, spoken: Mapping[Path, str]) -> str:
+    """A text that names files, with the names that the user knows."""
+    for path, name in spoken.items():
+        said = said.replace(str(path), name)
+    return said
 
 
 @contextlib.contextmanager
@@ -74,10 +81,7 @@ def opened(
         try:
             yield given
         except DvtError as error:
-            said = str(error)
-            for path, name in given.spoken.items():
-                said = said.replace(str(path), name)
-            raise DvtError(said) from error
+            raise DvtError(spoken_of(str(error), given.spoken)) from error
 
 
 def _channels(source: Path, channels: int, series: Sequence[str] | None, scratch: Path) -> Given:

@@ -164,6 +164,7 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
         if group.leads:
             stack.enter_context(artifacts.sole_writer(job.folder.path))
             _take_folder(job, workspace.results_plan(wish.network), done)
+            _take_origin(workspace, wish.network)
             if workspace.metrics(wish.network).exists():
                 job.tell(
                     f"{workspace.metrics(wish.network)} and the tables beside it are of earlier predictions.", group
@@ -198,6 +199,14 @@ def _take_folder(job: _Job, results_plan: Path, done: int) -> None:
     rows = journal.read_epochs(job.folder.epochs, before=done)
     artifacts.save(job.plan, results_plan)
     artifacts.save(_advance(job.run, rows, done), job.folder.run)
+
+
+def _take_origin(workspace: Workspace, network: str) -> None:
+    """Put beside the plan what travels with the model: what its data look like, and what they say of themselves."""
+    artifacts.save(artifacts.load(Fingerprint, workspace.fingerprint, PREPARE), workspace.results_fingerprint(network))
+    described = workspace.raw / "dataset.json"
+    if described.exists():  # prepared slices alone are enough to train on
+        artifacts.write_text(workspace.results_description(network), described.read_text(encoding="utf-8"))
 
 
 class _Trainee:

@@ -10,6 +10,8 @@ from statistics import median
 from dvtplan.geometry import AXES
 from dvtplan.records import CaseFingerprint, Fingerprint
 
+THICK = 1.5
+"""Voxels are thickest along an axis whose spacing is at least so many times that of both others."""
 SMALLEST_GROUP = 5
 """Of fewer cases with a label nothing is told but their number: figures of their lesions would be those of patients."""
 
@@ -32,6 +34,8 @@ class ChannelData:
     high: Spread
     maximum: Spread
     slice_maximum_spread: dict[str, Spread]
+    shares_below: tuple[Spread, Spread] | None
+    """None where no fingerprint has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,11 @@ class TrainingData:
     shape: dict[str, Spread]
     """Voxels along LR, AP, SI."""
     spacing_mm: dict[str, Spread]
+    view_mm: dict[str, Spread]
+    """Field of view: shape times spacing."""
+    thickest: dict[str, int]
+    """How many cases have clearly thickest voxels along which axis; 'none' where along none."""
+    channel_names: tuple[str, ...]
     channels: tuple[ChannelData, ...]
     labels: dict[str, LabelData]
 
@@ -86,19 +95,35 @@ def summarize(fingerprint: Fingerprint, cases: Collection[str], phantom: bool | 
         orientations=dict(sorted(Counter(case.orientation for case in chosen).items())),
         shape={axis: _spread(case.shape[axis] for case in chosen) for axis in AXES},
         spacing_mm={axis: _spread(case.spacing_mm[axis] for case in chosen) for axis in AXES},
+        view_mm={axis: _spread(view_mm(case)[axis] for case in chosen) for axis in AXES},
+        thickest=dict(sorted(Counter(thickest(case) or "none" for case in chosen).items())),
+        channel_names=fingerprint.channels,
         channels=tuple(_channel(chosen, k) for k in range(len(fingerprint.channels))),
         labels={name: _label(chosen, name) for name in fingerprint.labels},
     )
 
 
+def view_mm(case: CaseFingerprint) -> dict[str, float]:
+    """Field of view along each axis."""
+    return {axis: case.shape[axis] * case.spacing_mm[axis] for axis in AXES}
+
+
+def thickest(case: CaseFingerprint) -> str | None:
+    """The axis along which voxels are clearly thickest, as slices of a 2-D scan are; none where none is."""
+    first, second, _ = sorted(AXES, key=lambda axis: -case.spacing_mm[axis])
+    return first if case.spacing_mm[first] >= THICK * case.spacing_mm[second] else None
+
+
 def _channel(cases: Collection[CaseFingerprint], k: int) -> ChannelData:
     seen = [case.channels[k] for case in cases]
+    shares = [one.shares_below for one in seen if one.shares_below is not None]
     return ChannelData(
         minimum=_spread(one.minimum for one in seen),
         low=_spread(one.low for one in seen),
         high=_spread(one.high for one in seen),
         maximum=_spread(one.maximum for one in seen),
         slice_maximum_spread={axis: _spread(one.slice_maximum_spread[axis] for one in seen) for axis in AXES},
+        shares_below=(_spread(low for low, _ in shares), _spread(half for _, half in shares)) if shares else None,
     )
 
 

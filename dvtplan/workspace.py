@@ -64,6 +64,14 @@ class Workspace:
         """The plan that the folds in ``results`` were trained by; it travels with them."""
         return model_plan(self.results(network))
 
+    def results_fingerprint(self, network: str) -> Path:
+        """What the data of these folds look like, beside their plan."""
+        return model_fingerprint(self.results(network))
+
+    def results_description(self, network: str) -> Path:
+        """What the data set says of itself, beside the plan."""
+        return model_description(self.results(network))
+
     def metrics(self, network: str) -> Path:
         """Counts and scores of every case; the tables lie beside it."""
         return self.results(network) / METRICS
@@ -170,6 +178,16 @@ def open_workspace(root: Path, dataset: str | None) -> Workspace:
 def model_plan(results: Path) -> Path:
     """The plan in a results folder."""
     return results / "plan.json"
+
+
+def model_fingerprint(results: Path) -> Path:
+    """The fingerprint of the data set that a results folder was trained on; folders of before have none."""
+    return results / "fingerprint.json"
+
+
+def model_description(results: Path) -> Path:
+    """The ``dataset.json`` of the data set that a results folder was trained on; folders of before have none."""
+    return results / "dataset.json"
 
 
 def predictions_ledger(folder: Path, part: tuple[int, int] | None = None) -> Path:

@@ -406,3 +406,14 @@ def test_digests_of_files_follow_from_those_of_each(tmp_path: Path) -> None:
     each = [artifacts.sha256(a), artifacts.sha256(b)]
     assert each[0] == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"  # sha256sum
     assert artifacts.digest_of_digests(each) == artifacts.file_digest((a, b)) != artifacts.file_digest((b, a))
+
+
+def test_a_field_aside_is_kept_in_the_file_and_no_digest_counts_it(tmp_path: Path) -> None:
+    """A fingerprint from before it was measured has the digest that plans hold."""
+    old = replace(MEASURED, channels=(CHANNEL,))
+    new = replace(MEASURED, channels=(replace(CHANNEL, shares_below=(0.5, 0.75)),))
+    assert artifacts.digest(old) == artifacts.digest(new) != artifacts.digest(replace(new, id="b"))
+    artifacts.save(new, tmp_path / "new.json")
+    assert artifacts.load(type(new), tmp_path / "new.json", "test") == new
+    text = json.dumps(artifacts.to_json(old, aside=False))
+    assert "shares_below" not in text and "slice_maximum_spread" in text

@@ -649,6 +649,27 @@ def test_each_action_on_models_has_help_with_an_example(
         assert f"dvt_model {action}: error: the following arguments are required" in capsys.readouterr().err
 
 
+def test_predict_goes_on_after_a_bad_scan_and_ends_with_its_reason(
+    trained_once: Workspace, tmp_path: Path, call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masks, findings and the table of the good one are there and printed; the bad one is never told as empty."""
+    (tmp_path / "in").mkdir()
+    shutil.copy(trained_once.raw / "imagesTr" / "c0_0000.nii.gz", tmp_path / "in" / "good.nii.gz")
+    (tmp_path / "in" / "bad.nii.gz").write_bytes(b"")
+    out = tmp_path / "out"
+    words = ["-i", tmp_path / "in", "-o", out, "--model", trained_once.results("gn_unet"), "--device", "cpu"]
+    ended = call("predict", *words, "--page", "--burden", tmp_path / "burden.csv")
+    first, line = str(ended).splitlines()
+    assert first == "dvt_predict: 1 of 2 scans could not be analysed; nothing is known about them:"
+    assert line.startswith(f"{tmp_path / 'in' / 'bad.nii.gz'}: is empty")
+    told = {out / f"good_{name}" for name in ("findings.json", "summary.html", "summary.pdf", "summary.png")}
+    assert set(map(Path, capsys.readouterr().out.split())) == {out / "good.nii.gz", tmp_path / "burden.csv", *told}
+    assert {p.name for p in out.iterdir() if p.name.startswith("bad")} == {"bad_findings.json"}
+    table = pd.read_csv(tmp_path / "burden.csv").set_index("case_id")
+    assert table.loc["bad", "status"] == "not analysed" and pd.isna(table.loc["bad", "volume_ml"])
+    assert set(table.loc["good", "status"]) == {"analysed"}
+
+
 EVALUATE = """
 import sys
 from dvtplan import cli

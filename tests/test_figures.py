@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 
 from dvtplan import figures
 from dvtplan.errors import DvtError
@@ -278,3 +280,26 @@ def test_files_are_the_same_at_each_run(tmp_path: Path) -> None:
         figures.save_both(figures.bland_altman([1.0, 2.0], [2.0, 1.0], 0.0, (-1.0, 1.0), "t"), tmp_path, name)
     for ending in ("png", "pdf"):
         assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="abc WXyz.", max_size=80), st.floats(8, 60))
+def test_a_wrapped_text_keeps_its_letters_and_its_width(text: str, width_mm: float) -> None:
+    lines = figures.wrap(text, 8, width_mm).split("\n")
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(figures.text_width_mm(line, 8) <= width_mm or len(line) == 1 for line in lines)
+
+
+def test_numbers_beside_a_picture_keep_apart_and_inside() -> None:
+    """Thirty lesions on one spot at the foot of the picture."""
+    tags = tuple(figures.Tag(text=str(k), row=98, column=60) for k in range(20))
+    panel = figures.Panel(
+        image_HW=np.eye(100), marked_HW=np.zeros((100, 100)), pixel_mm=(1.0, 1.0), sides=("R", "L"), ends=("H", "F"),
+        tags=tags,
+    )  # fmt: skip
+    sheet = figures.Sheet(100, 100)
+    sheet.picture(panel, 0, 0, 100, 100)
+    (axes,) = sheet.figure.axes
+    heights = sorted(text.xyann[1] for text in axes.texts if isinstance(text, Annotation))
+    assert len(heights) == 20 and heights[0] > 0 and heights[-1] < 1
+    assert min(np.diff(heights)) > 0.99 * figures.TAG_APART_MM / 100

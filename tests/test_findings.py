@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from test_burden import GRID, LEVELS, tube
 
-from dvtplan import findings, volumes
+from dvtplan import artifacts, findings, volumes
+from dvtplan.burden import measure
 from dvtplan.errors import DvtError
 
 
@@ -36,7 +37,8 @@ def test_a_case_with_levels_has_a_row_per_limb_and_region(masks: dict[str, Path]
 def test_an_empty_mask_is_said_to_be_empty_and_has_its_rows(masks: dict[str, Path], tmp_path: Path) -> None:
     table = pd.read_csv(findings.write(masks, {}, tmp_path / "burden.csv"))
     empty = table[table.case_id == "b"]
-    assert set(empty.in_words) == {"No voxel was marked as thrombus."} and (empty.volume_ml == 0).all()
+    assert set(empty.in_words) == {"No voxel was marked as thrombus. This does not rule thrombus out."}
+    assert (empty.volume_ml == 0).all() and set(empty.status) == {"analysed"}
     assert empty.top_above_level_mm.isna().all()
 
 
@@ -45,3 +47,38 @@ def test_a_mask_that_cannot_be_read_leaves_no_table(masks: dict[str, Path], tmp_
     with pytest.raises(DvtError, match=r"b.nii.gz: is empty"):
         findings.write(masks, {}, tmp_path / "burden.csv")
     assert not (tmp_path / "burden.csv").exists()
+
+
+def test_a_scan_that_could_not_be_analysed_has_one_row_without_a_number(masks: dict[str, Path], tmp_path: Path) -> None:
+    table = pd.read_csv(findings.write(masks, {}, tmp_path / "burden.csv", {"c": "c.nii.gz: is empty."}))
+    (row,) = table[table.case_id == "c"].to_dict("records")
+    assert row["status"] == "not analysed" and row["in_words"] == f"{findings.COULD_NOT} c.nii.gz: is empty."
+    numbers = table[table.case_id == "c"].drop(columns=["case_id", "status", "in_words"])
+    assert numbers.isna().all(axis=None) and "No voxel" not in row["in_words"]
+
+
+MAKER = findings.Maker(
+    network="n", folds=(0,), digest="d", dataset="D", phantom=False, training_scans=None, slice_axis="AP", versions={}
+)
+
+
+def test_a_record_survives_its_file_and_other_files_are_none(masks: dict[str, Path], tmp_path: Path) -> None:
+    mask, grid = volumes.read(masks["a"])
+    record = findings.Findings(
+        case_id="a", status="analysed", in_words="x", images=("a.nii.gz",), made="now", maker=MAKER, levels=LEVELS,
+        burden=tuple(measure(mask, grid, LEVELS)), oddities=(),
+    )  # fmt: skip
+    artifacts.save(record, tmp_path / "a_findings.json")
+    assert findings.read(tmp_path / "a_findings.json") == record
+    (tmp_path / "b_findings.json").write_text("{}")
+    assert findings.read(tmp_path / "b_findings.json") is findings.read(tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [("analysed", "why"), ("not analysed", None), ("unclear", None), ("", "why")]
+)
+def test_a_reason_stands_where_a_scan_was_not_analysed_and_only_there(status: str, reason: str | None) -> None:
+    with pytest.raises(ValueError, match=r"status|reason"):
+        findings.Findings(
+            case_id="a", status=status, reason=reason, in_words="x", images=(), made="now", maker=MAKER
+        )  # fmt: skip

@@ -19,12 +19,15 @@ from test_dicom import OBLIQUE, write_series
 from test_dicom import read as read_dicom
 from torch import nn
 
-from dvtplan import artifacts, devices, volumes
+from dvtplan import artifacts, burden, devices, findings, volumes
 from dvtplan.errors import DvtError
+from dvtplan.findings import Findings
 from dvtplan.geometry import Grid
-from dvtplan.predict import Model, load_model, predict_case, predict_fold, predict_path
-from dvtplan.records import Case, Plan, Predicted, Prediction, Splits
+from dvtplan.inference import Model
+from dvtplan.predict import Unanalysed, load_model, predict_case, predict_fold, predict_path
+from dvtplan.records import Case, Fingerprint, Levels, Plan, Predicted, Prediction, Splits
 from dvtplan.scans import find_cases
+from dvtplan.telling import Asked
 from dvtplan.workspace import Workspace
 
 CORONAL = Grid(
@@ -526,10 +529,213 @@ def test_a_bad_image_is_one_line_and_leaves_what_was_done_before_it(
     bad(kind, tmp_path / "in" / "b.nii.gz")
     write(tmp_path / "in" / "c.nii.gz")
     out = tmp_path / "out"
-    message = refused(lambda: predict_path(tmp_path / "in", out, bright, save_probabilities=True))
-    assert message.startswith(f"{tmp_path / 'in' / 'b.nii.gz'}: ") and words in message
-    assert names(out) == {"a.nii.gz", "a_probability_thrombus.nii.gz", "dataset.json", "predictions.json", "run.json"}
-    assert set(artifacts.load(Predicted, out / "predictions.json", "test").cases) == {"a"}
+    with pytest.raises(Unanalysed) as caught:
+        predict_path(tmp_path / "in", out, bright, save_probabilities=True)
+    first, line = str(caught.value).splitlines()
+    assert first == "1 of 3 scans could not be analysed; nothing is known about them:"
+    assert line.startswith(f"{tmp_path / 'in' / 'b.nii.gz'}: ") and words in line
+    assert caught.value.masks == (out / "a.nii.gz", out / "c.nii.gz") and caught.value.failed == {"b": line}
+    masks = {f"{name}{end}.nii.gz" for name in "ac" for end in ("", "_probability_thrombus")}
+    assert names(out) == {*masks, "b_findings.json", "dataset.json", "predictions.json", "run.json"}
+    assert set(artifacts.load(Predicted, out / "predictions.json", "test").cases) == {"a", "c"}
+    record = findings.read(out / "b_findings.json")
+    assert record is not None and (record.status, record.reason) == ("not analysed", line)
+    assert record.burden == () and record.highest_probability is None and record.mask is None
+
+
+def test_a_bad_image_alone_is_one_line_and_leaves_nothing(tmp_path: Path, bright: Model) -> None:
+    (tmp_path / "in").mkdir()
+    bad("NaN", tmp_path / "in" / "b.nii.gz")
+    for source, out in ((tmp_path / "in", tmp_path / "out"), (tmp_path / "in" / "b.nii.gz", tmp_path / "b.nrrd")):
+        assert "not finite" in refused(lambda s=source, o=out: predict_path(s, o, bright))  # type: ignore[misc]
+    assert names(tmp_path / "out") == set() and names(tmp_path) == {"in"}
+    assert "not finite" in refused(lambda: predict_path(source, out, bright, asked=Asked()))
+    assert read_findings(tmp_path / "b_findings.json").status == "not analysed"
+
+
+def test_a_scan_that_fails_keeps_no_mask_of_an_earlier_image(half_done: Path, bright: Model) -> None:
+    bad("NaN", half_done.parent / "in" / "a.nii.gz")
+    for _ in range(2):
+        with pytest.raises(Unanalysed):
+            predict_path(half_done.parent / "in", half_done, bright)
+        assert names(half_done) == {"a_findings.json", "b.nii.gz", "dataset.json", "predictions.json", "run.json"}
+    write(half_done.parent / "in" / "a.nii.gz")
+    predict_path(half_done.parent / "in", half_done, bright)
+    assert names(half_done) == {"a.nii.gz", "b.nii.gz", "dataset.json", "predictions.json", "run.json"}
+
+
+def test_a_full_disk_ends_the_run(tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even the reason can be kept, the next scans would fail alike."""
+    for name in "abc":
+        write(tmp_path / "in" / f"{name}.nii.gz")
+
+    def full(*_: object, **__: object) -> None:
+        raise DvtError("disk full")
+
+    monkeypatch.setattr(volumes, "write_mask", full)
+    monkeypatch.setattr(artifacts, "save", full)
+    assert refused(lambda: predict_path(tmp_path / "in", tmp_path / "out", bright)) == "disk full"
+
+
+# --- what is told of a scan -----------------------------------------------------------------------
+
+
+def read_findings(path: Path) -> Findings:
+    record = findings.read(path)
+    assert record is not None
+    return record
+
+
+def test_findings_and_a_page_are_written_beside_the_mask(tmp_path: Path, bright: Model) -> None:
+    image = write(tmp_path / "in" / "a.nii.gz")
+    asked = Asked(page=True, levels={"a": Levels(left_mm=30.0)}, level_source="levels.csv")
+    (mask,) = predict_path(tmp_path / "in", tmp_path / "out", bright, asked=asked)
+    told = {f"a_{name}" for name in ("findings.json", "summary.html", "summary.pdf", "summary.png")}
+    assert names(tmp_path / "out") == {"a.nii.gz", "dataset.json", "predictions.json", "run.json", *told}
+    record, (array, grid) = read_findings(tmp_path / "out" / "a_findings.json"), volumes.read(mask)
+    assert record.status == "analysed" and record.mask_digest == artifacts.file_digest((mask,))
+    assert record.volume_ml == pytest.approx((array != 0).sum() * grid.voxel_ml)
+    assert sum(one.volume_ml for one in record.lesions) == pytest.approx(record.volume_ml)
+    assert record.burden == tuple(burden.measure(array, grid, Levels(left_mm=30.0)))
+    assert record.level_source == "levels.csv" and record.images == (image.name,)
+    assert record.highest_probability == pytest.approx(1.0, abs=1e-3) and record.oddities is None
+    assert record.lesions[0].agreement_mean is None
+
+
+def test_masks_are_the_same_whether_more_is_told_or_not(tmp_path: Path, plan: Plan) -> None:
+    model = model_of(plan, Bright(), Constant(0.3), Constant(0.2))
+    image = write(tmp_path / "a.nii.gz")
+    (plain,) = predict_path(image, tmp_path / "plain", model)
+    (told,) = predict_path(image, tmp_path / "told", model, asked=Asked())
+    assert plain.read_bytes() == told.read_bytes()
+
+
+def test_each_fold_votes_for_itself(tmp_path: Path, plan: Plan) -> None:
+    """0.3, 0.35 and 0.94 average 0.53: of three folds one alone would mark."""
+    model = model_of(plan, Constant(0.3), Constant(0.35), Constant(0.94))
+    predict_path(write(tmp_path / "a.nii.gz"), tmp_path / "out", model, asked=Asked())
+    record = read_findings(tmp_path / "out" / "a_findings.json")
+    (lesion,) = record.lesions
+    assert (lesion.agreement_mean, lesion.agreement_min) == (pytest.approx(1 / 3), 0.0)
+    assert lesion.probability_mean == pytest.approx(0.53, abs=1e-3) and record.nearly_marked_ml == {
+        "left": 0,
+        "right": 0,
+    }
+
+
+def test_what_is_nearly_marked_is_no_finding(tmp_path: Path, plan: Plan) -> None:
+    predict_path(write(tmp_path / "a.nii.gz"), tmp_path / "out", model_of(plan, Constant(0.4)), asked=Asked())
+    record = read_findings(tmp_path / "out" / "a_findings.json")
+    assert record.lesions == () and record.in_words.endswith("This does not rule thrombus out.")
+    assert sum(record.nearly_marked_ml.values()) == pytest.approx(picture().size * CORONAL.voxel_ml)
+
+
+def test_classes_of_a_softmax_are_told_together(tmp_path: Path, plan: Plan) -> None:
+    """On average 0.35 background, 0.25 and 0.4; the second fold alone finds the background likeliest."""
+    model = model_of(plan, Constant(0.2, 0.2, 0.6), Constant(0.5, 0.3, 0.2), classes={"anterior": 3, "posterior": 7})
+    predict_path(write(tmp_path / "a.nii.gz"), tmp_path / "out", model, asked=Asked())
+    (lesion,) = read_findings(tmp_path / "out" / "a_findings.json").lesions
+    assert lesion.label == "posterior" and (lesion.agreement_mean, lesion.agreement_min) == (0.5, 0.0)
+    assert lesion.probability_mean == pytest.approx(0.65, abs=1e-3)
+
+
+def test_what_was_told_is_kept_and_told_anew_where_anything_changed(tmp_path: Path, bright: Model) -> None:
+    write(tmp_path / "in" / "a.nii.gz")
+    out = tmp_path / "out"
+    stamp = lambda name: (out / name).stat().st_mtime_ns  # noqa: E731
+    predict_path(tmp_path / "in", out, bright, asked=Asked())
+    first = stamp("a.nii.gz"), stamp("a_findings.json")
+    predict_path(tmp_path / "in", out, bright, asked=Asked())
+    assert (stamp("a.nii.gz"), stamp("a_findings.json")) == first
+    predict_path(tmp_path / "in", out, bright, asked=Asked(page=True))  # drawn from what is there
+    assert (stamp("a.nii.gz"), stamp("a_findings.json")) == first and (out / "a_summary.pdf").exists()
+    predict_path(tmp_path / "in", out, bright, asked=Asked(levels={"a": Levels(left_mm=30.0)}))
+    assert stamp("a_findings.json") > first[1] and read_findings(out / "a_findings.json").levels is not None
+    assert not (out / "a_summary.pdf").exists()  # it told of no level
+
+
+def test_a_file_of_that_name_that_is_not_ours_stays(tmp_path: Path, bright: Model) -> None:
+    image = write(tmp_path / "a.nii.gz")
+    (tmp_path / "mask_summary.pdf").write_text("mine")
+    predict_path(image, tmp_path / "mask.nii.gz", bright)
+    assert (tmp_path / "mask_summary.pdf").read_text() == "mine"
+
+
+def test_a_dicom_scan_is_named_as_the_user_knows_it(scan: Path, tmp_path: Path, bright: Model) -> None:
+    predict_path(scan, tmp_path / "out", bright, asked=Asked(page=True))
+    record = read_findings(tmp_path / "out" / "scan_findings.json")
+    assert record.images == (f"{scan}: series 5",) and (tmp_path / "out" / "scan_summary.html").exists()
+    write_series(tmp_path / "zero", np.zeros(CORONAL.shape, np.uint16))
+    told = refused(lambda: predict_path(tmp_path / "zero", tmp_path / "out", bright, asked=Asked()))
+    assert read_findings(tmp_path / "out" / "zero_findings.json").reason == told
+
+
+# --- scans unlike the training --------------------------------------------------------------------
+
+
+def test_a_scan_unlike_the_training_is_predicted_with_a_warning(
+    trained_once: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The toy has 2 mm pixels; 2.25 and 1.75 mm are 12 % off, and nothing of the toy itself is odd."""
+    model = load_model(trained_once.results("gn_unet"), setup=devices.choose("cpu"))
+    write(tmp_path / "scan.nii.gz")
+    predict_path(tmp_path / "scan.nii.gz", tmp_path / "out", model, asked=Asked())
+    told = capsys.readouterr().err
+    assert "warning: scan: is unlike the 4 training scans, so its mask may be wrong. Outside their range: " in told
+    assert "voxel spacing from head to foot 2.25 mm (training 2 mm, 12 % above)" in told
+    odd = read_findings(tmp_path / "out" / "scan_findings.json").oddities
+    assert odd is not None and {"voxel spacing from head to foot"} <= {one.what for one in odd}
+    predict_path(trained_once.raw / "imagesTr", tmp_path / "toy", model)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_only_cases_that_the_folds_were_trained_on_count(trained_once: Workspace) -> None:
+    splits = artifacts.load(Splits, trained_once.splits, "test")
+    for folds in ((0,), (0, 1)):
+        training = load_model(trained_once.results("gn_unet"), folds=folds, setup=devices.choose("cpu")).training
+        assert training is not None
+        assert training.cases == len({c for k in folds for c in splits.folds[k].train})
+
+
+def test_a_model_without_a_fingerprint_says_that_nothing_is_compared(
+    trained: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained.results_fingerprint("gn_unet").unlink()
+    model = load_model(trained.results("gn_unet"), setup=devices.choose("cpu"))
+    predict_path(write(tmp_path / "scan.nii.gz"), tmp_path / "out", model, asked=Asked())
+    told = capsys.readouterr().err
+    assert told.count("lacks the fingerprint of its training scans") == 1 and "warning" not in told
+    record = read_findings(tmp_path / "out" / "scan_findings.json")
+    assert record.oddities is None and any("is not known" in line for line in record.warnings)
+
+
+def test_a_fingerprint_of_other_data_is_not_used(trained: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    path = trained.results_fingerprint("gn_unet")
+    whole = artifacts.load(Fingerprint, path, "test")
+    artifacts.save(replace(whole, cases=whole.cases[:2]), path)
+    assert load_model(trained.results("gn_unet"), setup=devices.choose("cpu")).training is None
+    assert f"warning: {path}: is not of the data that" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("told", "dataset", "phantom"),
+    [(True, "DVT", True), (False, "Phantomas", False), (None, "MyPhantom", True), (None, "DVT", False)],
+)
+def test_a_model_of_phantoms_is_known(
+    trained_once: Workspace, plan: Plan, told: bool | None, dataset: str, phantom: bool
+) -> None:
+    known = load_model(trained_once.results("gn_unet"), setup=devices.choose("cpu")).training
+    assert known is not None
+    model = replace(model_of(replace(plan, dataset=dataset), Bright()), training=replace(known, phantom=told))
+    assert model.is_phantom == phantom == model.maker.phantom
+
+
+@pytest.mark.parametrize(("words", "phantom"), [("Synthetic: legs.", True), ("Legs of 2019.", False)])
+def test_what_the_data_set_said_of_itself_travels_with_the_model(trained: Workspace, words: str, phantom: bool) -> None:
+    described = trained.results_description("gn_unet")
+    described.write_text(json.dumps(json.loads(described.read_text()) | {"description": words}))
+    training = load_model(trained.results("gn_unet"), setup=devices.choose("cpu")).training
+    assert training is not None and training.phantom is phantom
 
 
 def test_a_write_that_fails_leaves_nothing_half_written(

@@ -549,3 +549,15 @@ def test_verifying_alone_tells_of_folds_that_cannot_be_had_without_failing(tmp_p
     assert made.splits is None and "Plan (auto)" in made.summary
     assert any("--folds 8: expected 2 to 3" in warning for warning in made.warnings)
     assert not (tmp_path / "datasets_preprocessed").exists()
+
+
+def test_a_fingerprint_from_before_intensities_were_compared_is_measured_anew_and_nothing_else_changes(
+    toy: Workspace,
+) -> None:
+    before = {p: p.read_bytes() for p in toy.preprocessed.rglob("*") if p.is_file()}
+    body = json.loads(toy.fingerprint.read_text())
+    for case in body["cases"]:
+        del case["channels"][0]["shares_below"]
+    toy.fingerprint.write_text(json.dumps(body))
+    plan_and_preprocess(toy.root, jobs=1)
+    assert {p: p.read_bytes() for p in toy.preprocessed.rglob("*") if p.is_file()} == before

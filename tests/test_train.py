@@ -738,3 +738,15 @@ def test_the_environment_is_left_as_it_was(fresh: Workspace) -> None:
     before = dict(os.environ)
     train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
     assert dict(os.environ) == before
+
+
+def test_what_the_data_look_like_travels_with_the_model(toy: Workspace) -> None:
+    train_fold(toy, 0, recipe=TINY, epochs=1, options=CPU)
+    held = toy.results_fingerprint("gn_unet").read_text()
+    assert held == toy.fingerprint.read_text() and '"shares_below": [' in held
+    described = toy.results_description("gn_unet").read_text()
+    assert described == (toy.raw / "dataset.json").read_text()
+    # A model from before it was kept gets it when its training goes on.
+    toy.results_fingerprint("gn_unet").unlink()
+    train_fold(toy, 0, epochs=2, options=replace(CPU, resume=True))
+    assert toy.results_fingerprint("gn_unet").read_text() == held

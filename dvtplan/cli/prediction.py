@@ -44,6 +44,14 @@ def predict(argv: list[str]) -> None:
         help="write there how much was found in each limb, how long and how far up",
     )
     parser.add_argument(
+        "--findings",
+        action="store_true",
+        help="write ID_findings.json beside each mask: all that was found, each lesion with its probability",
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="write ID_summary.html, .pdf and .png beside each mask; with --findings"
+    )
+    parser.add_argument(
         "--levels", type=Path, metavar="CSV", help="a cases.csv with the levels that divide proximal from distal"
     )
     parser.add_argument(
@@ -63,16 +71,25 @@ def predict(argv: list[str]) -> None:
     )
     add_machine(parser)
     options = parser.parse_args(argv)
-    from dvtplan import dataset, devices, findings, journal, parallel, predict, scans
+    from dvtplan import dataset, devices, findings, journal, parallel, predict, scans, telling
 
     rank, world = team.place()
     if world > 1 and options.part is not None:
         raise DvtError("--part and torchrun both share the scans out. Use one of them.")
-    if options.levels is not None and options.burden is None:
-        raise DvtError("--levels divides what --burden measures. Give both.")
+    told = options.findings or options.page
+    if options.levels is not None and options.burden is None and not told:
+        raise DvtError(
+            "--levels divides what --burden measures, and what --findings and --page tell. Give one of them."
+        )
     if options.burden is not None and (world > 1 or options.part is not None):
         raise DvtError("--burden measures all scans at once. Run it again without --part or torchrun; masks are kept.")
     table = {} if options.levels is None else dataset.read_cases_table(options.levels)
+    levels = {case_id: of_limbs for case_id, (_, of_limbs) in table.items()}
+    asked = None
+    if told:
+        asked = telling.Asked(
+            page=options.page, levels=levels, level_source="" if options.levels is None else options.levels.name
+        )
     setup = devices.choose(
         parallel.local_device(options.device),
         precision=options.precision,
@@ -81,24 +98,35 @@ def predict(argv: list[str]) -> None:
     )
     journal.note(setup.remark)
     model = predict.load_model(options.model, folds=options.folds, setup=setup)
-    written = predict.predict_path(
-        options.input,
-        options.output,
-        model,
-        overwrite=options.overwrite,
-        save_probabilities=options.save_probabilities,
-        part=(rank + 1, world) if world > 1 else options.part,
-        series=options.series,
-        stations=options.stations,
-        also=options.also,
-    )
+    failed: predict.Unanalysed | None = None
+    try:
+        written = predict.predict_path(
+            options.input,
+            options.output,
+            model,
+            overwrite=options.overwrite,
+            save_probabilities=options.save_probabilities,
+            part=(rank + 1, world) if world > 1 else options.part,
+            series=options.series,
+            stations=options.stations,
+            also=options.also,
+            asked=asked,
+        )
+    except predict.Unanalysed as error:
+        failed, written = error, list(error.masks)
+    whole = [path for path in written if path.name.endswith(scans.ENDINGS)]
+    masks = whole[:1] if options.stations else whole
+    for mask in masks if told else []:
+        written.append(telling.findings_path(mask))
+        written += telling.summary_paths(mask) if options.page else ()
     if options.burden is not None:
-        whole = [path for path in written if path.name.endswith(scans.ENDINGS)]
-        masks = {scans.stem(path): path for path in (whole[:1] if options.stations else whole)}
-        levels = {case_id: levels for case_id, (_, levels) in table.items()}
-        written.append(findings.write(masks, levels, options.burden))
+        by_case = {scans.stem(path): path for path in masks}
+        reasons = {} if failed is None else failed.failed
+        written.append(findings.write(by_case, levels, options.burden, reasons))
     for path in written:
         print(path)
+    if failed is not None:
+        raise failed
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -1,0 +1,174 @@
+"""What is told of a scan beside its mask: the record of what was found, its page, a warning where it is unlike the
+training; or that it could not be analysed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dvtplan import (
+    agreement,
+    artifacts,
+    burden,
+    familiarity,
+    findings,
+    fingerprint,
+    journal,
+    provenance,
+    scans,
+    summary,
+    volumes,
+)
+from dvtplan.agreement import Tally
+from dvtplan.errors import DvtError, how_many
+from dvtplan.familiarity import Oddity
+from dvtplan.findings import Findings
+from dvtplan.geometry import to_slice_order
+from dvtplan.inference import Model, Opened
+from dvtplan.records import Case, Levels
+from dvtplan.slicefile import SliceFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is to be told of each scan beside its mask."""
+
+    page: bool = False
+    """The summary as HTML, PDF and PNG too."""
+    levels: Mapping[str, Levels | None] = field(default_factory=dict)
+    """By case; cases that are missing have none."""
+    level_source: str = "given"
+    """Where they come from."""
+
+
+def told(case: Case, mask: Path, mask_digest: str | None, model: Model, asked: Asked | None) -> bool:
+    """Whether all that is asked about a case that was predicted is told already; a page that is missing is made."""
+    if asked is None:
+        return True
+    found = findings.read(findings_path(mask))
+    if found is None or found.status != findings.ANALYSED or found.levels != asked.levels.get(case.id):
+        return False
+    if found.maker.digest != model.digest or found.mask_digest != mask_digest:
+        return False
+    if asked.page and not all(path.exists() for path in summary_paths(mask)):
+        image, grid = volumes.read(case.images[0])
+        order = to_slice_order(grid, model.plan.slice_axis)
+        values, _ = volumes.read(mask)
+        summary.write(found, order.apply(image), order.apply(values), order.grid(grid), summary_paths(mask))
+    return True
+
+
+def tell_failure(case: Case, mask: Path, model: Model, error: DvtError, spoken: Mapping[Path, str]) -> None:
+    """Leave the record of a case that could not be analysed, in place of any that was made earlier."""
+    forget(mask)
+    said = in_one_line(error, spoken)
+    record = findings.not_analysed(case.id, names(case, spoken), said, provenance.now(), model.maker)
+    artifacts.save(record, findings_path(mask))
+
+
+def forget(mask: Path) -> None:
+    """Remove what was told of an earlier mask of that name; what is no record of ours stays."""
+    if findings.read(findings_path(mask)) is not None:
+        for path in (findings_path(mask), *summary_paths(mask)):
+            path.unlink(missing_ok=True)
+
+
+def in_one_line(error: DvtError, spoken: Mapping[Path, str]) -> str:
+    """What hindered, with files called as the user knows them."""
+    return scans.spoken_of(" ".join(str(error).splitlines()), spoken)
+
+
+def names(case: Case, spoken: Mapping[Path, str]) -> list[str]:
+    """Of a case's images, as the user knows them."""
+    return [spoken.get(path, path.name) for path in case.images]
+
+
+def findings_path(mask: Path) -> Path:
+    """Where it is told what was found, beside a mask."""
+    return mask.with_name(f"{scans.stem(mask)}_findings.json")
+
+
+def summary_paths(mask: Path) -> tuple[Path, Path, Path]:
+    """Where the summary of a scan lies, beside its mask: HTML, PDF, PNG."""
+    html, pdf, png = (mask.with_name(f"{scans.stem(mask)}_summary.{ending}") for ending in ("html", "pdf", "png"))
+    return html, pdf, png
+
+
+def oddities(case: Case, opened: Opened, model: Model) -> list[Oddity] | None:
+    """What is odd about a scan, after warning of it; none where the training scans are not known."""
+    if model.training is None:
+        return None
+    odd = familiarity.compare(fingerprint.unlabelled(case.id, opened.looks, opened.grid), model.training)
+    if odd:
+        journal.warn(
+            f"{case.id}: is unlike the {how_many(model.training.cases, 'training scan')}, so its mask may be "
+            f"wrong. Outside their range: {'; '.join(one.in_words for one in odd)}."
+        )
+    return odd
+
+
+class Evidence:
+    """Probabilities and votes of a case, slice by slice on disk, and what is told by them."""
+
+    def __init__(
+        self, case: Case, opened: Opened, model: Model, asked: Asked, scratch: Path, stack: contextlib.ExitStack
+    ) -> None:
+        self._case, self._opened, self._model, self._asked = case, opened, model, asked
+        self._levels = asked.levels.get(case.id)
+        self._chances, self._votes = (stack.enter_context(SliceFile(scratch)) for _ in range(2))
+        self._tally = Tally(grid=opened.sliced_grid, levels=self._levels)
+
+    def add(self, chance_BHW: np.ndarray, marked_BHW: np.ndarray, votes_BHW: np.ndarray | None) -> None:
+        """Take the next slices: probability of thrombus, the mask, and a bit per fold."""
+        self._tally.add(chance_BHW, marked_BHW)
+        self._chances.append(chance_BHW.astype(np.float16))
+        if votes_BHW is not None:
+            self._votes.append(votes_BHW)
+
+    def tell(
+        self, mask: Path, marked_SHW: np.ndarray, odd: Sequence[Oddity] | None, spoken: Mapping[Path, str]
+    ) -> None:
+        """Write the record of the case, and its page where that is asked for, beside its mask."""
+        found = self._findings(mask, marked_SHW, odd, spoken)
+        if self._asked.page:
+            image = self._opened.channels[0].read()
+            summary.write(found, image, marked_SHW, self._opened.sliced_grid, summary_paths(mask))
+        artifacts.save(found, findings_path(mask))
+
+    def _findings(
+        self, mask: Path, marked_SHW: np.ndarray, odd: Sequence[Oddity] | None, spoken: Mapping[Path, str]
+    ) -> Findings:
+        model, levels, grid = self._model, self._levels, self._opened.sliced_grid
+        measured = burden.measure(marked_SHW, grid, levels)
+        lesions = agreement.lesions(
+            marked_SHW,
+            grid,
+            levels,
+            lambda s: self._chances.read(s, s + 1)[0],
+            None if len(self._votes) == 0 else lambda s: self._votes.read(s, s + 1)[0],
+            len(model.folds),
+            model.classes,
+        )
+        intensities = model.training is not None and familiarity.compares_intensities(model.training)
+        return Findings(
+            case_id=self._case.id,
+            status=findings.ANALYSED,
+            in_words=findings.words(measured),
+            warnings=tuple(findings.warnings(model.maker, odd, intensities, levels)),
+            images=tuple(names(self._case, spoken)),
+            made=provenance.now(),
+            maker=model.maker,
+            mask=mask.name,
+            mask_digest=artifacts.file_digest((mask,)),
+            levels=levels,
+            level_source=None if levels is None else self._asked.level_source,
+            burden=tuple(measured),
+            lesions=tuple(lesions),
+            nearly_marked_ml=self._tally.nearly_ml,
+            highest_probability=self._tally.highest,
+            oddities=None if odd is None else tuple(odd),
+        )
