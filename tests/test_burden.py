@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvtplan.burden import Burden, category, measure
@@ -105,6 +105,7 @@ def test_a_single_voxel_is_a_piece_of_a_voxels_length() -> None:
     assert found.largest_section_mm2 == pytest.approx(1.25 * 1.5)
 
 
+@settings(deadline=None)
 @given(axes=st.permutations([0, 1, 2]), flips=st.tuples(*[st.booleans()] * 3))
 def test_no_measure_depends_on_how_the_file_runs(axes: list[int], flips: tuple[bool, bool, bool]) -> None:
     mask = tube([(20, 2, 40), (25, 4, -20)], 3.0) | tube([(-20, 2, 60), (-20, 2, 50)], 2.5)
