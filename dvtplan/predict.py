@@ -63,6 +63,8 @@ class Unanalysed(DvtError):
     def __init__(self, masks: Sequence[Path], failed: Mapping[str, str], scans_in_all: int) -> None:
         self.masks, self.failed = tuple(masks), dict(failed)
         """The masks that were made, in order of case; case -> why it could not be analysed, in one line."""
+        self.written = self.masks
+        """What was written all in all."""
         told = f"{len(failed)} of {how_many(scans_in_all, 'scan')} could not be analysed; nothing is known about them:"
         super().__init__("\n".join([told, *self.failed.values()]))
 
@@ -219,24 +221,32 @@ def predict_path(
     with scans.opened(source, len(model.plan.channels), series=series, stations=stations) as given:
         if DICOM_SEG in also and given.found is None:
             raise DvtError(f"{source}: is no DICOM, and {DICOM_SEG} draws upon a DICOM series. Leave it away.")
+        failed: Unanalysed | None = None
         if given.one and out.name.endswith(ENDINGS):
             _predict_one(given, out, model, save_probabilities=save_probabilities, options=options, asked=asked)
             masks = [out]
         else:
-            masks = predict_cases(
-                given.cases,
-                out,
-                model,
-                title="Predict",
-                overwrite=overwrite,
-                save_probabilities=save_probabilities,
-                part=part,
-                options=options,
-                given=given,
-                asked=asked,
-            )
+            try:
+                masks = predict_cases(
+                    given.cases,
+                    out,
+                    model,
+                    title="Predict",
+                    overwrite=overwrite,
+                    save_probabilities=save_probabilities,
+                    part=part,
+                    options=options,
+                    given=given,
+                    asked=asked,
+                )
+            except Unanalysed as error:
+                failed, masks = error, list(error.masks)
         parts = [] if given.composed is None or not masks else scans.write_stations(masks[0], given)
-        return [*masks, *parts, *_other_forms(masks, parts, given, model, also)]
+        written = [*masks, *parts, *_other_forms(masks, parts, given, model, also)]
+        if failed is not None:
+            failed.written = tuple(written)
+            raise failed
+        return written
 
 
 def _other_forms(

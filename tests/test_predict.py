@@ -543,6 +543,16 @@ def test_a_bad_image_is_one_line_and_leaves_what_was_done_before_it(
     assert record.burden == () and record.highest_probability is None and record.mask is None
 
 
+def test_masks_of_the_good_scans_have_their_further_forms(tmp_path: Path, bright: Model) -> None:
+    write(tmp_path / "in" / "a.nii.gz")
+    bad("NaN", tmp_path / "in" / "b.nii.gz")
+    out = tmp_path / "out"
+    with pytest.raises(Unanalysed) as caught:
+        predict_path(tmp_path / "in", out, bright, also=("itksnap",))
+    assert caught.value.written == (out / "a.nii.gz", out / "a_labels.txt")
+    assert (out / "a_labels.txt").exists() and not (out / "b_labels.txt").exists()
+
+
 def test_a_bad_image_alone_is_one_line_and_leaves_nothing(tmp_path: Path, bright: Model) -> None:
     (tmp_path / "in").mkdir()
     bad("NaN", tmp_path / "in" / "b.nii.gz")

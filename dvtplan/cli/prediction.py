@@ -113,7 +113,7 @@ def predict(argv: list[str]) -> None:
             asked=asked,
         )
     except predict.Unanalysed as error:
-        failed, written = error, list(error.masks)
+        failed, written = error, list(error.written)
     whole = [path for path in written if path.name.endswith(scans.ENDINGS)]
     masks = whole[:1] if options.stations else whole
     for mask in masks if told else []:

@@ -11,8 +11,8 @@ from pathlib import Path
 from bench.clock import child, in_turn
 from bench.inputs import Bench
 from bench.rows import Row, absent
+from dvtplan.cli.overview import COMMANDS
 
-COMMANDS = ("dvt_plan_and_preprocess", "dvt_train", "dvt_predict", "dvt_evaluate", "dvt_report")
 HELP_S = 0.3
 
 
