@@ -48,8 +48,6 @@ from dvtplan.workspace import (
 DICOM_SEG, LABELS = "dicom-seg", "itksnap"
 ALSO = {DICOM_SEG: "a DICOM segmentation object", LABELS: "names of the values for ITK-SNAP"}
 """Further forms of a mask -> what they are."""
-BLOCK_PIXELS = 960 * 320
-"""Pixels that go through a network at once on a CPU; an accelerator takes eight times as many."""
 
 
 DICOM_SEG, LABELS = "dicom-seg", "itksnap"

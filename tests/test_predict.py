@@ -270,7 +270,7 @@ def test_blocks_of_slices_are_seams_that_nobody_sees(
 ) -> None:
     image = write(tmp_path / "image.nii.gz")
     predict_path(image, tmp_path / "at_once.nii.gz", bright)
-    monkeypatch.setattr("dvtplan.predict.BLOCK_PIXELS", 4 * 32 * 32)
+    monkeypatch.setattr("dvtplan.inference.BLOCK_PIXELS", 4 * 32 * 32)
     predict_path(image, tmp_path / "in_blocks.nii.gz", bright)
     assert np.array_equal(mask_of(tmp_path / "at_once.nii.gz"), mask_of(tmp_path / "in_blocks.nii.gz"))
 
