@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from dvtplan.geometry import AXES, Grid, anatomical_axes, to_slice_order
+from dvtplan.geometry import Grid, anatomical_axes, to_slice_order
 from dvtplan.records import Levels
 
 LEVEL_BELOW_KNEE_MM = 65.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dvtplan import artifacts, checkpoint, dataset, devices, journal, prepared, scans, volumes
+from dvtplan import artifacts, checkpoint, dataset, devices, journal, levels, prepared, scans, volumes
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid, Reorientation, to_slice_order
@@ -139,6 +139,7 @@ def predict_path(
     part: tuple[int, int] | None = None,
     series: Sequence[str] | None = None,
     stations: Sequence[str] | None = None,
+    find_knees: Callable[[str], bool] | None = None,
 ) -> list[Path]:
     """Predict one volume, every volume in a folder, one scan in DICOM, or one of several table stations.
 
@@ -153,6 +154,8 @@ def predict_path(
             one machine or on several with one disk, do them all.
         series: of DICOM, which volumes are the channels; none where one volume is there.
         stations: series of DICOM, or files of the folder, that overlap and are to be composed.
+        find_knees: of which masks, by their names without ending, the knees are looked for in the first image
+            file of the case and written to ``scans.levels_path``; none: of no mask.
 
     Returns:
         The masks, in order of case; of stations also the mask of each, and what was composed how.
@@ -168,8 +171,9 @@ def predict_path(
             watch = _Pace(model)
             watch.add(predict_case(given.cases[0], out, model, save_probabilities=save_probabilities))
             watch.tell()
-            masks = [out]
+            cases, masks = given.cases, [out]
         else:
+            cases = given.cases if part is None else given.cases[part[0] - 1 :: part[1]]
             masks = predict_cases(
                 given.cases,
                 out,
@@ -179,6 +183,10 @@ def predict_path(
                 save_probabilities=save_probabilities,
                 part=part,
             )
+        if find_knees is not None:  # now, for the images of a scan in DICOM go when it is closed
+            wanted = [(c, m) for c, m in zip(cases, masks, strict=True) if find_knees(scans.stem(m))]
+            for case, mask in journal.progress(wanted, "Find knees"):
+                artifacts.save(levels.of_image(case.images[0]), scans.levels_path(mask))
         return masks if given.composed is None else [*masks, *scans.write_stations(masks[0], given)]
 
 

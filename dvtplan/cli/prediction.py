@@ -41,7 +41,16 @@ def predict(argv: list[str]) -> None:
         help="write there how much was found in each limb, how long and how far up",
     )
     parser.add_argument(
-        "--levels", type=Path, metavar="CSV", help="a cases.csv with the levels that divide proximal from distal"
+        "--levels",
+        metavar="CSV",
+        help="a cases.csv with the levels that divide proximal from distal; or the word none, not to divide. Scans "
+        "without a level there take --level, else it is estimated from the image",
+    )
+    parser.add_argument(
+        "--level",
+        type=_heights,
+        metavar="MM",
+        help="LPS z of the level in both limbs, or --level=LEFT,RIGHT",
     )
     parser.add_argument("--overwrite", action="store_true", help="make masks anew that are already there")
     parser.add_argument(
@@ -52,16 +61,25 @@ def predict(argv: list[str]) -> None:
     )
     add_machine(parser)
     options = parser.parse_args(argv)
-    from dvtplan import dataset, devices, findings, journal, parallel, predict, scans
+    from dvtplan import artifacts, dataset, devices, findings, journal, parallel, predict, scans
+    from dvtplan.landmarks import Landmarks
+    from dvtplan.records import Levels
 
     rank, world = team.place()
     if world > 1 and options.part is not None:
         raise DvtError("--part and torchrun both share the scans out. Use one of them.")
-    if options.levels is not None and options.burden is None:
-        raise DvtError("--levels divides what --burden measures. Give both.")
+    for option, value in (("--levels", options.levels), ("--level", options.level)):
+        if value is not None and options.burden is None:
+            raise DvtError(f"{option} divides what --burden measures. Give both.")
+    undivided = options.levels == "none"
+    if undivided and options.level is not None:
+        raise DvtError("--level gives what --levels none leaves out. Give one of them.")
     if options.burden is not None and (world > 1 or options.part is not None):
         raise DvtError("--burden measures all scans at once. Run it again without --part or torchrun; masks are kept.")
-    table = {} if options.levels is None else dataset.read_cases_table(options.levels)
+    rows = {} if undivided or options.levels is None else dataset.read_cases_table(Path(options.levels))
+    table = {case_id: levels for case_id, (_, levels) in rows.items()}
+    given = None if options.level is None else Levels(left_mm=options.level[0], right_mm=options.level[-1])
+    estimated = options.burden is not None and given is None and not undivided
     setup = devices.choose(
         parallel.local_device(options.device),
         precision=options.precision,
@@ -79,13 +97,27 @@ def predict(argv: list[str]) -> None:
         part=(rank + 1, world) if world > 1 else options.part,
         series=options.series,
         stations=options.stations,
+        find_knees=(lambda name: table.get(name) is None) if estimated else None,
     )
     if options.burden is not None:
         masks = {scans.stem(path): path for path in (written[:1] if options.stations else written)}
-        levels = {case_id: levels for case_id, (_, levels) in table.items()}
-        written.append(findings.write(masks, levels, options.burden))
+        files = {name: scans.levels_path(path) for name, path in masks.items() if estimated and table.get(name) is None}
+        found = {name: artifacts.load(Landmarks, path, "dvt_predict --burden") for name, path in files.items()}
+        divisions = findings.divide(list(masks), table, given, found)
+        for name, division in divisions.items():
+            if division.source in ("estimated", "none") and not undivided:
+                what = "not divided" if division.levels is None else "levels estimated from the image"
+                journal.note(f"{name}: {what}: {division.note}.")
+        written += [*files.values(), findings.write(masks, divisions, options.burden)]
     for path in written:
         print(path)
+
+
+def _heights(text: str) -> tuple[float, ...]:
+    match = re.fullmatch(r"[+-]?\d+(?:\.\d+)?(?:,[+-]?\d+(?:\.\d+)?)?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text} is neither a height in mm nor two such as -210.5,-208")
+    return tuple(float(part) for part in text.split(","))
 
 
 def _part(text: str) -> tuple[int, int]:
