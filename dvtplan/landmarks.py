@@ -34,6 +34,12 @@ PLATE_MM = 2.5, 5.0
 """Widths (SD of Gaussians) along the leg whose difference answers to a joint space."""
 PATCH_MM = 8.0
 """SD of the patch across the leg over which such an answer must agree."""
+JOINT_MM = 15.0
+"""Half of the height up to which what is dark along the leg is a joint inside the outline and no gap in it."""
+DARK = 0.3
+"""Of the mean signal: what is darker counts as this bright."""
+EVEN_MM = 10.0
+"""SD of the stretch along the leg over which the signal is taken to be 1."""
 SKIN_MM = 10.0
 """What lies this near the outline is left out: there the outline itself would answer."""
 AROUND_MM = 120.0
@@ -47,12 +53,16 @@ ABOVE_MM, BELOW_MM = 100.0, 60.0
 """Where the width above and below is compared with that at the joint."""
 ABOVE, BELOW = (1.03, 1.8), (0.9, 1.25)
 """Between which the width there over that at the joint must lie: a thigh above, no taper below."""
-BEND = 0.06
-"""Least sum of the logarithms of both; it is 0 in a cone."""
+LINES_MM = 40.0
+"""Depth of a leg over which its width is taken."""
+BEND = 0.03
+"""Least difference of the tapers above and below, as logarithms of widths over 100 mm; it is 0 in a cone."""
 NARROWEST_MM, WIDEST_MM = 80.0, 200.0
 """Between which a knee's width lies; an ankle is narrower, a trunk wider."""
 TOUCHING = 0.5
 """Legs are apart where the body between them is less deep than this share of its deepest: knees may touch."""
+APART_SHARE = 0.8
+"""So much of the leg around a knee is apart from the other; where a trunk begins it is less."""
 FOOT_MM = 150.0
 """A leg that ends sooner below a joint ends in a foot, and the joint is an ankle."""
 SHARPNESS = 1.9
@@ -136,7 +146,7 @@ def estimate(image: np.ndarray, grid: Grid) -> Landmarks:
     if valley is None:
         return _one_leg(answer, body, coarse, x_mm)
     midline = _between(depth_mm > 0, valley, x_mm)
-    apart = depth_mm[:, valley] < TOUCHING * depth_mm.max(axis=1)
+    apart = _apart(depth_mm, valley, coarse)
     right, left = (_limb(answer, body & side, coarse, apart) for side in (x_mm < midline, x_mm >= midline))
     return Landmarks(**_agreeing(left, right), midline_mm=midline)
 
@@ -223,6 +233,11 @@ def _silhouette(volume: np.ndarray, grid: Grid) -> np.ndarray:
     # The root keeps bright fat from drawing the threshold above muscle.
     root = np.sqrt(np.clip((volume - low) / (high - low), 0, 1))
     body = root > _otsu(root)
+    # A joint may be as dark as air, and open to the front and the back of a slab; outlines change more slowly.
+    pole = np.ones((1 + 2 * round(JOINT_MM / grid.spacing_mm[0]), 1, 1), bool)
+    body = ndimage.binary_erosion(ndimage.binary_dilation(body, pole), pole, border_value=1)
+    # A section of a leg has no bays at the front or the back that matter here, and thin skin closes dark bone.
+    body = np.maximum.accumulate(body, axis=1) & np.maximum.accumulate(body[:, ::-1], axis=1)[:, ::-1]
     speck = np.ones((1, 3 if volume.shape[1] > 2 else 1, 3), bool)
     body = ndimage.binary_dilation(ndimage.binary_erosion(body, speck, border_value=1), speck)
     labels, n = ndimage.label(body)
@@ -230,8 +245,7 @@ def _silhouette(volume: np.ndarray, grid: Grid) -> np.ndarray:
         sizes = np.bincount(labels.reshape(-1))
         sizes[0] = 0
         body = (sizes >= 0.1 * sizes.max())[labels]
-    # A section of a leg has no bays at the front or the back that matter here.
-    return np.maximum.accumulate(body, axis=1) & np.maximum.accumulate(body[:, ::-1], axis=1)[:, ::-1]
+    return body
 
 
 def _otsu(values: np.ndarray) -> float:
@@ -266,22 +280,33 @@ def _between(there: np.ndarray, column: int, x_mm: np.ndarray) -> float:
     return float(np.median(middles)) if middles else float(x_mm[column])
 
 
+def _apart(depth_mm: np.ndarray, column: int, grid: Grid) -> np.ndarray:
+    """Whether there are two legs at each height and a little above and below, (Z,)."""
+    rows = depth_mm[:, column] < TOUCHING * depth_mm.max(axis=1)
+    near = 1 + 2 * round(BELOW_MM / grid.spacing_mm[0])
+    return ndimage.uniform_filter1d(rows.astype(float), near, mode="nearest") > APART_SHARE
+
+
 # --- the joint ------------------------------------------------------------------------------------
 
 
 def _answer(volume: np.ndarray, body: np.ndarray, grid: Grid) -> np.ndarray:
-    """How much a plate across the leg each place looks like, of either sign, in shares of the mean signal of its row.
+    """How much a plate across the leg each place looks like, of either sign, in shares of the signal around it.
 
-    Dividing by the row's mean takes out the coil and the steps between table stations.
+    The mean over the body takes out units and most of the coil; the share, what bright tissue makes of a step of gain.
     """
     size_z, size_y, size_x = grid.spacing_mm
     signal = volume - np.percentile(volume, 1)  # air is zero in no more than most scanners
-    rows = (signal * body).sum(axis=(1, 2)) / np.maximum(body.sum(axis=(1, 2)), 1)
+    summed = np.stack([(signal * body).sum(axis=(1, 2)), body.sum(axis=(1, 2), dtype=float)])
+    total, voxels = ndimage.gaussian_filter1d(summed, EVEN_MM / size_z, axis=1)
+    rows = total / np.maximum(voxels, 1)
     floor = 0.05 * float(rows.max())
-    even = np.where(body, signal / np.maximum(rows, floor)[:, None, None], 1).astype(np.float32)
+    even = np.where(body, signal / np.maximum(rows, floor)[:, None, None], 0).astype(np.float32)
     thin, thick = (max(mm, share * size_z) / size_z for mm, share in zip(PLATE_MM, (0.7, 1.4), strict=True))
-    plate = ndimage.gaussian_filter1d(even, thin, axis=0) - ndimage.gaussian_filter1d(even, thick, axis=0)
-    return ndimage.gaussian_filter(plate, (0, PATCH_MM / size_y, PATCH_MM / size_x), truncate=3)
+    near, far = (ndimage.gaussian_filter1d(even, sigma, axis=0) for sigma in (thin, thick))
+    across = 0, PATCH_MM / size_y, PATCH_MM / size_x
+    plate, around = (ndimage.gaussian_filter(part, across, truncate=3) for part in (near - far, far))
+    return plate / np.maximum(around, DARK)
 
 
 def _limb(answer: np.ndarray, limb: np.ndarray, grid: Grid, apart: np.ndarray) -> Limb:
@@ -291,8 +316,11 @@ def _limb(answer: np.ndarray, limb: np.ndarray, grid: Grid, apart: np.ndarray) -
     wide_y = np.ones((1, 1 + 2 * round(SKIN_MM / size_y), 1), bool)
     # A slab may end inside the leg at the front and the back, so its edge is no outline.
     core = ndimage.binary_erosion(limb, wide_x) & ndimage.binary_erosion(limb, wide_y, border_value=1)
+    # What answers under the skin as well is no joint but a step of the scanner, as between table stations.
+    rim = limb & ~core
+    common = np.array([np.median(a[r]) if r.any() else 0.0 for a, r in zip(answer, rim, strict=True)])
     # A sum, not a sum of squares: a joint is wide rather than strong.
-    plate_cm2 = (np.abs(answer) * core).sum(axis=(1, 2)) * size_y * size_x / 100
+    plate_cm2 = (np.abs(answer - common[:, None, None]) * core).sum(axis=(1, 2)) * size_y * size_x / 100
     around = ndimage.median_filter(plate_cm2, 1 + 2 * round(AROUND_MM / size_z), mode="nearest")
     beyond = plate_cm2 - around
     outline = _Outline.of(limb, grid)
@@ -326,8 +354,10 @@ class _Outline:
 
     @classmethod
     def of(cls, limb: np.ndarray, grid: Grid) -> _Outline:
-        step, _, size_x = grid.spacing_mm
-        width = limb.any(axis=1).sum(axis=1) * size_x
+        step, size_y, size_x = grid.spacing_mm
+        # The mean of the widest lines, for a single one has the coarseness of a voxel.
+        widest = -np.sort(-limb.sum(axis=2), axis=1)[:, : max(1, round(LINES_MM / size_y))]
+        width = widest.mean(axis=1) * size_x
         there = np.flatnonzero(width)
         return cls(
             width_mm=ndimage.uniform_filter1d(width, 1 + 2 * round(15 / step), mode="nearest"),
@@ -344,11 +374,8 @@ class _Outline:
         is_whole = self.last < len(self.width_mm) - 1 - round(20 / self.step_mm)
         if is_whole and below_mm < FOOT_MM:
             return False
-        above, below = self.around(row)
-        return bool(np.log(above * below) >= BEND and BELOW[0] <= below <= BELOW[1] and ABOVE[0] <= above <= ABOVE[1])
-
-    def around(self, row: int) -> tuple[float, float]:
-        """Widths above and below a row over its own."""
-        up = row - round(min(ABOVE_MM, (row - self.first) * self.step_mm - 10) / self.step_mm)
-        down = row + round(min(BELOW_MM, (self.last - row) * self.step_mm - 10) / self.step_mm)
-        return tuple((self.width_mm[[up, down]] / self.width_mm[row]).tolist())
+        up_mm, down_mm = min(ABOVE_MM, above_mm - 10), min(BELOW_MM, below_mm - 10)
+        up, down = row - round(up_mm / self.step_mm), row + round(down_mm / self.step_mm)
+        above, below = self.width_mm[[up, down]] / self.width_mm[row]
+        bend = 100 * (np.log(above) / up_mm + np.log(below) / down_mm)
+        return bool(bend >= BEND and BELOW[0] <= below <= BELOW[1] and ABOVE[0] <= above <= ABOVE[1])
