@@ -67,6 +67,8 @@ FOOT_MM = 150.0
 """A leg that ends sooner below a joint ends in a foot, and the joint is an ankle."""
 SHARPNESS = 1.9
 """Least answer at a joint over the median around it."""
+LEAST_CM2 = 0.5
+"""Least answer at a joint beyond that median; a joint of full contrast has some 10."""
 BESIDE_MM, LEAD = 25.0, 1.15
 """At places further off the answer, less the median, must be smaller by this factor."""
 APART_MM = 60.0
@@ -330,7 +332,7 @@ def _limb(answer: np.ndarray, limb: np.ndarray, grid: Grid, apart: np.ndarray) -
         return Limb(reason="no knee in view: nowhere does the outline bend as between a thigh and a calf")
     best, *others = knees
     sharpness = float(plate_cm2[best] / max(around[best], 1e-9))
-    if sharpness < SHARPNESS:
+    if sharpness < SHARPNESS or beyond[best] < LEAST_CM2:
         return Limb(sharpness=sharpness, reason="no knee in view: no joint line stands out where the outline bends")
     second = max((float(beyond[k]) for k in others if abs(k - best) * size_z > BESIDE_MM), default=0.0)
     if second * LEAD > beyond[best]:

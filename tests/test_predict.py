@@ -21,9 +21,10 @@ from torch import nn
 from dvtplan import artifacts, devices, volumes
 from dvtplan.errors import DvtError
 from dvtplan.geometry import Grid
+from dvtplan.landmarks import Landmarks, estimate
 from dvtplan.predict import Model, load_model, predict_case, predict_fold, predict_path
 from dvtplan.records import Case, Plan, Predicted, Splits
-from dvtplan.scans import find_cases
+from dvtplan.scans import find_cases, levels_path
 from dvtplan.workspace import Workspace
 
 CORONAL = Grid(
@@ -125,6 +126,15 @@ def assert_mask_of_scan(path: Path, scan: Path) -> None:
     mask, where = volumes.read(path)
     assert mask[1:4, 6:14, 21:28].all() and mask.sum() < 400
     assert np.abs(where.corners_mm() - read_dicom(scan)[1].corners_mm()).max() < 1e-4
+
+
+def test_knees_are_looked_for_while_the_scan_is_open(scan: Path, tmp_path: Path, bright: Model) -> None:
+    """Of the masks that are named, in the image that they were made from."""
+    (mask,) = predict_path(scan, tmp_path / "out", bright, find_knees=lambda name: name == "scan")
+    found = artifacts.load(Landmarks, levels_path(mask), "dvt_predict")
+    assert levels_path(mask) == tmp_path / "out" / "scan_levels.json" and found == estimate(*read_dicom(scan))
+    predict_path(scan, tmp_path / "other.nii.gz", bright, find_knees=lambda name: name == "scan")
+    assert not list(tmp_path.glob("*.json"))
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
