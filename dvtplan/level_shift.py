@@ -55,8 +55,9 @@ def count(truth: np.ndarray, predicted: np.ndarray, grid: Grid, levels: Levels) 
     rows = []
     for shift_mm in SHIFTS_MM:
         moved = shifted(levels, shift_mm)
-        maps = [regions.by_level(mask, grid, moved) for mask in (truth, predicted)]
-        for region, counted in zip(PROXIMAL_DISTAL, metrics.count(*maps, len(PROXIMAL_DISTAL)), strict=False):
+        truth_map, predicted_map = (regions.by_level(mask, grid, moved) for mask in (truth, predicted))
+        *by_region, _ = metrics.count(truth_map, predicted_map, len(PROXIMAL_DISTAL))
+        for region, counted in zip(PROXIMAL_DISTAL, by_region, strict=True):
             rows.append(
                 {
                     "shift_mm": shift_mm,
