@@ -273,8 +273,8 @@ def patients(one: Results, others: Sequence[Results], chosen: Sequence[str], dra
     ]
     if leveled:
         intro.append(
-            "Dotted yellow lines are the levels of cases.csv, where proximal ends in each limb. How the scores divide "
-            "truth and prediction is told below Table 1."
+            "Dotted yellow lines are the levels of cases.csv, where proximal ends in each limb; where a caption says "
+            "so, they are estimated from the image. How the scores divide truth and prediction is told below Table 1."
         )
     index = page.table(
         f"Patients that are drawn, with the scores of {one.network} over all thrombus. Volumes in mL.",

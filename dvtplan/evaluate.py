@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from dvtplan import (
     artifacts,
     comparison,
     lesions,
+    level_shift,
+    levels,
     measures_table,
     metrics,
     regions,
@@ -28,6 +30,7 @@ from dvtplan import (
 from dvtplan.dataset import discover
 from dvtplan.errors import DvtError, some
 from dvtplan.geometry import GRID_TOLERANCE_MM, Grid, distance_mm, same_grid
+from dvtplan.landmarks import LEVEL_BELOW_KNEE_MM
 from dvtplan.pairs import (
     Pair,
     choose_folds,
@@ -47,7 +50,8 @@ RULES = {
     "identity": "a voxel of the truth has the region of its label; a predicted voxel has the region of the nearest "
     f"truth voxel or, where cases.csv gives levels, of one within {regions.NEAR_MM:g} mm in its limb, else the side "
     "of its limb's level; in a case without truth and levels what is predicted counts in 'all' only",
-    "level": "truth and prediction are divided at the level of each limb in cases.csv; on it and above is proximal",
+    "level": "truth and prediction are divided at the level of each limb in cases.csv, or where a note says so as "
+    "estimated from the image; on it and above is proximal",
     "none": "no regions",
 }
 """How truth and prediction are divided, by the name that stands in every output."""
@@ -78,11 +82,14 @@ class Evaluation:
     measures: measures_table.MeasuresTable
     """What is measured beside the scores of Table 1."""
     written: tuple[Path, ...]
+    shifts: level_shift.LevelShift | None = None
+    """Table 1 with moved levels, where it was asked for."""
 
     @property
     def text(self) -> str:
-        """Table 1 and the further measures as text to print."""
-        return f"{tables.to_text(self.table)}\n{measures_table.to_text(self.measures)}"
+        """Table 1, the further measures and what moved levels make of it, as text to print."""
+        texts = [tables.to_text(self.table), measures_table.to_text(self.measures)]
+        return "\n".join(texts if self.shifts is None else [*texts, level_shift.to_text(self.shifts)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +141,8 @@ def evaluate(
     jobs: int | None = None,
     *,
     tolerance_mm: float = surfaces.TOLERANCE_MM,
+    level_sensitivity: bool = False,
+    estimate_levels: bool = False,
 ) -> Evaluation:
     """Score the predictions of a network's folds; write metrics.csv and the tables beside them.
 
@@ -148,13 +157,17 @@ def evaluate(
         rule: 'identity', 'level', or 'auto' for identity where the labels name the regions.
         jobs: processes; none for one, or one per core where the data are large.
         tolerance_mm: of surface Dice.
+        level_sensitivity: also score with all levels moved up and down, and write level_sensitivity.csv.
+        estimate_levels: where cases.csv has no level, take that which is found in the image; also without this
+            where the rule is level, or levels are moved.
 
     Raises:
         DvtError: for missing predictions, grids that differ, values without a meaning, regions
             that cannot be had. Nothing is written then.
     """
     gathered = _gather(workspace, network, folds)
-    return _evaluate(workspace, network, gathered, split, rule, jobs, tolerance_mm)
+    asked = _Asked(split=split, rule=rule, shifts=level_sensitivity, estimate=estimate_levels)
+    return _evaluate(workspace, network, gathered, asked, jobs, tolerance_mm)
 
 
 _Gathered = tuple[Dataset, Splits, tuple[Fold, ...], list[Pair]]
@@ -172,29 +185,28 @@ def _evaluate(
     workspace: Workspace,
     network: str,
     gathered: _Gathered,
-    split: tuple[str, ...] | None,
-    rule: str,
+    asked: _Asked,
     jobs: int | None,
     tolerance_mm: float,
 ) -> Evaluation:
     """Score what was gathered of a network, and write."""
     dataset, splits, chosen, pairs = gathered
-    scheme, notes = _scheme(
-        split,
-        rule,
+    ready = _ready(
+        asked,
         pairs,
         _order(dataset.labels),
         workspace.raw / "cases.csv",
+        {case.id: case.images[0] for case in dataset.cases},
+        jobs,
         truth_numbers=_numbers(dataset.labels, dataset.labels),
         predicted_numbers=_same_reading(workspace, network, chosen, dataset.labels),
     )
     return _score_and_write(
-        pairs,
-        scheme,
+        ready,
         workspace.results(network),
         subject=f"{network} on {dataset.subject}",
         folds=name_folds(chosen, splits),
-        notes=(*_warnings(dataset), *notes, *mixed_training(workspace, [network], chosen)),
+        notes=(*_warnings(dataset), *ready.notes, *mixed_training(workspace, [network], chosen)),
         jobs=jobs,
         tolerance_mm=tolerance_mm,
     )
@@ -216,6 +228,8 @@ def evaluate_folders(
     dataset: Path | None = None,
     jobs: int | None = None,
     tolerance_mm: float = surfaces.TOLERANCE_MM,
+    level_sensitivity: bool = False,
+    estimate_levels: bool = False,
 ) -> Evaluation:
     """Score anyone's masks: every label against the prediction of the same name, whatever its ending.
 
@@ -235,6 +249,8 @@ def evaluate_folders(
         dataset: a folder in nnU-Net's raw layout that describes the cases.
         jobs: as in ``evaluate``.
         tolerance_mm: as in ``evaluate``.
+        level_sensitivity: as in ``evaluate``.
+        estimate_levels: as in ``evaluate``; images are those of ``dataset``.
 
     Raises:
         DvtError: as ``evaluate``, and for a label without a prediction or the reverse.
@@ -247,22 +263,25 @@ def evaluate_folders(
         for patient, levels in [details.get(case_id, (case_id, None))]
     ]
     named = labels if labels is not None else {"lesion": 1}
-    scheme, notes = _scheme(
-        split,
-        rule,
+    images = {} if dataset is None else {case.id: case.images[0] for case in discover(dataset).cases}
+    if estimate_levels and not images:
+        raise DvtError("--estimate-levels: without --dataset there are no images to estimate levels from. Name it.")
+    ready = _ready(
+        _Asked(split=split, rule=rule, shifts=level_sensitivity, estimate=estimate_levels),
         pairs,
         _order(named),
         table,
+        images,
+        jobs,
         truth_numbers=None if labels is None else _numbers(labels, labels),
         predicted_numbers=_predicted_numbers(predictions_dir, predicted, named),
     )
     return _score_and_write(
-        pairs,
-        scheme,
+        ready,
         out,
         subject=f"{predictions_dir} against {labels_dir}",
         folds=f"no folds but the masks in {predictions_dir}",
-        notes=notes,
+        notes=ready.notes,
         jobs=jobs,
         tolerance_mm=tolerance_mm,
     )
@@ -300,7 +319,8 @@ def compare_networks(
         raise DvtError("--compare: one network alone cannot be compared. Name two or more.")
     gathered = {name: _gather(workspace, name, folds) for name in networks}  # before anything is scored or written
     dataset, _, chosen, _ = gathered[networks[0]]
-    done = {name: _evaluate(workspace, name, of, split, rule, jobs, tolerance_mm) for name, of in gathered.items()}
+    asked = _Asked(split=split, rule=rule)
+    done = {name: _evaluate(workspace, name, of, asked, jobs, tolerance_mm) for name, of in gathered.items()}
     first = next(iter(done.values()))
     table = comparison.compare(
         {name: one.rows for name, one in done.items()},
@@ -330,20 +350,51 @@ def score(pair: Pair, scheme: Scheme, tolerance_mm: float = surfaces.TOLERANCE_M
     Raises:
         DvtError: if a mask cannot be read, the grids differ, or a value has no meaning.
     """
+    return _score(pair, scheme, tolerance_mm, *_read(pair, scheme))
+
+
+_Scored = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+"""The rows of ``score``, and those with moved levels."""
+
+
+def _score_case(case: tuple[Pair, Levels | None], scheme: Scheme, tolerance_mm: float) -> _Scored:
+    """Score one case, and again with its levels moved where they are given; its masks are read once."""
+    pair, levels = case
+    truth, predicted, grid, midline_mm = _read(pair, scheme)
+    rows = _score(pair, scheme, tolerance_mm, truth, predicted, grid, midline_mm)
+    if levels is None:
+        return rows, []
+    held = levels if levels.midline_mm is not None else replace(levels, midline_mm=midline_mm)
+    moved = level_shift.count(truth, predicted, grid, held)
+    return rows, [{"case_id": pair.case_id, "patient_id": pair.patient} | row for row in moved]
+
+
+def _read(pair: Pair, scheme: Scheme) -> tuple[np.ndarray, np.ndarray, Grid, float]:
+    """Truth and prediction as maps of label numbers, cut to the box around both; its grid; and LPS x between the
+    limbs, which takes the whole grid."""
     truth, grid = volumes.read(pair.truth)
     predicted, predicted_grid = volumes.read(pair.prediction)
     _require_same_grid(pair, grid, predicted_grid)
     # Nearly all of the volume is empty: what follows needs no more of it than the box around both masks.
-    levels = None if pair.levels is None else replace(pair.levels, midline_mm=regions.midline_of(grid, pair.levels))
     box = voxels.box(truth, predicted) or (slice(0, 1),) * 3
-    grid = grid.window(np.array([part.start for part in box]), tuple(part.stop - part.start for part in box))
-    truth_map, predicted_map = _divide(
-        _to_numbers(pair.truth, np.ascontiguousarray(truth[box]), scheme.truth_numbers),
-        _to_numbers(pair.prediction, np.ascontiguousarray(predicted[box]), scheme.predicted_numbers),
-        grid,
-        scheme,
-        levels,
-    )
+    window = grid.window(np.array([part.start for part in box]), tuple(part.stop - part.start for part in box))
+    numbers = _to_numbers(pair.truth, np.ascontiguousarray(truth[box]), scheme.truth_numbers)
+    found = _to_numbers(pair.prediction, np.ascontiguousarray(predicted[box]), scheme.predicted_numbers)
+    return numbers, found, window, regions.midline_of(grid, pair.levels)
+
+
+def _score(
+    pair: Pair,
+    scheme: Scheme,
+    tolerance_mm: float,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    grid: Grid,
+    midline_mm: float,
+) -> list[dict[str, Any]]:
+    # The window's own middle is not that of the legs.
+    levels = None if pair.levels is None else replace(pair.levels, midline_mm=midline_mm)
+    truth_map, predicted_map = _divide(truth, predicted, grid, scheme, levels)
     *by_region, whole = metrics.count(truth_map, predicted_map, len(scheme.regions))
     counts = {name: (number, by_region[number - 1]) for number, name in enumerate(scheme.regions, start=1)}
     rows = []
@@ -477,22 +528,53 @@ def _same_reading(
     return _numbers(own, labels) if len(own) > 1 and set(own) <= set(labels) else None
 
 
-def _scheme(
-    split: tuple[str, ...] | None,
-    rule: str,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What a caller wants of regions and levels."""
+
+    split: tuple[str, ...] | None
+    rule: str
+    shifts: bool = False
+    estimate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """What is scored, how, and what is to be said of it."""
+
+    scheme: Scheme
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...]
+    moved: dict[str, Levels] | None
+    """Levels that are moved, by case; none where that was not asked for."""
+    moved_notes: tuple[str, ...]
+
+
+def _ready(
+    asked: _Asked,
     pairs: Sequence[Pair],
     names: tuple[str, ...],
     table: Path,
+    images: Mapping[str, Path],
+    jobs: int | None,
     *,
     truth_numbers: dict[int, int] | None,
     predicted_numbers: dict[int, int] | None,
-) -> tuple[Scheme, tuple[str, ...]]:
-    """Choose the rule that gives the wanted regions; with a note where some had to be left out."""
+) -> _Ready:
+    """Choose the rule that gives the wanted regions, and fill in the levels that it needs; with notes where some
+    regions had to be left out, or levels were estimated."""
+    split, rule = asked.split, asked.rule
     _require_choice("--rule", rule, ("auto", "identity", "level"))
     for region in split or ():
         _require_choice("--split", region, (*names, *(n for n in PROXIMAL_DISTAL if n not in names), ALL))
     wanted = None if split is None else tuple(dict.fromkeys(region for region in split if region != ALL))
-    unlevelled = [pair.case_id for pair in pairs if pair.levels is None]
+    filled, reasons, told = list(pairs), dict[str, str](), list[str]()
+    by_level = (_auto_rule(wanted, names, False) if rule == "auto" else rule) == "level"
+    if asked.estimate or asked.shifts or by_level:
+        filled, reasons, told = _with_estimated(pairs, images, table, jobs)
+    # Moved levels are a table of their own, which leaves Table 1 as it is.
+    used = filled if asked.estimate or by_level else list(pairs)
+    unlevelled = [pair.case_id for pair in used if pair.levels is None]
     chosen = _auto_rule(wanted, names, not unlevelled) if rule == "auto" else rule
     available = {"identity": names, "level": PROXIMAL_DISTAL, "none": ()}[chosen]
     lacking = [region for region in wanted or () if region not in available]
@@ -502,20 +584,53 @@ def _scheme(
             f"{', '.join(lacking)}. Name it among the labels in dataset.json, or choose from what there is."
         )
     without = f"{some(unlevelled)} ({len(unlevelled)} of {len(pairs)} cases)"
-    if chosen == "level" and unlevelled:
-        raise DvtError(
-            f"{table}: gives no level for {without}; the labels name {', '.join(names)}. Add level_left_mm or "
-            "level_right_mm (LPS z in mm) for them, or label the truth proximal and distal in dataset.json."
-        )
-    scheme = Scheme(
-        rule=chosen,
-        regions=available,
-        reported=available if wanted is None else wanted,
-        truth_numbers=truth_numbers,
-        predicted_numbers=predicted_numbers,
+    if chosen == "level" or asked.shifts:
+        _require_levels(filled, reasons, names, table)
+    notes = told if used is filled else []
+    if chosen == "none" and wanted is None and len(unlevelled) < len(pairs):
+        notes = [*notes, f"No proximal and distal: {table} gives no level for {without}."]
+    return _Ready(
+        scheme=Scheme(
+            rule=chosen,
+            regions=available,
+            reported=available if wanted is None else wanted,
+            truth_numbers=truth_numbers,
+            predicted_numbers=predicted_numbers,
+        ),
+        pairs=tuple(used),
+        notes=tuple(notes),
+        moved={pair.case_id: pair.levels for pair in filled if pair.levels is not None} if asked.shifts else None,
+        moved_notes=tuple(told),
     )
-    left_out = chosen == "none" and wanted is None and len(unlevelled) < len(pairs)
-    return scheme, (f"No proximal and distal: {table} gives no level for {without}.",) if left_out else ()
+
+
+def _require_levels(pairs: Sequence[Pair], reasons: Mapping[str, str], names: Sequence[str], table: Path) -> None:
+    without = [pair.case_id for pair in pairs if pair.levels is None]
+    if not without:
+        return
+    found = "".join(f"; nor does the image of {i} ({reasons[i]})" for i in without[:1] if i in reasons)
+    raise DvtError(
+        f"{table}: gives no level for {some(without)} ({len(without)} of {len(pairs)} cases){found}; the labels name "
+        f"{', '.join(names)}. Add level_left_mm or level_right_mm (LPS z in mm) for them, or label the truth proximal "
+        "and distal in dataset.json."
+    )
+
+
+def _with_estimated(
+    pairs: Sequence[Pair], images: Mapping[str, Path], table: Path, jobs: int | None
+) -> tuple[list[Pair], dict[str, str], list[str]]:
+    """Pairs with levels from their images where they had none; why some still have none; and a note of it."""
+    lacking = [pair.case_id for pair in pairs if pair.levels is None and pair.case_id in images]
+    found = levels.of_images({case_id: images[case_id] for case_id in lacking}, jobs)
+    filled = [replace(p, levels=found[p.case_id].levels) if p.case_id in found else p for p in pairs]
+    reasons = {case_id: of.text for case_id, of in found.items() if of.levels is None}
+    done = [case_id for case_id, of in found.items() if of.levels is not None]
+    below = f"{LEVEL_BELOW_KNEE_MM:g} mm below the knee joint line"
+    note = (
+        f"{table} gives no level for {some(done)} ({len(done)} of {len(pairs)} cases): there the level is estimated "
+        f"from the image, {below}."
+    )
+    return filled, reasons, [note] if done else []
 
 
 def _auto_rule(wanted: tuple[str, ...] | None, names: tuple[str, ...], all_have_levels: bool) -> str:
@@ -535,8 +650,7 @@ def _require_choice(option: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _score_and_write(
-    pairs: Sequence[Pair],
-    scheme: Scheme,
+    ready: _Ready,
     out: Path,
     *,
     subject: str,
@@ -546,16 +660,17 @@ def _score_and_write(
     tolerance_mm: float,
 ) -> Evaluation:
     """Score every case, and write only when all of them have been scored."""
+    pairs, scheme = ready.pairs, ready.scheme
     if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
         raise DvtError(f"tolerance_mm {tolerance_mm}: expected 0 or more. Give a distance in mm.")
     found = workers.over_cases(
-        partial(score, scheme=scheme, tolerance_mm=tolerance_mm),
-        pairs,
+        partial(_score_case, scheme=scheme, tolerance_mm=tolerance_mm),
+        [(pair, None if ready.moved is None else ready.moved[pair.case_id]) for pair in pairs],
         [pair.case_id for pair in pairs],
         title="Evaluate",
         jobs=_processes(pairs, jobs),
     )
-    rows = pd.DataFrame([row for case in found for row in case]).astype({"fold": "Int64"})
+    rows = _frame(scored for scored, _ in found).astype({"fold": "Int64"})
     patients = tables.by_patient(rows)[["region", "patient_id", "counted"]]
     rows = rows.merge(patients, on=["region", "patient_id"], how="left", validate="many_to_one")[list(COLUMNS)]
     table = tables.table_1(rows, subject=subject, rule=scheme.text, folds=folds, notes=notes)
@@ -567,9 +682,19 @@ def _score_and_write(
         "table1.tex": tables.to_latex(table),
         "measures.csv": measures_table.to_csv(measures),
     }
+    shifts = None
+    if ready.moved is not None:
+        said = (f"Scored: {folds}.", *ready.moved_notes)
+        shifts = level_shift.summarize_shifts(_frame(moved for _, moved in found), notes=said)
+        texts["level_sensitivity.csv"] = level_shift.to_csv(shifts)
     for name, text in texts.items():
         artifacts.write_text(out / name, text)
-    return Evaluation(rows=rows, table=table, measures=measures, written=tuple(out / name for name in texts))
+    written = tuple(out / name for name in texts)
+    return Evaluation(rows=rows, table=table, measures=measures, written=written, shifts=shifts)
+
+
+def _frame(found: Iterable[list[dict[str, Any]]]) -> pd.DataFrame:
+    return pd.DataFrame([row for case in found for row in case])
 
 
 def _processes(pairs: Sequence[Pair], jobs: int | None) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from dvtplan import figures, volumes
+from dvtplan import figures, landmarks, volumes
 from dvtplan.errors import DvtError
 from dvtplan.figures import Line
 from dvtplan.geometry import Grid, same_grid, to_slice_order
@@ -52,6 +52,7 @@ class Request:
     truth: Path
     prediction: Path
     levels: Levels | None
+    """None: those that are found in the image."""
     slice_axis: str
     channel: str
     """What is said of the image where there are several."""
@@ -61,6 +62,8 @@ class Request:
     """Where the files go."""
     most_bytes: int
     """Of the picture as JPEG."""
+    levels_estimated: bool = False
+    """Whether the levels were found in the image; what is drawn then says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,9 @@ def draw(request: Request) -> list[Picture]:
     """The worst slice, the best, and a projection from the front."""
     files = request.image, request.truth, request.prediction
     scan = read(*files, request.slice_axis)
+    if request.levels is None:
+        found = landmarks.estimate(scan.image, scan.grid).levels
+        request = replace(request, levels=found, levels_estimated=found is not None)
     slices = [_of_slice(request, scan, kind, s) for kind, s in best_and_worst(scan.truth, scan.prediction)]
     return [*slices, _of_volume(request, scan if request.slice_axis == "AP" else read(*files, "AP"))]
 
@@ -182,7 +188,7 @@ def _of_slice(request: Request, scan: Scan, kind: str, s: int) -> Picture:
         alt=f"{where[:1].upper()}{where[1:]} of {case_id} with the contours of truth ({truth} pixels) and prediction "
         f"({predicted} pixels, {shared} of them true), and one piece magnified.",
         caption=f"{case_id}, {what}: {where}, counted {start}{request.channel}. Slice DSC {dsc:.2f}, never to be "
-        f"compared with a patient's DSC.{_told(lines)}",
+        f"compared with a patient's DSC.{_told(lines, request)}",
         files=figures.save_both(figure, request.folder, f"case_{case_id}_{'worst' if kind == 'only' else kind}"),
     )
 
@@ -206,11 +212,12 @@ def _of_volume(request: Request, scan: Scan) -> Picture:
         "all prediction.",
         caption=f"{case_id}, the whole volume{request.channel}: maximum intensity projection from the front (the "
         "brightest voxel along each line of sight), without and with the projected outlines of all truth and all "
-        f"prediction. Outlines may cover each other here and lie apart in depth.{_told(lines)}",
+        f"prediction. Outlines may cover each other here and lie apart in depth.{_told(lines, request)}",
         files=figures.save_both(figure, request.folder, f"case_{case_id}_projection"),
     )
 
 
-def _told(lines: Sequence[Line]) -> str:
+def _told(lines: Sequence[Line], request: Request) -> str:
     """The last sentence of a caption where levels are drawn."""
-    return " Dotted: the level of each limb." if lines else ""
+    estimated = ", estimated from the image" if request.levels_estimated else ""
+    return f" Dotted: the level of each limb{estimated}." if lines else ""

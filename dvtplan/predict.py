@@ -29,6 +29,7 @@ from dvtplan import (
 )
 from dvtplan.devices import Setup
 from dvtplan.errors import DvtError, how_many
+from dvtplan.findings import Division
 from dvtplan.inference import Model
 from dvtplan.models import Stored
 from dvtplan.provenance import Diary
@@ -531,7 +532,10 @@ def predict_case(
         times.append(time.monotonic())
         masks = stack.enter_context(SliceFile(path.parent))
         chances = [stack.enter_context(SliceFile(path.parent)) for _ in model.classes] if save_probabilities else []
-        evidence = None if asked is None else Evidence(case, opened, model, asked, path.parent, stack)
+        division = Division() if asked is None else telling.divide(case, path, asked)
+        evidence = None
+        if asked is not None and asked.record:
+            evidence = Evidence(case, opened, model, asked, division, path.parent, stack)
         for chance_BKHW, votes_BHW in inference.probabilities(opened, model, with_votes=evidence is not None):
             marked_BHW = inference.decide(chance_BKHW, model.classes)
             masks.append(marked_BHW)

@@ -157,6 +157,11 @@ def write_stations(mask: Path, given: Given) -> list[Path]:
     return [*written, table]
 
 
+def levels_path(mask: Path) -> Path:
+    """Where what was found of a scan's knees lies, beside its mask."""
+    return mask.with_name(f"{stem(mask)}_levels.json")
+
+
 def _look(source: Path) -> Found:
     found = dicom.find(source)
     for line in (*found.faults, *found.left_out):

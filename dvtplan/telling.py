@@ -18,6 +18,7 @@ from dvtplan import (
     findings,
     fingerprint,
     journal,
+    levels,
     provenance,
     scans,
     summary,
@@ -26,9 +27,10 @@ from dvtplan import (
 from dvtplan.agreement import Tally
 from dvtplan.errors import DvtError, how_many
 from dvtplan.familiarity import Oddity
-from dvtplan.findings import Findings
+from dvtplan.findings import Division, Findings
 from dvtplan.geometry import to_slice_order
 from dvtplan.inference import Model, Opened
+from dvtplan.landmarks import Landmarks
 from dvtplan.records import Case, Levels
 from dvtplan.slicefile import SliceFile
 
@@ -37,20 +39,42 @@ from dvtplan.slicefile import SliceFile
 class Asked:
     """What is to be told of each scan beside its mask."""
 
+    record: bool = True
+    """``ID_findings.json``; else only how the scan is divided is decided."""
     page: bool = False
     """The summary as HTML, PDF and PNG too."""
-    levels: Mapping[str, Levels | None] = field(default_factory=dict)
-    """By case; cases that are missing have none."""
-    level_source: str = "given"
-    """Where they come from."""
+    table: Mapping[str, Levels | None] = field(default_factory=dict)
+    """Levels by case, or by name of the mask, which come first."""
+    given: Levels | None = None
+    """Of all other scans."""
+    estimate: bool = False
+    """Look for the knees of those that have none by then."""
+
+
+def divide(case: Case, mask: Path, asked: Asked) -> Division:
+    """How a scan is divided; what is found in its first image is written beside its mask.
+
+    Raises:
+        DvtError: if the image has to be looked at and cannot be read.
+    """
+    name = scans.stem(mask)
+    told = asked.table.get(case.id) or asked.table.get(name)
+    found: dict[str, Landmarks] = {}
+    if told is None and asked.given is None and asked.estimate:
+        found[name] = levels.of_image(case.images[0])
+        artifacts.save(found[name], scans.levels_path(mask))
+    return findings.divide([name], {name: told}, asked.given, found)[name]
 
 
 def told(case: Case, mask: Path, mask_digest: str | None, model: Model, asked: Asked | None) -> bool:
     """Whether all that is asked about a case that was predicted is told already; a page that is missing is made."""
     if asked is None:
         return True
+    division = divide(case, mask, asked)
+    if not asked.record:
+        return True
     found = findings.read(findings_path(mask))
-    if found is None or found.status != findings.ANALYSED or found.levels != asked.levels.get(case.id):
+    if found is None or found.status != findings.ANALYSED or found.levels != division.levels:
         return False
     if found.maker.digest != model.digest or found.mask_digest != mask_digest:
         return False
@@ -115,10 +139,17 @@ class Evidence:
     """Probabilities and votes of a case, slice by slice on disk, and what is told by them."""
 
     def __init__(
-        self, case: Case, opened: Opened, model: Model, asked: Asked, scratch: Path, stack: contextlib.ExitStack
+        self,
+        case: Case,
+        opened: Opened,
+        model: Model,
+        asked: Asked,
+        division: Division,
+        scratch: Path,
+        stack: contextlib.ExitStack,
     ) -> None:
         self._case, self._opened, self._model, self._asked = case, opened, model, asked
-        self._levels = asked.levels.get(case.id)
+        self._division, self._levels = division, division.levels
         self._chances, self._votes = (stack.enter_context(SliceFile(scratch)) for _ in range(2))
         self._tally = Tally(grid=opened.sliced_grid, levels=self._levels)
 
@@ -142,12 +173,12 @@ class Evidence:
     def _findings(
         self, mask: Path, marked_SHW: np.ndarray, odd: Sequence[Oddity] | None, spoken: Mapping[Path, str]
     ) -> Findings:
-        model, levels, grid = self._model, self._levels, self._opened.sliced_grid
-        measured = burden.measure(marked_SHW, grid, levels)
+        model, of_limbs, grid = self._model, self._levels, self._opened.sliced_grid
+        measured = burden.measure(marked_SHW, grid, of_limbs)
         lesions = agreement.lesions(
             marked_SHW,
             grid,
-            levels,
+            of_limbs,
             lambda s: self._chances.read(s, s + 1)[0],
             None if len(self._votes) == 0 else lambda s: self._votes.read(s, s + 1)[0],
             len(model.folds),
@@ -158,14 +189,15 @@ class Evidence:
             case_id=self._case.id,
             status=findings.ANALYSED,
             in_words=findings.words(measured),
-            warnings=tuple(findings.warnings(model.maker, odd, intensities, levels)),
+            warnings=tuple(findings.warnings(model.maker, odd, intensities, of_limbs)),
             images=tuple(names(self._case, spoken)),
             made=provenance.now(),
             maker=model.maker,
             mask=mask.name,
             mask_digest=artifacts.file_digest((mask,)),
-            levels=levels,
-            level_source=None if levels is None else self._asked.level_source,
+            levels=of_limbs,
+            level_source=None if of_limbs is None else self._division.source,
+            level_note=self._division.note,
             burden=tuple(measured),
             lesions=tuple(lesions),
             nearly_marked_ml=self._tally.nearly_ml,

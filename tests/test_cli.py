@@ -604,6 +604,9 @@ def test_import_hands_its_options_on(
     assert "raw/X: 1 case imported, 1 there already" in out and "Without a mask, in imagesTs" in out
 
 
+SCANS = ("c0", "c1", "c2", "c3")
+
+
 def test_predict_measures_what_it_found(trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]) -> None:
     """Divided where levels are given; the levels' file is read before anything is predicted."""
     words = ["-i", trained_once.raw / "imagesTr", "-o", tmp_path / "out", "--model", trained_once.results("gn_unet")]
@@ -614,6 +617,20 @@ def test_predict_measures_what_it_found(trained_once: Workspace, tmp_path: Path,
     assert call("predict", *words, "--levels", tmp_path / "levels.csv") == 0
     table = pd.read_csv(tmp_path / "burden.csv")
     assert table.groupby("case_id").size().to_dict() == {"c0": 2, "c1": 6, "c2": 2, "c3": 2}
+    assert table.groupby("case_id").level_source.first().to_dict() == {
+        k: "table" if k == "c1" else "none" for k in SCANS
+    }
+    assert table[table.case_id == "c0"].level_note.str.startswith("no leg in view").all()
+    assert sorted(p.name for p in (tmp_path / "out").glob("*_levels.json")) == [f"c{k}_levels.json" for k in (0, 2, 3)]
+    assert call("predict", *words, "--levels", tmp_path / "levels.csv", "--level=-5.5,30") == 0
+    table = pd.read_csv(tmp_path / "burden.csv").query("region == 'all'").set_index(["case_id", "limb"])
+    assert table.level_mm["c1"].tolist() == [20, 20] and table.level_mm["c2"].tolist() == [-5.5, 30]
+    assert table.level_source["c2"].tolist() == ["given"] * 2
+    assert call("predict", *words, "--levels", "none") == 0
+    table = pd.read_csv(tmp_path / "burden.csv")
+    assert set(table.level_source) == {"none"} and table.level_note.isna().all() and set(table.region) == {"all"}
+    assert "Give one of them" in str(call("predict", *words, "--levels", "none", "--level", "-5"))
+    assert call("predict", *words, "--level", "high") == 2
     assert "--burden measures all scans at once" in str(call("predict", *words, "--part", "1/2"))
     assert "--levels divides what --burden measures" in str(call("predict", *words[:-2], "--levels", "x.csv"))
 

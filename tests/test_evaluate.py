@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dvtplan import artifacts, volumes
 from dvtplan.errors import DvtError
 from dvtplan.evaluate import COLUMNS, compare_networks, evaluate, evaluate_folders
 from dvtplan.geometry import Grid
+from dvtplan.landmarks import Landmarks, Limb
 from dvtplan.records import Fold, Predicted, Splits
 from dvtplan.workspace import Workspace
 
@@ -211,6 +213,66 @@ def test_levels_of_some_cases_are_not_enough_and_the_table_says_so(tmp_path: Pat
     evaluation = evaluate(workspace, "unet")
     assert set(evaluation.rows["region"]) == {"all"}
     assert "gives no level for d (1 of 4 cases)" in unwrapped(evaluation.text)
+
+
+# --- levels from the image, and moved ones --------------------------------------------------------
+
+
+def found_at(monkeypatch: pytest.MonkeyPatch, level_mm: float) -> None:
+    """Every image shows a left knee whose level is at this height."""
+    found = Landmarks(left=Limb(knee_mm=level_mm + 65, sharpness=3.0), right=Limb(reason="no second leg in view"))
+    monkeypatch.setattr("dvtplan.landmarks.estimate", lambda image, grid: found)
+
+
+def test_where_the_table_gives_no_level_the_image_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The level of d alone; its only voxel lies at z 10."""
+    workspace = make(tmp_path, UNION)
+    (workspace.raw / "cases.csv").write_text("case_id,level_left_mm\na,15\nb,15\nc,15\n")
+    found_at(monkeypatch, 5.0)
+    for asked in ({"rule": "level"}, {"estimate_levels": True}, {"split": ("proximal", "distal")}):
+        evaluation = evaluate(workspace, "unet", **asked)  # type: ignore[arg-type]
+        assert set(evaluation.rows["rule"]) == {"level"}
+        assert counts(evaluation.rows, "d", "proximal") == (0, 1, 0)
+        assert counts(evaluation.rows, "c", "proximal") == (2, 1, 0)
+        assert "gives no level for d (1 of 4 cases): there the level is estimated" in unwrapped(evaluation.text)
+
+
+def test_where_neither_gives_a_level_the_image_s_reason_is_told(tmp_path: Path) -> None:
+    workspace = make(tmp_path, UNION)
+    (workspace.raw / "cases.csv").write_text("case_id,level_left_mm\na,15\nb,15\nc,15\n")
+    with pytest.raises(DvtError, match=r"for d \(1 of 4 cases\); nor does the image of d \(no leg in view.*Add level"):
+        evaluate(workspace, "unet", rule="level")
+    assert "gives no level for d" in unwrapped(evaluate(workspace, "unet", estimate_levels=True).text)
+
+
+def test_masks_without_images_have_no_estimate(folders: tuple[Path, Path, Path]) -> None:
+    labels, theirs, out = folders
+    with pytest.raises(DvtError, match="--estimate-levels: without --dataset"):
+        evaluate_folders(labels, theirs, out, estimate_levels=True)
+
+
+def test_moved_levels_are_a_table_of_their_own(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Table 1 stays as it is, each mask is read once, and at 0 mm stands the rule level."""
+    plain = evaluate(workspace, "unet")
+    by_level = evaluate(workspace, "unet", rule="level")
+    (workspace.raw / "cases.csv").write_text("case_id,patient_id\na,P\nb,P\n")
+    unlevelled = evaluate(workspace, "unet")
+    found_at(monkeypatch, 15.0)
+    reads: list[Path] = []
+    read = volumes.read
+    monkeypatch.setattr("dvtplan.volumes.read", lambda path: reads.append(path) or read(path))
+    moved = evaluate(workspace, "unet", level_sensitivity=True)
+    assert sorted(Counter(reads).values()) == [1] * 12  # four truths, predictions and images
+    assert moved.rows.equals(unlevelled.rows) and set(moved.rows["rule"]) == {"identity"}
+    assert not moved.rows.equals(plain.rows)
+    assert "estimated" not in moved.text[: moved.text.index("Level sensitivity")]
+    assert "there the level is estimated" in unwrapped(moved.text)
+    table = pd.read_csv(workspace.results("unet") / "level_sensitivity.csv")
+    assert workspace.results("unet") / "level_sensitivity.csv" in moved.written
+    for region in by_level.table.regions[:2]:
+        here = table[(table["region"] == region.region) & (table["shift_mm"] == 0)].set_index("score")
+        assert here["mean"].to_dict() == pytest.approx({s: of.mean for s, of in region.scores.items()})
+    assert table["shift_mm"].unique().tolist() == [-20, -10, 0, 10, 20]
 
 
 def test_the_whole_can_be_asked_for_alone(workspace: Workspace) -> None:

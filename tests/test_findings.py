@@ -12,6 +12,9 @@ from test_burden import GRID, LEVELS, tube
 from dvtplan import artifacts, findings, volumes
 from dvtplan.burden import measure
 from dvtplan.errors import DvtError
+from dvtplan.findings import Division, divide
+from dvtplan.landmarks import Landmarks, Limb
+from dvtplan.records import Levels
 
 
 @pytest.fixture
@@ -24,13 +27,17 @@ def masks(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_a_case_with_levels_has_a_row_per_limb_and_region(masks: dict[str, Path], tmp_path: Path) -> None:
-    table = pd.read_csv(findings.write(masks, {"a": LEVELS, "b": None}, tmp_path / "out" / "burden.csv"))
+    table = pd.read_csv(
+        findings.write(masks, {"a": Division(levels=LEVELS, source="table")}, tmp_path / "out" / "burden.csv")
+    )
     assert tuple(table.columns) == findings.COLUMNS
     assert table.groupby("case_id").size().to_dict() == {"a": 6, "b": 2}
     rows = table.set_index(["case_id", "limb", "region"])
     whole, above, below = (rows.loc["a", "left", region] for region in ("all", "proximal", "distal"))
     assert whole.volume_ml == pytest.approx(above.volume_ml + below.volume_ml, abs=2e-3) and whole.pieces == 1
     assert whole.length_mm == pytest.approx(108, abs=3) and whole.top_above_level_mm == pytest.approx(64, abs=1.5)
+    assert (whole.level_mm, rows.loc["a", "right", "all"].level_mm) == (0.0, 15.0)
+    assert set(table.level_source) == {"table", "none"} and set(table[table.level_source == "none"].case_id) == {"b"}
     assert whole.in_words == "Thrombus was marked above and below the level (proximal and distal)."
 
 
@@ -82,3 +89,37 @@ def test_a_reason_stands_where_a_scan_was_not_analysed_and_only_there(status: st
         findings.Findings(
             case_id="a", status=status, reason=reason, in_words="x", images=(), made="now", maker=MAKER
         )  # fmt: skip
+
+
+FOUND = Landmarks(left=Limb(knee_mm=70.0, sharpness=3.0), right=Limb(knee_mm=80.0, sharpness=3.0), midline_mm=1.0)
+ALONE = Landmarks(left=FOUND.left, right=Limb(reason="no second leg in view"), midline_mm=-9.0)
+NOTHING = Landmarks(left=Limb(reason="no knee in view"), right=Limb(reason="no knee in view"))
+
+
+def test_a_table_comes_before_what_is_given_and_that_before_the_image() -> None:
+    given = Levels(left_mm=9.0)
+    names = ["told", "empty", "seen", "lost", "left out"]
+    found = {"empty": FOUND, "seen": FOUND, "lost": NOTHING}
+    by_table = {"told": LEVELS, "empty": None}
+    assert [d.source for d in divide(names, by_table, given, {}).values()] == ["table", *["given"] * 4]
+    divisions = divide(names, by_table, None, found)
+    assert [d.source for d in divisions.values()] == ["table", "estimated", "estimated", "none", "none"]
+    assert divisions["told"].levels == LEVELS
+    assert divisions["seen"].levels == Levels(left_mm=5.0, right_mm=15.0, midline_mm=1.0)
+    assert "left: knee joint line at z 70 mm" in divisions["seen"].note and "65 mm below" in divisions["seen"].note
+    assert divisions["lost"].note == "no knee in view" and divisions["left out"] == Division()
+
+
+def test_a_level_of_one_limb_serves_both_and_the_note_says_so(masks: dict[str, Path], tmp_path: Path) -> None:
+    table = pd.read_csv(findings.write(masks, divide(["a", "b"], {}, None, {"a": ALONE}), tmp_path / "burden.csv"))
+    rows = table[table.case_id == "a"]
+    assert set(rows.level_mm) == {5.0} and set(rows.level_source) == {"estimated"}
+    assert rows.level_note.str.endswith("that of one limb serves both").all()
+    others = table[table.case_id == "b"]
+    assert others.level_mm.isna().all() and others.level_note.isna().all() and set(others.region) == {"all"}
+
+
+def test_levels_come_from_somewhere() -> None:
+    for wrong in ({"levels": LEVELS}, {"source": "table"}, {"levels": LEVELS, "source": "hearsay"}):
+        with pytest.raises(ValueError, match="cannot come from"):
+            Division(**wrong)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from conftest import write_volume
 from dvtplan import pictures, volumes
 from dvtplan.errors import DvtError
 from dvtplan.geometry import Grid
+from dvtplan.landmarks import Landmarks, Limb
 from dvtplan.pictures import best_and_worst, level_lines, slice_dsc
 from dvtplan.records import Levels
 
@@ -144,6 +145,14 @@ def test_levels_are_told_where_they_are_drawn(tmp_path: Path) -> None:
     truth = volume((1, slice(4, 9), slice(2, 9)))
     drawn = pictures.draw(request(tmp_path, truth, truth, levels=Levels(left_mm=10.0)))
     assert all(picture.caption.endswith("Dotted: the level of each limb.") for picture in drawn)
+
+
+def test_levels_that_no_table_gives_are_found_in_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Landmarks(left=Limb(knee_mm=75.0, sharpness=3.0), right=Limb(reason="no second leg in view"))
+    monkeypatch.setattr("dvtplan.landmarks.estimate", lambda image, grid: found)
+    truth = volume((1, slice(4, 9), slice(2, 9)))
+    drawn = pictures.draw(request(tmp_path, truth, truth))
+    assert all(p.caption.endswith("Dotted: the level of each limb, estimated from the image.") for p in drawn)
 
 
 def test_a_mask_on_another_grid_is_refused(tmp_path: Path) -> None:

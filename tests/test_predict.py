@@ -24,9 +24,10 @@ from dvtplan.errors import DvtError
 from dvtplan.findings import Findings
 from dvtplan.geometry import Grid
 from dvtplan.inference import Model
+from dvtplan.landmarks import Landmarks, estimate
 from dvtplan.predict import Unanalysed, load_model, predict_case, predict_fold, predict_path
 from dvtplan.records import Case, Fingerprint, Levels, Plan, Predicted, Prediction, Splits
-from dvtplan.scans import find_cases
+from dvtplan.scans import find_cases, levels_path
 from dvtplan.telling import Asked
 from dvtplan.workspace import Workspace
 
@@ -129,6 +130,15 @@ def assert_mask_of_scan(path: Path, scan: Path) -> None:
     mask, where = volumes.read(path)
     assert mask[1:4, 6:14, 21:28].all() and mask.sum() < 400
     assert np.abs(where.corners_mm() - read_dicom(scan)[1].corners_mm()).max() < 1e-4
+
+
+def test_knees_are_looked_for_while_the_scan_is_open(scan: Path, tmp_path: Path, bright: Model) -> None:
+    """Of the masks that are named, in the image that they were made from."""
+    (mask,) = predict_path(scan, tmp_path / "out", bright, asked=Asked(record=False, estimate=True))
+    found = artifacts.load(Landmarks, levels_path(mask), "dvt_predict")
+    assert levels_path(mask) == tmp_path / "out" / "scan_levels.json" and found == estimate(*read_dicom(scan))
+    predict_path(scan, tmp_path / "other.nii.gz", bright, asked=Asked(record=False, estimate=True))
+    assert not list(tmp_path.glob("*.json"))
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
@@ -598,7 +608,7 @@ def read_findings(path: Path) -> Findings:
 
 def test_findings_and_a_page_are_written_beside_the_mask(tmp_path: Path, bright: Model) -> None:
     image = write(tmp_path / "in" / "a.nii.gz")
-    asked = Asked(page=True, levels={"a": Levels(left_mm=30.0)}, level_source="levels.csv")
+    asked = Asked(page=True, table={"a": Levels(left_mm=30.0)})
     (mask,) = predict_path(tmp_path / "in", tmp_path / "out", bright, asked=asked)
     told = {f"a_{name}" for name in ("findings.json", "summary.html", "summary.pdf", "summary.png")}
     assert names(tmp_path / "out") == {"a.nii.gz", "dataset.json", "predictions.json", "run.json", *told}
@@ -607,7 +617,7 @@ def test_findings_and_a_page_are_written_beside_the_mask(tmp_path: Path, bright:
     assert record.volume_ml == pytest.approx((array != 0).sum() * grid.voxel_ml)
     assert sum(one.volume_ml for one in record.lesions) == pytest.approx(record.volume_ml)
     assert record.burden == tuple(burden.measure(array, grid, Levels(left_mm=30.0)))
-    assert record.level_source == "levels.csv" and record.images == (image.name,)
+    assert record.level_source == "table" and record.images == (image.name,)
     assert record.highest_probability == pytest.approx(1.0, abs=1e-3) and record.oddities is None
     assert record.lesions[0].agreement_mean is None
 
@@ -659,7 +669,7 @@ def test_what_was_told_is_kept_and_told_anew_where_anything_changed(tmp_path: Pa
     assert (stamp("a.nii.gz"), stamp("a_findings.json")) == first
     predict_path(tmp_path / "in", out, bright, asked=Asked(page=True))  # drawn from what is there
     assert (stamp("a.nii.gz"), stamp("a_findings.json")) == first and (out / "a_summary.pdf").exists()
-    predict_path(tmp_path / "in", out, bright, asked=Asked(levels={"a": Levels(left_mm=30.0)}))
+    predict_path(tmp_path / "in", out, bright, asked=Asked(table={"a": Levels(left_mm=30.0)}))
     assert stamp("a_findings.json") > first[1] and read_findings(out / "a_findings.json").levels is not None
     assert not (out / "a_summary.pdf").exists()  # it told of no level
 

@@ -52,7 +52,16 @@ def predict(argv: list[str]) -> None:
         "--page", action="store_true", help="write ID_summary.html, .pdf and .png beside each mask; with --findings"
     )
     parser.add_argument(
-        "--levels", type=Path, metavar="CSV", help="a cases.csv with the levels that divide proximal from distal"
+        "--levels",
+        metavar="CSV",
+        help="a cases.csv with the levels that divide proximal from distal; or the word none, not to divide. Scans "
+        "without a level there take --level, else it is estimated from the image",
+    )
+    parser.add_argument(
+        "--level",
+        type=_heights,
+        metavar="MM",
+        help="LPS z of the level in both limbs, or --level=LEFT,RIGHT",
     )
     parser.add_argument(
         "--also",
@@ -71,24 +80,33 @@ def predict(argv: list[str]) -> None:
     )
     add_machine(parser)
     options = parser.parse_args(argv)
-    from dvtplan import dataset, devices, findings, journal, parallel, predict, scans, telling
+    from dvtplan import artifacts, dataset, devices, findings, journal, parallel, predict, scans, telling
+    from dvtplan.landmarks import Landmarks
+    from dvtplan.records import Levels
 
     rank, world = team.place()
     if world > 1 and options.part is not None:
         raise DvtError("--part and torchrun both share the scans out. Use one of them.")
     told = options.findings or options.page
-    if options.levels is not None and options.burden is None and not told:
-        raise DvtError(
-            "--levels divides what --burden measures, and what --findings and --page tell. Give one of them."
-        )
+    for option, value in (("--levels", options.levels), ("--level", options.level)):
+        if value is not None and options.burden is None and not told:
+            raise DvtError(
+                f"{option} divides what --burden measures, and what --findings and --page tell. Give one of them."
+            )
+    undivided = options.levels == "none"
+    if undivided and options.level is not None:
+        raise DvtError("--level gives what --levels none leaves out. Give one of them.")
     if options.burden is not None and (world > 1 or options.part is not None):
         raise DvtError("--burden measures all scans at once. Run it again without --part or torchrun; masks are kept.")
-    table = {} if options.levels is None else dataset.read_cases_table(options.levels)
-    levels = {case_id: of_limbs for case_id, (_, of_limbs) in table.items()}
+    rows = {} if undivided or options.levels is None else dataset.read_cases_table(Path(options.levels))
     asked = None
-    if told:
+    if told or options.burden is not None:
         asked = telling.Asked(
-            page=options.page, levels=levels, level_source="" if options.levels is None else options.levels.name
+            record=told,
+            page=options.page,
+            table={case_id: levels for case_id, (_, levels) in rows.items()},
+            given=None if options.level is None else Levels(left_mm=options.level[0], right_mm=options.level[-1]),
+            estimate=options.level is None and not undivided,
         )
     setup = devices.choose(
         parallel.local_device(options.device),
@@ -115,18 +133,37 @@ def predict(argv: list[str]) -> None:
     except predict.Unanalysed as error:
         failed, written = error, list(error.written)
     whole = [path for path in written if path.name.endswith(scans.ENDINGS)]
-    masks = whole[:1] if options.stations else whole
-    for mask in masks if told else []:
+    masks = {scans.stem(path): path for path in (whole[:1] if options.stations else whole)}
+    for mask in masks.values() if told else []:
         written.append(telling.findings_path(mask))
         written += telling.summary_paths(mask) if options.page else ()
-    if options.burden is not None:
-        by_case = {scans.stem(path): path for path in masks}
-        reasons = {} if failed is None else failed.failed
-        written.append(findings.write(by_case, levels, options.burden, reasons))
+    if asked is not None:
+        files = {
+            name: scans.levels_path(path)
+            for name, path in masks.items()
+            if asked.estimate and asked.table.get(name) is None
+        }
+        found = {name: artifacts.load(Landmarks, path, "dvt_predict --burden") for name, path in files.items()}
+        divisions = findings.divide(list(masks), asked.table, asked.given, found)
+        for name, division in divisions.items():
+            if division.source in ("estimated", "none") and not undivided:
+                what = "not divided" if division.levels is None else "levels estimated from the image"
+                journal.note(f"{name}: {what}: {division.note}.")
+        written += files.values()
+        if options.burden is not None:
+            reasons = {} if failed is None else failed.failed
+            written.append(findings.write(masks, divisions, options.burden, reasons))
     for path in written:
         print(path)
     if failed is not None:
         raise failed
+
+
+def _heights(text: str) -> tuple[float, ...]:
+    match = re.fullmatch(r"[+-]?\d+(?:\.\d+)?(?:,[+-]?\d+(?:\.\d+)?)?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text} is neither a height in mm nor two such as -210.5,-208")
+    return tuple(float(part) for part in text.split(","))
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -43,6 +43,16 @@ def evaluate(argv: list[str]) -> None:
     )
     parser.add_argument("--out", type=Path, help="where the tables of --predictions go; default: into that folder")
     parser.add_argument("--tolerance", type=millimetres, default=2.0, metavar="MM", help="of surface Dice")
+    parser.add_argument(
+        "--level-sensitivity",
+        action="store_true",
+        help="also score with all levels moved by -20 to +20 mm: level_sensitivity.csv",
+    )
+    parser.add_argument(
+        "--estimate-levels",
+        action="store_true",
+        help="where cases.csv has no level take that found in the image; so done anyway where a rule needs levels",
+    )
     parser.add_argument("--jobs", type=positive, help="processes; default: as the data are large")
     parser.add_argument("--pictures", action="store_true", help="draw prediction over truth for every test patient")
     options = parser.parse_args(argv)
@@ -52,6 +62,8 @@ def evaluate(argv: list[str]) -> None:
         parser.error("--labels and --predictions go together")
     if options.compare and (options.labels is not None or options.pictures):
         parser.error("--compare goes with neither --labels and --predictions nor --pictures")
+    if options.compare and (options.level_sensitivity or options.estimate_levels):
+        parser.error("--compare goes with neither --level-sensitivity nor --estimate-levels")
     done: evaluate.Evaluation | evaluate.Compared
     if options.predictions is not None:
         done = evaluate.evaluate_folders(
@@ -64,6 +76,8 @@ def evaluate(argv: list[str]) -> None:
             dataset=None if options.dataset is None else workspace_of(options).raw,
             jobs=options.jobs,
             tolerance_mm=options.tolerance,
+            level_sensitivity=options.level_sensitivity,
+            estimate_levels=options.estimate_levels,
         )
     elif options.compare:
         workspace = workspace_of(options)
@@ -86,6 +100,8 @@ def evaluate(argv: list[str]) -> None:
             options.rule,
             options.jobs,
             tolerance_mm=options.tolerance,
+            level_sensitivity=options.level_sensitivity,
+            estimate_levels=options.estimate_levels,
         )
     print(done.text)
     written = list(done.written)

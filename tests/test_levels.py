@@ -1,0 +1,31 @@
+"""Landmarks of images on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_landmarks import UPRIGHT, legs
+
+from dvtplan import levels, volumes
+from dvtplan.errors import DvtError
+from dvtplan.landmarks import estimate
+
+
+def test_every_image_has_its_landmarks(tmp_path: Path) -> None:
+    images = {"b": legs(), "a": np.zeros(UPRIGHT.shape)}
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in images}
+    for name, image in images.items():
+        volumes.write_probabilities(paths[name], image, UPRIGHT)
+    found = levels.of_images(paths)
+    assert list(found) == ["b", "a"]
+    assert found["b"] == estimate(*volumes.read(paths["b"])) and found["b"].levels is not None
+    assert found["a"].levels is None
+    assert levels.of_images({}) == {}
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"")
+    with pytest.raises(DvtError, match=r"a.nii.gz: is empty"):
+        levels.of_images({"a": tmp_path / "a.nii.gz"})
