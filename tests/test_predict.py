@@ -133,12 +133,13 @@ def assert_mask_of_scan(path: Path, scan: Path) -> None:
 
 
 def test_knees_are_looked_for_while_the_scan_is_open(scan: Path, tmp_path: Path, bright: Model) -> None:
-    """Of the masks that are named, in the image that they were made from."""
+    """In the image that the mask is made from, where nobody says where they are."""
     (mask,) = predict_path(scan, tmp_path / "out", bright, asked=Asked(record=False, estimate=True))
     found = artifacts.load(Landmarks, levels_path(mask), "dvt_predict")
     assert levels_path(mask) == tmp_path / "out" / "scan_levels.json" and found == estimate(*read_dicom(scan))
-    predict_path(scan, tmp_path / "other.nii.gz", bright, asked=Asked(record=False, estimate=True))
-    assert not list(tmp_path.glob("*.json"))
+    known = Asked(record=False, estimate=True, table={"other": Levels(left_mm=1.0)})
+    predict_path(scan, tmp_path / "other.nii.gz", bright, asked=known)
+    assert [path.name for path in tmp_path.glob("*.json")] == ["other_run.json"]
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
