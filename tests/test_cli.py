@@ -679,7 +679,8 @@ def test_predict_goes_on_after_a_bad_scan_and_ends_with_its_reason(
     first, line = str(ended).splitlines()
     assert first == "dvt_predict: 1 of 2 scans could not be analysed; nothing is known about them:"
     assert line.startswith(f"{tmp_path / 'in' / 'bad.nii.gz'}: is empty")
-    told = {out / f"good_{name}" for name in ("findings.json", "summary.html", "summary.pdf", "summary.png")}
+    names = ("findings.json", "levels.json", "summary.html", "summary.pdf", "summary.png")
+    told = {out / f"good_{name}" for name in names}
     assert set(map(Path, capsys.readouterr().out.split())) == {out / "good.nii.gz", tmp_path / "burden.csv", *told}
     assert {p.name for p in out.iterdir() if p.name.startswith("bad")} == {"bad_findings.json"}
     table = pd.read_csv(tmp_path / "burden.csv").set_index("case_id")

@@ -185,7 +185,8 @@ def test_the_command_writes_what_a_trained_network_found(
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
     mask, labels, obj = out / "scan.nii.gz", out / "scan_labels.txt", out / "scan_seg.dcm"
-    assert done.stdout.split() == [str(p) for p in (mask, labels, obj, tmp_path / "b.csv")]
+    knees = out / "scan_levels.json"
+    assert done.stdout.split() == [str(p) for p in (mask, labels, obj, knees, tmp_path / "b.csv")]
     assert_on_scan(mask, tmp_path / "scan")
     points = points_of_nifti(mask).get(1, np.empty((0, 3)))
     objects = points_of_object(obj)
