@@ -6,8 +6,8 @@ against cartilage, wide as both condyles. So what is searched is a place where t
 same way over several square centimetres, and of such places only one where the outline bends as at a knee. Where
 there is none, nothing is guessed.
 
-The work is done on a coarse copy with the axes (Z, Y, X), which run along LPS from head to foot, from front to back
-and from right to left.
+The work is done on a coarse copy with the axes (Z, Y, X), which run from head to foot, from front to back and from
+right to left.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ MR it divides more than 40 mm below the joint line. That the veins join where th
 COARSE_MM = {"LR": 5.0, "AP": 5.0, "SI": 3.0}
 """Voxels of the coarse copy are up to this long; those of the image where they are longer."""
 OBLIQUE = 0.02
-"""A grid is resampled where an axis has at least this cosine with a second axis of the body."""
+"""A grid is turned in its coronal plane where its axes are at least so far (radians) from the body's."""
 
 PLATE_MM = 2.5, 5.0
 """Widths (SD of Gaussians) along the leg whose difference answers to a joint space."""
 PATCH_MM = 8.0
 """SD of the patch across the leg over which such an answer must agree."""
+OUTLINE_MM = 4.0
+"""SD over which the image is smoothed to see its outline, in which noise makes no holes then."""
 JOINT_MM = 15.0
 """Half of the height up to which what is dark along the leg is a joint inside the outline and no gap in it."""
 DARK = 0.3
@@ -53,6 +55,8 @@ ABOVE_MM, BELOW_MM = 100.0, 60.0
 """Where the width above and below is compared with that at the joint."""
 ABOVE, BELOW = (1.03, 1.8), (0.9, 1.25)
 """Between which the width there over that at the joint must lie: a thigh above, no taper below."""
+IN_VIEW = 0.6
+"""Least depth of a leg over its greatest, here and there; where it is less the leg leaves a slab that lies askew."""
 LINES_MM = 40.0
 """Depth of a leg over which its width is taken."""
 BEND = 0.03
@@ -141,7 +145,9 @@ def estimate(image: np.ndarray, grid: Grid) -> Landmarks:
     body = _silhouette(volume, coarse)
     if not body.any():
         return _none("no leg in view: the image has no bright body before a dark background")
-    x_mm = coarse.position_mm(np.stack(np.broadcast_arrays(0, 0, np.arange(coarse.shape[2])), axis=-1))[:, 0]
+    height, depth, width = coarse.shape
+    columns = np.stack(np.broadcast_arrays((height - 1) / 2, (depth - 1) / 2, np.arange(width)), axis=-1)
+    x_mm = coarse.position_mm(columns)[:, 0]
     depth_mm = body.sum(axis=1) * coarse.spacing_mm[1]
     valley = _valley(depth_mm)
     answer = _answer(volume, body, coarse)
@@ -203,26 +209,38 @@ def _coarse(image: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
     order = to_slice_order(shrunk, "SI")
     upright = order.grid(shrunk)
     volume = np.ascontiguousarray(order.apply(volume))
-    tilted = np.abs(np.asarray(upright.direction)[:, ::-1] * (1 - np.eye(3))).max() >= OBLIQUE
-    return _level(volume, upright) if tilted else (volume, upright)
+    return _straight(volume, upright)
 
 
-def _level(volume: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
-    """An oblique volume sampled on a grid whose axes are the body's; what it does not reach is as dark as can be."""
-    corners = grid.corners_mm()
-    spacing = np.array(grid.spacing_mm)
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    start = np.array([low[0], low[1], high[2]])
-    height, depth, width = (int(n) for n in np.floor((high - low)[::-1] / spacing) + 1)
-    shape = height, depth, width
-    direction = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-    x, y, z = start.tolist()
-    upright = replace(grid, shape=shape, origin_mm=(x, y, z), direction=direction)
+def _straight(volume: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
+    """A volume (Z, Y, X) turned within its coronal plane until X runs along LPS x, where it does not yet.
+
+    A coronal slab that is tilted towards the back stays as it is: it was tilted to follow the legs, and its faces,
+    cut by level rows, would look like many plates.
+    """
+    axes = np.asarray(grid.direction)
+    back = axes[1]
+    left = np.array([1.0, 0.0, 0.0]) - back[0] * back
+    left /= np.linalg.norm(left)
+    if np.linalg.norm(left - axes[2]) < OBLIQUE:
+        return volume, grid
+    turned = np.stack([np.cross(back, left), back, left])
+    reach = (grid.corners_mm() - np.asarray(grid.origin_mm)) @ turned.T
+    start, end = reach.min(axis=0), reach.max(axis=0)
+    height, depth, width = (int(n) for n in np.floor((end - start) / np.asarray(grid.spacing_mm) + 1e-6) + 1)
+    x, y, z = (np.asarray(grid.origin_mm) + start @ turned).tolist()
+    down, behind, beside = (tuple(axis) for axis in turned.tolist())
+    straight = Grid(
+        shape=(height, depth, width),
+        spacing_mm=grid.spacing_mm,
+        origin_mm=(x, y, z),
+        direction=(down, behind, beside),
+    )
     to_index = np.linalg.inv(grid.steps_mm)  # LPS less origin -> index, from the right
-    matrix = (upright.steps_mm @ to_index).T
-    offset = (start - np.asarray(grid.origin_mm)) @ to_index
-    sampled = ndimage.affine_transform(volume, matrix, offset, shape, order=1, cval=float(volume.min()))
-    return sampled, upright
+    matrix = (straight.steps_mm @ to_index).T
+    offset = start @ turned @ to_index
+    dark = float(volume.min())
+    return ndimage.affine_transform(volume, matrix, offset, straight.shape, order=1, cval=dark), straight
 
 
 # --- the outline ----------------------------------------------------------------------------------
@@ -230,6 +248,7 @@ def _level(volume: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
 
 def _silhouette(volume: np.ndarray, grid: Grid) -> np.ndarray:
     """The body without its holes, boolean (Z, Y, X)."""
+    volume = ndimage.gaussian_filter(volume, [OUTLINE_MM / size for size in grid.spacing_mm], truncate=2)
     low, high = np.percentile(volume, (1, 99))
     if not high > low:
         return np.zeros(volume.shape, bool)
@@ -341,7 +360,8 @@ def _limb(answer: np.ndarray, limb: np.ndarray, grid: Grid, apart: np.ndarray) -
     before, at, after = plate_cm2[best - 1 : best + 2].tolist()
     bend = before - 2 * at + after
     beside = 0.0 if bend >= 0 else float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))
-    return Limb(knee_mm=grid.origin_mm[2] - (best + beside) * size_z, sharpness=sharpness)
+    behind, left = (float(n.mean()) for n in np.nonzero(core[best]))
+    return Limb(knee_mm=float(grid.position_mm(np.array([best + beside, behind, left]))[2]), sharpness=sharpness)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,6 +370,8 @@ class _Outline:
 
     width_mm: np.ndarray
     """Smoothed, (Z,)."""
+    depth_mm: np.ndarray
+    """From front to back, or as much of it as is in view; smoothed."""
     first: int
     last: int
     """Rows between which there is any of the leg."""
@@ -362,8 +384,11 @@ class _Outline:
         widest = -np.sort(-limb.sum(axis=2), axis=1)[:, : max(1, round(LINES_MM / size_y))]
         width = widest.mean(axis=1) * size_x
         there = np.flatnonzero(width)
+        depth = limb.sum(axis=1).max(axis=1) * size_y
+        near = 1 + 2 * round(15 / step)
         return cls(
-            width_mm=ndimage.uniform_filter1d(width, 1 + 2 * round(15 / step), mode="nearest"),
+            width_mm=ndimage.uniform_filter1d(width, near, mode="nearest"),
+            depth_mm=ndimage.uniform_filter1d(depth, near, mode="nearest"),
             first=int(there[0]) if len(there) else 0,
             last=int(there[-1]) if len(there) else 0,
             step_mm=step,
@@ -379,6 +404,9 @@ class _Outline:
             return False
         up_mm, down_mm = min(ABOVE_MM, above_mm - 10), min(BELOW_MM, below_mm - 10)
         up, down = row - round(up_mm / self.step_mm), row + round(down_mm / self.step_mm)
+        depths = self.depth_mm[[up, row, down]]
+        if depths.min() < IN_VIEW * depths.max():
+            return False
         above, below = self.width_mm[[up, down]] / self.width_mm[row]
         bend = 100 * (np.log(above) / up_mm + np.log(below) / down_mm)
         return bool(bend >= BEND and BELOW[0] <= below <= BELOW[1] and ABOVE[0] <= above <= ABOVE[1])
