@@ -6,13 +6,14 @@ against cartilage, wide as both condyles. So what is searched is a place where t
 same way over several square centimetres, and of such places only one where the outline bends as at a knee. Where
 there is none, nothing is guessed.
 
-The work is done on a coarse copy with the axes (Z, Y, X), which run along LPS from head to foot, from front to back
-and from right to left.
+The work is done on a coarse copy with the axes (Z, Y, X), which run from head to foot, from front to back and from
+right to left.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -28,12 +29,14 @@ MR it divides more than 40 mm below the joint line. That the veins join where th
 COARSE_MM = {"LR": 5.0, "AP": 5.0, "SI": 3.0}
 """Voxels of the coarse copy are up to this long; those of the image where they are longer."""
 OBLIQUE = 0.02
-"""A grid is resampled where an axis has at least this cosine with a second axis of the body."""
+"""A grid is turned in its coronal plane where its axes are at least so far (radians) from the body's."""
 
 PLATE_MM = 2.5, 5.0
 """Widths (SD of Gaussians) along the leg whose difference answers to a joint space."""
 PATCH_MM = 8.0
 """SD of the patch across the leg over which such an answer must agree."""
+OUTLINE_MM = 4.0
+"""SD over which the image is smoothed to see its outline, in which noise makes no holes then."""
 JOINT_MM = 15.0
 """Half of the height up to which what is dark along the leg is a joint inside the outline and no gap in it."""
 DARK = 0.3
@@ -53,11 +56,13 @@ ABOVE_MM, BELOW_MM = 100.0, 60.0
 """Where the width above and below is compared with that at the joint."""
 ABOVE, BELOW = (1.03, 1.8), (0.9, 1.25)
 """Between which the width there over that at the joint must lie: a thigh above, no taper below."""
+IN_VIEW = 0.6
+"""Least depth of a leg over its greatest, here and there; where it is less the leg leaves a slab that lies askew."""
 LINES_MM = 40.0
 """Depth of a leg over which its width is taken."""
 BEND = 0.03
 """Least difference of the tapers above and below, as logarithms of widths over 100 mm; it is 0 in a cone."""
-NARROWEST_MM, WIDEST_MM = 80.0, 200.0
+NARROWEST_MM, WIDEST_MM = 88.0, 200.0
 """Between which a knee's width lies; an ankle is narrower, a trunk wider."""
 TOUCHING = 0.5
 """Legs are apart where the body between them is less deep than this share of its deepest: knees may touch."""
@@ -65,14 +70,16 @@ APART_SHARE = 0.8
 """So much of the leg around a knee is apart from the other; where a trunk begins it is less."""
 FOOT_MM = 150.0
 """A leg that ends sooner below a joint ends in a foot, and the joint is an ankle."""
-SHARPNESS = 1.9
+SHARPNESS = 2.0
 """Least answer at a joint over the median around it."""
 LEAST_CM2 = 0.5
 """Least answer at a joint beyond that median; a joint of full contrast has some 10."""
 BESIDE_MM, LEAD = 25.0, 1.15
 """At places further off the answer, less the median, must be smaller by this factor."""
-APART_MM = 60.0
-"""Joint lines of both limbs that differ more are not both right."""
+APART_MM = 30.0
+"""Joint lines of both limbs differ at most by this."""
+ALONE = 1.25
+"""Factor on ``SHARPNESS`` where the other leg shows nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +148,9 @@ def estimate(image: np.ndarray, grid: Grid) -> Landmarks:
     body = _silhouette(volume, coarse)
     if not body.any():
         return _none("no leg in view: the image has no bright body before a dark background")
-    x_mm = coarse.position_mm(np.stack(np.broadcast_arrays(0, 0, np.arange(coarse.shape[2])), axis=-1))[:, 0]
+    height, depth, width = coarse.shape
+    columns = np.stack(np.broadcast_arrays((height - 1) / 2, (depth - 1) / 2, np.arange(width)), axis=-1)
+    x_mm = coarse.position_mm(columns)[:, 0]
     depth_mm = body.sum(axis=1) * coarse.spacing_mm[1]
     valley = _valley(depth_mm)
     answer = _answer(volume, body, coarse)
@@ -149,8 +158,9 @@ def estimate(image: np.ndarray, grid: Grid) -> Landmarks:
         return _one_leg(answer, body, coarse, x_mm)
     midline = _between(depth_mm > 0, valley, x_mm)
     apart = _apart(depth_mm, valley, coarse)
-    right, left = (_limb(answer, body & side, coarse, apart) for side in (x_mm < midline, x_mm >= midline))
-    return Landmarks(**_agreeing(left, right), midline_mm=midline)
+    right, left = (_joints(answer, body & side, coarse, apart) for side in (x_mm < midline, x_mm >= midline))
+    of_left, of_right = _of_two(left, right)
+    return Landmarks(left=of_left, right=of_right, midline_mm=midline)
 
 
 def _none(reason: str) -> Landmarks:
@@ -159,7 +169,7 @@ def _none(reason: str) -> Landmarks:
 
 def _one_leg(answer: np.ndarray, body: np.ndarray, grid: Grid, x_mm: np.ndarray) -> Landmarks:
     """A single leg, on the side of the scanner's middle on which it lies; the midline passes beside it."""
-    found = _limb(answer, body, grid, np.ones(len(body), bool))
+    found = _of_one(_joints(answer, body, grid, np.ones(len(body), bool)), SHARPNESS)
     there = x_mm[body.any(axis=(0, 1))]
     other = Limb(reason="no second leg in view")
     if there.mean() >= 0:
@@ -167,15 +177,65 @@ def _one_leg(answer: np.ndarray, body: np.ndarray, grid: Grid, x_mm: np.ndarray)
     return Landmarks(left=other, right=found, midline_mm=float(there.max() + grid.spacing_mm[2]))
 
 
-def _agreeing(left: Limb, right: Limb) -> dict[str, Limb]:
-    """Both limbs; of joint lines at odds the sharper stays."""
-    if left.knee_mm is not None and right.knee_mm is not None and abs(left.knee_mm - right.knee_mm) > APART_MM:
-        apart = f"is {abs(left.knee_mm - right.knee_mm):.0f} mm off the other leg's, which stands out more"
-        if left.sharpness >= right.sharpness:
-            right = replace(right, knee_mm=None, reason=f"what looks like a joint line {apart}")
-        else:
-            left = replace(left, knee_mm=None, reason=f"what looks like a joint line {apart}")
-    return {"left": left, "right": right}
+# --- which place is the joint ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Joint:
+    """A place in a leg where the outline bends as at a knee, and something answers like a joint line."""
+
+    z_mm: float
+    beyond_cm2: float
+    """Its answer less the median around it."""
+    sharpness: float
+    """Its answer over that median."""
+
+    def stands_out(self, least: float) -> bool:
+        """Whether it is more than what other structures answer."""
+        return self.sharpness >= least and self.beyond_cm2 >= LEAST_CM2
+
+    def is_beside(self, other: _Joint) -> bool:
+        """Whether both may be one joint."""
+        return abs(self.z_mm - other.z_mm) <= BESIDE_MM
+
+
+def _of_one(joints: Sequence[_Joint], least: float) -> Limb:
+    """The joint line of one leg from its places, the clearest first, by itself."""
+    if not joints:
+        return Limb(reason="no knee in view: nowhere does the outline bend as between a thigh and a calf")
+    best, *others = joints
+    if not best.stands_out(least):
+        return Limb(
+            sharpness=best.sharpness, reason="no knee in view: no joint line stands out where the outline bends"
+        )
+    if any(LEAD * other.beyond_cm2 > best.beyond_cm2 and not other.is_beside(best) for other in others):
+        return Limb(sharpness=best.sharpness, reason="no knee found: two places look like a joint line")
+    return Limb(knee_mm=best.z_mm, sharpness=best.sharpness)
+
+
+def _of_two(left: Sequence[_Joint], right: Sequence[_Joint]) -> tuple[Limb, Limb]:
+    """The joint lines of both legs, which lie nearly at one height; of one leg alone it must be clearer."""
+    of_left, of_right = ([joint for joint in joints if joint.stands_out(SHARPNESS)] for joints in (left, right))
+    if not (of_left and of_right):
+        return _of_one(left, ALONE * SHARPNESS), _of_one(right, ALONE * SHARPNESS)
+    level = [(one, other) for one in of_left for other in of_right if abs(one.z_mm - other.z_mm) <= APART_MM]
+    if not level:
+        apart = abs(of_left[0].z_mm - of_right[0].z_mm)
+        reason = f"no knee found: what looks like a joint line lies {apart:.0f} mm higher in one leg than in the other"
+        return Limb(sharpness=left[0].sharpness, reason=reason), Limb(sharpness=right[0].sharpness, reason=reason)
+
+    def both_cm2(pair: tuple[_Joint, _Joint]) -> float:
+        return pair[0].beyond_cm2 + pair[1].beyond_cm2
+
+    best, *others = sorted(level, key=both_cm2, reverse=True)
+    if any(
+        LEAD * both_cm2(pair) > both_cm2(best) and not pair[0].is_beside(best[0]) and not pair[1].is_beside(best[1])
+        for pair in others
+    ):
+        reason = "no knee found: two places look like a joint line"
+        return Limb(sharpness=best[0].sharpness, reason=reason), Limb(sharpness=best[1].sharpness, reason=reason)
+    one, other = (Limb(knee_mm=joint.z_mm, sharpness=joint.sharpness) for joint in best)
+    return one, other
 
 
 # --- a coarse copy --------------------------------------------------------------------------------
@@ -203,26 +263,38 @@ def _coarse(image: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
     order = to_slice_order(shrunk, "SI")
     upright = order.grid(shrunk)
     volume = np.ascontiguousarray(order.apply(volume))
-    tilted = np.abs(np.asarray(upright.direction)[:, ::-1] * (1 - np.eye(3))).max() >= OBLIQUE
-    return _level(volume, upright) if tilted else (volume, upright)
+    return _straight(volume, upright)
 
 
-def _level(volume: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
-    """An oblique volume sampled on a grid whose axes are the body's; what it does not reach is as dark as can be."""
-    corners = grid.corners_mm()
-    spacing = np.array(grid.spacing_mm)
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    start = np.array([low[0], low[1], high[2]])
-    height, depth, width = (int(n) for n in np.floor((high - low)[::-1] / spacing) + 1)
-    shape = height, depth, width
-    direction = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-    x, y, z = start.tolist()
-    upright = replace(grid, shape=shape, origin_mm=(x, y, z), direction=direction)
+def _straight(volume: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
+    """A volume (Z, Y, X) turned within its coronal plane until X runs along LPS x, where it does not yet.
+
+    A coronal slab that is tilted towards the back stays as it is: it was tilted to follow the legs, and its faces,
+    cut by level rows, would look like many plates.
+    """
+    axes = np.asarray(grid.direction)
+    back = axes[1]
+    left = np.array([1.0, 0.0, 0.0]) - back[0] * back
+    left /= np.linalg.norm(left)
+    if np.linalg.norm(left - axes[2]) < OBLIQUE:
+        return volume, grid
+    turned = np.stack([np.cross(back, left), back, left])
+    reach = (grid.corners_mm() - np.asarray(grid.origin_mm)) @ turned.T
+    start, end = reach.min(axis=0), reach.max(axis=0)
+    height, depth, width = (int(n) for n in np.floor((end - start) / np.asarray(grid.spacing_mm) + 1e-6) + 1)
+    x, y, z = (np.asarray(grid.origin_mm) + start @ turned).tolist()
+    down, behind, beside = (tuple(axis) for axis in turned.tolist())
+    straight = Grid(
+        shape=(height, depth, width),
+        spacing_mm=grid.spacing_mm,
+        origin_mm=(x, y, z),
+        direction=(down, behind, beside),
+    )
     to_index = np.linalg.inv(grid.steps_mm)  # LPS less origin -> index, from the right
-    matrix = (upright.steps_mm @ to_index).T
-    offset = (start - np.asarray(grid.origin_mm)) @ to_index
-    sampled = ndimage.affine_transform(volume, matrix, offset, shape, order=1, cval=float(volume.min()))
-    return sampled, upright
+    matrix = (straight.steps_mm @ to_index).T
+    offset = start @ turned @ to_index
+    dark = float(volume.min())
+    return ndimage.affine_transform(volume, matrix, offset, straight.shape, order=1, cval=dark), straight
 
 
 # --- the outline ----------------------------------------------------------------------------------
@@ -230,6 +302,7 @@ def _level(volume: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
 
 def _silhouette(volume: np.ndarray, grid: Grid) -> np.ndarray:
     """The body without its holes, boolean (Z, Y, X)."""
+    volume = ndimage.gaussian_filter(volume, [OUTLINE_MM / size for size in grid.spacing_mm], truncate=2)
     low, high = np.percentile(volume, (1, 99))
     if not high > low:
         return np.zeros(volume.shape, bool)
@@ -312,8 +385,8 @@ def _answer(volume: np.ndarray, body: np.ndarray, grid: Grid) -> np.ndarray:
     return plate / np.maximum(around, DARK)
 
 
-def _limb(answer: np.ndarray, limb: np.ndarray, grid: Grid, apart: np.ndarray) -> Limb:
-    """The joint line of one leg, in a row where the legs are apart, (Z,)."""
+def _joints(answer: np.ndarray, limb: np.ndarray, grid: Grid, apart: np.ndarray) -> list[_Joint]:
+    """Where one leg may have its joint line, in rows where the legs are apart (Z,); the clearest first."""
     size_z, size_y, size_x = grid.spacing_mm
     wide_x = np.ones((1, 1, 1 + 2 * round(SKIN_MM / size_x)), bool)
     wide_y = np.ones((1, 1 + 2 * round(SKIN_MM / size_y), 1), bool)
@@ -328,20 +401,18 @@ def _limb(answer: np.ndarray, limb: np.ndarray, grid: Grid, apart: np.ndarray) -
     beyond = plate_cm2 - around
     outline = _Outline.of(limb, grid)
     peaks = 1 + np.flatnonzero((beyond[1:-1] >= beyond[:-2]) & (beyond[1:-1] > beyond[2:]))
-    knees = sorted((int(k) for k in peaks if apart[k] and outline.is_knee(int(k))), key=lambda k: -beyond[k])
-    if not knees:
-        return Limb(reason="no knee in view: nowhere does the outline bend as between a thigh and a calf")
-    best, *others = knees
-    sharpness = float(plate_cm2[best] / max(around[best], 1e-9))
-    if sharpness < SHARPNESS or beyond[best] < LEAST_CM2:
-        return Limb(sharpness=sharpness, reason="no knee in view: no joint line stands out where the outline bends")
-    second = max((float(beyond[k]) for k in others if abs(k - best) * size_z > BESIDE_MM), default=0.0)
-    if second * LEAD > beyond[best]:
-        return Limb(sharpness=sharpness, reason="no knee found: two places look like a joint line")
-    before, at, after = plate_cm2[best - 1 : best + 2].tolist()
-    bend = before - 2 * at + after
-    beside = 0.0 if bend >= 0 else float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))
-    return Limb(knee_mm=grid.origin_mm[2] - (best + beside) * size_z, sharpness=sharpness)
+    found = []
+    for k in peaks:
+        if not (apart[k] and core[k].any() and outline.is_knee(int(k))):
+            continue
+        before, at, after = plate_cm2[k - 1 : k + 2].tolist()
+        bend = before - 2 * at + after
+        row = k + (0.0 if bend >= 0 else float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)))
+        behind, beside = (float(n.mean()) for n in np.nonzero(core[k]))
+        z_mm = float(grid.position_mm(np.array([row, behind, beside]))[2])
+        sharpness = float(plate_cm2[k] / max(around[k], 1e-9))
+        found.append(_Joint(z_mm=z_mm, beyond_cm2=float(beyond[k]), sharpness=sharpness))
+    return sorted(found, key=lambda joint: -joint.beyond_cm2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,6 +421,8 @@ class _Outline:
 
     width_mm: np.ndarray
     """Smoothed, (Z,)."""
+    depth_mm: np.ndarray
+    """From front to back, or as much of it as is in view; smoothed."""
     first: int
     last: int
     """Rows between which there is any of the leg."""
@@ -362,8 +435,11 @@ class _Outline:
         widest = -np.sort(-limb.sum(axis=2), axis=1)[:, : max(1, round(LINES_MM / size_y))]
         width = widest.mean(axis=1) * size_x
         there = np.flatnonzero(width)
+        depth = limb.sum(axis=1).max(axis=1) * size_y
+        near = 1 + 2 * round(15 / step)
         return cls(
-            width_mm=ndimage.uniform_filter1d(width, 1 + 2 * round(15 / step), mode="nearest"),
+            width_mm=ndimage.uniform_filter1d(width, near, mode="nearest"),
+            depth_mm=ndimage.uniform_filter1d(depth, near, mode="nearest"),
             first=int(there[0]) if len(there) else 0,
             last=int(there[-1]) if len(there) else 0,
             step_mm=step,
@@ -379,6 +455,9 @@ class _Outline:
             return False
         up_mm, down_mm = min(ABOVE_MM, above_mm - 10), min(BELOW_MM, below_mm - 10)
         up, down = row - round(up_mm / self.step_mm), row + round(down_mm / self.step_mm)
+        depths = self.depth_mm[[up, row, down]]
+        if depths.min() < IN_VIEW * depths.max():
+            return False
         above, below = self.width_mm[[up, down]] / self.width_mm[row]
         bend = 100 * (np.log(above) / up_mm + np.log(below) / down_mm)
         return bool(bend >= BEND and BELOW[0] <= below <= BELOW[1] and ABOVE[0] <= above <= ABOVE[1])

@@ -125,4 +125,5 @@ def to_text(table: LevelShift) -> str:
     widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]
     drawn = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in (header, *body)]
     title = "Level sensitivity. Table 1 by the rule level with all levels moved (up is positive): mean ± SD by patient."
-    return "\n".join([title, "", *drawn, "", *table.notes]) + "\n"
+    notes = [tables.wrapped(note) for note in table.notes]
+    return "\n".join([title, "", *drawn, "", *notes]) + "\n"

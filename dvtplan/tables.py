@@ -163,8 +163,13 @@ def to_text(table: Table) -> str:
     lines = [("", "", *SCORES.values()), *(line for region in table.regions for line in _lines(region))]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     body = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    notes = [textwrap.fill(note, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) for note in table.notes]
+    notes = [wrapped(note) for note in table.notes]
     return "\n".join([table.caption, "", *body, "", *notes]) + "\n"
+
+
+def wrapped(note: str) -> str:
+    """A note in lines of a terminal; paths stay whole."""
+    return textwrap.fill(note, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def to_markdown(table: Table) -> str:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from dvtplan import artifacts, landmarks, volumes
+from dvtplan import artifacts, volumes
 from dvtplan.geometry import Grid, Reorientation
-from dvtplan.landmarks import LEVEL_BELOW_KNEE_MM, Landmarks, Limb, estimate
+from dvtplan.landmarks import LEVEL_BELOW_KNEE_MM, Landmarks, Limb, _Joint, _of_one, _of_two, estimate
 from dvtplan.records import Levels
 
 UPRIGHT = Grid(
@@ -39,7 +39,7 @@ WITHIN_MM = 4.0
 def legs(
     grid: Grid = UPRIGHT,
     left_mm: float | None = 12.0,
-    right_mm: float | None = -20.0,
+    right_mm: float | None = -10.0,
     *,
     width: tuple[tuple[float, ...], tuple[float, ...]] = WIDTH,
     joints: bool = True,
@@ -64,7 +64,7 @@ def legs(
     return np.abs(image)
 
 
-def assert_found(found: Landmarks, left_mm: float = 12.0, right_mm: float = -20.0) -> None:
+def assert_found(found: Landmarks, left_mm: float = 12.0, right_mm: float = -10.0) -> None:
     assert found.left.knee_mm == pytest.approx(left_mm, abs=WITHIN_MM), found
     assert found.right.knee_mm == pytest.approx(right_mm, abs=WITHIN_MM), found
     assert found.midline_mm == pytest.approx(0, abs=5)
@@ -146,7 +146,7 @@ def test_a_single_leg_has_a_level_for_the_whole_scan_and_a_midline_beside_it() -
     assert found.levels is not None and found.levels.both_mm[0] == found.levels.both_mm[1] == found.left.level_mm
     assert found.midline_mm is not None and -20 < found.midline_mm < 10
     other = estimate(legs(left_mm=None), UPRIGHT)
-    assert other.right.knee_mm == pytest.approx(-20, abs=WITHIN_MM) and other.left.knee_mm is None
+    assert other.right.knee_mm == pytest.approx(-10, abs=WITHIN_MM) and other.left.knee_mm is None
     assert other.midline_mm is not None and -10 < other.midline_mm < 20
 
 
@@ -177,8 +177,8 @@ def test_a_joint_in_a_cone_is_no_knee() -> None:
 
 
 def test_a_step_of_the_scanner_is_no_joint() -> None:
-    """Legs without any joint line, whose signal falls by a third where one could be, under the skin too."""
-    image = legs(joints=False) * np.where(np.arange(200) < 88, 1.0, 0.67)[:, None, None]
+    """Legs without any joint line, whose signal falls by a fifth where one could be, under the skin too."""
+    image = legs(joints=False) * np.where(np.arange(200) < 88, 1.0, 0.8)[:, None, None]
     assert estimate(image, UPRIGHT).levels is None
 
 
@@ -194,12 +194,42 @@ def test_a_tiny_image_has_no_knee(shape: tuple[int, int, int]) -> None:
     assert estimate(image, replace(UPRIGHT, shape=shape)).levels is None
 
 
-def test_knees_at_odds_are_not_both_right() -> None:
-    left, right = Limb(knee_mm=10.0, sharpness=4.0), Limb(knee_mm=90.0, sharpness=2.5)
-    kept = landmarks._agreeing(left, right)
-    assert kept["left"] == left and kept["right"].knee_mm is None
-    assert kept["right"].reason == "what looks like a joint line is 80 mm off the other leg's, which stands out more"
-    assert landmarks._agreeing(left, replace(right, knee_mm=69.0))["right"].knee_mm == 69.0
+def joints(*places: tuple[float, float]) -> list[_Joint]:
+    """Heights with how far they stand out, all of them sharp."""
+    return [_Joint(z_mm=z, beyond_cm2=beyond, sharpness=2.4) for z, beyond in sorted(places, key=lambda p: -p[1])]
+
+
+def test_of_several_places_those_at_one_height_in_both_legs_are_the_joints() -> None:
+    """The clearest place of the left leg is a haematoma."""
+    left, right = _of_two(joints((200, 5), (10, 3)), joints((20, 3), (90, 2)))
+    assert (left.knee_mm, right.knee_mm) == (10, 20)
+
+
+def test_places_at_odds_are_nobody_s_joints() -> None:
+    left, right = _of_two(joints((90, 5)), joints((10, 3)))
+    assert left.knee_mm is None and right.knee_mm is None
+    assert left.reason == "no knee found: what looks like a joint line lies 80 mm higher in one leg than in the other"
+
+
+def test_two_places_alike_in_both_legs_are_not_chosen_between() -> None:
+    left, right = _of_two(joints((90, 5), (10, 4.8)), joints((90, 3), (10, 3)))
+    assert left.knee_mm is None and right.reason == "no knee found: two places look like a joint line"
+    left, right = _of_two(joints((90, 5), (10, 4.8)), joints((10, 3)))
+    assert (left.knee_mm, right.knee_mm) == (10, 10)
+
+
+def test_of_one_leg_alone_the_joint_must_be_clearer() -> None:
+    """2.4 would do where both have one."""
+    left, right = _of_two(joints((10, 3)), [])
+    assert left.knee_mm is None and "no joint line stands out" in left.reason
+    assert "nowhere does the outline bend" in right.reason
+    clear = [_Joint(z_mm=10, beyond_cm2=3, sharpness=2.6)]
+    assert _of_two(clear, [])[0].knee_mm == 10 and _of_one(clear, 2.0).knee_mm == 10
+
+
+def test_two_places_alike_in_a_single_leg_are_not_chosen_between() -> None:
+    assert _of_one(joints((90, 5), (10, 4.8)), 2.0).reason == "no knee found: two places look like a joint line"
+    assert _of_one(joints((90, 5), (70, 4.8), (10, 4)), 2.0).knee_mm == 90
 
 
 def test_an_image_that_does_not_fit_its_grid_is_refused() -> None:
