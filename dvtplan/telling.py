@@ -18,7 +18,6 @@ from dvtplan import (
     findings,
     fingerprint,
     journal,
-    provenance,
     scans,
     summary,
     volumes,
@@ -66,7 +65,7 @@ def tell_failure(case: Case, mask: Path, model: Model, error: DvtError, spoken: 
     """Leave the record of a case that could not be analysed, in place of any that was made earlier."""
     forget(mask)
     said = in_one_line(error, spoken)
-    record = findings.not_analysed(case.id, names(case, spoken), said, provenance.now(), model.maker)
+    record = findings.not_analysed(case.id, names(case, spoken), said, journal.now(), model.maker)
     artifacts.save(record, findings_path(mask))
 
 
@@ -160,7 +159,7 @@ class Evidence:
             in_words=findings.words(measured),
             warnings=tuple(findings.warnings(model.maker, odd, intensities, levels)),
             images=tuple(names(self._case, spoken)),
-            made=provenance.now(),
+            made=journal.now(),
             maker=model.maker,
             mask=mask.name,
             mask_digest=artifacts.file_digest((mask,)),
