@@ -175,7 +175,7 @@ def _known(stored: Stored) -> _Known:
     """What the workspace around a results folder tells of its data and scores."""
     results = stored.path.absolute()
     workspace = Workspace(results.parents[2], results.parent.name) if len(results.parents) > 2 else None
-    phantom, left_out = _is_phantom(workspace, results), []
+    phantom, left_out = _is_phantom(workspace, stored), []
     subject = called(stored.plan.dataset, phantom)
     data, table = None, None
     try:
@@ -193,12 +193,15 @@ class _Left(Exception):
     """Why something does not travel."""
 
 
-def _is_phantom(workspace: Workspace | None, results: Path) -> bool | None:
+def _is_phantom(workspace: Workspace | None, stored: Stored) -> bool | None:
+    """By the data set; where that is gone, by what is kept beside the plan, or stands below its table."""
     described = None if workspace is None else dataset.survey(workspace.raw)[0]
     if described is not None:
         return described.is_phantom
+    if stored.training is not None and stored.training.phantom is not None:
+        return stored.training.phantom
     with contextlib.suppress(OSError, ValueError):
-        if PHANTOM_WARNING in (results / "table1.md").read_text(encoding="utf-8"):
+        if PHANTOM_WARNING in (stored.path / "table1.md").read_text(encoding="utf-8"):
             return True
     return None
 

@@ -141,7 +141,7 @@ def _of_archive(path: Path, archive: Sealed, folds: Sequence[int] | None) -> Sto
         raise DvtError(f"{path}: holds {strange[0]}, which is no part of a model. {sealed.AGAIN}")
     chosen = _choose(path, there, folds)
     data = archive.record(TrainingData, DATA) if DATA in archive else None
-    if data is not None and (len(data.channels) != len(plan.channels) or data.channel_names != plan.channels):
+    if data is not None and data.channel_names != plan.channels:
         raise DvtError(f"{path}: {DATA} is of other channels than {PLAN}. {sealed.AGAIN}")
     return Stored(path=path, plan=plan, runs={k: runs[k] for k in chosen}, archive=archive, training=data)
 
