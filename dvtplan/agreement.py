@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from dvtplan import regions
+from dvtplan import regions, voxels
 from dvtplan.geometry import Grid
 from dvtplan.records import Levels
 from dvtplan.regions import LIMBS, PROXIMAL_DISTAL
-
-_TOUCHING = np.ones((3, 3, 3), bool)
-"""26-connectivity."""
+from dvtplan.voxels import TOUCHING
 
 NEARLY = 0.25
 """A voxel that is not marked is nearly marked from this probability on."""
@@ -71,7 +69,7 @@ class Tally:
     @property
     def nearly_ml(self) -> dict[str, float]:
         """Limb -> volume of what was nearly marked."""
-        return {limb: voxels * self.grid.voxel_ml for limb, voxels in zip(LIMBS, self.nearly, strict=True)}
+        return {limb: count * self.grid.voxel_ml for limb, count in zip(LIMBS, self.nearly, strict=True)}
 
 
 def vote_type(folds: int) -> np.dtype[np.unsignedinteger]:
@@ -105,22 +103,21 @@ def lesions(
     Returns:
         The largest first; none for an empty mask.
     """
-    boxes = ndimage.find_objects((mask_SHW != 0).view(np.uint8))
-    if not boxes:
+    box = voxels.box(mask_SHW)
+    if box is None:
         return []
-    box = boxes[0]
-    labels, count = ndimage.label(mask_SHW[box] != 0, _TOUCHING)
+    labels, count = ndimage.label(mask_SHW[box] != 0, TOUCHING)
     corner = np.array([part.start for part in box])
-    voxels = np.argwhere(labels)
+    places = np.argwhere(labels)
     ids = labels[labels > 0]
 
     def per_lesion(values: np.ndarray | None = None) -> np.ndarray:
         return np.bincount(ids, values, minlength=count + 1)[1:]
 
     sizes = per_lesion()
-    centres = grid.position_mm(np.stack([per_lesion(voxels[:, a]) / sizes for a in range(3)], axis=1) + corner)
-    in_left = per_lesion(regions.in_left_limb(grid.position_mm(voxels + corner), grid, levels)) * 2 >= sizes
-    per_slice = np.bincount(ids * len(labels) + voxels[:, 0], minlength=(count + 1) * len(labels))
+    centres = grid.position_mm(np.stack([per_lesion(places[:, a]) / sizes for a in range(3)], axis=1) + corner)
+    in_left = per_lesion(regions.in_left_limb(grid.position_mm(places + corner), grid, levels)) * 2 >= sizes
+    per_slice = np.bincount(ids * len(labels) + places[:, 0], minlength=(count + 1) * len(labels))
     slices = per_slice.reshape(count + 1, -1)[1:].argmax(axis=1) + corner[0] + 1
     region = _regions(labels, grid.window(corner, labels.shape), grid, levels, ids)
     label = _classes(mask_SHW[box][labels > 0], ids, classes)
@@ -168,7 +165,7 @@ def _regions(labels: np.ndarray, window: Grid, whole: Grid, levels: Levels | Non
     of_voxels = regions.by_level(labels, window, levels)[labels > 0]
     found = [np.bincount(ids, of_voxels == k, minlength=count + 1)[1:] for k in (1, 2)]
     return [
-        " and ".join(name for name, voxels in zip(PROXIMAL_DISTAL, found, strict=True) if voxels[n])
+        " and ".join(name for name, counts in zip(PROXIMAL_DISTAL, found, strict=True) if counts[n])
         for n in range(count)
     ]
 

@@ -15,9 +15,8 @@ from dvtplan import regions
 from dvtplan.geometry import Grid
 from dvtplan.records import Levels
 from dvtplan.regions import LIMBS, PROXIMAL_DISTAL
+from dvtplan.voxels import TOUCHING
 
-TOUCHING = np.ones((3, 3, 3), bool)
-"""Voxels that share a corner are of one piece."""
 SLICE_MM = 5.0
 """Thickness of the slabs across the leg over which cross-sections are averaged; single rows are ragged."""
 

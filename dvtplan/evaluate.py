@@ -42,7 +42,7 @@ from dvtplan.pairs import (
     predicted_classes,
     read_labels,
 )
-from dvtplan.records import PHANTOM_WARNING, Confusion, Dataset, Fold, Levels, Splits
+from dvtplan.records import PHANTOM_NOTE, Confusion, Dataset, Fold, Levels, Splits
 from dvtplan.regions import ALL, PROXIMAL_DISTAL
 from dvtplan.workspace import METRICS, Workspace
 
@@ -214,7 +214,7 @@ def _evaluate(
 
 def _warnings(dataset: Dataset) -> tuple[str, ...]:
     """What stands beside every score of a data set."""
-    return (f"Phantom data: images and truth were computed. {PHANTOM_WARNING}",) if dataset.is_phantom else ()
+    return (PHANTOM_NOTE,) if dataset.is_phantom else ()
 
 
 def evaluate_folders(

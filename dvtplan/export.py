@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dvtplan import __version__, artifacts, checkpoint, dataset, measures_table, models, sealed, tables, training_data
+from dvtplan import __version__, artifacts, checkpoint, dataset, measures_table, models, sealed, tables
 from dvtplan.errors import DvtError, how_many
 from dvtplan.models import Described, Stored
-from dvtplan.records import PHANTOM_WARNING, Fingerprint, Run
+from dvtplan.records import PHANTOM_NOTE, PHANTOM_WARNING, Fingerprint, Run, called
 from dvtplan.training_data import TrainingData
 from dvtplan.workspace import FoldFolder, Workspace
 
@@ -175,8 +175,8 @@ def _known(stored: Stored) -> _Known:
     """What the workspace around a results folder tells of its data and scores."""
     results = stored.path.absolute()
     workspace = Workspace(results.parents[2], results.parent.name) if len(results.parents) > 2 else None
-    phantom, left_out = _is_phantom(workspace, results), []
-    subject = f"{stored.plan.dataset} (phantom)" if phantom else stored.plan.dataset
+    phantom, left_out = _is_phantom(workspace, stored), []
+    subject = called(stored.plan.dataset, phantom)
     data, table = None, None
     try:
         data = _data(workspace, stored, phantom)
@@ -193,12 +193,15 @@ class _Left(Exception):
     """Why something does not travel."""
 
 
-def _is_phantom(workspace: Workspace | None, results: Path) -> bool | None:
+def _is_phantom(workspace: Workspace | None, stored: Stored) -> bool | None:
+    """By the data set; where that is gone, by what is kept beside the plan, or stands below its table."""
     described = None if workspace is None else dataset.survey(workspace.raw)[0]
     if described is not None:
         return described.is_phantom
+    if stored.training is not None and stored.training.phantom is not None:
+        return stored.training.phantom
     with contextlib.suppress(OSError, ValueError):
-        if PHANTOM_WARNING in (results / "table1.md").read_text(encoding="utf-8"):
+        if PHANTOM_WARNING in (stored.path / "table1.md").read_text(encoding="utf-8"):
             return True
     return None
 
@@ -211,12 +214,12 @@ def _data(workspace: Workspace | None, stored: Stored, phantom: bool | None) -> 
         raise _Left(f"{file or 'fingerprint.json'} is not there")
     try:
         fingerprint = artifacts.load(Fingerprint, file, "dvt_plan_and_preprocess")
-        if artifacts.digest(fingerprint) != stored.plan.fingerprint_digest:
-            raise _Left(f"{file} is not the fingerprint that the plan was derived from")
-        trained = {case for run in stored.runs.values() for case in run.train}
-        return training_data.summarize(fingerprint, trained, phantom)
-    except (DvtError, ValueError) as error:
+    except DvtError as error:
         raise _Left(str(error)) from error
+    data = models.trained_on(fingerprint, stored.plan, stored.runs, phantom)
+    if data is None:
+        raise _Left(f"{file} is not the fingerprint that the plan was derived from")
+    return data
 
 
 def _table(results: Path, stored: Stored, subject: str, phantom: bool | None) -> tables.Table:
@@ -244,7 +247,7 @@ def _table(results: Path, stored: Stored, subject: str, phantom: bool | None) ->
         subject=f"{network} on {subject}",
         rule=tables.told_rule(results / "table1.csv", str(rows["rule"].iloc[0])),
         folds=f"fold{'s' if len(stored.runs) > 1 else ''} {listed}, each on patients that it was not trained on",
-        notes=(f"Phantom data: images and truth were computed. {PHANTOM_WARNING}",) if phantom else (),
+        notes=(PHANTOM_NOTE,) if phantom else (),
     )
 
 

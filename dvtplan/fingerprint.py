@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
@@ -35,18 +36,13 @@ def measure(
         labels: foreground label name -> value.
         source_digest: of the raw files.
     """
-    by_name = _by_name(grid)
     foreground = label != 0
-    return CaseFingerprint(
-        id=case_id,
+    return replace(
+        unlabelled(case_id, [channel(image, grid) for image in images], grid),
         patient=patient,
-        shape={name: grid.shape[axis] for name, axis in by_name.items()},
-        spacing_mm={name: grid.spacing_mm[axis] for name, axis in by_name.items()},
-        orientation=orientation_code(grid),
-        channels=tuple(channel(image, grid) for image in images),
         positive_slices={
             name: int(foreground.any(axis=tuple(a for a in range(3) if a != axis)).sum())
-            for name, axis in by_name.items()
+            for name, axis in _by_name(grid).items()
         },
         regions={name: _region(label == value, grid) for name, value in labels.items()},
         source_digest=source_digest,
@@ -102,5 +98,5 @@ def _region(mask: np.ndarray, grid: Grid) -> RegionFingerprint:
     if box is None:
         return RegionFingerprint(voxels=0, ml=0.0, components=0)
     count = int(np.count_nonzero(mask[box]))
-    _, components = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
+    _, components = ndimage.label(mask[box], voxels.TOUCHING)
     return RegionFingerprint(voxels=count, ml=count * grid.voxel_ml, components=int(components))

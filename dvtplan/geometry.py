@@ -67,6 +67,10 @@ class Grid:
         """LPS positions, shape (..., 3), of (fractional) array indices, shape (..., 3)."""
         return np.asarray(self.origin_mm) + np.asarray(index, float) @ self.steps_mm
 
+    def index_of(self, positions_mm: np.ndarray) -> np.ndarray:
+        """Fractional array indices of LPS positions, shape (..., 3); the inverse of ``position_mm``."""
+        return np.asarray((np.asarray(positions_mm) - self.origin_mm) @ np.linalg.inv(self.steps_mm))
+
     def window(self, first: np.ndarray, shape: tuple[int, ...]) -> Grid:
         """The same voxels in another window: from the voxel of index ``first``, which may lie outside, on."""
         x, y, z = self.position_mm(first).tolist()

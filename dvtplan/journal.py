@@ -65,7 +65,7 @@ def note(text: str, log: Path | None = None) -> None:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+                file.write(f"{now()} {text}\n")
         except OSError as error:
             raise DvtError(cannot_write(log, error)) from error
 
@@ -79,6 +79,11 @@ def detail(text: str) -> None:
 def warn(text: str) -> None:
     """Say on stderr what must not be missed; quiet does not silence it."""
     tqdm.write(f"warning: {text}", file=sys.stderr)
+
+
+def now() -> str:
+    """Date, time and zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 class StepBar:

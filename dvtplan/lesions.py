@@ -49,9 +49,6 @@ VOLUMES = {
 }
 """Bin, as columns name it -> as a reader does. 0.1 mL are 38 voxels of the paper's grid."""
 
-_TOUCHING = np.ones((3, 3, 3), bool)
-"""26-connectivity."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesions:
@@ -134,7 +131,7 @@ def _meet(mask: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if box is None:
         return np.zeros(0, int), np.zeros(0, bool)
     mask, other = mask[box], other[box]
-    labels, n = ndimage.label(mask, _TOUCHING)
+    labels, n = ndimage.label(mask, voxels.TOUCHING)
     sizes = np.bincount(labels[mask], minlength=n + 1)[1:]
     shared = np.bincount(labels[mask & other], minlength=n + 1)[1:]
     return sizes, shared / sizes >= OVERLAP

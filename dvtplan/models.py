@@ -95,12 +95,21 @@ def _training(results: Path, plan: Plan, runs: Mapping[int, Run]) -> TrainingDat
     path = model_fingerprint(results)
     if not path.exists():
         return None
-    whole = artifacts.load(Fingerprint, path, "dvt_train")
-    trained = {case for run in runs.values() for case in run.train}
-    if artifacts.digest(whole) != plan.fingerprint_digest or not trained <= {case.id for case in whole.cases}:
+    data = trained_on(artifacts.load(Fingerprint, path, "dvt_train"), plan, runs, _is_phantom(results))
+    if data is None:
         journal.warn(f"{path}: is not of the data that {model_plan(results)} was derived from. Scans are not compared.")
+    return data
+
+
+def trained_on(
+    fingerprint: Fingerprint, plan: Plan, runs: Mapping[int, Run], phantom: bool | None
+) -> TrainingData | None:
+    """The ranges of the scans that some folds were trained on; none where the fingerprint is of other data."""
+    trained = {case for run in runs.values() for case in run.train}
+    known = {case.id for case in fingerprint.cases}
+    if artifacts.digest(fingerprint) != plan.fingerprint_digest or not trained <= known:
         return None
-    return summarize(whole, trained, _is_phantom(results))
+    return summarize(fingerprint, trained, phantom)
 
 
 def _is_phantom(results: Path) -> bool | None:
@@ -132,7 +141,7 @@ def _of_archive(path: Path, archive: Sealed, folds: Sequence[int] | None) -> Sto
         raise DvtError(f"{path}: holds {strange[0]}, which is no part of a model. {sealed.AGAIN}")
     chosen = _choose(path, there, folds)
     data = archive.record(TrainingData, DATA) if DATA in archive else None
-    if data is not None and (len(data.channels) != len(plan.channels) or data.channel_names != plan.channels):
+    if data is not None and data.channel_names != plan.channels:
         raise DvtError(f"{path}: {DATA} is of other channels than {PLAN}. {sealed.AGAIN}")
     return Stored(path=path, plan=plan, runs={k: runs[k] for k in chosen}, archive=archive, training=data)
 

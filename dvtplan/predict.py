@@ -51,11 +51,6 @@ ALSO = {DICOM_SEG: "a DICOM segmentation object", LABELS: "names of the values f
 """Further forms of a mask -> what they are."""
 
 
-DICOM_SEG, LABELS = "dicom-seg", "itksnap"
-ALSO = {DICOM_SEG: "a DICOM segmentation object", LABELS: "names of the values for ITK-SNAP"}
-"""Further forms of a mask."""
-
-
 class Unanalysed(DvtError):
     """Scans of a folder that could not be analysed; the others were."""
 
@@ -77,7 +72,7 @@ class Spent:
     network_s: float
     """With resizing there and back."""
     writing_s: float
-    telling_s: float = 0.0
+    telling_s: float
     """Findings and page, where they are asked for."""
 
 
@@ -429,7 +424,7 @@ def _digests(case: Case) -> list[str]:
 def _opening(model: Model, options: Mapping[str, str]) -> Prediction:
     """The record of a prediction that begins now."""
     start = PredictionStart(
-        started=provenance.now(),
+        started=journal.now(),
         device=model.setup.device,
         precision=model.setup.precision,
         setup=model.setup.remark,
@@ -457,7 +452,7 @@ def _made(case: Case, digests: Sequence[str], mask: Path, spent: Spent, spoken: 
         reading_s=round(spent.reading_s, 3),
         network_s=round(spent.network_s, 3),
         writing_s=round(spent.writing_s, 3),
-        finished=provenance.now(),
+        finished=journal.now(),
         start=0,
     )
 

@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 from dvtplan import __version__, artifacts
@@ -26,11 +25,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "unknown"
     return found
-
-
-def now() -> str:
-    """Date, time and zone."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 class Diary:

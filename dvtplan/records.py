@@ -80,7 +80,7 @@ class Dataset:
     @property
     def subject(self) -> str:
         """Its name for captions, never without the word where its patients are phantoms."""
-        return f"{self.name} (phantom)" if self.is_phantom else self.name
+        return called(self.name, self.is_phantom)
 
 
 def is_synthetic(description: str) -> bool:
@@ -88,8 +88,15 @@ def is_synthetic(description: str) -> bool:
     return description.lower().startswith("synthetic")
 
 
+def called(dataset: str, phantom: bool | None) -> str:
+    """What a data set is called where its phantoms must not pass for patients."""
+    return f"{dataset} (phantom)" if phantom else dataset
+
+
 PHANTOM_WARNING = "Phantom scores rank methods and catch bugs; they are no evidence of clinical accuracy."
 """Stands beside every score of a phantom."""
+PHANTOM_NOTE = f"Phantom data: images and truth were computed. {PHANTOM_WARNING}"
+"""Stands below every table of them."""
 
 
 # --- what was measured ----------------------------------------------------------------------------

@@ -308,7 +308,7 @@ def _placed(frames: Sequence[MarkedFrame], values: Mapping[int, int], grid: Grid
     for marked in frames:
         frame, pixels = marked.frame, marked.pixels
         steps = np.array([frame.along_column, frame.along_row]) * np.array(frame.spacing_mm)[:, None] @ to_index
-        start = (np.asarray(frame.position_mm) - grid.origin_mm) @ to_index
+        start = grid.index_of(np.asarray(frame.position_mm))
         whole_steps, whole_start = np.rint(steps), np.rint(start)
         corners = (np.array(frame.shape) - 1) * [[0, 0], [0, 1], [1, 0], [1, 1]]
         off = start - whole_start + corners @ (steps - whole_steps)

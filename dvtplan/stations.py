@@ -101,16 +101,15 @@ def _centre_mm(grid: Grid) -> np.ndarray:
 def _covering(middle: Grid, grids: Sequence[Grid]) -> Grid:
     """The grid of the middle station, extended by whole voxels until it covers all."""
     corners = np.concatenate([grid.corners_mm() for grid in grids])
-    places = (corners - middle.origin_mm) @ np.linalg.inv(middle.steps_mm)
+    places = middle.index_of(corners)
     low, high = np.floor(places.min(axis=0) + 1e-3), np.ceil(places.max(axis=0) - 1e-3)
     return middle.window(low, tuple(int(n) for n in high - low + 1))
 
 
 def _map(of: Grid, to: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Matrix and offset that take indices of one grid to indices of another."""
-    inverse = np.linalg.inv(to.steps_mm)
-    offset = (np.asarray(of.origin_mm) - to.origin_mm) @ inverse
-    matrix = (of.steps_mm @ inverse).T
+    offset = to.index_of(np.asarray(of.origin_mm))
+    matrix = (of.steps_mm @ np.linalg.inv(to.steps_mm)).T
     # Voxels that coincide but for the last digits are not to be interpolated.
     rounded = np.round(offset)
     if np.allclose(matrix, np.round(matrix), atol=1e-6) and np.allclose(offset, rounded, atol=1e-3):

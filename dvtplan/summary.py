@@ -20,6 +20,7 @@ from dvtplan.findings import NOT_RULED_OUT, Findings
 from dvtplan.geometry import Grid, to_slice_order
 from dvtplan.page import Html
 from dvtplan.pictures import SIDES, VIEWS, level_lines
+from dvtplan.records import called
 
 A4_MM = (210.0, 297.0)
 MARGIN_MM = 13.0
@@ -128,8 +129,7 @@ class _Shown:
 
 def _tag(lesion: Lesion, grid: Grid) -> Tag:
     """The number of a lesion at its centre."""
-    away = np.asarray(lesion.centre_lps_mm) - np.asarray(grid.origin_mm)
-    _, row, column = np.linalg.solve(grid.steps_mm.T, away)
+    _, row, column = grid.index_of(np.asarray(lesion.centre_lps_mm))
     return Tag(text=str(lesion.number), row=float(row), column=float(column))
 
 
@@ -428,7 +428,7 @@ def _lesion_rows(lesions: Sequence[Lesion]) -> list[tuple[str, ...]]:
 
 def _provenance(found: Findings) -> list[str]:
     maker = found.maker
-    data = f"{maker.dataset} (phantom)" if maker.phantom else maker.dataset
+    data = called(maker.dataset, maker.phantom)
     folds = how_many(len(maker.folds), "fold")
     told = [
         f"Model: {maker.network or 'network'}, {folds} ({', '.join(map(str, maker.folds))}), trained on {data}, digest "

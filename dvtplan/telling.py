@@ -19,7 +19,6 @@ from dvtplan import (
     fingerprint,
     journal,
     levels,
-    provenance,
     scans,
     summary,
     volumes,
@@ -90,7 +89,7 @@ def tell_failure(case: Case, mask: Path, model: Model, error: DvtError, spoken: 
     """Leave the record of a case that could not be analysed, in place of any that was made earlier."""
     forget(mask)
     said = in_one_line(error, spoken)
-    record = findings.not_analysed(case.id, names(case, spoken), said, provenance.now(), model.maker)
+    record = findings.not_analysed(case.id, names(case, spoken), said, journal.now(), model.maker)
     artifacts.save(record, findings_path(mask))
 
 
@@ -191,7 +190,7 @@ class Evidence:
             in_words=findings.words(measured),
             warnings=tuple(findings.warnings(model.maker, odd, intensities, of_limbs)),
             images=tuple(names(self._case, spoken)),
-            made=provenance.now(),
+            made=journal.now(),
             maker=model.maker,
             mask=mask.name,
             mask_digest=artifacts.file_digest((mask,)),

@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +202,12 @@ def _take_folder(job: _Job, results_plan: Path, done: int) -> None:
 
 def _take_origin(workspace: Workspace, network: str) -> None:
     """Put beside the plan what travels with the model: what its data look like, and what they say of themselves."""
-    artifacts.save(artifacts.load(Fingerprint, workspace.fingerprint, PREPARE), workspace.results_fingerprint(network))
     described = workspace.raw / "dataset.json"
+    copies = {workspace.fingerprint: workspace.results_fingerprint(network)}
     if described.exists():  # prepared slices alone are enough to train on
-        artifacts.write_text(workspace.results_description(network), described.read_text(encoding="utf-8"))
+        copies[described] = workspace.results_description(network)
+    for path, copy in copies.items():
+        artifacts.write_text(copy, path.read_text(encoding="utf-8"))
 
 
 class _Trainee:
@@ -465,7 +466,7 @@ def _new_run(
             "python": platform.python_version(),
             "torch": str(torch.__version__),
         },
-        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        started=journal.now(),
         epochs_done=0,
         seconds=0.0,
         waiting_share=0.0,

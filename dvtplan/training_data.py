@@ -72,6 +72,16 @@ class TrainingData:
     channels: tuple[ChannelData, ...]
     labels: dict[str, LabelData]
 
+    def __post_init__(self) -> None:
+        for name in ("shape", "spacing_mm", "view_mm"):
+            if set(getattr(self, name)) != set(AXES):
+                raise ValueError(f"{name} must be of the axes {', '.join(AXES)}, not of {list(getattr(self, name))}")
+        if not self.thickest or not set(self.thickest) <= {*AXES, "none"}:
+            raise ValueError(f"thickest must count the axes {', '.join(AXES)} and none, not {list(self.thickest)}")
+        if len(self.channel_names) != len(self.channels):
+            raise ValueError(f"there must be a name for each channel, not {len(self.channel_names)} names for "
+                             f"{len(self.channels)}")  # fmt: skip
+
 
 def summarize(fingerprint: Fingerprint, cases: Collection[str], phantom: bool | None) -> TrainingData:
     """The ranges of some cases of a data set.

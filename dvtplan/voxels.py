@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+TOUCHING = np.ones((3, 3, 3), bool)
+"""Voxels that share a corner, an edge or a face are of one piece (26-connectivity)."""
+
 BLOCK = 1 << 20
 """Voxels at a time where a copy would be eight times the image."""
 

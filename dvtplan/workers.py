@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import TypeVar
 
@@ -22,6 +21,8 @@ from dvtplan.team import on_this_machine
 T = TypeVar("T")
 R = TypeVar("R")
 
+COPIES = "forkserver"
+"""Python's name for processes that begin as copies of one."""
 MEMORY_SHARE = 0.7
 """Of the memory that is free, how much the workers may plan to use together."""
 
@@ -70,7 +71,8 @@ def over_cases(
         return [function(item) for item in progress(items, title)]
     results: dict[int, R] = {}
     futures: dict[Future[R], int] = {}
-    context = _context(function)
+    work = function.func if isinstance(function, functools.partial) else function
+    context = _context(work.__module__)
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent)
     try:
         for index, item in enumerate(items):
@@ -92,24 +94,19 @@ def over_cases(
 
 def begin(module: str) -> None:
     """Import what workers will need in the process that they are to be copies of, while this one imports it too."""
-    if _copies():
-        multiprocessing.get_context("forkserver").set_forkserver_preload([module])
+    if _context(module).get_start_method() == COPIES:
+        from multiprocessing import forkserver  # not there on every system
+
         forkserver.ensure_running()
 
 
-def _copies() -> bool:
-    """Whether processes can begin as copies here."""
-    return "forkserver" in multiprocessing.get_all_start_methods()
-
-
-def _context(function: Callable[..., object]) -> BaseContext:
-    """How worker processes begin: as copies of one that has imported what the work needs, so that this is done once
-    for all workers of all pools of a command; each for itself where the system has no copies."""
-    if not _copies():
+def _context(module: str) -> BaseContext:
+    """How worker processes begin: as copies of one that has imported a module, so that this is done once for all
+    workers of all pools of a command; each for itself where the system has no copies."""
+    if COPIES not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    inner = function.func if isinstance(function, functools.partial) else function
-    context.set_forkserver_preload([inner.__module__])
+    context = multiprocessing.get_context(COPIES)
+    context.set_forkserver_preload([module])
     return context
 
 

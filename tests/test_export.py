@@ -166,6 +166,18 @@ def test_phantoms_are_called_so(results: Path, trained: Workspace, tmp_path: Pat
     assert "4 patients, phantoms" in models.to_text(models.describe_archive(tmp_path / "a.zip"))
 
 
+def test_phantoms_are_called_so_far_from_their_data_too(results: Path, tmp_path: Path) -> None:
+    """What the data set says of itself lies beside the plan."""
+    alone = tmp_path / "alone" / "gn_unet"
+    shutil.copytree(results, alone)
+    described = alone / "dataset.json"
+    described.write_text(json.dumps(json.loads(described.read_text()) | {"description": "Synthetic legs."}))
+    export_model(alone, tmp_path / "a.zip")
+    for name in ("NOTICE.txt", "table1.txt"):
+        words = " ".join(text_of(tmp_path / "a.zip", name).split())
+        assert PHANTOM_WARNING in words and "(phantom)" in words
+
+
 def test_the_notice_holds_the_terms_of_who_trained_it(results: Path, tmp_path: Path) -> None:
     export_model(results, tmp_path / "a.zip")
     assert "no medical device" in text_of(tmp_path / "a.zip", "NOTICE.txt")

@@ -104,6 +104,15 @@ def test_the_digest_is_of_plan_networks_and_weights(
     assert load(rebuilt(tmp_path / "other.zip", other)).digest not in (before, load(results).digest)
 
 
+def test_ranges_without_an_axis_are_refused_before_a_scan_is_compared_with_them(
+    members: dict[str, bytes], tmp_path: Path
+) -> None:
+    body = json.loads(members["fingerprint.json"])
+    del body["spacing_mm"]["LR"]
+    other = members | {"fingerprint.json": json.dumps(body).encode()}
+    assert "spacing_mm" in refused(lambda: load(rebuilt(tmp_path / "a.zip", other)))
+
+
 def test_numpy_reads_the_weights_without_unpickling(
     trained_once: Workspace, members: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -41,6 +41,22 @@ def of(mls: list[float], chosen: int | None = None) -> TrainingData:
     return summarize(found, [one.id for one in found.cases[:chosen]], phantom=False)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"spacing_mm": {}}, "spacing_mm"),
+        ({"view_mm": {"LR": Spread(minimum=1, median=1, maximum=1)}}, "view_mm"),
+        ({"thickest": {"sideways": 4}}, "thickest"),
+        ({"thickest": {}}, "thickest"),
+        ({"channel_names": ("MR", "CT")}, "channel"),
+    ],
+)
+def test_ranges_that_no_data_have_are_refused(change: dict[str, object], words: str) -> None:
+    """As an archive from somebody else might hold them."""
+    with pytest.raises(ValueError, match=words):
+        replace(of([1.0] * 4), **change)  # type: ignore[arg-type]
+
+
 def test_ranges_are_over_the_cases_that_were_trained_on() -> None:
     data = of([1.0, 2.0, 4.0, 9.0], chosen=3)
     assert (data.cases, data.patients, data.orientations) == (3, 2, {"LIP": 1, "LPS": 2})
