@@ -28,10 +28,12 @@ DISCLAIMER = "A measurement, not a diagnosis. Research software, no medical devi
 
 COLUMNS = ("case_id", "status", "limb", "region", "volume_ml", "pieces", "length_mm", "largest_section_mm2",
            "top_above_level_mm", "bottom_above_level_mm", "level_mm", "level_source", "level_note",
-           "in_words")  # fmt: skip
+           "scan_in_words")  # fmt: skip
 
-SOURCES = ("table", "given", "estimated", "none")
-"""Who says where the levels are: a table of cases, the command line, the image; or nobody."""
+SAID_BY = {
+    "table": "from a table", "given": "given", "estimated": "estimated from the image", "none": "of unknown origin"
+}  # fmt: skip
+"""Source of levels, as tables call it -> in words: a table of cases, the command line, the image; or nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +42,12 @@ class Division:
 
     levels: Levels | None = None
     source: str = "none"
-    """One of ``SOURCES``."""
+    """One of ``SAID_BY``."""
     note: str = ""
     """What a reader of the table should know of them; empty where there is nothing to say."""
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES or (self.levels is None) != (self.source == "none"):
+        if self.source not in SAID_BY or (self.levels is None) != (self.source == "none"):
             raise ValueError(f"levels {self.levels} cannot come from {self.source!r}")
 
 
@@ -123,7 +125,7 @@ class Findings:
     mask_digest: str | None = None
     levels: Levels | None = None
     level_source: str | None = None
-    """Who says where the levels are, of ``SOURCES``; none for 'none'."""
+    """Who says where the levels are, of ``SAID_BY``; none for 'none'."""
     level_note: str = ""
     """What a reader should know of them."""
     burden: tuple[Burden, ...] = ()
@@ -163,14 +165,14 @@ def words(found: Sequence[Burden]) -> str:
     return told if any(burden.volume_ml > 0 for burden in found) else f"{told} {NOT_RULED_OUT}"
 
 
-def warnings(maker: Maker, oddities: Sequence[Oddity] | None, intensities: bool, levels: Levels | None) -> list[str]:
+def warnings(maker: Maker, oddities: Sequence[Oddity] | None, intensities: bool, division: Division) -> list[str]:
     """What a reader must know before the numbers, the gravest first.
 
     Args:
         maker: the model.
         oddities: none where nothing could be compared.
         intensities: whether intensities were compared too.
-        levels: of the limbs.
+        division: of the limbs.
     """
     told = []
     if maker.phantom:
@@ -188,8 +190,11 @@ def warnings(maker: Maker, oddities: Sequence[Oddity] | None, intensities: bool,
                     "fingerprint.")  # fmt: skip
     elif not intensities:
         told.append("Intensities were not compared with those of the training: its fingerprint lacks them.")
-    if levels is None:
-        told.append("No level is known, so what was marked is not divided into proximal and distal.")
+    if division.levels is None:
+        why = f": {division.note}" if division.note else ""
+        told.append(f"No level is known, so what was marked is not divided into proximal and distal{why}.")
+    elif division.source == "estimated":
+        told.append(f"Levels were estimated from the image and may be 20 mm off, or more: {division.note}.")
     return told
 
 
@@ -209,6 +214,7 @@ def write(
     divisions: Mapping[str, Division],
     path: Path,
     failed: Mapping[str, str] | None = None,
+    measured: Mapping[str, Sequence[Burden]] | None = None,
 ) -> Path:
     """Measure masks and write ``path``.
 
@@ -220,20 +226,23 @@ def write(
         divisions: of the limbs by case; cases that are missing are not divided.
         path: of the csv.
         failed: case -> why it could not be analysed.
+        measured: what masks were measured already, by case; the others are read and measured.
 
     Raises:
         DvtError: if a mask cannot be read or the table not written.
     """
-    rows = [row for case_id, mask in masks.items() for row in _rows(case_id, mask, divisions.get(case_id, Division()))]
+    rows: list[dict[str, object]] = []
+    for case_id, mask in masks.items():
+        division = divisions.get(case_id, Division())
+        known = (measured or {}).get(case_id)
+        rows += _rows(case_id, measure(*volumes.read(mask), division.levels) if known is None else known, division)
     for case_id, reason in (failed or {}).items():
-        rows.append({"case_id": case_id, "status": NOT_ANALYSED, "in_words": f"{COULD_NOT} {reason}"})
+        rows.append({"case_id": case_id, "status": NOT_ANALYSED, "scan_in_words": f"{COULD_NOT} {reason}"})
     artifacts.write_text(path, pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False))
     return path
 
 
-def _rows(case_id: str, path: Path, division: Division) -> Sequence[dict[str, object]]:
-    mask, grid = volumes.read(path)
-    found = measure(mask, grid, division.levels)
+def _rows(case_id: str, found: Sequence[Burden], division: Division) -> list[dict[str, object]]:
     told = words(found)
     level_mm = (
         dict.fromkeys(LIMBS) if division.levels is None else dict(zip(LIMBS, division.levels.both_mm, strict=True))
@@ -253,7 +262,7 @@ def _rows(case_id: str, path: Path, division: Division) -> Sequence[dict[str, ob
             "level_mm": _tenths(level_mm[burden.limb]),
             "level_source": division.source,
             "level_note": division.note or None,
-            "in_words": told,
+            "scan_in_words": told,
         }
         for burden in found
     ]

@@ -16,7 +16,7 @@ from dvtplan.agreement import NEARLY, Lesion
 from dvtplan.burden import SLICE_MM, Burden
 from dvtplan.errors import how_many
 from dvtplan.figures import INK, QUIET, WARN_INK, WARN_PAPER, WARN_RULE, Panel, Sheet, Tag
-from dvtplan.findings import NOT_RULED_OUT, Findings
+from dvtplan.findings import NOT_RULED_OUT, SAID_BY, Findings
 from dvtplan.geometry import Grid, to_slice_order
 from dvtplan.page import Html
 from dvtplan.pictures import SIDES, VIEWS, level_lines
@@ -440,7 +440,9 @@ def _provenance(found: Findings) -> list[str]:
         told.append("Levels: none.")
     else:
         left, right = found.levels.both_mm
-        told.append(f"Levels (from {found.level_source}): left z {_signed(left)}, right z {_signed(right)} mm.")
+        told.append(
+            f"Levels ({SAID_BY[found.level_source or 'none']}): left z {_signed(left)}, right z {_signed(right)} mm."
+        )
     told.append("Length: of the pieces' centre lines. A piece: voxels that touch, by a corner at least.")
     if found.lesions:
         told.append(

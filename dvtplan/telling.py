@@ -188,7 +188,7 @@ class Evidence:
             case_id=self._case.id,
             status=findings.ANALYSED,
             in_words=findings.words(measured),
-            warnings=tuple(findings.warnings(model.maker, odd, intensities, of_limbs)),
+            warnings=tuple(findings.warnings(model.maker, odd, intensities, self._division)),
             images=tuple(names(self._case, spoken)),
             made=journal.now(),
             maker=model.maker,

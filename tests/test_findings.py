@@ -38,13 +38,13 @@ def test_a_case_with_levels_has_a_row_per_limb_and_region(masks: dict[str, Path]
     assert whole.length_mm == pytest.approx(108, abs=3) and whole.top_above_level_mm == pytest.approx(64, abs=1.5)
     assert (whole.level_mm, rows.loc["a", "right", "all"].level_mm) == (0.0, 15.0)
     assert set(table.level_source) == {"table", "none"} and set(table[table.level_source == "none"].case_id) == {"b"}
-    assert whole.in_words == "Thrombus was marked above and below the level (proximal and distal)."
+    assert whole.scan_in_words == "Thrombus was marked above and below the level (proximal and distal)."
 
 
 def test_an_empty_mask_is_said_to_be_empty_and_has_its_rows(masks: dict[str, Path], tmp_path: Path) -> None:
     table = pd.read_csv(findings.write(masks, {}, tmp_path / "burden.csv"))
     empty = table[table.case_id == "b"]
-    assert set(empty.in_words) == {"No voxel was marked as thrombus. This does not rule thrombus out."}
+    assert set(empty.scan_in_words) == {"No voxel was marked as thrombus. This does not rule thrombus out."}
     assert (empty.volume_ml == 0).all() and set(empty.status) == {"analysed"}
     assert empty.top_above_level_mm.isna().all()
 
@@ -59,9 +59,9 @@ def test_a_mask_that_cannot_be_read_leaves_no_table(masks: dict[str, Path], tmp_
 def test_a_scan_that_could_not_be_analysed_has_one_row_without_a_number(masks: dict[str, Path], tmp_path: Path) -> None:
     table = pd.read_csv(findings.write(masks, {}, tmp_path / "burden.csv", {"c": "c.nii.gz: is empty."}))
     (row,) = table[table.case_id == "c"].to_dict("records")
-    assert row["status"] == "not analysed" and row["in_words"] == f"{findings.COULD_NOT} c.nii.gz: is empty."
-    numbers = table[table.case_id == "c"].drop(columns=["case_id", "status", "in_words"])
-    assert numbers.isna().all(axis=None) and "No voxel" not in row["in_words"]
+    assert row["status"] == "not analysed" and row["scan_in_words"] == f"{findings.COULD_NOT} c.nii.gz: is empty."
+    numbers = table[table.case_id == "c"].drop(columns=["case_id", "status", "scan_in_words"])
+    assert numbers.isna().all(axis=None) and "No voxel" not in row["scan_in_words"]
 
 
 MAKER = findings.Maker(
@@ -117,6 +117,26 @@ def test_a_level_of_one_limb_serves_both_and_the_note_says_so(masks: dict[str, P
     assert rows.level_note.str.endswith("that of one limb serves both").all()
     others = table[table.case_id == "b"]
     assert others.level_mm.isna().all() and others.level_note.isna().all() and set(others.region) == {"all"}
+
+
+def test_what_was_measured_already_is_not_measured_again(masks: dict[str, Path], tmp_path: Path) -> None:
+    once = findings.write(masks, {"a": Division(levels=LEVELS, source="given")}, tmp_path / "once.csv")
+    known = {"a": measure(*volumes.read(masks["a"]), LEVELS)}
+    gone = masks | {"a": tmp_path / "gone.nii.gz"}
+    again = findings.write(
+        gone, {"a": Division(levels=LEVELS, source="given")}, tmp_path / "again.csv", measured=known
+    )  # fmt: skip
+    assert again.read_text() == once.read_text()
+
+
+def test_a_level_from_the_image_is_warned_of_and_one_that_lacks_has_its_reason() -> None:
+    divisions = divide(["a", "b", "c"], {"c": LEVELS}, None, {"a": FOUND, "b": NOTHING})
+    said = {name: findings.warnings(MAKER, (), True, division) for name, division in divisions.items()}
+    assert said["c"] == []
+    assert len(said["a"]) == 1 and "estimated from the image" in said["a"][0] and "z 70 mm" in said["a"][0]
+    assert said["b"] == [
+        "No level is known, so what was marked is not divided into proximal and distal: no knee in view."
+    ]
 
 
 def test_levels_come_from_somewhere() -> None:

@@ -15,7 +15,7 @@ from test_agreement import GRID, LEVELS, scene
 from dvtplan import agreement, findings, summary
 from dvtplan.burden import measure
 from dvtplan.familiarity import Oddity
-from dvtplan.findings import DISCLAIMER, Findings, Maker
+from dvtplan.findings import DISCLAIMER, Division, Findings, Maker
 from dvtplan.geometry import Grid, to_slice_order
 from dvtplan.records import Levels
 
@@ -34,11 +34,12 @@ def told(
     if chance.shape != mask.shape:
         chance, votes = np.full(mask.shape, 0.5), np.full(mask.shape, 3, np.uint8)
     found = measure(mask, grid, levels)
+    divided = Division() if levels is None else Division(levels=levels, source="table")
     return Findings(
         case_id=case_id, status="analysed", in_words=findings.words(found),
-        warnings=tuple(findings.warnings(maker, odd, True, levels)), images=("a.nii.gz",),
+        warnings=tuple(findings.warnings(maker, odd, True, divided)), images=("a.nii.gz",),
         made="2026-01-02T03:04:05+00:00", maker=maker, mask="a.nii.gz", mask_digest="e" * 64, levels=levels,
-        level_source=None if levels is None else "cases.csv", burden=tuple(found),
+        level_source=None if levels is None else "table", burden=tuple(found),
         lesions=tuple(agreement.lesions(mask, grid, levels, chance.__getitem__, votes.__getitem__, 2)),
         nearly_marked_ml={"left": 0.2, "right": 0.0}, highest_probability=0.31, oddities=odd,
     )  # fmt: skip
@@ -64,7 +65,7 @@ def test_the_page_tells_what_was_marked_how_sure_and_by_what(tmp_path: Path) -> 
     assert "0.5 mL were marked: right leg 0.1 mL in 1 piece, left leg 0.4 mL in 1 piece." in html
     assert "Another 0.2 mL were nearly marked" in html and "<td>88 %</td>\n<td>75 %</td>" in html
     assert "gn_unet, 2 folds (0, 1), trained on Toy, digest dddddddddddddddd." in html and "2026-01-02 03:04" in html
-    assert "Levels (from cases.csv): left z 95, right z 80 mm." in html and html.count(DISCLAIMER) == 2
+    assert "Levels (from a table): left z 95, right z 80 mm." in html and html.count(DISCLAIMER) == 2
     assert html.count("<img") == 3 and html.count(' alt="') == 3 and "<script" not in html
     # One page of A4: 210 x 297 mm are 595.3 x 841.9 points.
     assert re.findall(rb"/MediaBox \[ ?0 0 (595\.\d+) (841\.\d+)", pdf) and pages(pdf) == 1

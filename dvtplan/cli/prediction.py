@@ -152,7 +152,9 @@ def predict(argv: list[str]) -> None:
         written += files.values()
         if options.burden is not None:
             reasons = {} if failed is None else failed.failed
-            written.append(findings.write(masks, divisions, options.burden, reasons))
+            records = {name: findings.read(telling.findings_path(mask)) for name, mask in masks.items() if told}
+            measured = {name: record.burden for name, record in records.items() if record is not None}
+            written.append(findings.write(masks, divisions, options.burden, reasons, measured))
     for path in written:
         print(path)
     if failed is not None:
