@@ -664,7 +664,7 @@ class Sheet:
                 x_mm / self.width_mm, 1 - base_mm / self.height_mm, line, fontsize=size, color=colour, ha=align,
                 va="baseline", fontweight="bold" if bold else "normal", parse_math=False,
             )  # fmt: skip
-        return y_mm + len(lines) * step_mm
+        return y_mm + height_mm(text, size)
 
     def rule(self, x_mm: float, y_mm: float, width_mm: float, *, colour: str = RULE, thick: float = 0.6) -> None:
         """A line across."""
@@ -720,6 +720,11 @@ def text_width_mm(text: str, size: float, *, bold: bool = False) -> float:
     font = FontProperties(size=size, weight="bold" if bold else "normal")
     width, _, _ = TextToPath().get_text_width_height_descent(text, font, ismath=False)
     return float(width * POINT_MM)
+
+
+def height_mm(text: str, size: float) -> float:
+    """How high the lines of a text of so many points are."""
+    return len(text.split("\n")) * size * POINT_MM * LEADING
 
 
 def wrap(text: str, size: float, width_mm: float, *, bold: bool = False) -> str:

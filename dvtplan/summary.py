@@ -223,8 +223,7 @@ def _warned(sheet: Sheet, found: Findings, x: float, y: float, width: float) -> 
     if not found.warnings:
         return y
     lines = [figures.wrap(line, 7.5, width - 9) for line in found.warnings]
-    step = 7.5 * figures.POINT_MM * figures.LEADING
-    height = sum(len(line.split("\n")) * step + 0.7 for line in lines) + 3
+    height = sum(figures.height_mm(line, 7.5) + 0.7 for line in lines) + 3
     sheet.box(x, y, width, height, fill=WARN_PAPER, edge=WARN_RULE)
     at = y + 1.7
     for line in lines:
@@ -241,7 +240,9 @@ def _headline(sheet: Sheet, found: Findings, x: float, y: float, width: float) -
 
 CAPTION_MM = 4.0
 CAPTIONS_MM = 12.0
-"""What the lines below a narrow projection take."""
+"""What the lines beside a wide projection take."""
+NARROWEST_MM = 45.0
+"""Of the column that a narrow projection stands in."""
 EMPTY_MM = 15.0
 """What a limb without anything marked takes."""
 
@@ -255,8 +256,11 @@ def _pictures(sheet: Sheet, found: Findings, shown: _Shown, x: float, y: float, 
     drawn = {one.limb: one for one in shown.limbs}
     empty = [limb for limb in READING_ORDER if limb not in drawn]
     if shown.front.slim > 1:
-        front_width = min((height - CAPTION_MM - CAPTIONS_MM) / shown.front.slim, 0.36 * width)
-        column = max(front_width, 45.0)
+        column = NARROWEST_MM
+        for _ in range(2):  # A wider column has a lower caption, which may widen it further.
+            caption_mm = figures.height_mm(figures.wrap(_front_caption(shown), 6.5, column), 6.5) + 1.0
+            front_width = min((height - CAPTION_MM - caption_mm) / shown.front.slim, 0.36 * width)
+            column = max(front_width, NARROWEST_MM)
         below = y + CAPTION_MM + front_width * shown.front.slim + 0.8
         _place_front(sheet, shown, x, y, front_width, caption=(x, below, column))
         at, top = x + column + 5, y
@@ -264,7 +268,7 @@ def _pictures(sheet: Sheet, found: Findings, shown: _Shown, x: float, y: float, 
         for limb in READING_ORDER:
             _limb_block(sheet, found, shown, drawn.get(limb), limb, (at, top, width - column - 5, each))
             top += each if limb in drawn else EMPTY_MM
-        return y + height if drawn else min(below + CAPTIONS_MM, y + height)
+        return y + height if drawn else min(below + caption_mm, y + height)
     front_width = min(0.62 * width, (0.42 if drawn else 0.8) * height / shown.front.slim)
     at, beside = x + front_width + 4, width - front_width - 4
     _place_front(sheet, shown, x, y, front_width, caption=(at, y + CAPTION_MM, beside))
@@ -325,8 +329,7 @@ def _table(
 def _foot(sheet: Sheet, found: Findings, x: float, width: float) -> float:
     """What it rests on, at the end of the page; gives the y at which it begins."""
     text = figures.wrap(" ".join(_provenance(found)), 6.3, width)
-    height = len(text.split("\n")) * 6.3 * figures.POINT_MM * figures.LEADING
-    y = A4_MM[1] - 9 - height
+    y = A4_MM[1] - 9 - figures.height_mm(text, 6.3)
     sheet.rule(x, y - 1.5, width)
     sheet.words(x, y, text, size=6.3, colour=QUIET)
     return y - 2

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_agreement import GRID, LEVELS, scene
 
 from dvtplan import agreement, findings, summary
@@ -136,3 +137,26 @@ def test_pictures_of_a_limb_fit_their_box_and_do_not_overlap(slim: float, width:
     for k, (x, y, w, h) in enumerate(places):
         for u, v, a, b in places[k + 1 :]:
             assert x + w <= u + 1e-6 or y + h <= v + 1e-6 or u + a <= x + 1e-6 or v + b <= y + 1e-6
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("shape", [(4, 60, 12), (4, 40, 16), (4, 30, 24), (4, 12, 40)])
+@pytest.mark.parametrize("many", [1, 60])
+def test_no_words_stand_on_others(shape: tuple[int, int, int], empty: bool, many: int) -> None:
+    mask = np.zeros(shape, np.uint8)
+    if not empty:
+        mask[1:3, 3:6, 2:4] = mask[1:3, 7:9, -4:-2] = 1
+    grid = Grid(shape=shape, spacing_mm=(5.0, 2.0, 2.0), origin_mm=(0.0, 0.0, 0.0), direction=GRID.direction)
+    levels = Levels(left_mm=-8.0, right_mm=-9.0, midline_mm=float(shape[2]))
+    found = replace(told(mask, grid, levels=levels, odd=(ODD,)), warnings=("Many words. " * many,))
+    image = np.random.default_rng(0).normal(100, 20, mask.shape)
+    sheet = summary.draw(found, summary._Shown.of(found, image, mask != 0, grid))
+    renderer = FigureCanvasAgg(sheet.figure).get_renderer()
+    texts = [(text.get_text(), text.get_window_extent(renderer)) for text in sheet.figure.texts if text.get_text()]
+    assert len(texts) > 20
+    for k, (text, box) in enumerate(texts):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= sheet.figure.bbox.x1, text
+        for other, beside in texts[k + 1 :]:
+            wide = min(box.x1, beside.x1) - max(box.x0, beside.x0)
+            high = min(box.y1, beside.y1) - max(box.y0, beside.y0)
+            assert wide <= 1 or high <= 1.5, (text, other)
