@@ -32,6 +32,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
     generate_uid,
 )
+from pydicom.valuerep import DS
 
 from dvtplan import dicom
 from dvtplan.errors import DvtError
@@ -137,7 +138,8 @@ def write_enhanced(
     order = np.random.default_rng(2).permutation(len(array))
     places = positions(len(array), step, plane, (-100.0, -30.0, 200.0))
     frames = [
-        item(PlanePositionSequence=Items([item(ImagePositionPatient=[float(v) for v in places[k]])])) for k in order
+        item(PlanePositionSequence=Items([item(ImagePositionPatient=[DS(v, auto_format=True) for v in places[k]])]))
+        for k in order
     ]
     ds.PerFrameFunctionalGroupsSequence = Items(frames)
     ds.PixelData = array[order].tobytes()
