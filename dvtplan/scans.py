@@ -170,7 +170,12 @@ def _look(source: Path) -> Found:
 
 
 def _voxels(found: Found, volume: Volume) -> tuple[np.ndarray, Grid]:
-    journal.note(f"Series {volume.name}: {volume.title}")
+    twice = (
+        f"; {how_many(volume.stack.copies, 'image')} of the series there twice, taken once"
+        if volume.stack.copies
+        else ""
+    )
+    journal.note(f"Series {volume.name}: {volume.title}{twice}")
     return dicom.read(found, volume)
 
 

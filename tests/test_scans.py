@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,15 @@ def test_stations_in_files_are_one_case(files: Path) -> None:
         np.testing.assert_allclose(image, legs(), rtol=2e-3)
         assert np.abs(grid.corners_mm() - WHOLE.corners_mm()).max() < 1e-4
     assert not case.images[0].exists()
+
+
+def test_images_that_were_there_twice_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_series(tmp_path / "study" / "a", legs().round().astype(np.uint16))
+    shutil.copytree(tmp_path / "study" / "a", tmp_path / "study" / "b")
+    with scans.opened(tmp_path / "study", 1) as given:
+        image, _ = volumes.read(given.cases[0].images[0])
+    assert len(image) == len(legs())
+    assert f"; {len(legs())} images of the series there twice, taken once" in capsys.readouterr().err
 
 
 def test_a_mask_of_the_whole_goes_back_to_every_station(series: Path, tmp_path: Path) -> None:
