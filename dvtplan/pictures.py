@@ -103,11 +103,18 @@ def draw(request: Request) -> list[Picture]:
     """The worst slice, the best, and a projection from the front."""
     files = request.image, request.truth, request.prediction
     scan = read(*files, request.slice_axis)
-    if request.levels is None:
-        found = landmarks.estimate(scan.image, scan.grid).levels
-        request = replace(request, levels=found, levels_estimated=found is not None)
+    levels, estimated = levels_of(scan, request.levels)
+    request = replace(request, levels=levels, levels_estimated=estimated)
     slices = [_of_slice(request, scan, kind, s) for kind, s in best_and_worst(scan.truth, scan.prediction)]
     return [*slices, _of_volume(request, scan if request.slice_axis == "AP" else read(*files, "AP"))]
+
+
+def levels_of(scan: Scan, told: Levels | None) -> tuple[Levels | None, bool]:
+    """The levels that are drawn, and whether they were found in the image; none where nobody knows them."""
+    if told is not None:
+        return told, False
+    found = landmarks.estimate(scan.image, scan.grid).levels
+    return found, found is not None
 
 
 def slice_dsc(truth_SHW: np.ndarray, prediction_SHW: np.ndarray) -> np.ndarray:

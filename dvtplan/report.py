@@ -154,9 +154,16 @@ def draw_cases(workspace: Workspace, network: str, folds: Sequence[int] | None =
         scan = pictures.read(images[pair.case_id], pair.truth, pair.prediction, plan.slice_axis)
         counts = (scan.truth if scan.truth.any() else scan.prediction).sum(axis=(1, 2))
         s = int(counts.argmax())
+        levels, estimated = pictures.levels_of(scan, pair.levels)
+        lines = pictures.level_lines(scan.grid, levels, s)
+        title = (
+            f"{pair.case_id}: {pictures.VIEWS[plan.slice_axis][0]} slice {s + 1} of {len(counts)}\n"
+            f"fold {pair.fold} of {network}{'; level estimated from the image' if lines and estimated else ''}"
+        )
+        sides = pictures.SIDES[plan.slice_axis]
+        figure = figures.panels(scan.image[s], scan.truth[s], scan.prediction[s], title, scan.pixel_mm, sides, lines)
         path = workspace.results(network) / "pictures" / f"{pair.case_id}.png"
-        title = f"{pair.case_id}, {plan.slice_axis} slice {s + 1} of {len(counts)}, fold {pair.fold} of {network}"
-        figures.overlay(scan.image[s], scan.truth[s], scan.prediction[s], path, title, scan.pixel_mm)
+        figures.save(figure, path)
         drawn.append(path)
     return drawn
 

@@ -20,7 +20,7 @@ from matplotlib.text import Annotation, Text
 
 from dvtplan import figures
 from dvtplan.errors import DvtError
-from dvtplan.figures import Line, learning_curve, overlay
+from dvtplan.figures import Line, learning_curve
 
 FULL = np.ones((40, 20), np.uint8)
 EMPTY = np.zeros((40, 20), np.uint8)
@@ -40,7 +40,7 @@ def is_png(path: Path) -> bool:
 def draw(path: Path, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an empty contour must not complain either
-        overlay(image, truth, prediction, path, "case c0", (1.45, 1.45))
+        figures.save(figures.panels(image, truth, prediction, "case c0", (1.45, 1.45)), path)
 
 
 @pytest.mark.parametrize("losses", [[0.3], [0.3, 0.1, 0.05], [0.0, 0.0], [0.2, 0.2]])
@@ -54,12 +54,12 @@ def test_a_learning_curve_is_drawn_from_one_epoch_on_and_at_loss_zero(tmp_path: 
 
 @pytest.mark.parametrize("truth", [PATCH, EMPTY, FULL, CORNER], ids=["patch", "empty", "full", "corner"])
 @pytest.mark.parametrize("prediction", [PATCH.T[:20].T, EMPTY], ids=["patch", "empty"])
-def test_an_overlay_is_drawn_for_any_masks(tmp_path: Path, truth: np.ndarray, prediction: np.ndarray) -> None:
+def test_panels_are_drawn_for_any_masks(tmp_path: Path, truth: np.ndarray, prediction: np.ndarray) -> None:
     draw(tmp_path / "c0.png", NOISE, truth, prediction)
     assert is_png(tmp_path / "c0.png")
 
 
-def test_an_overlay_of_an_image_that_is_zero_everywhere(tmp_path: Path) -> None:
+def test_panels_of_an_image_that_is_zero_everywhere(tmp_path: Path) -> None:
     draw(tmp_path / "c0.png", np.zeros((40, 20)), PATCH, EMPTY)
     assert is_png(tmp_path / "c0.png")
 
@@ -68,7 +68,8 @@ def test_an_overlay_of_an_image_that_is_zero_everywhere(tmp_path: Path) -> None:
 def test_slices_of_any_format_are_drawn(tmp_path: Path, height: int, width: int) -> None:
     mask = np.zeros((height, width), bool)
     mask[height // 2, width // 2] = True
-    overlay(np.arange(height * width).reshape(height, width), mask, mask, tmp_path / "c0.png", "c0", (0.5, 2.0))
+    image = np.arange(height * width).reshape(height, width)
+    figures.save(figures.panels(image, mask, mask, "c0", (0.5, 2.0)), tmp_path / "c0.png")
     assert is_png(tmp_path / "c0.png")
 
 

@@ -9,6 +9,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,13 +42,15 @@ def prediction(workspace: Workspace, case: str) -> Path:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, np.ndarray]]:
-    """What overlays were asked for, by the name of their file."""
+    """What panels were asked for, by the case in their title."""
     seen: dict[str, dict[str, np.ndarray]] = {}
+    real = figures.panels
 
-    def note(image: np.ndarray, truth: np.ndarray, mask: np.ndarray, path: Path, *_: object) -> None:
-        seen[path.stem] = {"image": image, "truth": truth, "mask": mask}
+    def note(image: np.ndarray, truth: np.ndarray, mask: np.ndarray, title: str, *others: Any) -> figures.Figure:
+        seen[title.partition(":")[0]] = {"image": image, "truth": truth, "mask": mask}
+        return real(image, truth, mask, title, *others)
 
-    monkeypatch.setattr(figures, "overlay", note)
+    monkeypatch.setattr(figures, "panels", note)
     return seen
 
 
@@ -72,6 +75,26 @@ def test_the_slice_with_the_most_thrombus_is_shown(trained: Workspace, drawn: di
     draw_cases(trained, "gn_unet")
     assert np.array_equal(drawn["c0"]["truth"], truth[4])
     assert drawn["c0"]["image"].shape == drawn["c0"]["mask"].shape == (34, 33)
+
+
+def test_the_level_is_drawn_that_is_told_or_found(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coronal slices of 6 x 34 x 33 voxels; the toy has no knee, so without a table nothing is drawn."""
+    seen: list[int] = []
+    real = figures.panels
+
+    def note(*given: Any) -> figures.Figure:
+        seen.append(len(given[-1]))
+        return real(*given)
+
+    monkeypatch.setattr(figures, "panels", note)
+    draw_cases(trained, "gn_unet")
+    assert seen == [0, 0, 0, 0]
+    _, grid = volumes.read(trained.raw / "imagesTr" / "c0_0000.nii.gz")
+    middle = float(grid.corners_mm()[:, 2].mean())
+    (trained.raw / "cases.csv").write_text(f"case_id,level_left_mm\nc0,{middle}\n", encoding="utf-8")
+    seen.clear()
+    draw_cases(trained, "gn_unet")
+    assert sorted(seen) in ([0, 0, 0, 1], [0, 0, 0, 2])
 
 
 def test_without_truth_the_slice_with_the_most_predicted_is_shown(

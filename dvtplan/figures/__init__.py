@@ -22,7 +22,7 @@ from dvtplan.figures.sheet import (
     text_width_mm,
     wrap,
 )
-from dvtplan.figures.slices import PREDICTION_COLOUR, TRUTH_COLOUR, Line, overlay, panels, projection
+from dvtplan.figures.slices import PREDICTION_COLOUR, TRUTH_COLOUR, Line, panels, projection
 
 __all__ = [
     "INK",
@@ -46,7 +46,6 @@ __all__ = [
     "height_mm",
     "learning_curve",
     "learning_curves",
-    "overlay",
     "panels",
     "projection",
     "save",

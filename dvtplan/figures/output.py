@@ -18,7 +18,7 @@ from dvtplan.artifacts import whole_file
 WIDTH_IN = 4.8
 """Of every chart and panel: with letters of 9 points it can be read on a telephone 360 pixels wide."""
 DPI = 200
-"""Of what is saved, and of charts in a page; not of ``learning_curve`` and ``overlay``."""
+"""Of what is saved, and of charts in a page; not of ``learning_curve``."""
 JPEG_DPI = 160
 """Of a picture in a page: 768 pixels wide, two for each of a telephone's."""
 JPEG_QUALITIES = (85, 75, 65, 55, 45, 35)
