@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from dvtplan.records import Levels
 from dvtplan.regions import LIMBS
 
 ANALYSED, NOT_ANALYSED = "analysed", "not analysed"
+CHANGED = "mask changed"
+"""Of a scan whose mask is not the one that was made; it was measured as it is."""
 COULD_NOT = "Could not be analysed: nothing is known about thrombus on this scan."
 NOT_RULED_OUT = "This does not rule thrombus out."
 """Stands beside every mask without a marked voxel."""
@@ -215,6 +217,7 @@ def write(
     path: Path,
     failed: Mapping[str, str] | None = None,
     measured: Mapping[str, Sequence[Burden]] | None = None,
+    changed: Collection[str] = (),
 ) -> Path:
     """Measure masks and write ``path``.
 
@@ -227,6 +230,7 @@ def write(
         path: of the csv.
         failed: case -> why it could not be analysed.
         measured: what masks were measured already, by case; the others are read and measured.
+        changed: cases whose mask is not the one that was made; their status says so.
 
     Raises:
         DvtError: if a mask cannot be read or the table not written.
@@ -235,14 +239,16 @@ def write(
     for case_id, mask in masks.items():
         division = divisions.get(case_id, Division())
         known = (measured or {}).get(case_id)
-        rows += _rows(case_id, measure(*volumes.read(mask), division.levels) if known is None else known, division)
+        found = measure(*volumes.read(mask), division.levels) if known is None else known
+        rows += _rows(case_id, found, division, CHANGED if case_id in changed else ANALYSED)
     for case_id, reason in (failed or {}).items():
         rows.append({"case_id": case_id, "status": NOT_ANALYSED, "scan_in_words": f"{COULD_NOT} {reason}"})
-    artifacts.write_text(path, pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False))
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"pieces": "Int64"})  # whole also where some are missing
+    artifacts.write_text(path, table.to_csv(index=False))
     return path
 
 
-def _rows(case_id: str, found: Sequence[Burden], division: Division) -> list[dict[str, object]]:
+def _rows(case_id: str, found: Sequence[Burden], division: Division, status: str) -> list[dict[str, object]]:
     told = words(found)
     level_mm = (
         dict.fromkeys(LIMBS) if division.levels is None else dict(zip(LIMBS, division.levels.both_mm, strict=True))
@@ -250,7 +256,7 @@ def _rows(case_id: str, found: Sequence[Burden], division: Division) -> list[dic
     return [
         {
             "case_id": case_id,
-            "status": ANALYSED,
+            "status": status,
             "limb": burden.limb,
             "region": burden.region,
             "volume_ml": round(burden.volume_ml, 3),

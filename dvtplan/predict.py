@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from dvtplan import (
     checkpoint,
     dataset,
     devices,
+    findings,
     inference,
     journal,
     models,
@@ -52,7 +54,7 @@ ALSO = {DICOM_SEG: "a DICOM segmentation object", LABELS: "names of the values f
 
 
 class Unanalysed(DvtError):
-    """Scans of a folder that could not be analysed; the others were."""
+    """Scans that could not be analysed; others of their folder were."""
 
     def __init__(self, masks: Sequence[Path], failed: Mapping[str, str], scans_in_all: int) -> None:
         self.masks, self.failed = tuple(masks), dict(failed)
@@ -60,7 +62,7 @@ class Unanalysed(DvtError):
         self.written = self.masks
         """What was written all in all."""
         told = f"{len(failed)} of {how_many(scans_in_all, 'scan')} could not be analysed; nothing is known about them:"
-        super().__init__("\n".join([told, *self.failed.values()]))
+        super().__init__("\n".join([*([told] if scans_in_all > 1 else []), *self.failed.values()]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +192,10 @@ def predict_path(
         was wanted besides.
 
     Raises:
-        Unanalysed: if some scans of a folder could not be analysed; each left its ``ID_findings.json``
-            with the reason, and all others have their masks.
-        DvtError: for input that is not there or not readable, or that a mask would replace; masks
-            made until then stay.
+        Unanalysed: if scans could not be analysed; each left its ``ID_findings.json`` with the reason, and all
+            others have their masks. A mask that was made of such a scan before is gone.
+        DvtError: for input that is not there, or that a mask would replace, or where a mask would replace one
+            that was changed by hand or comes from elsewhere; masks made until then stay.
     """
     if source.is_dir() and out.exists() and out.samefile(source):
         raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
@@ -212,29 +214,28 @@ def predict_path(
     options = {name: str(value) for name, value in named.items() if value}
     if model.training is None:
         journal.note("The model lacks the fingerprint of its training scans: whether a scan is like them is not known.")
-    with scans.opened(source, len(model.plan.channels), series=series, stations=stations) as given:
+    with contextlib.ExitStack() as stack:
+        try:
+            given = stack.enter_context(
+                scans.opened(source, len(model.plan.channels), series=series, stations=stations)
+            )
+        except DvtError as error:
+            if not source.exists():
+                raise
+            raise _unopened(source, out, model, error) from error
         if DICOM_SEG in also and given.found is None:
             raise DvtError(f"{source}: is no DICOM, and {DICOM_SEG} draws upon a DICOM series. Leave it away.")
         failed: Unanalysed | None = None
-        if given.one and out.name.endswith(ENDINGS):
-            _predict_one(given, out, model, save_probabilities=save_probabilities, options=options, asked=asked)
-            masks = [out]
-        else:
-            try:
-                masks = predict_cases(
-                    given.cases,
-                    out,
-                    model,
-                    title="Predict",
-                    overwrite=overwrite,
-                    save_probabilities=save_probabilities,
-                    part=part,
-                    options=options,
-                    given=given,
-                    asked=asked,
-                )
-            except Unanalysed as error:
-                failed, masks = error, list(error.masks)
+        wanted: _Wanted = {
+            "overwrite": overwrite, "save_probabilities": save_probabilities, "options": options, "asked": asked
+        }  # fmt: skip
+        try:
+            if given.one and out.name.endswith(ENDINGS):
+                masks = _predict_one(given, out, model, **wanted)
+            else:
+                masks = predict_cases(given.cases, out, model, title="Predict", part=part, given=given, **wanted)
+        except Unanalysed as error:
+            failed, masks = error, list(error.masks)
         parts = [] if given.composed is None or not masks else scans.write_stations(masks[0], given)
         written = [*masks, *parts, *_other_forms(masks, parts, given, model, also)]
         if failed is not None:
@@ -264,28 +265,72 @@ def _other_forms(
     return written
 
 
+class _Wanted(TypedDict):
+    """Arguments of ``predict_path`` that concern every case."""
+
+    overwrite: bool
+    save_probabilities: bool
+    options: Mapping[str, str]
+    asked: Asked | None
+
+
 def _predict_one(
     given: Given,
     mask: Path,
     model: Model,
     *,
+    overwrite: bool,
     save_probabilities: bool,
     options: Mapping[str, str],
     asked: Asked | None,
-) -> None:
-    """The only case into a mask of a given name; what is there is replaced."""
+) -> list[Path]:
+    """The only case into a mask of a given name; one that was made here before is replaced."""
     case, watch = given.cases[0], _Pace(model)
+    _require_apart(case, mask)
+    if not overwrite and provenance.changed([mask]):
+        raise DvtError(
+            f"{mask}: is there and is not what dvt_predict wrote: it was changed, or comes from elsewhere. Name "
+            "another -o, or --overwrite it."
+        )
     diary = Diary(mask.with_name(f"{scans.stem(mask)}_run.json"), _opening(model, options), overwrite=True)
     digests = _digests(case)
+
+    def made(spent: Spent) -> None:
+        diary.add(case.id, _made(case, digests, mask, spent, given.spoken))
+
     try:
-        spent = predict_case(case, mask, model, save_probabilities=save_probabilities, asked=asked, spoken=given.spoken)
+        spent = predict_case(
+            case, mask, model, save_probabilities=save_probabilities, asked=asked, spoken=given.spoken, made=made
+        )
     except DvtError as error:
+        _withdraw(mask, provenance.written(mask.parent))
         if asked is not None:
             telling.tell_failure(case, mask, model, error, given.spoken)
-        raise
+        raise Unanalysed([], {case.id: telling.in_one_line(error, given.spoken)}, 1) from error
     watch.add(spent.slices)
-    diary.add(case.id, _made(case, digests, mask, spent, given.spoken))
     watch.tell()
+    return [mask]
+
+
+def _withdraw(mask: Path, written: Mapping[str, Collection[str]]) -> None:
+    """A mask that was made of an earlier image must not pass for what this scan shows; one that was changed by hand
+    is not ours to remove."""
+    if not mask.exists():
+        return
+    if provenance.is_changed(mask, written.get(mask.name, ())):
+        journal.warn(f"{mask}: was changed since it was made, or comes from elsewhere, and stays.")
+    else:
+        mask.unlink()
+
+
+def _unopened(source: Path, out: Path, model: Model, error: DvtError) -> Unanalysed:
+    """What a source that cannot be opened comes to; what was told of it earlier does not stand any longer."""
+    name = scans.stem(source.absolute())
+    mask = out if out.name.endswith(ENDINGS) else out / f"{name}.nii.gz"
+    if findings.read(telling.findings_path(mask)) is not None:
+        _withdraw(mask, provenance.written(mask.parent))
+        telling.tell_failure(Case(id=name, patient=name, images=(source,)), mask, model, error, {})
+    return Unanalysed([], {name: telling.in_one_line(error, {})}, 1)
 
 
 def predict_cases(
@@ -313,15 +358,15 @@ def predict_cases(
         save_probabilities: likewise.
         part: likewise.
         options: what was asked for, for the record.
-        given: where the cases come from. With it a case of several that cannot be analysed does not stop the others.
+        given: where the cases come from. With it a case that cannot be analysed does not stop the others, and masks
+            that were changed by hand, or come from elsewhere, are kept.
         asked: as of ``predict_path``.
 
     Raises:
         Unanalysed: at the end, if any could not be analysed.
-        DvtError: as ``predict_case``, where it is the only case or nothing is ``given``.
+        DvtError: as ``predict_case``, where nothing is ``given``.
     """
     spoken = {} if given is None else given.spoken
-    go_on = given is not None and len(cases) > 1
     held = _Held(out, model, part=part, overwrite=overwrite)
     if part is not None:
         cases = cases[part[0] - 1 :: part[1]]
@@ -332,27 +377,34 @@ def predict_cases(
     for case in journal.progress(cases, title):
         path = out / f"{case.id}.nii.gz"
         digests = _digests(case)
+        _require_apart(case, path)
+
+        def made(spent: Spent, case: Case = case, path: Path = path, digests: Sequence[str] = digests) -> None:
+            record = _made(case, digests, path, spent, spoken)
+            artifacts.write_text(out / "dataset.json", _labels_json(model))
+            held.add(case, digests, record.mask_digest, save_probabilities)
+            diary.add(case.id, record)
+
         try:
-            if not held.keeps(case, digests, path, save_probabilities) or not telling.told(
-                case, path, held.masks.get(case.id), model, asked
-            ):
+            if given is not None and not overwrite and held.is_changed(case, path):
+                if asked is not None:
+                    telling.divide(case, path, asked)
+                journal.warn(
+                    f"{path}: was changed since it was made, or comes from elsewhere: it is kept. What is told beside "
+                    "it is of the mask as it was made, if it ever was. --overwrite makes both anew."
+                )
+            elif not held.keeps(case, digests, path, save_probabilities) or not telling.told(case, path, model, asked):
                 spent = predict_case(
-                    case, path, model, save_probabilities=save_probabilities, asked=asked, spoken=spoken
+                    case, path, model, save_probabilities=save_probabilities, asked=asked, spoken=spoken, made=made
                 )
                 watch.add(spent.slices)
-                made = _made(case, digests, path, spent, spoken)
-                artifacts.write_text(out / "dataset.json", _labels_json(model))
-                held.add(case, digests, made.mask_digest, save_probabilities)
-                diary.add(case.id, made)
             masks.append(path)
         except DvtError as error:
-            if go_on or asked is not None:
-                # A mask of an earlier image or model must not pass for what this scan shows.
-                if case.id in held.ever:
-                    path.unlink(missing_ok=True)
-                telling.tell_failure(case, path, model, error, spoken)
-            if not go_on:
+            if given is None:
                 raise
+            _withdraw(path, held.written())
+            if len(cases) > 1 or asked is not None:
+                telling.tell_failure(case, path, model, error, spoken)
             failed[case.id] = telling.in_one_line(error, spoken)
             held.drop(case)
     watch.tell()
@@ -369,16 +421,26 @@ class _Held:
         self._cases: dict[str, str] = {}
         self.masks: dict[str, str] = {}
         """Case -> digest of its mask, made by this model."""
+        self._others: dict[str, str] = {}
         self._full: set[str] = set()
-        self.ever: set[str] = set()
-        """Cases with a mask of ours, by whatever model."""
+        self._written = provenance.written(out)
         for path in [] if overwrite else predictions_ledgers(out):
             held = artifacts.load(Predicted, path, "dvt_predict --overwrite")
-            self.ever |= set(held.cases)
+            self._others |= held.others
             if held.model_digest == model.digest:
                 self._cases |= held.cases
                 self.masks |= held.masks
                 self._full |= set(held.with_probabilities)
+            else:
+                self._others |= held.masks
+
+    def is_changed(self, case: Case, path: Path) -> bool:
+        """Whether a mask is there that no prediction wrote."""
+        return path.exists() and provenance.is_changed(path, self.written().get(path.name, ()))
+
+    def written(self) -> Mapping[str, Collection[str]]:
+        """As ``provenance.written``, with what was added since."""
+        return self._written
 
     def keeps(self, case: Case, digests: Sequence[str], path: Path, save_probabilities: bool) -> bool:
         """Whether a mask was made by this model from these files, with all that is to lie beside it."""
@@ -390,13 +452,16 @@ class _Held:
         """Note a mask that was made."""
         self._cases[case.id] = _of_all(digests)
         self.masks[case.id] = artifacts.digest_of_digests([mask_digest])
+        self._written.setdefault(f"{case.id}.nii.gz", set()).add(self.masks[case.id])
+        self._others.pop(case.id, None)
         self._full = self._full | {case.id} if save_probabilities else self._full - {case.id}
         self._save()
 
     def drop(self, case: Case) -> None:
         """Note that a mask is no more."""
-        if self._cases.pop(case.id, None) is not None:
+        if self._cases.pop(case.id, None) is not None or case.id in self._others:
             self.masks.pop(case.id, None)
+            self._others.pop(case.id, None)
             self._full.discard(case.id)
             self._save()
 
@@ -407,6 +472,7 @@ class _Held:
             cases=self._cases,
             masks=self.masks,
             with_probabilities=tuple(sorted(self._full)),
+            others=self._others,
         )
         artifacts.save(now, self._ledger)
 
@@ -481,6 +547,11 @@ class _Pace:
         )
 
 
+def _require_apart(case: Case, mask: Path) -> None:
+    if mask.exists() and any(p.exists() and p.samefile(mask) for p in case.images):
+        raise DvtError(f"{mask}: is the image itself, which the mask would replace. Name another -o.")
+
+
 def probability_path(mask: Path, name: str) -> Path:
     """Where the probabilities of a class lie, beside a mask."""
     return mask.with_name(f"{scans.stem(mask)}_probability_{name}.nii.gz")
@@ -502,13 +573,15 @@ def predict_case(
     save_probabilities: bool = False,
     asked: Asked | None = None,
     spoken: Mapping[Path, str] | None = None,
+    made: Callable[[Spent], None] | None = None,
 ) -> Spent:
     """Write the mask of one case on the grid of its first image file, and warn where the scan is unlike the training.
 
     Slices pass through a nameless file on disk, block by block, so memory does not grow with their
     number. With ``save_probabilities`` a float32 volume per class is written too, named
     ``ID_probability_CLASS.nii.gz``; those are assembled in memory. What is ``asked`` is written beside the mask;
-    what was told of an earlier mask goes. ``spoken`` holds the names of files that go again.
+    what was told of an earlier mask goes. ``spoken`` holds the names of files that go again. ``made`` is called once
+    the mask is on disk, before anything is told of it.
 
     Returns:
         How many slices the case has, and where the time went.
@@ -517,8 +590,7 @@ def predict_case(
         DvtError: if an image cannot be read or is not finite, channels lie on different grids, or
             the disk is full; nothing half-written stays.
     """
-    if path.exists() and any(p.exists() and p.samefile(path) for p in case.images):
-        raise DvtError(f"{path}: is the image itself, which the mask would replace. Name another -o.")
+    _require_apart(case, path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(devices.memory_told("Use --device cpu, or name fewer --folds."))
         times = [time.monotonic()]
@@ -546,6 +618,9 @@ def predict_case(
         mask = inference.in_file_order(masks, opened, np.uint8)
         volumes.write_mask(path, mask, opened.grid, names=model.classes)
         times.append(time.monotonic())
+        if made is not None:
+            reading_s, network_s, writing_s = np.diff(times).tolist()
+            made(Spent(len(masks), reading_s, network_s, writing_s, telling_s=0.0))
         if evidence is not None:
             evidence.tell(path, masks.read(), odd, spoken or {})
         times.append(time.monotonic())

@@ -386,6 +386,8 @@ class Predicted:
     """Case -> digest of its mask as it was written."""
     with_probabilities: tuple[str, ...] = ()
     """Cases whose probability volumes lie beside their masks."""
+    others: dict[str, str] = field(default_factory=dict)
+    """Case -> digest of its mask, of masks that another model made before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,7 @@ def divide(case: Case, mask: Path, asked: Asked) -> Division:
     return findings.divide([name], {name: told}, asked.given, found)[name]
 
 
-def told(case: Case, mask: Path, mask_digest: str | None, model: Model, asked: Asked | None) -> bool:
+def told(case: Case, mask: Path, model: Model, asked: Asked | None) -> bool:
     """Whether all that is asked about a case that was predicted is told already; a page that is missing is made."""
     if asked is None:
         return True
@@ -75,7 +75,7 @@ def told(case: Case, mask: Path, mask_digest: str | None, model: Model, asked: A
     found = findings.read(findings_path(mask))
     if found is None or found.status != findings.ANALYSED or found.levels != division.levels:
         return False
-    if found.maker.digest != model.digest or found.mask_digest != mask_digest:
+    if found.maker.digest != model.digest or found.mask_digest != artifacts.sha256(mask):
         return False
     if asked.page and not all(path.exists() for path in summary_paths(mask)):
         image, grid = volumes.read(case.images[0])
@@ -88,6 +88,9 @@ def told(case: Case, mask: Path, mask_digest: str | None, model: Model, asked: A
 def tell_failure(case: Case, mask: Path, model: Model, error: DvtError, spoken: Mapping[Path, str]) -> None:
     """Leave the record of a case that could not be analysed, in place of any that was made earlier."""
     forget(mask)
+    with contextlib.suppress(DvtError):
+        if scans.levels_path(mask).exists() and artifacts.load(Landmarks, scans.levels_path(mask), ""):
+            scans.levels_path(mask).unlink()
     said = in_one_line(error, spoken)
     record = findings.not_analysed(case.id, names(case, spoken), said, journal.now(), model.maker)
     artifacts.save(record, findings_path(mask))
@@ -193,7 +196,7 @@ class Evidence:
             made=journal.now(),
             maker=model.maker,
             mask=mask.name,
-            mask_digest=artifacts.file_digest((mask,)),
+            mask_digest=artifacts.sha256(mask),
             levels=of_limbs,
             level_source=None if of_limbs is None else self._division.source,
             level_note=self._division.note,

@@ -473,6 +473,10 @@ def _new_run(
     )
 
 
+TRIAL_S = 4.0
+"""How long steps are tried, in seconds, where four take less."""
+
+
 def _step_seconds(job: _Job, trainee: _Trainee, slices: int, forward: Forward | None = None) -> float:
     """What a forward and a backward pass of so many slices take here; they leave no trace in the network."""
     rows, columns = job.plan.target_shape
@@ -487,7 +491,8 @@ def _step_seconds(job: _Job, trainee: _Trainee, slices: int, forward: Forward | 
     # Networks with batch normalization keep a running mean of what they see: these steps must leave no trace.
     kept = {name: buffer.clone() for name, buffer in trainee.network.named_buffers()}
     try:
-        for _ in range(4):
+        # The fastest of several, and of more where they are quick: others may be at work on the machine just now.
+        while len(seconds) < 4 or (len(seconds) < 20 and sum(seconds) < TRIAL_S):
             begin = time.perf_counter()
             loss = trainee.loss(batch, matrices, forward)
             loss.backward()

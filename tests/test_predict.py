@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from test_dicom import OBLIQUE, write_series
 from test_dicom import read as read_dicom
 from torch import nn
 
-from dvtplan import artifacts, burden, devices, findings, volumes
+from dvtplan import artifacts, burden, devices, findings, predict, volumes
 from dvtplan.errors import DvtError
 from dvtplan.findings import Findings
 from dvtplan.geometry import Grid
@@ -28,7 +30,7 @@ from dvtplan.landmarks import Landmarks, estimate
 from dvtplan.predict import Unanalysed, load_model, predict_case, predict_fold, predict_path
 from dvtplan.records import Case, Fingerprint, Levels, Plan, Predicted, Prediction, Splits
 from dvtplan.scans import find_cases, levels_path
-from dvtplan.telling import Asked
+from dvtplan.telling import Asked, Evidence, findings_path
 from dvtplan.workspace import Workspace
 
 CORONAL = Grid(
@@ -156,10 +158,11 @@ def test_a_dicom_archive_gives_the_same_mask(scan: Path, tmp_path: Path, bright:
 
 def test_a_dicom_scan_that_was_predicted_is_kept(scan: Path, tmp_path: Path, bright: Model) -> None:
     (mask,) = predict_path(scan, tmp_path / "out", bright)
-    mask.write_bytes(MARK)
+    age(mask)
     predict_path(scan, tmp_path / "out", bright)
-    assert mask.read_bytes() == MARK
+    assert is_old(mask)
     predict_path(scan, tmp_path / "out", bright, overwrite=True)
+    assert not is_old(mask)
     assert_mask_of_scan(mask, scan)
 
 
@@ -614,7 +617,7 @@ def test_findings_and_a_page_are_written_beside_the_mask(tmp_path: Path, bright:
     told = {f"a_{name}" for name in ("findings.json", "summary.html", "summary.pdf", "summary.png")}
     assert names(tmp_path / "out") == {"a.nii.gz", "dataset.json", "predictions.json", "run.json", *told}
     record, (array, grid) = read_findings(tmp_path / "out" / "a_findings.json"), volumes.read(mask)
-    assert record.status == "analysed" and record.mask_digest == artifacts.file_digest((mask,))
+    assert record.status == "analysed" and record.mask_digest == artifacts.sha256(mask)
     assert record.volume_ml == pytest.approx((array != 0).sum() * grid.voxel_ml)
     assert sum(one.volume_ml for one in record.lesions) == pytest.approx(record.volume_ml)
     assert record.burden == tuple(burden.measure(array, grid, Levels(left_mm=30.0)))
@@ -799,22 +802,29 @@ def test_no_mask_ever_replaces_an_image(tmp_path: Path, bright: Model) -> None:
 
 # --- going on -------------------------------------------------------------------------------------
 
-MARK = b"kept, not made again"
+
+def age(mask: Path) -> None:
+    """Make a file old, so that making it again shows."""
+    os.utime(mask, (1, 1))
+
+
+def is_old(mask: Path) -> bool:
+    return mask.stat().st_mtime == 1
 
 
 @pytest.fixture
 def half_done(tmp_path: Path, bright: Model) -> Path:
-    """A folder of two predicted cases; the first mask is marked, so that making it again shows."""
+    """A folder of two predicted cases; the first mask is old, so that making it again shows."""
     for name in ("a", "b"):
         write(tmp_path / "in" / f"{name}.nii.gz")
     predict_path(tmp_path / "in", tmp_path / "out", bright)
-    (tmp_path / "out" / "a.nii.gz").write_bytes(MARK)
+    age(tmp_path / "out" / "a.nii.gz")
     return tmp_path / "out"
 
 
 def remade(out: Path, model: Model, **options: bool) -> bool:
     predict_path(out.parent / "in", out, model, **options)
-    return (out / "a.nii.gz").read_bytes() != MARK
+    return not is_old(out / "a.nii.gz")
 
 
 def test_masks_that_are_there_are_kept_and_missing_ones_made(half_done: Path, bright: Model) -> None:
@@ -842,14 +852,133 @@ def test_the_ledger_holds_the_digest_of_every_mask(half_done: Path, bright: Mode
     assert held.masks == {case: artifacts.file_digest((half_done / f"{case}.nii.gz",)) for case in held.cases}
 
 
-def test_masks_that_nothing_vouches_for_are_made_again(half_done: Path, bright: Model) -> None:
-    (half_done / "predictions.json").unlink()
-    assert remade(half_done, bright)
+# --- masks that were changed by hand, or come from elsewhere ------------------------------------------
+
+HAND = b"hours of contouring"
+
+
+@pytest.fixture
+def corrected(half_done: Path) -> Path:
+    """The folder with its first mask corrected by hand."""
+    (half_done / "a.nii.gz").write_bytes(HAND)
+    return half_done
+
+
+def kept(out: Path, capsys: pytest.CaptureFixture[str]) -> bool:
+    """Whether the correction is still there, and is told."""
+    told = capsys.readouterr().err
+    assert f"{out / 'a.nii.gz'}: was changed since it was made, or comes from elsewhere" in told
+    return (out / "a.nii.gz").read_bytes() == HAND
+
+
+def test_a_corrected_mask_is_kept_whatever_else_changes(
+    corrected: Path, bright: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = corrected.parent / "in"
+    other = replace(bright, digest="another")
+    for model, asked in ((bright, None), (other, None), (bright, Asked(given=Levels(left_mm=1.0)))):
+        assert predict_path(scans, corrected, model, asked=asked) == [corrected / "a.nii.gz", corrected / "b.nii.gz"]
+        assert kept(corrected, capsys)
+    write(scans / "a.nii.gz", picture() + 1)
+    predict_path(scans, corrected, bright)
+    assert kept(corrected, capsys)
+    predict_path(scans, corrected, bright, overwrite=True)
+    assert mask_of(corrected / "a.nii.gz").any()
+
+
+def test_a_mask_from_elsewhere_is_kept(half_done: Path, bright: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (half_done / "predictions.json", half_done / "run.json"):
+        path.unlink()
+    (half_done / "a.nii.gz").write_bytes(HAND)
+    predict_path(half_done.parent / "in", half_done, bright)
+    assert kept(half_done, capsys)
+
+
+def test_a_corrected_mask_outlives_a_scan_that_fails(
+    corrected: Path, bright: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        bad("NaN", corrected.parent / "in" / f"{name}.nii.gz")
+    age(corrected / "b.nii.gz")
+    with pytest.raises(Unanalysed):
+        predict_path(corrected.parent / "in", corrected, replace(bright, digest="another"), asked=Asked())
+    assert kept(corrected, capsys) and not (corrected / "b.nii.gz").exists()
+
+
+def test_masks_of_an_earlier_model_are_known_after_a_run_that_did_not_reach_them(
+    half_done: Path, bright: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, real = replace(bright, digest="another"), predict.predict_case
+
+    def stops(case: Case, *rest: Any, **more: Any) -> Any:
+        if case.id == "b":
+            raise KeyboardInterrupt
+        return real(case, *rest, **more)
+
+    monkeypatch.setattr(predict, "predict_case", stops)
+    with pytest.raises(KeyboardInterrupt):
+        predict_path(half_done.parent / "in", half_done, other)
+    monkeypatch.setattr(predict, "predict_case", real)
+    age(half_done / "b.nii.gz")
+    predict_path(half_done.parent / "in", half_done, other)
+    assert not is_old(half_done / "b.nii.gz")
+
+
+def test_a_mask_is_noted_before_anything_is_told_of_it(
+    tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run that is stopped while it draws the page would leave a mask that passes for someone else's."""
+    write(tmp_path / "a.nii.gz")
+
+    def stops(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for out in (tmp_path / "out", tmp_path / "single.nii.gz"):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Evidence, "tell", stops)
+            predict_path(tmp_path / "a.nii.gz", out, bright, asked=Asked())
+        (mask,) = predict_path(tmp_path / "a.nii.gz", out, bright, asked=Asked())
+        assert read_findings(findings_path(mask)).status == "analysed"
+
+
+def test_a_single_mask_that_was_changed_is_not_replaced(tmp_path: Path, bright: Model) -> None:
+    scan, mask = write(tmp_path / "a.nii.gz"), tmp_path / "mask.nii.gz"
+    mask.write_bytes(HAND)
+    told = refused(lambda: predict_path(scan, mask, bright))
+    assert told.startswith(f"{mask}: is there and is not what dvt_predict wrote") and "--overwrite" in told
+    assert mask.read_bytes() == HAND
+    predict_path(scan, mask, bright, overwrite=True)
+    age(mask)
+    predict_path(scan, mask, bright)
+    assert not is_old(mask)
+
+
+def test_a_single_scan_that_fails_leaves_nothing_that_speaks_of_it(tmp_path: Path, bright: Model) -> None:
+    scan = write(tmp_path / "in" / "a.nii.gz")
+    for out in (tmp_path / "mask.nii.gz", tmp_path / "out"):
+        (mask,) = predict_path(scan, out, bright, asked=Asked(estimate=True))
+        bad("NaN", scan)
+        with pytest.raises(Unanalysed) as caught:
+            predict_path(scan, out, bright, asked=Asked(estimate=True))
+        assert "not finite" in caught.value.failed["a"] and str(caught.value) == caught.value.failed["a"]
+        assert not mask.exists() and not mask.with_name(f"{mask.name.removesuffix('.nii.gz')}_levels.json").exists()
+        assert read_findings(findings_path(mask)).status == "not analysed"
+        write(scan)
+
+
+def test_a_study_that_cannot_be_opened_any_more_has_no_findings(scan: Path, tmp_path: Path, bright: Model) -> None:
+    (mask,) = predict_path(scan, tmp_path / "out", bright, asked=Asked())
+    next(scan.iterdir()).unlink()
+    middle = sorted(scan.iterdir())[len(list(scan.iterdir())) // 2]
+    middle.unlink()
+    with pytest.raises(Unanalysed):
+        predict_path(scan, tmp_path / "out", bright, asked=Asked())
+    assert not mask.exists() and read_findings(findings_path(mask)).status == "not analysed"
 
 
 def test_probabilities_that_are_not_there_yet_are_made(half_done: Path, bright: Model) -> None:
     assert remade(half_done, bright, save_probabilities=True)
-    (half_done / "a.nii.gz").write_bytes(MARK)
+    age(half_done / "a.nii.gz")
     assert not remade(half_done, bright, save_probabilities=True) and not remade(half_done, bright)
     (half_done / "a_probability_thrombus.nii.gz").unlink()
     assert remade(half_done, bright, save_probabilities=True)
@@ -858,7 +987,7 @@ def test_probabilities_that_are_not_there_yet_are_made(half_done: Path, bright: 
 def test_probabilities_of_another_model_do_not_pass_for_this_ones(half_done: Path, bright: Model) -> None:
     remade(half_done, bright, save_probabilities=True)
     remade(half_done, replace(bright, digest="another"))
-    (half_done / "a.nii.gz").write_bytes(MARK)
+    age(half_done / "a.nii.gz")
     assert remade(half_done, replace(bright, digest="another"), save_probabilities=True)
 
 

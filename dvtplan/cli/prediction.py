@@ -80,7 +80,7 @@ def predict(argv: list[str]) -> None:
     )
     add_machine(parser)
     options = parser.parse_args(argv)
-    from dvtplan import artifacts, dataset, devices, findings, journal, parallel, predict, scans, telling
+    from dvtplan import artifacts, dataset, devices, findings, journal, parallel, predict, provenance, scans, telling
     from dvtplan.landmarks import Landmarks
     from dvtplan.records import Levels
 
@@ -153,8 +153,16 @@ def predict(argv: list[str]) -> None:
         if options.burden is not None:
             reasons = {} if failed is None else failed.failed
             records = {name: findings.read(telling.findings_path(mask)) for name, mask in masks.items() if told}
-            measured = {name: record.burden for name, record in records.items() if record is not None}
-            written.append(findings.write(masks, divisions, options.burden, reasons, measured))
+            changed = provenance.changed(masks.values())
+            measured = {
+                name: record.burden
+                for name, record in records.items()
+                if record is not None and masks[name] not in changed
+            }
+            table = findings.write(
+                masks, divisions, options.burden, reasons, measured, {name for name in masks if masks[name] in changed}
+            )
+            written.append(table)
     for path in written:
         print(path)
     if failed is not None:
