@@ -236,7 +236,8 @@ def predict_path(
                 masks = predict_cases(given.cases, out, model, title="Predict", part=part, given=given, **wanted)
         except Unanalysed as error:
             failed, masks = error, list(error.masks)
-        parts = [] if given.composed is None or not masks else scans.write_stations(masks[0], given)
+        composed = given.composed is not None and bool(masks)
+        parts = scans.write_stations(masks[0], given, overwrite=overwrite) if composed else []
         written = [*masks, *parts, *_other_forms(masks, parts, given, model, also)]
         if failed is not None:
             failed.written = tuple(written)
@@ -248,7 +249,7 @@ def _other_forms(
     masks: Sequence[Path], parts: Sequence[Path], given: Given, model: Model, also: Sequence[str]
 ) -> list[Path]:
     """Write masks in further forms; an object that is younger than its mask is that mask's, and stays what it is."""
-    written = []
+    written, changed = [], provenance.changed([*masks, *parts])
     on_series = parts[: len(given.shown)] if given.composed is not None else masks
     for path in [*masks, *parts[: len(given.stations)]] if LABELS in also else []:
         segments.write_descriptions(beside := path.with_name(f"{scans.stem(path)}_labels.txt"), model.classes)
@@ -261,7 +262,9 @@ def _other_forms(
         if given.found is None:
             raise ValueError("a segmentation object without a series")
         mask, _ = volumes.read(path)
-        segments.write(beside, mask, given.found, shown, model.classes, model=model.digest[:16])
+        segments.write(
+            beside, mask, given.found, shown, model.classes, model=model.digest[:16], corrected=path in changed
+        )
     return written
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dvtplan import __version__, artifacts
 from dvtplan.errors import DvtError
-from dvtplan.records import Predicted, Prediction, PredictionOfCase, PredictionStart
+from dvtplan.records import Composition, Predicted, Prediction, PredictionOfCase, PredictionStart
 from dvtplan.workspace import predictions_ledgers
 
 PACKAGES = ("torch", "SimpleITK", "numpy")
@@ -103,6 +103,10 @@ def written(folder: Path) -> dict[str, set[str]]:
             ledger = artifacts.load(Predicted, path, "")
             for case_id, digest in (*ledger.masks.items(), *ledger.others.items()):
                 found.setdefault(f"{case_id}.nii.gz", set()).add(digest)
+    for path in folder.glob("*_stations.json"):
+        with contextlib.suppress(DvtError):
+            for name, digest in artifacts.load(Composition, path, "").masks.items():
+                found.setdefault(name, set()).add(artifacts.digest_of_digests([digest]))
     for path in folder.glob("*_run.json"):
         with contextlib.suppress(DvtError):
             for case in artifacts.load(Prediction, path, "").cases.values():

@@ -391,6 +391,18 @@ class Predicted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Composition:
+    """How table stations became one scan, and the masks that went back to them: ``ID_stations.json``."""
+
+    stations_from_head_to_foot: tuple[str, ...]
+    gains: tuple[float, ...]
+    """What each was multiplied with."""
+    seams_lps_z_mm: tuple[float, ...]
+    masks: dict[str, str]
+    """File of a station's mask -> its SHA-256 as it was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionStart:
     """One run of ``dvt_predict``, or of a fold's prediction: what was asked for, and what did it."""
 

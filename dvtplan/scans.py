@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dvtplan import artifacts, dicom, journal, volumes
+from dvtplan import artifacts, dicom, journal, provenance, volumes
 from dvtplan.dicom import Found, Volume
 from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid
-from dvtplan.records import Case
+from dvtplan.records import Case, Composition
 from dvtplan.stations import Composed, compose, give_back
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -132,8 +131,10 @@ def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Pa
     )
 
 
-def write_stations(mask: Path, given: Given) -> list[Path]:
+def write_stations(mask: Path, given: Given, *, overwrite: bool = False) -> list[Path]:
     """The part of a composed scan's mask that each station shows, on its own grid, and how it was composed.
+
+    A station's mask that was changed by hand is kept, with a warning, unless it is to be overwritten.
 
     Returns:
         A mask per station, named ``MASK_station_NAME.nii.gz``, and ``MASK_stations.json``.
@@ -141,20 +142,27 @@ def write_stations(mask: Path, given: Given) -> list[Path]:
     if given.composed is None:
         raise ValueError("nothing was composed")
     values, grid = volumes.read(mask)
-    written = []
+    made, known = given.composed, provenance.written(mask.parent)
+    table = mask.with_name(f"{stem(mask)}_stations.json")
+    written, digests = [], dict[str, str]()
+    with contextlib.suppress(DvtError):
+        digests |= artifacts.load(Composition, table, "").masks
     for name, station in given.stations:
         path = mask.with_name(f"{stem(mask)}_station_{stem(Path(name))}.nii.gz")
-        volumes.write_mask(path, give_back(values, grid, station), station)
         written.append(path)
-    made = given.composed
-    about = {
-        "stations_from_head_to_foot": [name for name, _ in given.stations],
-        "gains": list(made.gains),
-        "seams_lps_z_mm": list(made.seams_mm),
-    }
-    table = mask.with_name(f"{stem(mask)}_stations.json")
-    artifacts.write_text(table, json.dumps(about, indent=1) + "\n")
-    return [*written, table]
+        if path.exists() and not overwrite and provenance.is_changed(path, known.get(path.name, ())):
+            journal.warn(f"{path}: was changed since it was made, or comes from elsewhere: it is kept.")
+            continue
+        volumes.write_mask(path, give_back(values, grid, station), station)
+        digests[path.name] = artifacts.sha256(path)
+        about = Composition(
+            stations_from_head_to_foot=tuple(name for name, _ in given.stations),
+            gains=tuple(made.gains),
+            seams_lps_z_mm=tuple(made.seams_mm),
+            masks=dict(digests),
+        )
+        artifacts.save(about, table)
+    return [*written, *([table] if table.exists() else [])]
 
 
 def levels_path(mask: Path) -> Path:

@@ -98,6 +98,7 @@ def write(
     classes: Mapping[str, int],
     *,
     model: str = "",
+    corrected: bool = False,
 ) -> None:
     """Write a mask as a binary DICOM segmentation object, a segment a class, and read it back to be sure.
 
@@ -111,6 +112,7 @@ def write(
         shown: the volumes that the mask was made from, on one grid; it is drawn on the first.
         classes: name -> value in the mask; segments are numbered in this order.
         model: which one made it, for the record.
+        corrected: somebody has changed the mask since; its segments are then semi-automatic.
 
     Raises:
         DvtError: if the series lacks what an object needs, the folder of images is gone, or the disk is full.
@@ -142,7 +144,8 @@ def write(
                 pixel_array=numbered,
                 segmentation_type="BINARY",
                 segment_descriptions=[
-                    _description(highdicom, number, name, model) for number, name in enumerate(classes, start=1)
+                    _description(highdicom, number, name, model, corrected)
+                    for number, name in enumerate(classes, start=1)
                 ],
                 omit_empty_frames=bool(numbered.any()),
                 series_instance_uid=highdicom.UID(),
@@ -224,7 +227,7 @@ def _planes(highdicom: ModuleType, volume: Volume) -> dict[str, Any]:
     }
 
 
-def _description(highdicom: ModuleType, number: int, name: str, model: str) -> Any:
+def _description(highdicom: ModuleType, number: int, name: str, model: str, corrected: bool) -> Any:
     """What a segment is, in words and codes."""
 
     def code(triple: tuple[str, str, str]) -> Any:
@@ -237,7 +240,7 @@ def _description(highdicom: ModuleType, number: int, name: str, model: str) -> A
         segment_label=name,
         segmented_property_category=code(category),
         segmented_property_type=code(kind),
-        algorithm_type="AUTOMATIC",
+        algorithm_type="SEMIAUTOMATIC" if corrected else "AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name="dvtplan",
             family=code(FAMILY),

@@ -18,7 +18,7 @@ from test_dicom import CORONAL, FEET_FIRST, OBLIQUE, write_enhanced, write_serie
 from test_predict import Bright, model_of
 from test_segments import assert_same_points, points_of_nifti, points_of_object
 
-from dvtplan import artifacts
+from dvtplan import artifacts, volumes
 from dvtplan.errors import DvtError
 from dvtplan.predict import Model, predict_path
 from dvtplan.records import Plan
@@ -161,6 +161,18 @@ def test_an_object_is_kept_with_its_mask_and_made_anew_with_it(
     assert obj.read_bytes() == first
     predict_path(tmp_path / "scan", tmp_path / "out", bright, overwrite=True, **kinds)
     assert pydicom.dcmread(obj).SOPInstanceUID not in first.decode("latin-1")
+
+
+def test_an_object_of_a_mask_that_was_corrected_says_so(legs: PhantomCase, bright: Model, tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", pixels(legs), **places(legs))
+    kinds: dict[str, Any] = {"also": ["dicom-seg"]}
+    mask, obj = predict_path(tmp_path / "scan", tmp_path / "out", bright, **kinds)
+    values, grid = volumes.read(mask)
+    values[:, : values.shape[1] // 2] = 0
+    volumes.write_mask(mask, values, grid)
+    predict_path(tmp_path / "scan", tmp_path / "out", bright, **kinds)
+    assert [one.SegmentAlgorithmType for one in pydicom.dcmread(obj).SegmentSequence] == ["SEMIAUTOMATIC"]
+    assert_same_points(points_of_object(obj)["thrombus"], points_of_nifti(mask)[1])
 
 
 def test_an_object_wants_dicom_and_is_refused_before_anything_is_predicted(

@@ -49,7 +49,6 @@ DOORS = {
         "predict",
         "pairs",
         "report",
-        "scans",
         "importing",
         "sealed",
         "models",

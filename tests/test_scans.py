@@ -77,6 +77,24 @@ def test_a_mask_of_the_whole_goes_back_to_every_station(series: Path, tmp_path: 
     assert about["seams_lps_z_mm"] == pytest.approx([700 - 31.5 * 1.45, 700 - 59.5 * 1.45])
 
 
+def test_a_station_s_mask_that_was_changed_is_kept(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scans.opened(files, 1, stations=[f"{n}.nrrd" for n in NAMES]) as given:
+        image, grid = volumes.read(given.cases[0].images[0])
+        mask = tmp_path / "mask.nii.gz"
+        volumes.write_mask(mask, np.zeros(image.shape, np.uint8), grid)
+        first, second, third, _ = scans.write_stations(mask, given)
+        second.write_bytes(b"by hand")
+        volumes.write_mask(mask, np.ones(image.shape, np.uint8), grid)
+        for _ in range(2):
+            scans.write_stations(mask, given)
+            assert second.read_bytes() == b"by hand" and "was changed since it was made" in capsys.readouterr().err
+            assert volumes.read(first)[0].all() and volumes.read(third)[0].all()
+        scans.write_stations(mask, given, overwrite=True)
+        assert volumes.read(second)[0].all() and capsys.readouterr().err == ""
+
+
 def test_stations_may_be_named_by_their_descriptions(tmp_path: Path) -> None:
     """Files are called by the numbers of the series, whatever they were asked for by."""
     for number, (name, rows) in enumerate(zip(NAMES, ROWS, strict=True), start=5):
