@@ -71,12 +71,12 @@ def category(found: list[Burden]) -> str:
     if volume["all"] == 0:
         return "No voxel was marked as thrombus."
     if not any(b.region in PROXIMAL_DISTAL for b in found):
-        return "Thrombus was marked; without a level it is not divided into proximal and distal."
+        return "Voxels were marked as thrombus; without a level they are not divided into proximal and distal."
     if volume["proximal"] == 0:
-        return "Thrombus was marked below the level only (distal)."
+        return "Voxels were marked as thrombus below the level only (distal)."
     if volume["distal"] == 0:
-        return "Thrombus was marked above the level (proximal)."
-    return "Thrombus was marked above and below the level (proximal and distal)."
+        return "Voxels were marked as thrombus above the level (proximal)."
+    return "Voxels were marked as thrombus above and below the level (proximal and distal)."
 
 
 def _limb(mask: np.ndarray, grid: Grid, levels: Levels | None, limb: str) -> tuple[np.ndarray, Grid]:

@@ -111,6 +111,8 @@ def read_cases_table(path: Path) -> dict[str, tuple[str, Levels | None]]:
             table.fieldnames = [name.strip() for name in table.fieldnames or ()]
             header = [name for name in table.fieldnames if name in CASES_COLUMNS]
             rows = [(table.line_num, row) for row in table]
+    except FileNotFoundError as error:
+        raise DvtError(f"{path}: not found. Name a table with the columns {', '.join(CASES_COLUMNS)}.") from error
     except (OSError, ValueError, csv.Error) as error:
         raise DvtError(f"{path}: is no readable table ({error}). Save it as comma-separated text in UTF-8.") from error
     if "case_id" not in header or len(set(header)) < len(header):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ NEEDED = [
 """What is read of every file before its series is chosen."""
 
 SEGMENTATION = "SEG"
+MR = "MR"
+"""What scans are expected to be (0008,0060)."""
 NO_IMAGES = (SEGMENTATION, "RTDOSE", "PR", "KO")
 """Modalities of what may have rows and columns and is no scan."""
 
@@ -63,6 +66,8 @@ class Volume:
     study_uid: str = ""
     patient_id: str = ""
     """As the hospital has it: it is not to be shown, nor written into a data set."""
+    modality: str = ""
+    """As in DICOM, such as MR or CT; empty where it is not told."""
 
     @property
     def grid(self) -> Grid:
@@ -142,7 +147,11 @@ def find(source: Path) -> Found:
         number = str(_number(header))
         taken[number] = taken.get(number, 0) + 1
         number += "'" * (taken[number] - 1)  # another series of the same number
-        said = str(header.get("SeriesDescription") or "no description")
+        said = str(header.get("SeriesDescription") or "").strip()
+        said = said if said.lower() not in ("", "none") else "no description"  # the word is what some exports put there
+        modality = str(header.get("Modality") or "").strip()
+        if modality not in ("", MR):
+            said = f"{modality}, {said}"
         label = f"series {number} ({said})"
         try:
             frames = [frame for name, one in files_of for frame in _frames(name, one)]
@@ -163,6 +172,7 @@ def find(source: Path) -> Found:
                     series_uid=str(header.get("SeriesInstanceUID", "")),
                     study_uid=str(header.get("StudyInstanceUID", "")),
                     patient_id=str(header.get("PatientID") or "").strip(),
+                    modality=modality,
                 )
             )
     return Found(
@@ -358,6 +368,15 @@ def _require_pydicom() -> None:
 
 @contextlib.contextmanager
 def _files(source: Path) -> Iterator[list[tuple[str, Opener]]]:
+    """As ``_listed``; meanwhile pydicom does not warn of values that are not ours to mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with _listed(source) as files:
+            yield files
+
+
+@contextlib.contextmanager
+def _listed(source: Path) -> Iterator[list[tuple[str, Opener]]]:
     """Every file of a folder or archive, by its name therein, and how to open it.
 
     Raises:

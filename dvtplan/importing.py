@@ -190,12 +190,14 @@ def patients(sources: Sequence[Path]) -> list[Path]:
         raise DvtError(f"{some([str(s) for s in sources])}: one of them is given twice. Name each once.")
     if len(sources) > 1 or not sources[0].is_dir():
         return list(sources)
-    parts = [
-        part
-        for part in sorted(sources[0].iterdir())
-        if (part.is_dir() or part.suffix.lower() == ".zip") and dicom.is_dicom(part)
-    ]
-    return parts if len({dicom.study_of(part) for part in parts}) > 1 else list(sources)
+    folders = [part for part in sorted(sources[0].iterdir()) if part.is_dir() or part.suffix.lower() == ".zip"]
+    parts = [part for part in folders if dicom.is_dicom(part)]
+    if len({dicom.study_of(part) for part in parts}) < 2:
+        return list(sources)
+    for part in folders:
+        if part not in parts:
+            journal.note(f"Left out: {part}: holds no DICOM.")
+    return parts
 
 
 # --- one patient ----------------------------------------------------------------------------------

@@ -76,6 +76,8 @@ def opened(path: Path, folds: Sequence[int] | None = None) -> Iterator[Stored]:
 
 
 def _of_folder(path: Path, folds: Sequence[int] | None) -> Stored:
+    if not path.exists():
+        raise DvtError(f"{path}: not found. Name a folder like results/DATASET/gn_unet, or an archive of a model.")
     there = [k for k in trained_folds(path) if FoldFolder(path / f"fold_{k}").checkpoint.exists()]
     if not there:
         raise DvtError(

@@ -19,6 +19,7 @@ from dvtplan import (
     checkpoint,
     dataset,
     devices,
+    dicom,
     findings,
     inference,
     journal,
@@ -225,6 +226,13 @@ def predict_path(
             raise _unopened(source, out, model, error) from error
         if DICOM_SEG in also and given.found is None:
             raise DvtError(f"{source}: is no DICOM, and {DICOM_SEG} draws upon a DICOM series. Leave it away.")
+        if out.is_file() and not (given.one and out.name.endswith(ENDINGS)):
+            raise DvtError(f"{out}: is a file. Name a folder as -o, or for a single scan a mask such as mask.nii.gz.")
+        if out.name.endswith(ENDINGS) and not (given.one or out.is_dir()):
+            raise DvtError(f"{out}: is one mask, and {source} is a folder of scans. Name a folder as -o.")
+        remarks = _remarks(given, model)
+        if asked is not None:
+            asked = replace(asked, remarks=remarks)
         failed: Unanalysed | None = None
         wanted: _Wanted = {
             "overwrite": overwrite, "save_probabilities": save_probabilities, "options": options, "asked": asked
@@ -243,6 +251,19 @@ def predict_path(
             failed.written = tuple(written)
             raise failed
         return written
+
+
+def _remarks(given: Given, model: Model) -> tuple[str, ...]:
+    """Warn where a series is no MR, and no channel of the model is called after what it is; gives the warnings."""
+    names = {name.upper() for name in model.plan.channels}
+    odd = {v.name: v.modality for shown in given.shown for v in shown if v.modality not in ("", dicom.MR, *names)}
+    told = tuple(
+        f"Series {name} is {modality}, not MR, for which the model is made: what is marked may mean nothing."
+        for name, modality in odd.items()
+    )
+    for line in told:
+        journal.warn(line)
+    return told
 
 
 def _other_forms(

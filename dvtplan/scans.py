@@ -89,8 +89,7 @@ def _channels(source: Path, channels: int, series: Sequence[str] | None, scratch
         raise DvtError(
             f"{source}: the model takes {how_many(channels, 'channel')}. Give as many --series, in their order."
         )
-    found = _look(source)
-    chosen = [dicom.choose(found, name) for name in (series or (None,))]
+    found, chosen = _look(source, series or (None,))
     case_id = stem(source.absolute())
     if series and len(found.volumes) > channels:
         case_id += "_series_" + "_".join(volume.name for volume in chosen)
@@ -105,10 +104,9 @@ def _channels(source: Path, channels: int, series: Sequence[str] | None, scratch
 
 def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Path) -> Given:
     """Stations as one case of one volume."""
-    found, chosen = None, []
+    found, chosen = None, list[Volume]()
     if is_dicom:
-        found = _look(source)
-        chosen = [dicom.choose(found, name) for name in stations]
+        found, chosen = _look(source, stations)
         parts = [_voxels(found, volume) for volume in chosen]
     else:
         parts = [volumes.read(source / name) for name in stations]
@@ -170,11 +168,13 @@ def levels_path(mask: Path) -> Path:
     return mask.with_name(f"{stem(mask)}_levels.json")
 
 
-def _look(source: Path) -> Found:
+def _look(source: Path, names: Sequence[str | None]) -> tuple[Found, list[Volume]]:
+    """What a source holds, and the volumes of some names; tells what else is there and cannot be taken."""
     found = dicom.find(source)
+    chosen = [dicom.choose(found, name) for name in names]
     for line in (*found.faults, *found.left_out):
         journal.note(f"Left out: {line}")
-    return found
+    return found, chosen
 
 
 def _voxels(found: Found, volume: Volume) -> tuple[np.ndarray, Grid]:

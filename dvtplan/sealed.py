@@ -194,6 +194,8 @@ def opened(path: Path, kind: str) -> Iterator[Sealed]:
             archive = stack.enter_context(zipfile.ZipFile(path))
             infos = archive.infolist()
             fault = _fault(infos, path.stat().st_size)
+        except PermissionError as error:
+            raise DvtError(f"{path}: may not be read. Mend its permissions, then run again.") from error
         except FAULTS as error:
             raise DvtError(f"{path}: is no whole ZIP archive ({_plain(error)}). {AGAIN}") from error
         if fault:

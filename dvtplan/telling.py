@@ -48,6 +48,8 @@ class Asked:
     """Of all other scans."""
     estimate: bool = False
     """Look for the knees of those that have none by then."""
+    remarks: tuple[str, ...] = ()
+    """What a reader must know of the scan before anything else."""
 
 
 def divide(case: Case, mask: Path, asked: Asked) -> Division:
@@ -191,7 +193,7 @@ class Evidence:
             case_id=self._case.id,
             status=findings.ANALYSED,
             in_words=findings.words(measured),
-            warnings=tuple(findings.warnings(model.maker, odd, intensities, self._division)),
+            warnings=(*self._asked.remarks, *findings.warnings(model.maker, odd, intensities, self._division)),
             images=tuple(names(self._case, spoken)),
             made=journal.now(),
             maker=model.maker,

@@ -63,7 +63,7 @@ def test_a_level_divides_volume_and_length() -> None:
     assert above.volume_ml + below.volume_ml == pytest.approx(whole.volume_ml)
     assert above.length_mm == pytest.approx(64, abs=3) and below.length_mm == pytest.approx(44, abs=3)
     assert above.bottom_mm == pytest.approx(0, abs=1.5) and (above.pieces, below.pieces) == (1, 1)
-    assert category(found) == "Thrombus was marked above and below the level (proximal and distal)."
+    assert category(found) == "Voxels were marked as thrombus above and below the level (proximal and distal)."
 
 
 def test_each_limb_has_its_own_level() -> None:
@@ -72,8 +72,8 @@ def test_each_limb_has_its_own_level() -> None:
     assert of(measure(left, GRID, LEVELS), "left", "distal").volume_ml == 0
     found = measure(right, GRID, LEVELS)
     assert of(found, "right", "proximal").volume_ml == 0 and of(found, "right", "distal").volume_ml > 0
-    assert category(found) == "Thrombus was marked below the level only (distal)."
-    assert category(measure(left, GRID, LEVELS)) == "Thrombus was marked above the level (proximal)."
+    assert category(found) == "Voxels were marked as thrombus below the level only (distal)."
+    assert category(measure(left, GRID, LEVELS)) == "Voxels were marked as thrombus above the level (proximal)."
 
 
 def test_without_a_midline_the_limbs_meet_in_the_middle_of_the_scan() -> None:
@@ -93,7 +93,7 @@ def test_pieces_are_counted_and_their_lengths_added() -> None:
     two = tube([(20, 2, 60), (20, 2, 30)], 3.0) | tube([(20, 2, 0), (20, 2, -30)], 3.0)
     found = of(measure(two, GRID, None), "left")
     assert found.pieces == 2 and found.length_mm == pytest.approx(60 + 2 * 6, abs=4) and found.top_mm is None
-    assert category(measure(two, GRID, None)).startswith("Thrombus was marked; without a level")
+    assert category(measure(two, GRID, None)).startswith("Voxels were marked as thrombus; without a level")
 
 
 def test_a_single_voxel_is_a_piece_of_a_voxels_length() -> None:

@@ -38,7 +38,7 @@ def test_a_case_with_levels_has_a_row_per_limb_and_region(masks: dict[str, Path]
     assert whole.length_mm == pytest.approx(108, abs=3) and whole.top_above_level_mm == pytest.approx(64, abs=1.5)
     assert (whole.level_mm, rows.loc["a", "right", "all"].level_mm) == (0.0, 15.0)
     assert set(table.level_source) == {"table", "none"} and set(table[table.level_source == "none"].case_id) == {"b"}
-    assert whole.scan_in_words == "Thrombus was marked above and below the level (proximal and distal)."
+    assert whole.scan_in_words == "Voxels were marked as thrombus above and below the level (proximal and distal)."
 
 
 def test_an_empty_mask_is_said_to_be_empty_and_has_its_rows(masks: dict[str, Path], tmp_path: Path) -> None:

@@ -375,8 +375,13 @@ def test_what_cannot_be_asked_for_is_refused_at_once(export: Path, tmp_path: Pat
 # --- inputs ---------------------------------------------------------------------------------------
 
 
-def test_one_folder_is_one_patient_or_many_by_what_is_in_it(export: Path, tmp_path: Path) -> None:
+def test_one_folder_is_one_patient_or_many_by_what_is_in_it(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (export / "notes").mkdir()
+    (export / "notes" / "a.pdf").write_bytes(b"%PDF")
     assert importing.patients([export]) == [export / f"scan{k}" for k in range(4)]
+    assert f"Left out: {export / 'notes'}: holds no DICOM." in capsys.readouterr().err
     assert importing.patients([export / "scan0"]) == [export / "scan0"]
     one = tmp_path / "one"
     for number in (5, 6):

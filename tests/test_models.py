@@ -283,7 +283,7 @@ def test_another_archive_is_no_model(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
         archive.writestr("a.dcm", b"")
     assert "lacks manifest.json" in refused(lambda: load(tmp_path / "scans.zip"))
-    assert "holds no trained fold" in refused(lambda: load(tmp_path / "none.zip"))
+    assert "none.zip: not found" in refused(lambda: load(tmp_path / "none.zip"))
 
 
 @settings(max_examples=100, deadline=None)

@@ -144,6 +144,19 @@ def test_knees_are_looked_for_while_the_scan_is_open(scan: Path, tmp_path: Path,
     assert [path.name for path in tmp_path.glob("*.json")] == ["other_run.json"]
 
 
+def test_what_is_no_mr_is_told_first(tmp_path: Path, plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    def to_ct(ds: Any, _: int) -> None:
+        ds.Modality = "CT"
+
+    write_series(tmp_path / "scan", picture().astype(np.uint16), change=to_ct)
+    (mask,) = predict_path(tmp_path / "scan", tmp_path / "out", model_of(plan, Bright()), asked=Asked())
+    told = "Series 5 is CT, not MR, for which the model is made: what is marked may mean nothing."
+    assert f"warning: {told}" in capsys.readouterr().err and read_findings(findings_path(mask)).warnings[0] == told
+    ct = replace(plan, channels=("CT",))
+    predict_path(tmp_path / "scan", tmp_path / "out", model_of(ct, Bright()), asked=Asked(), overwrite=True)
+    assert "not MR" not in capsys.readouterr().err + "".join(read_findings(findings_path(mask)).warnings)
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
 def test_a_dicom_folder_gives_one_mask_on_its_grid(scan: Path, tmp_path: Path, bright: Model, ending: str) -> None:
     assert predict_path(scan, tmp_path / f"mask{ending}", bright) == [tmp_path / f"mask{ending}"]
@@ -372,7 +385,7 @@ def test_a_folder_without_a_trained_fold_is_refused(tmp_path: Path) -> None:
     assert "holds no trained fold" in refused(lambda: load_model(tmp_path))
     (tmp_path / "fold_0").mkdir()
     assert "holds no trained fold" in refused(lambda: load_model(tmp_path))
-    assert "holds no trained fold" in refused(lambda: load_model(tmp_path / "missing"))
+    assert "missing: not found" in refused(lambda: load_model(tmp_path / "missing"))
 
 
 def test_folds_that_are_not_trained_are_refused(trained_once: Workspace) -> None:
@@ -782,8 +795,15 @@ def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path: Path, bright: Mo
     write(tmp_path / "in" / "a.nii.gz")
     (tmp_path / "out").write_text("a file")
     out = tmp_path / "out" if target == "file" else tmp_path / "out" / "deeper"
-    assert "cannot be written" in refused(lambda: predict_path(tmp_path / "in", out, bright))
+    words = "is a file. Name a folder" if target == "file" else "cannot be written"
+    assert words in refused(lambda: predict_path(tmp_path / "in", out, bright))
     assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_a_folder_of_scans_does_not_go_into_one_mask(tmp_path: Path, bright: Model) -> None:
+    write(tmp_path / "in" / "a.nii.gz")
+    told = refused(lambda: predict_path(tmp_path / "in", tmp_path / "mask.nii.gz", bright))
+    assert "is one mask, and" in told and names(tmp_path) == {"in"}
 
 
 def test_no_mask_ever_replaces_an_image(tmp_path: Path, bright: Model) -> None:

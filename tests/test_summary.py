@@ -62,7 +62,7 @@ def pages(pdf: bytes) -> int:
 def test_the_page_tells_what_was_marked_how_sure_and_by_what(tmp_path: Path) -> None:
     mask = scene()[0]
     html, pdf, png = written(tmp_path, told(mask), mask)
-    assert "Thrombus was marked above and below the level (proximal and distal)." in html
+    assert "Voxels were marked as thrombus above and below the level (proximal and distal)." in html
     assert "0.5 mL were marked: right leg 0.1 mL in 1 piece, left leg 0.4 mL in 1 piece." in html
     assert "Another 0.2 mL were nearly marked" in html and "<td>88 %</td>\n<td>75 %</td>" in html
     assert "gn_unet, 2 folds (0, 1), trained on Toy, digest dddddddddddddddd." in html and "2026-01-02 03:04" in html
@@ -90,7 +90,7 @@ def test_warnings_stand_before_everything(tmp_path: Path) -> None:
     html, _, _ = written(tmp_path, found, mask)
     phantom, odd, level, words = (
         html.index(text)
-        for text in ("trained on phantoms (Toy)", ODD.in_words, "No level is known", "Thrombus was marked;")
+        for text in ("trained on phantoms (Toy)", ODD.in_words, "No level is known", "Voxels were marked as thrombus;")
     )
     assert phantom < odd < level < words and html.count('class="banner"') == 3
     assert "trained on Toy (phantom)" in html and "unlike the 4 scans" in html
