@@ -17,10 +17,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import conftest
+import numpy as np
 import pandas as pd
 import pytest
 
-from dvtplan import __version__, artifacts, cli
+from dvtplan import __version__, artifacts, cli, volumes
 from dvtplan.cli.overview import COMMANDS as COMMANDS_TOLD
 from dvtplan.cli.recipe import RECIPE_FIELDS
 from dvtplan.errors import DvtError
@@ -633,6 +634,43 @@ def test_predict_measures_what_it_found(trained_once: Workspace, tmp_path: Path,
     assert call("predict", *words, "--level", "high") == 2
     assert "--burden measures all scans at once" in str(call("predict", *words, "--part", "1/2"))
     assert "--levels divides what --burden measures" in str(call("predict", *words[:-2], "--levels", "x.csv"))
+
+
+def test_a_corrected_mask_is_measured_as_it_is(
+    trained_once: Workspace, tmp_path: Path, call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And one of a scan that fails later is not told as analysed."""
+    shutil.copytree(trained_once.raw / "imagesTr", tmp_path / "in")
+    words = ["-i", tmp_path / "in", "-o", tmp_path / "out", "--model", trained_once.results("gn_unet")]
+    words += ["--device", "cpu", "--findings", "--burden", tmp_path / "burden.csv", "--levels", "none"]
+    assert call("predict", *words) == 0
+    mask = tmp_path / "out" / "c1.nii.gz"
+    values, grid = volumes.read(mask)
+    volumes.write_mask(mask, np.ones_like(values), grid)
+    (tmp_path / "in" / "c2_0000.nii.gz").write_bytes(b"damaged")
+    capsys.readouterr()
+    assert "c2" in str(call("predict", *words))
+    assert f"warning: {mask}: was changed since it was made" in capsys.readouterr().err
+    table = pd.read_csv(tmp_path / "burden.csv")
+    status = table.groupby("case_id").status.first().to_dict()
+    assert status == {"c0": "analysed", "c1": "mask changed", "c2": "not analysed", "c3": "analysed"}
+    whole = table[table.case_id == "c1"].volume_ml.sum()
+    assert whole == pytest.approx(values.size * grid.voxel_ml, abs=2e-3)
+    assert ".0" not in "".join(line.split(",")[5] for line in (tmp_path / "burden.csv").read_text().splitlines())
+
+
+def test_a_single_scan_that_fails_is_not_analysed_in_the_table(
+    trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    scan = tmp_path / "a.nii.gz"
+    shutil.copy(trained_once.raw / "imagesTr" / "c0_0000.nii.gz", scan)
+    words = ["-i", scan, "-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet")]
+    words += ["--device", "cpu", "--burden", tmp_path / "burden.csv"]
+    assert call("predict", *words) == 0
+    scan.write_bytes(b"damaged")
+    assert str(call("predict", *words)).startswith(f"dvt_predict: {scan}: ")
+    assert pd.read_csv(tmp_path / "burden.csv").status.tolist() == ["not analysed"]
+    assert not (tmp_path / "mask.nii.gz").exists()
 
 
 def test_a_model_travels_and_finds_the_same(
