@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -23,6 +23,7 @@ from dvtplan import (
     findings,
     inference,
     journal,
+    ledger,
     models,
     provenance,
     scans,
@@ -34,9 +35,10 @@ from dvtplan.devices import Setup
 from dvtplan.errors import DvtError, how_many
 from dvtplan.findings import Division
 from dvtplan.inference import Model
+from dvtplan.ledger import Ledger
 from dvtplan.models import Stored
 from dvtplan.provenance import Diary
-from dvtplan.records import Case, Predicted, Prediction, PredictionOfCase, PredictionStart, Splits, alike
+from dvtplan.records import Case, Prediction, PredictionOfCase, PredictionStart, Splits, alike
 from dvtplan.scans import ENDINGS, Given
 from dvtplan.slicefile import SliceFile
 from dvtplan.telling import Asked, Evidence
@@ -45,8 +47,6 @@ from dvtplan.workspace import (
     Workspace,
     prediction_record,
     prediction_records,
-    predictions_ledger,
-    predictions_ledgers,
 )
 
 DICOM_SEG, LABELS = "dicom-seg", "itksnap"
@@ -270,7 +270,7 @@ def _other_forms(
     masks: Sequence[Path], parts: Sequence[Path], given: Given, model: Model, also: Sequence[str]
 ) -> list[Path]:
     """Write masks in further forms; an object that is younger than its mask is that mask's, and stays what it is."""
-    written, changed = [], provenance.changed([*masks, *parts])
+    written, changed = [], ledger.changed([*masks, *parts])
     on_series = parts[: len(given.shown)] if given.composed is not None else masks
     for path in [*masks, *parts[: len(given.stations)]] if LABELS in also else []:
         segments.write_descriptions(beside := path.with_name(f"{scans.stem(path)}_labels.txt"), model.classes)
@@ -311,7 +311,7 @@ def _predict_one(
     """The only case into a mask of a given name; one that was made here before is replaced."""
     case, watch = given.cases[0], _Pace(model)
     _require_apart(case, mask)
-    if not overwrite and provenance.changed([mask]):
+    if not overwrite and ledger.changed([mask]):
         raise DvtError(
             f"{mask}: is there and is not what dvt_predict wrote: it was changed, or comes from elsewhere. Name "
             "another -o, or --overwrite it."
@@ -327,7 +327,7 @@ def _predict_one(
             case, mask, model, save_probabilities=save_probabilities, asked=asked, spoken=given.spoken, made=made
         )
     except DvtError as error:
-        _withdraw(mask, provenance.written(mask.parent))
+        ledger.withdraw(mask, ledger.written(mask.parent))
         if asked is not None:
             telling.tell_failure(case, mask, model, error, given.spoken)
         raise Unanalysed([], {case.id: telling.in_one_line(error, given.spoken)}, 1) from error
@@ -336,23 +336,12 @@ def _predict_one(
     return [mask]
 
 
-def _withdraw(mask: Path, written: Mapping[str, Collection[str]]) -> None:
-    """A mask that was made of an earlier image must not pass for what this scan shows; one that was changed by hand
-    is not ours to remove."""
-    if not mask.exists():
-        return
-    if provenance.is_changed(mask, written.get(mask.name, ())):
-        journal.warn(f"{mask}: was changed since it was made, or comes from elsewhere, and stays.")
-    else:
-        mask.unlink()
-
-
 def _unopened(source: Path, out: Path, model: Model, error: DvtError) -> Unanalysed:
     """What a source that cannot be opened comes to; what was told of it earlier does not stand any longer."""
     name = scans.stem(source.absolute())
     mask = out if out.name.endswith(ENDINGS) else out / f"{name}.nii.gz"
     if findings.read(telling.findings_path(mask)) is not None:
-        _withdraw(mask, provenance.written(mask.parent))
+        ledger.withdraw(mask, ledger.written(mask.parent))
         telling.tell_failure(Case(id=name, patient=name, images=(source,)), mask, model, error, {})
     return Unanalysed([], {name: telling.in_one_line(error, {})}, 1)
 
@@ -391,7 +380,7 @@ def predict_cases(
         DvtError: as ``predict_case``, where nothing is ``given``.
     """
     spoken = {} if given is None else given.spoken
-    held = _Held(out, model, part=part, overwrite=overwrite)
+    held = Ledger(out, model.digest, model.classes, part=part, overwrite=overwrite)
     if part is not None:
         cases = cases[part[0] - 1 :: part[1]]
     diary = Diary(prediction_record(out, part), _opening(model, options or {}), overwrite=overwrite)
@@ -401,23 +390,24 @@ def predict_cases(
     for case in journal.progress(cases, title):
         path = out / f"{case.id}.nii.gz"
         digests = _digests(case)
+        beside = [probability_path(path, name) for name in model.classes if save_probabilities]
         _require_apart(case, path)
 
         def made(spent: Spent, case: Case = case, path: Path = path, digests: Sequence[str] = digests) -> None:
             record = _made(case, digests, path, spent, spoken)
             artifacts.write_text(out / "dataset.json", _labels_json(model))
-            held.add(case, digests, record.mask_digest, save_probabilities)
+            held.add(case.id, digests, record.mask_digest, with_probabilities=save_probabilities)
             diary.add(case.id, record)
 
         try:
-            if given is not None and not overwrite and held.is_changed(case, path):
+            if given is not None and not overwrite and held.is_changed(path):
                 if asked is not None:
                     telling.divide(case, path, asked)
                 journal.warn(
                     f"{path}: was changed since it was made, or comes from elsewhere: it is kept. What is told beside "
                     "it is of the mask as it was made, if it ever was. --overwrite makes both anew."
                 )
-            elif not held.keeps(case, digests, path, save_probabilities) or not telling.told(case, path, model, asked):
+            elif not held.keeps(case.id, digests, beside) or not telling.told(case, path, model, asked):
                 spent = predict_case(
                     case, path, model, save_probabilities=save_probabilities, asked=asked, spoken=spoken, made=made
                 )
@@ -426,84 +416,15 @@ def predict_cases(
         except DvtError as error:
             if given is None:
                 raise
-            _withdraw(path, held.written())
+            ledger.withdraw(path, held.written)
             if len(cases) > 1 or asked is not None:
                 telling.tell_failure(case, path, model, error, spoken)
             failed[case.id] = telling.in_one_line(error, spoken)
-            held.drop(case)
+            held.drop(case.id)
     watch.tell()
     if failed:
         raise Unanalysed(masks, failed, len(cases))
     return masks
-
-
-class _Held:
-    """What a folder holds of earlier predictions, and the ledger of what is added."""
-
-    def __init__(self, out: Path, model: Model, *, part: tuple[int, int] | None, overwrite: bool) -> None:
-        self._model, self._ledger = model, predictions_ledger(out, part)
-        self._cases: dict[str, str] = {}
-        self.masks: dict[str, str] = {}
-        """Case -> digest of its mask, made by this model."""
-        self._others: dict[str, str] = {}
-        self._full: set[str] = set()
-        self._written = provenance.written(out)
-        for path in [] if overwrite else predictions_ledgers(out):
-            held = artifacts.load(Predicted, path, "dvt_predict --overwrite")
-            self._others |= held.others
-            if held.model_digest == model.digest:
-                self._cases |= held.cases
-                self.masks |= held.masks
-                self._full |= set(held.with_probabilities)
-            else:
-                self._others |= held.masks
-
-    def is_changed(self, case: Case, path: Path) -> bool:
-        """Whether a mask is there that no prediction wrote."""
-        return path.exists() and provenance.is_changed(path, self.written().get(path.name, ()))
-
-    def written(self) -> Mapping[str, Collection[str]]:
-        """As ``provenance.written``, with what was added since."""
-        return self._written
-
-    def keeps(self, case: Case, digests: Sequence[str], path: Path, save_probabilities: bool) -> bool:
-        """Whether a mask was made by this model from these files, with all that is to lie beside it."""
-        wanted = [path, *(probability_path(path, name) for name in self._model.classes if save_probabilities)]
-        same = self._cases.get(case.id) == _of_all(digests) and all(p.exists() for p in wanted)
-        return same and (case.id in self._full or not save_probabilities)
-
-    def add(self, case: Case, digests: Sequence[str], mask_digest: str, save_probabilities: bool) -> None:
-        """Note a mask that was made."""
-        self._cases[case.id] = _of_all(digests)
-        self.masks[case.id] = artifacts.digest_of_digests([mask_digest])
-        self._written.setdefault(f"{case.id}.nii.gz", set()).add(self.masks[case.id])
-        self._others.pop(case.id, None)
-        self._full = self._full | {case.id} if save_probabilities else self._full - {case.id}
-        self._save()
-
-    def drop(self, case: Case) -> None:
-        """Note that a mask is no more."""
-        if self._cases.pop(case.id, None) is not None or case.id in self._others:
-            self.masks.pop(case.id, None)
-            self._others.pop(case.id, None)
-            self._full.discard(case.id)
-            self._save()
-
-    def _save(self) -> None:
-        now = Predicted(
-            model_digest=self._model.digest,
-            classes=self._model.classes,
-            cases=self._cases,
-            masks=self.masks,
-            with_probabilities=tuple(sorted(self._full)),
-            others=self._others,
-        )
-        artifacts.save(now, self._ledger)
-
-
-def _of_all(digests: Sequence[str]) -> str:
-    """One digest of all files of a case."""
-    return artifacts.digest_of_digests(digests) if digests else ""
 
 
 def _digests(case: Case) -> list[str]:

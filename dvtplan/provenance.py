@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import platform
 from collections.abc import Collection, Mapping, Sequence
@@ -11,8 +10,7 @@ from pathlib import Path
 
 from dvtplan import __version__, artifacts
 from dvtplan.errors import DvtError
-from dvtplan.records import Composition, Predicted, Prediction, PredictionOfCase, PredictionStart
-from dvtplan.workspace import predictions_ledgers
+from dvtplan.records import Prediction, PredictionOfCase, PredictionStart
 
 PACKAGES = ("torch", "SimpleITK", "numpy")
 """What decides a mask's voxels beside this package and Python."""
@@ -89,40 +87,6 @@ class Diary:
                 name: replace(case, start=order.index(case.start)) for name, case in sorted(self._record.cases.items())
             },
         )
-
-
-def written(folder: Path) -> dict[str, set[str]]:
-    """Name of a mask -> digest of every mask that a prediction wrote into this folder under that name.
-
-    Whatever else lies there was changed by hand or comes from elsewhere, and is not to be replaced. Records that
-    cannot be read tell nothing.
-    """
-    found: dict[str, set[str]] = {}
-    for path in predictions_ledgers(folder):
-        with contextlib.suppress(DvtError):
-            ledger = artifacts.load(Predicted, path, "")
-            for case_id, digest in (*ledger.masks.items(), *ledger.others.items()):
-                found.setdefault(f"{case_id}.nii.gz", set()).add(digest)
-    for path in folder.glob("*_stations.json"):
-        with contextlib.suppress(DvtError):
-            for name, digest in artifacts.load(Composition, path, "").masks.items():
-                found.setdefault(name, set()).add(artifacts.digest_of_digests([digest]))
-    for path in folder.glob("*_run.json"):
-        with contextlib.suppress(DvtError):
-            for case in artifacts.load(Prediction, path, "").cases.values():
-                found.setdefault(case.mask, set()).add(artifacts.digest_of_digests([case.mask_digest]))
-    return found
-
-
-def changed(masks: Collection[Path]) -> set[Path]:
-    """Those of some masks that are there and are not what a prediction wrote."""
-    known = {folder: written(folder) for folder in {mask.parent for mask in masks}}
-    return {mask for mask in masks if mask.exists() and is_changed(mask, known[mask.parent].get(mask.name, set()))}
-
-
-def is_changed(mask: Path, known: Collection[str]) -> bool:
-    """Whether a mask that is there is none of those with a known digest (``artifacts.file_digest``)."""
-    return artifacts.file_digest((mask,)) not in known
 
 
 def _require_ours(path: Path, *, overwrite: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dvtplan import artifacts, dicom, journal, provenance, volumes
+from dvtplan import artifacts, dicom, journal, ledger, volumes
 from dvtplan.dicom import Found, Volume
 from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid
@@ -140,7 +140,7 @@ def write_stations(mask: Path, given: Given, *, overwrite: bool = False) -> list
     if given.composed is None:
         raise ValueError("nothing was composed")
     values, grid = volumes.read(mask)
-    made, known = given.composed, provenance.written(mask.parent)
+    made, known = given.composed, ledger.written(mask.parent)
     table = mask.with_name(f"{stem(mask)}_stations.json")
     written, digests = [], dict[str, str]()
     with contextlib.suppress(DvtError):
@@ -148,7 +148,7 @@ def write_stations(mask: Path, given: Given, *, overwrite: bool = False) -> list
     for name, station in given.stations:
         path = mask.with_name(f"{stem(mask)}_station_{stem(Path(name))}.nii.gz")
         written.append(path)
-        if path.exists() and not overwrite and provenance.is_changed(path, known.get(path.name, ())):
+        if path.exists() and not overwrite and ledger.is_changed(path, known.get(path.name, ())):
             journal.warn(f"{path}: was changed since it was made, or comes from elsewhere: it is kept.")
             continue
         volumes.write_mask(path, give_back(values, grid, station), station)

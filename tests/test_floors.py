@@ -21,7 +21,7 @@ FLOORS = {
     "workspace": 4, "volumes": 4, "slicefile": 4, "burden": 4, "devices": 4, "parallel": 4, "journal": 4, "figures": 4,
     "tables": 4, "page": 4, "sealed": 4, "agreement": 4,
     "comparison": 5, "level_shift": 5, "dicom": 5, "measures_table": 5, "dataset": 5, "prepared": 5, "checkpoint": 5,
-    "workers": 5, "pictures": 5, "provenance": 5, "findings": 5,
+    "workers": 5, "pictures": 5, "provenance": 5, "ledger": 5, "findings": 5,
     "batches": 6, "pairs": 6, "chapters": 6, "scans": 6, "segments": 6, "models": 6, "inference": 6, "summary": 6,
     "levels": 6,
     "telling": 7,

@@ -80,7 +80,7 @@ def predict(argv: list[str]) -> None:
     )
     add_machine(parser)
     options = parser.parse_args(argv)
-    from dvtplan import artifacts, dataset, devices, findings, journal, parallel, predict, provenance, scans, telling
+    from dvtplan import artifacts, dataset, devices, findings, journal, ledger, parallel, predict, scans, telling
     from dvtplan.landmarks import Landmarks
     from dvtplan.records import Levels
 
@@ -153,7 +153,7 @@ def predict(argv: list[str]) -> None:
         if options.burden is not None:
             reasons = {} if failed is None else failed.failed
             records = {name: findings.read(telling.findings_path(mask)) for name, mask in masks.items() if told}
-            changed = provenance.changed(masks.values())
+            changed = ledger.changed(masks.values())
             measured = {
                 name: record.burden
                 for name, record in records.items()
