@@ -221,15 +221,10 @@ def predict_path(
                 scans.opened(source, len(model.plan.channels), series=series, stations=stations)
             )
         except DvtError as error:
-            if not source.exists():
+            if not source.exists() or series or stations:
                 raise
             raise _unopened(source, out, model, error) from error
-        if DICOM_SEG in also and given.found is None:
-            raise DvtError(f"{source}: is no DICOM, and {DICOM_SEG} draws upon a DICOM series. Leave it away.")
-        if out.is_file() and not (given.one and out.name.endswith(ENDINGS)):
-            raise DvtError(f"{out}: is a file. Name a folder as -o, or for a single scan a mask such as mask.nii.gz.")
-        if out.name.endswith(ENDINGS) and not (given.one or out.is_dir()):
-            raise DvtError(f"{out}: is one mask, and {source} is a folder of scans. Name a folder as -o.")
+        _require_fitting(source, out, given, also)
         remarks = _remarks(given, model)
         if asked is not None:
             asked = replace(asked, remarks=remarks)
@@ -251,6 +246,16 @@ def predict_path(
             failed.written = tuple(written)
             raise failed
         return written
+
+
+def _require_fitting(source: Path, out: Path, given: Given, also: Sequence[str]) -> None:
+    """Refuse an output that does not fit what was given."""
+    if DICOM_SEG in also and given.found is None:
+        raise DvtError(f"{source}: is no DICOM, and {DICOM_SEG} draws upon a DICOM series. Leave it away.")
+    if out.is_file() and not (given.one and out.name.endswith(ENDINGS)):
+        raise DvtError(f"{out}: is a file. Name a folder as -o, or for a single scan a mask such as mask.nii.gz.")
+    if out.name.endswith(ENDINGS) and not (given.one or out.is_dir()):
+        raise DvtError(f"{out}: is one mask, and {source} is a folder of scans. Name a folder as -o.")
 
 
 def _remarks(given: Given, model: Model) -> tuple[str, ...]:
