@@ -16,7 +16,8 @@ RECIPES = {
 stays high for longer, foreground that weighs three times the background, without which few steps
 find little of a sparse lesion (phantom `tiny`, seed 0, 432 steps: DSC .53 against .35), and half of
 an epoch drawn from slices with lesions, proximal and distal as often: where every slice comes once,
-a tenth of what is seen holds distal thrombus, of few voxels each."""
+a tenth of what is seen holds distal thrombus, of few voxels each (phantom `tiny`, 40 test patients of
+two folds, 1080 steps, 2026-11-25: distal DSC .11 against .06, both together .54 against .53)."""
 
 
 def override(name: str, **fields: Any) -> Recipe:
