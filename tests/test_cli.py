@@ -752,3 +752,13 @@ def test_a_dvt_error_of_several_lines_names_the_command_once(
 
     monkeypatch.setattr("dvtplan.preprocess.plan_and_preprocess", refuse)
     assert call("plan_and_preprocess") == "dvt_plan_and_preprocess: first\nsecond"
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(trained_once: Workspace) -> None:
+    """As in ``dvt_model info M | head``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "dvtplan.cli", "model", "info", str(trained_once.results("gn_unet"))]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 141 and done.stderr == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from dvtplan.errors import DvtError
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it; a DvtError gives 1, a wrong option 2."""
+BROKEN_PIPE = 141
+"""Where the reader of the output has gone, as shells have it."""
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
@@ -23,6 +26,7 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
     def script() -> None:
         try:
             main(sys.argv[1:])
+            sys.stdout.flush()
         except DvtError as error:
             from dvtplan import journal
 
@@ -32,6 +36,10 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
         except KeyboardInterrupt:
             print("\nInterrupted; what was finished is kept.", file=sys.stderr)
             sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # Who reads has seen enough, as in `dvt_model info M | head`; what is left would fail once more at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(BROKEN_PIPE)
 
     return script
 
