@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dvtplan import stacks
-from dvtplan.errors import DvtError, how_many, some
+from dvtplan.errors import DamagedScan, DvtError, how_many, some
 from dvtplan.geometry import Grid
 from dvtplan.journal import progress
 from dvtplan.stacks import Frame, Stack
@@ -220,7 +220,9 @@ def choose(found: Found, wanted: str | None) -> Volume:
         return alike[0]
     if not found.volumes:
         others = "; ".join([*found.left_out, *(one.title for one in found.segmentations)])
-        raise DvtError("\n".join(found.faults) or f"{found.source}: holds no volume ({others}).")
+        if found.faults:
+            raise DamagedScan("\n".join(found.faults))
+        raise DvtError(f"{found.source}: holds no volume ({others}).")
     if wanted is None and len(found.volumes) == 1:
         raise DvtError(
             "\n".join([*found.faults, f"{found.source}: besides holds {listed}. Name it to leave the rest."])
@@ -263,12 +265,12 @@ def read(found: Found, volume: Volume) -> tuple[np.ndarray, Grid]:
                 if k is None:
                     continue
                 if one.shape != frames[k].shape:
-                    raise DvtError(f"{found.source}: {frames[k].name}: {one.shape} pixels for {frames[k].shape}.")
+                    raise DamagedScan(f"{found.source}: {frames[k].name}: {one.shape} pixels for {frames[k].shape}.")
                 if array is None:
                     array = np.empty(volume.grid.shape, one.dtype if plain else np.float32)
                 array[k] = one if plain else one * np.float64(frames[k].slope) + frames[k].intercept
     if array is None:
-        raise DvtError(f"{found.source}: series {volume.name} has no pixels. Export it again.")
+        raise DamagedScan(f"{found.source}: series {volume.name} has no pixels. Export it again.")
     return array, volume.grid
 
 
@@ -402,7 +404,7 @@ def _listed(source: Path) -> Iterator[list[tuple[str, Opener]]]:
             # Members are never written, so that no name in the archive leads anywhere, and unpacked as far as read.
             yield [(m.filename, lambda m=m: archive.open(m)) for m in members]  # type: ignore[misc]
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise DvtError(f"{source}: cannot be read ({error}). Copy or export it again.") from error
+        raise DamagedScan(f"{source}: cannot be read ({error}). Copy or export it again.") from error
 
 
 def _header(name: str, opener: Opener) -> Any:
@@ -544,4 +546,4 @@ def _pixels(name: str, opener: Opener) -> np.ndarray:
                 "Run pip install 'dvtplan[dicom]', or export it uncompressed."
             ) from error
         reason = reason.rstrip(".") or type(error).__name__
-        raise DvtError(f"{name}: its pixels cannot be read ({reason}). Copy or export it again.") from error
+        raise DamagedScan(f"{name}: its pixels cannot be read ({reason}). Copy or export it again.") from error

@@ -10,6 +10,10 @@ class DvtError(Exception):
     found and what to do, in one line. The command line prints it without a traceback."""
 
 
+class DamagedScan(DvtError):
+    """A scan is at fault itself, whatever is asked of it."""
+
+
 def some(names: Sequence[str]) -> str:
     """The first names of what may be many, for a message in one line."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

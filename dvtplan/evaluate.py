@@ -65,6 +65,9 @@ COLUMNS = ("fold", "case_id", "patient_id", "region", "rule", "tp", "fp", "fn", 
 statistics, which it does where the patient, not only this case, has truth in the region. What
 follows it, and where that is empty, is said in ``measures_table``."""
 
+SENSITIVITY = "level_sensitivity.csv"
+"""Scores with all levels moved."""
+
 BYTES_PER_VOXEL = 24
 """Peak memory of scoring a case: both masks as read, as maps, and their copies."""
 
@@ -686,9 +689,11 @@ def _score_and_write(
     if ready.moved is not None:
         said = (f"Scored: {folds}.", *ready.moved_notes)
         shifts = level_shift.summarize_shifts(_frame(moved for _, moved in found), notes=said)
-        texts["level_sensitivity.csv"] = level_shift.to_csv(shifts)
+        texts[SENSITIVITY] = level_shift.to_csv(shifts)
     for name, text in texts.items():
         artifacts.write_text(out / name, text)
+    if shifts is None:
+        (out / SENSITIVITY).unlink(missing_ok=True)  # of earlier scores
     written = tuple(out / name for name in texts)
     return Evaluation(rows=rows, table=table, measures=measures, written=written, shifts=shifts)
 

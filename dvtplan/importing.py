@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from dvtplan import artifacts, dataset, dicom, journal, scans, segments, volumes
+from dvtplan import artifacts, dataset, dicom, journal, segments, volumes
 from dvtplan.dicom import Found, Segmentation, Volume
 from dvtplan.errors import DvtError, some
 from dvtplan.geometry import Grid, distance_mm, turned_onto
 from dvtplan.stacks import ROUNDING_MM
+from dvtplan.workspace import ENDINGS, stem
 
 ENDING = ".nii.gz"
 TRAINING, WITHOUT, LABELS = "imagesTr", "imagesTs", "labelsTr"
@@ -254,7 +255,7 @@ def _mask_of(source: Path, found: Found, chosen: Sequence[Volume], wanted: _Want
     uids = {volume.series_uid for volume in chosen}
     objects = [one for one in found.segmentations if uids & set(one.series_uids)]
     listed = "; ".join(one.title for one in objects)
-    told = next((wanted.masks[k] for k in (str(source), source.name, scans.stem(source)) if k in wanted.masks), None)
+    told = next((wanted.masks[k] for k in (str(source), source.name, stem(source)) if k in wanted.masks), None)
     if told is not None and wanted.table is not None:
         path = wanted.table.parent / told
         numbered = [one for one in objects if one.number == told]
@@ -286,12 +287,12 @@ def _mask_of(source: Path, found: Found, chosen: Sequence[Volume], wanted: _Want
 def _files_beside(source: Path) -> list[Path]:
     """Volume files in a folder, or beside it under its name."""
     within = [path for path in sorted(source.rglob("*")) if _is_volume(path)] if source.is_dir() else []
-    stem = scans.stem(source.absolute())
-    return within + [p for e in scans.ENDINGS if (p := source.absolute().with_name(stem + e)).is_file()]
+    name = stem(source.absolute())
+    return within + [p for e in ENDINGS if (p := source.absolute().with_name(name + e)).is_file()]
 
 
 def _is_volume(path: Path) -> bool:
-    return path.name.endswith(scans.ENDINGS) and path.is_file() and not path.name.startswith(".")
+    return path.name.endswith(ENDINGS) and path.is_file() and not path.name.startswith(".")
 
 
 def _images(patient: _Patient) -> tuple[list[np.ndarray], Grid]:
@@ -354,7 +355,7 @@ def _new_key(patient: _Patient, out: Path, rows: Sequence[Key], wanted: _Wanted)
     }
     case_id = _next("case", taken)
     if wanted.keep_names:
-        case_id = re.sub(r"[^\w.-]+", "_", scans.stem(patient.source.absolute()))
+        case_id = re.sub(r"[^\w.-]+", "_", stem(patient.source.absolute()))
         if case_id in taken:
             raise DvtError(f"{patient.source}: a case {case_id} is there already. Rename the folder.")
     tag = patient.chosen[0].patient_id if wanted.by == "tag" else ""

@@ -23,8 +23,8 @@ from dvtplan.records import Levels
 
 LEVEL_BELOW_KNEE_MM = 65.0
 """From the joint line down to the level. The popliteal artery divides 69 mm (28 limbs, SD 12 to 20) below the lower
-edge of the femoral condyles (Barut 2009), which lies some 4 mm above the middle of the joint; in 92 of 105 knees on
-MR it divides more than 40 mm below the joint line. That the veins join where the artery divides is an assumption."""
+edge of the femoral condyles (Barut 2009), which is taken to lie some 4 mm above the middle of the joint. That the veins
+join where the artery divides is an assumption."""
 
 COARSE_MM = {"LR": 5.0, "AP": 5.0, "SI": 3.0}
 """Voxels of the coarse copy are up to this long; those of the image where they are longer."""

@@ -7,13 +7,14 @@ or comes from elsewhere.
 from __future__ import annotations
 
 import contextlib
+import glob
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from dvtplan import artifacts, journal
 from dvtplan.errors import DvtError
 from dvtplan.records import Composition, Predicted, Prediction
-from dvtplan.workspace import predictions_ledger, predictions_ledgers
+from dvtplan.workspace import predictions_ledger, predictions_ledgers, stem
 
 
 class Ledger:
@@ -52,34 +53,47 @@ class Ledger:
                 raise
             self._others |= held.others
             if held.model_digest == model_digest and not overwrite:
-                self._cases |= held.cases
-                self.masks |= held.masks
-                self._full |= set(held.with_probabilities)
+                self._take(held)
             else:
                 self._others |= held.masks
+
+    def _take(self, held: Predicted) -> None:
+        """What another ledger tells of this model's masks; of two that differ, the one that is on disk holds."""
+        for case_id, digest in held.masks.items():
+            if self.masks.get(case_id, digest) != digest and not self._stands(case_id, digest):
+                continue
+            self._cases[case_id], self.masks[case_id] = held.cases[case_id], digest
+            full = case_id in held.with_probabilities
+            self._full = self._full | {case_id} if full else self._full - {case_id}
+
+    def _stands(self, case_id: str, digest: str | None) -> bool:
+        """Whether the mask of a case is there and has a digest."""
+        mask = self._path.with_name(f"{case_id}.nii.gz")
+        return digest is not None and mask.exists() and artifacts.file_digest((mask,)) == digest
 
     def is_changed(self, mask: Path) -> bool:
         """Whether a mask is there that no prediction wrote."""
         return mask.exists() and is_changed(mask, self.written.get(mask.name, ()))
 
     def keeps(self, case_id: str, images: Sequence[str], probabilities: Sequence[Path]) -> bool:
-        """Whether the mask of a case was made by this model from images of these digests.
+        """Whether the mask of a case is the one that this model made from images of these digests.
 
         Args:
             case_id: which.
             images: SHA-256 of each file.
             probabilities: files that are to lie beside it.
         """
-        mask = self._path.with_name(f"{case_id}.nii.gz")
-        same = self._cases.get(case_id) == _of_all(images) and all(p.exists() for p in (mask, *probabilities))
-        return same and (case_id in self._full or not probabilities)
+        same = self._cases.get(case_id) == _of_all(images) and self._stands(case_id, self.masks.get(case_id))
+        return same and all(p.exists() for p in probabilities) and (case_id in self._full or not probabilities)
 
     def add(self, case_id: str, images: Sequence[str], mask_digest: str, *, with_probabilities: bool = False) -> None:
-        """Note a mask that was made: of images, and itself of these SHA-256."""
+        """Note a mask before it takes its place: of images, and itself of these SHA-256. The one that it replaces
+        stays known, since a run may end between the two."""
         self._cases[case_id] = _of_all(images)
+        if case_id in self.masks:
+            self._others[case_id] = self.masks[case_id]
         self.masks[case_id] = artifacts.digest_of_digests([mask_digest])
         self.written.setdefault(f"{case_id}.nii.gz", set()).add(self.masks[case_id])
-        self._others.pop(case_id, None)
         self._full = self._full | {case_id} if with_probabilities else self._full - {case_id}
         self._save()
 
@@ -109,50 +123,51 @@ def _of_all(digests: Sequence[str]) -> str:
 
 
 def written(folder: Path) -> dict[str, set[str]]:
-    """Name of a mask -> digest of every mask that a prediction wrote into this folder under that name.
-
-    Whatever else lies there was changed by hand or comes from elsewhere, and is not to be replaced. Records that
-    cannot be read tell nothing.
-    """
+    """Name of a mask -> digest (``artifacts.file_digest``) of every mask that predictions of whole folders wrote here
+    under that name. Ledgers that cannot be read tell nothing."""
     found: dict[str, set[str]] = {}
     for path in predictions_ledgers(folder):
         with contextlib.suppress(DvtError):
             ledger = artifacts.load(Predicted, path, "")
             for case_id, digest in (*ledger.masks.items(), *ledger.others.items()):
                 found.setdefault(f"{case_id}.nii.gz", set()).add(digest)
-    for path in folder.glob("*_stations.json"):
-        with contextlib.suppress(DvtError):
-            for name, digest in artifacts.load(Composition, path, "").masks.items():
-                found.setdefault(name, set()).add(artifacts.digest_of_digests([digest]))
-    for path in folder.glob("*_run.json"):
-        with contextlib.suppress(DvtError):
-            for case in artifacts.load(Prediction, path, "").cases.values():
-                found.setdefault(case.mask, set()).add(artifacts.digest_of_digests([case.mask_digest]))
     return found
 
 
 def changed(masks: Collection[Path]) -> set[Path]:
-    """Those of some masks that are there and are not what a prediction wrote."""
+    """Those of some masks that are there and are not what a prediction wrote: they were changed by hand, or come from
+    elsewhere, and are not to be replaced."""
     known = {folder: written(folder) for folder in {mask.parent for mask in masks}}
     return {mask for mask in masks if mask.exists() and is_changed(mask, known[mask.parent].get(mask.name, set()))}
 
 
-def is_changed(mask: Path, known: Collection[str]) -> bool:
-    """Whether a mask that is there is none of those with a known digest (``artifacts.file_digest``)."""
-    return artifacts.file_digest((mask,)) not in known
+def is_changed(mask: Path, known: Collection[str] = ()) -> bool:
+    """Whether a mask that is there is none of those with a known digest, nor told by a record of its own."""
+    return artifacts.file_digest((mask,)) not in {*known, *_of_its_own(mask)}
+
+
+def _of_its_own(mask: Path) -> set[str]:
+    """Digests that records beside a mask tell: of a prediction of it alone, or of the stations that it is one of."""
+    name, found = stem(mask), set()
+    with contextlib.suppress(DvtError):
+        alone = artifacts.load(Prediction, mask.with_name(f"{name}_run.json"), "")
+        found |= {case.mask_digest for case in alone.cases.values() if case.mask == mask.name}
+    with contextlib.suppress(DvtError):
+        whole = name.rpartition("_station_")[0]
+        found |= {artifacts.load(Composition, mask.with_name(f"{whole}_stations.json"), "").masks.get(mask.name, "")}
+    return {artifacts.digest_of_digests([digest]) for digest in found if digest}
 
 
 def withdraw(mask: Path, known: Mapping[str, Collection[str]]) -> None:
-    """Remove a mask, which must not pass for what a scan shows that cannot be analysed now; one that was changed is not
-    ours to remove, and is told.
+    """Remove a mask and those of its stations, which must not pass for what a scan shows that cannot be analysed now;
+    one that was changed is not ours to remove, and is told.
 
     Args:
         mask: may be missing.
         known: what was ``written`` into its folder.
     """
-    if not mask.exists():
-        return
-    if is_changed(mask, known.get(mask.name, ())):
-        journal.warn(f"{mask}: was changed since it was made, or comes from elsewhere, and stays.")
-    else:
-        mask.unlink()
+    for path in (mask, *mask.parent.glob(f"{glob.escape(stem(mask))}_station_*.nii.gz")):
+        if path.exists() and is_changed(path, known.get(path.name, ())):
+            journal.warn(f"{path}: was changed since it was made, or comes from elsewhere, and stays.")
+        else:
+            path.unlink(missing_ok=True)

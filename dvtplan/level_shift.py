@@ -17,7 +17,7 @@ from dvtplan.statistics import Summary, summarize
 
 SHIFTS_MM = (-20.0, -10.0, 0.0, 10.0, 20.0)
 """How far levels are moved; up is positive. Where the popliteal artery divides varies by 12 to 20 mm (SD) between
-limbs (Barut 2009), and readers place a level to within about one."""
+limbs (Barut 2009)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -32,21 +32,23 @@ from dvtplan import (
     volumes,
 )
 from dvtplan.devices import Setup
-from dvtplan.errors import DvtError, how_many
+from dvtplan.errors import DamagedScan, DvtError, how_many
 from dvtplan.findings import Division
 from dvtplan.inference import Model
 from dvtplan.ledger import Ledger
 from dvtplan.models import Stored
 from dvtplan.provenance import Diary
 from dvtplan.records import Case, Prediction, PredictionOfCase, PredictionStart, Splits, alike
-from dvtplan.scans import ENDINGS, Given
+from dvtplan.scans import Given
 from dvtplan.slicefile import SliceFile
 from dvtplan.telling import Asked, Evidence
 from dvtplan.workspace import (
+    ENDINGS,
     FoldFolder,
     Workspace,
     prediction_record,
     prediction_records,
+    stem,
 )
 
 DICOM_SEG, LABELS = "dicom-seg", "itksnap"
@@ -220,9 +222,7 @@ def predict_path(
             given = stack.enter_context(
                 scans.opened(source, len(model.plan.channels), series=series, stations=stations)
             )
-        except DvtError as error:
-            if not source.exists() or series or stations:
-                raise
+        except DamagedScan as error:
             raise _unopened(source, out, model, error) from error
         _require_fitting(source, out, given, also)
         remarks = _remarks(given, model)
@@ -275,22 +275,22 @@ def _other_forms(
     masks: Sequence[Path], parts: Sequence[Path], given: Given, model: Model, also: Sequence[str]
 ) -> list[Path]:
     """Write masks in further forms; an object that is younger than its mask is that mask's, and stays what it is."""
-    written, changed = [], ledger.changed([*masks, *parts])
+    written = list[Path]()
+    changed = ledger.changed([*masks, *parts]) if DICOM_SEG in also else set()
     on_series = parts[: len(given.shown)] if given.composed is not None else masks
     for path in [*masks, *parts[: len(given.stations)]] if LABELS in also else []:
-        segments.write_descriptions(beside := path.with_name(f"{scans.stem(path)}_labels.txt"), model.classes)
+        segments.write_descriptions(beside := path.with_name(f"{stem(path)}_labels.txt"), model.classes)
         written.append(beside)
     for path, shown in zip(on_series, given.shown, strict=False) if DICOM_SEG in also else []:
-        beside = path.with_name(f"{scans.stem(path)}_seg.dcm")
+        beside = _object_path(path)
         written.append(beside)
         if beside.exists() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
             continue
         if given.found is None:
             raise ValueError("a segmentation object without a series")
         mask, _ = volumes.read(path)
-        segments.write(
-            beside, mask, given.found, shown, model.classes, model=model.digest[:16], corrected=path in changed
-        )
+        corrected = path in changed or (given.composed is not None and masks[0] in changed)
+        segments.write(beside, mask, given.found, shown, model.classes, model=model.digest[:16], corrected=corrected)
     return written
 
 
@@ -316,23 +316,22 @@ def _predict_one(
     """The only case into a mask of a given name; one that was made here before is replaced."""
     case, watch = given.cases[0], _Pace(model)
     _require_apart(case, mask)
-    if not overwrite and ledger.changed([mask]):
-        raise DvtError(
-            f"{mask}: is there and is not what dvt_predict wrote: it was changed, or comes from elsewhere. Name "
-            "another -o, or --overwrite it."
-        )
-    diary = Diary(mask.with_name(f"{scans.stem(mask)}_run.json"), _opening(model, options), overwrite=True)
+    if not overwrite:
+        _require_ours(mask, ledger.changed([mask]))
+    diary = Diary(mask.with_name(f"{stem(mask)}_run.json"), _opening(model, options), overwrite=True)
     digests = _digests(case)
 
-    def made(spent: Spent) -> None:
-        diary.add(case.id, _made(case, digests, mask, spent, given.spoken))
+    def made(draft: Path, spent: Spent) -> None:
+        if not overwrite:
+            _require_ours(mask, ledger.changed([mask]))
+        diary.add(case.id, _made(case, digests, mask, draft, spent, given.spoken))
 
     try:
         spent = predict_case(
             case, mask, model, save_probabilities=save_probabilities, asked=asked, spoken=given.spoken, made=made
         )
     except DvtError as error:
-        ledger.withdraw(mask, ledger.written(mask.parent))
+        _withdraw(mask, ledger.written(mask.parent), model)
         if asked is not None:
             telling.tell_failure(case, mask, model, error, given.spoken)
         raise Unanalysed([], {case.id: telling.in_one_line(error, given.spoken)}, 1) from error
@@ -341,12 +340,32 @@ def _predict_one(
     return [mask]
 
 
+def _require_ours(mask: Path, changed: Collection[Path]) -> None:
+    if mask in changed:
+        raise DvtError(
+            f"{mask}: is there and is not what dvt_predict wrote: it was changed, or comes from elsewhere. Name "
+            "another -o, or --overwrite it."
+        )
+
+
+def _withdraw(mask: Path, known: Mapping[str, Collection[str]], model: Model) -> None:
+    """A scan that cannot be analysed has no mask, nor anything that speaks of an earlier one."""
+    if not mask.parent.is_dir():
+        return
+    ledger.withdraw(mask, known)
+    telling.forget(mask)
+    for name in model.classes:
+        probability_path(mask, name).unlink(missing_ok=True)
+    if (beside := _object_path(mask)).exists():
+        journal.warn(f"{beside}: is of an earlier mask of this scan, and stays.")
+
+
 def _unopened(source: Path, out: Path, model: Model, error: DvtError) -> Unanalysed:
-    """What a source that cannot be opened comes to; what was told of it earlier does not stand any longer."""
-    name = scans.stem(source.absolute())
+    """What a source that is damaged comes to; what was told of it earlier does not stand any longer."""
+    name = stem(source.absolute())
     mask = out if out.name.endswith(ENDINGS) else out / f"{name}.nii.gz"
     if findings.read(telling.findings_path(mask)) is not None:
-        ledger.withdraw(mask, ledger.written(mask.parent))
+        _withdraw(mask, ledger.written(mask.parent), model)
         telling.tell_failure(Case(id=name, patient=name, images=(source,)), mask, model, error, {})
     return Unanalysed([], {name: telling.in_one_line(error, {})}, 1)
 
@@ -386,6 +405,7 @@ def predict_cases(
     """
     spoken = {} if given is None else given.spoken
     held = Ledger(out, model.digest, model.classes, part=part, overwrite=overwrite)
+    several = len(cases) > 1
     if part is not None:
         cases = cases[part[0] - 1 :: part[1]]
     diary = Diary(prediction_record(out, part), _opening(model, options or {}), overwrite=overwrite)
@@ -398,11 +418,15 @@ def predict_cases(
         beside = [probability_path(path, name) for name in model.classes if save_probabilities]
         _require_apart(case, path)
 
-        def made(spent: Spent, case: Case = case, path: Path = path, digests: Sequence[str] = digests) -> None:
-            record = _made(case, digests, path, spent, spoken)
+        def made(
+            draft: Path, spent: Spent, case: Case = case, path: Path = path, digests: Sequence[str] = digests
+        ) -> None:
+            if given is not None and not overwrite and held.is_changed(path):
+                raise DvtError(f"{path}: was changed while it was predicted, and is kept. Run again.")
+            record = _made(case, digests, path, draft, spent, spoken)
             artifacts.write_text(out / "dataset.json", _labels_json(model))
-            held.add(case.id, digests, record.mask_digest, with_probabilities=save_probabilities)
             diary.add(case.id, record)
+            held.add(case.id, digests, record.mask_digest, with_probabilities=save_probabilities)
 
         try:
             if given is not None and not overwrite and held.is_changed(path):
@@ -421,8 +445,8 @@ def predict_cases(
         except DvtError as error:
             if given is None:
                 raise
-            ledger.withdraw(path, held.written)
-            if len(cases) > 1 or asked is not None:
+            _withdraw(path, held.written, model)
+            if several or asked is not None:
                 telling.tell_failure(case, path, model, error, spoken)
             failed[case.id] = telling.in_one_line(error, spoken)
             held.drop(case.id)
@@ -458,12 +482,14 @@ def _opening(model: Model, options: Mapping[str, str]) -> Prediction:
     )
 
 
-def _made(case: Case, digests: Sequence[str], mask: Path, spent: Spent, spoken: Mapping[Path, str]) -> PredictionOfCase:
-    """A case for the record, once its mask is written."""
+def _made(
+    case: Case, digests: Sequence[str], mask: Path, draft: Path, spent: Spent, spoken: Mapping[Path, str]
+) -> PredictionOfCase:
+    """A case for the record, once the draft of its mask is written."""
     return PredictionOfCase(
         images=dict(zip(telling.names(case, spoken), digests, strict=True)),
         mask=mask.name,
-        mask_digest=artifacts.sha256(mask),
+        mask_digest=artifacts.sha256(draft),
         slices=spent.slices,
         reading_s=round(spent.reading_s, 3),
         network_s=round(spent.network_s, 3),
@@ -502,9 +528,14 @@ def _require_apart(case: Case, mask: Path) -> None:
         raise DvtError(f"{mask}: is the image itself, which the mask would replace. Name another -o.")
 
 
+def _object_path(mask: Path) -> Path:
+    """Where a mask lies as a DICOM segmentation object."""
+    return mask.with_name(f"{stem(mask)}_seg.dcm")
+
+
 def probability_path(mask: Path, name: str) -> Path:
     """Where the probabilities of a class lie, beside a mask."""
-    return mask.with_name(f"{scans.stem(mask)}_probability_{name}.nii.gz")
+    return mask.with_name(f"{stem(mask)}_probability_{name}.nii.gz")
 
 
 def _labels_json(model: Model) -> str:
@@ -523,15 +554,15 @@ def predict_case(
     save_probabilities: bool = False,
     asked: Asked | None = None,
     spoken: Mapping[Path, str] | None = None,
-    made: Callable[[Spent], None] | None = None,
+    made: Callable[[Path, Spent], None] | None = None,
 ) -> Spent:
     """Write the mask of one case on the grid of its first image file, and warn where the scan is unlike the training.
 
     Slices pass through a nameless file on disk, block by block, so memory does not grow with their
     number. With ``save_probabilities`` a float32 volume per class is written too, named
     ``ID_probability_CLASS.nii.gz``; those are assembled in memory. What is ``asked`` is written beside the mask;
-    what was told of an earlier mask goes. ``spoken`` holds the names of files that go again. ``made`` is called once
-    the mask is on disk, before anything is told of it.
+    what was told of an earlier mask goes. ``spoken`` holds the names of files that go again. ``made`` is called with
+    the draft of the mask, before it takes its place.
 
     Returns:
         How many slices the case has, and where the time went.
@@ -565,12 +596,17 @@ def predict_case(
             volume = inference.in_file_order(chance, opened, np.float32)
             volumes.write_probabilities(probability_path(path, name), volume, opened.grid)
         telling.forget(path)
+        for name in () if save_probabilities else model.classes:
+            probability_path(path, name).unlink(missing_ok=True)  # of an earlier mask
+
+        def noted(draft: Path) -> None:
+            if made is not None:
+                reading_s, network_s, writing_s = np.diff([*times, time.monotonic()]).tolist()
+                made(draft, Spent(len(masks), reading_s, network_s, writing_s, telling_s=0.0))
+
         mask = inference.in_file_order(masks, opened, np.uint8)
-        volumes.write_mask(path, mask, opened.grid, names=model.classes)
+        volumes.write_mask(path, mask, opened.grid, names=model.classes, noted=noted)
         times.append(time.monotonic())
-        if made is not None:
-            reading_s, network_s, writing_s = np.diff(times).tolist()
-            made(Spent(len(masks), reading_s, network_s, writing_s, telling_s=0.0))
         if evidence is not None:
             evidence.tell(path, masks.read(), odd, spoken or {})
         times.append(time.monotonic())

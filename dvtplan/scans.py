@@ -17,8 +17,7 @@ from dvtplan.errors import DvtError, how_many
 from dvtplan.geometry import Grid
 from dvtplan.records import Case, Composition
 from dvtplan.stations import Composed, compose, give_back
-
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+from dvtplan.workspace import ENDINGS, stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,9 +222,3 @@ def find_cases(source: Path, channels: int) -> list[Case]:
                 "Give one file per channel, named ID_0000, ID_0001, ..."
             )
     return [Case(id=case_id, patient=case_id, images=tuple(paths)) for case_id, paths in by_case.items()]
-
-
-def stem(path: Path) -> str:
-    """A file's or folder's name without the ending of a volume or an archive."""
-    found = next((e for e in (*ENDINGS, ".zip", ".dcm") if path.name.lower().endswith(e)), "")
-    return path.name[: len(path.name) - len(found)]

@@ -443,9 +443,8 @@ def _provenance(found: Findings) -> list[str]:
         told.append("Levels: none.")
     else:
         left, right = found.levels.both_mm
-        told.append(
-            f"Levels ({SAID_BY[found.level_source or 'none']}): left z {_signed(left)}, right z {_signed(right)} mm."
-        )
+        origin = SAID_BY.get(found.level_source or "none", found.level_source)
+        told.append(f"Levels ({origin}): left z {_signed(left)}, right z {_signed(right)} mm.")
     told.append("Length: of the pieces' centre lines. A piece: voxels that touch, by a corner at least.")
     if found.lesions:
         told.append(

@@ -32,6 +32,7 @@ from dvtplan.inference import Model, Opened
 from dvtplan.landmarks import Landmarks
 from dvtplan.records import Case, Levels
 from dvtplan.slicefile import SliceFile
+from dvtplan.workspace import stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class Asked:
     """Of all other scans."""
     estimate: bool = False
     """Look for the knees of those that have none by then."""
+    divided: dict[str, Division] = field(default_factory=dict)
+    """Is filled: name of each mask -> how its scan was divided."""
     remarks: tuple[str, ...] = ()
     """What a reader must know of the scan before anything else."""
 
@@ -58,13 +61,14 @@ def divide(case: Case, mask: Path, asked: Asked) -> Division:
     Raises:
         DvtError: if the image has to be looked at and cannot be read.
     """
-    name = scans.stem(mask)
+    name = stem(mask)
     told = asked.table.get(case.id) or asked.table.get(name)
     found: dict[str, Landmarks] = {}
     if told is None and asked.given is None and asked.estimate:
         found[name] = levels.of_image(case.images[0])
         artifacts.save(found[name], scans.levels_path(mask))
-    return findings.divide([name], {name: told}, asked.given, found)[name]
+    asked.divided[name] = findings.divide([name], {name: told}, asked.given, found)[name]
+    return asked.divided[name]
 
 
 def told(case: Case, mask: Path, model: Model, asked: Asked | None) -> bool:
@@ -117,12 +121,12 @@ def names(case: Case, spoken: Mapping[Path, str]) -> list[str]:
 
 def findings_path(mask: Path) -> Path:
     """Where it is told what was found, beside a mask."""
-    return mask.with_name(f"{scans.stem(mask)}_findings.json")
+    return mask.with_name(f"{stem(mask)}_findings.json")
 
 
 def summary_paths(mask: Path) -> tuple[Path, Path, Path]:
     """Where the summary of a scan lies, beside its mask: HTML, PDF, PNG."""
-    html, pdf, png = (mask.with_name(f"{scans.stem(mask)}_summary.{ending}") for ending in ("html", "pdf", "png"))
+    html, pdf, png = (mask.with_name(f"{stem(mask)}_summary.{ending}") for ending in ("html", "pdf", "png"))
     return html, pdf, png
 
 

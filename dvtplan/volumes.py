@@ -52,7 +52,14 @@ def read(path: Path) -> tuple[np.ndarray, Grid]:
     return array, grid
 
 
-def write_mask(path: Path, mask: np.ndarray, grid: Grid, *, names: Mapping[str, int] | None = None) -> None:
+def write_mask(
+    path: Path,
+    mask: np.ndarray,
+    grid: Grid,
+    *,
+    names: Mapping[str, int] | None = None,
+    noted: Callable[[Path], None] | None = None,
+) -> None:
     """Write a file-order uint8 mask on a grid, whole or not at all, and read it back to be sure.
 
     Args:
@@ -60,12 +67,14 @@ def write_mask(path: Path, mask: np.ndarray, grid: Grid, *, names: Mapping[str, 
         mask: in the order of the grid.
         grid: where it lies.
         names: name -> value, as words into the header (of NIfTI: descrip, of 80 characters).
+        noted: is given the draft once it is whole, before it takes the place of what is at ``path``.
 
     Raises:
         DvtError: if it cannot be written, or what stands on disk differs (a full disk).
     """
     words = "; ".join(f"{value} {name}" for name, value in (names or {}).items())
-    _write(path, mask.astype(np.uint8, copy=False), grid, words.encode("ascii", "replace").decode()[:NOTES_AT_MOST])
+    told = words.encode("ascii", "replace").decode()[:NOTES_AT_MOST]
+    _write(path, mask.astype(np.uint8, copy=False), grid, told, noted)
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray, grid: Grid) -> None:
@@ -78,7 +87,9 @@ def write_image(path: Path, image: np.ndarray, grid: Grid) -> None:
     _write(path, image, grid)
 
 
-def _write(path: Path, array: np.ndarray, grid: Grid, words: str = "") -> None:
+def _write(
+    path: Path, array: np.ndarray, grid: Grid, words: str = "", noted: Callable[[Path], None] | None = None
+) -> None:
     if array.shape != grid.shape:
         raise ValueError(f"array {array.shape} does not fit its grid {grid.shape}")
     image = sitk.GetImageFromArray(array)
@@ -99,6 +110,8 @@ def _write(path: Path, array: np.ndarray, grid: Grid, words: str = "") -> None:
             raise DvtError(f"{path}: cannot be written ({_reason(error)}). Free space, then run again.") from error
         if not intact:
             raise DvtError(f"{path}: what was written does not read back the same. Free space, then run again.")
+        if noted is not None:
+            noted(draft)
 
 
 def read_grid(path: Path) -> Grid:

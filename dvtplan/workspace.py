@@ -11,6 +11,8 @@ from dvtplan.errors import DvtError
 
 RAW = "datasets_raw"
 METRICS = "metrics.csv"
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+"""Of volumes that are looked for in a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,3 +218,9 @@ def trained_folds(results: Path) -> list[int]:
     """Indices of the folds that have a folder in a results folder, in order."""
     names = [p.name.removeprefix("fold_") for p in results.glob("fold_*") if p.is_dir()]
     return sorted(int(name) for name in names if name.isdecimal())
+
+
+def stem(path: Path) -> str:
+    """A file's or folder's name without the ending of a volume or an archive."""
+    found = next((e for e in (*ENDINGS, ".zip", ".dcm") if path.name.lower().endswith(e)), "")
+    return path.name[: len(path.name) - len(found)]

@@ -11,7 +11,7 @@ import pytest
 from test_dicom import write_series
 from test_stations import NAMES, ROWS, WHOLE, legs, station
 
-from dvtplan import dicom, scans, volumes
+from dvtplan import dicom, scans, volumes, workspace
 from dvtplan.errors import DvtError
 
 GAINS = (1.2, 1.0, 0.8)
@@ -128,7 +128,7 @@ def test_a_station_that_is_not_there_is_named(files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stem"),
+    ("name", "bare"),
     [
         ("a.nii.gz", "a"),
         ("scan.1.mha", "scan.1"),
@@ -137,5 +137,5 @@ def test_a_station_that_is_not_there_is_named(files: Path) -> None:
         ("patient.7", "patient.7"),
     ],
 )
-def test_a_name_loses_only_an_ending(name: str, stem: str) -> None:
-    assert scans.stem(Path(name)) == stem
+def test_a_name_loses_only_an_ending(name: str, bare: str) -> None:
+    assert workspace.stem(Path(name)) == bare

@@ -80,9 +80,9 @@ def predict(argv: list[str]) -> None:
     )
     add_machine(parser)
     options = parser.parse_args(argv)
-    from dvtplan import artifacts, dataset, devices, findings, journal, ledger, parallel, predict, scans, telling
-    from dvtplan.landmarks import Landmarks
+    from dvtplan import dataset, devices, findings, journal, ledger, parallel, predict, scans, telling
     from dvtplan.records import Levels
+    from dvtplan.workspace import ENDINGS, stem
 
     rank, world = team.place()
     if world > 1 and options.part is not None:
@@ -132,24 +132,18 @@ def predict(argv: list[str]) -> None:
         )
     except predict.Unanalysed as error:
         failed, written = error, list(error.written)
-    whole = [path for path in written if path.name.endswith(scans.ENDINGS)]
-    masks = {scans.stem(path): path for path in (whole[:1] if options.stations else whole)}
+    whole = [path for path in written if path.name.endswith(ENDINGS)]
+    masks = {stem(path): path for path in (whole[:1] if options.stations else whole)}
     for mask in masks.values() if told else []:
-        written.append(telling.findings_path(mask))
-        written += telling.summary_paths(mask) if options.page else ()
+        # Nothing is told of a mask that comes from elsewhere.
+        beside = (telling.findings_path(mask), *(telling.summary_paths(mask) if options.page else ()))
+        written += [path for path in beside if path.exists()]
     if asked is not None:
-        files = {
-            name: scans.levels_path(path)
-            for name, path in masks.items()
-            if asked.estimate and asked.table.get(name) is None
-        }
-        found = {name: artifacts.load(Landmarks, path, "dvt_predict --burden") for name, path in files.items()}
-        divisions = findings.divide(list(masks), asked.table, asked.given, found)
-        for name, division in divisions.items():
-            if division.source in ("estimated", "none") and not undivided:
+        for name, division in asked.divided.items():
+            if division.source in ("estimated", "none") and name in masks and not undivided:
                 what = "not divided" if division.levels is None else "levels estimated from the image"
                 journal.note(f"{name}: {what}: {division.note}.")
-        written += files.values()
+                written.append(scans.levels_path(masks[name]))
         if options.burden is not None:
             reasons = {} if failed is None else failed.failed
             records = {name: findings.read(telling.findings_path(mask)) for name, mask in masks.items() if told}
@@ -160,7 +154,12 @@ def predict(argv: list[str]) -> None:
                 if record is not None and masks[name] not in changed
             }
             table = findings.write(
-                masks, divisions, options.burden, reasons, measured, {name for name in masks if masks[name] in changed}
+                masks,
+                asked.divided,
+                options.burden,
+                reasons,
+                measured,
+                {name for name in masks if masks[name] in changed},
             )
             written.append(table)
     for path in written:
