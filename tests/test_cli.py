@@ -659,6 +659,17 @@ def test_a_corrected_mask_is_measured_as_it_is(
     assert ".0" not in "".join(line.split(",")[5] for line in (tmp_path / "burden.csv").read_text().splitlines())
 
 
+def test_levels_are_found_under_the_scan_s_name_though_its_mask_has_another(
+    trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    scan = shutil.copy(trained_once.raw / "imagesTr" / "c0_0000.nii.gz", tmp_path / "a.nii.gz")
+    (tmp_path / "levels.csv").write_text("case_id,level_left_mm\na,20\n")
+    words = ["-i", scan, "-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet")]
+    words += ["--device", "cpu", "--burden", tmp_path / "burden.csv", "--levels", tmp_path / "levels.csv"]
+    assert call("predict", *words) == 0
+    assert set(pd.read_csv(tmp_path / "burden.csv").level_source) == {"table"}
+
+
 def test_a_single_scan_that_fails_is_not_analysed_in_the_table(
     trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]
 ) -> None:

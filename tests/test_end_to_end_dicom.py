@@ -175,6 +175,23 @@ def test_an_object_of_a_mask_that_was_corrected_says_so(legs: PhantomCase, brigh
     assert_same_points(points_of_object(obj)["thrombus"], points_of_nifti(mask)[1])
 
 
+def test_objects_of_stations_say_that_the_whole_was_corrected(legs: PhantomCase, bright: Model, tmp_path: Path) -> None:
+    folder, (step, down, _) = tmp_path / "patient", legs.spacing_mm
+    for number, (top, bottom) in enumerate(ROWS[:2], start=5):
+        start = np.array(legs.origin_mm) - [0, 0, top * down]
+        write_series(
+            folder / str(number), pixels(legs)[:, top:bottom], number=number, start=start, step=step,
+            spacing=legs.spacing_mm[1:],
+        )  # fmt: skip
+    kinds: dict[str, Any] = {"stations": ["5", "6"], "also": ["dicom-seg"]}
+    mask, *_ = predict_path(folder, tmp_path / "out", bright, **kinds)
+    values, grid = volumes.read(mask)
+    volumes.write_mask(mask, np.maximum(values, np.roll(values, 3, 1)), grid)
+    written = predict_path(folder, tmp_path / "out", bright, **kinds)
+    objects = [pydicom.dcmread(path) for path in written if path.suffix == ".dcm"]
+    assert [one.SegmentSequence[0].SegmentAlgorithmType for one in objects] == 2 * ["SEMIAUTOMATIC"]
+
+
 def test_an_object_wants_dicom_and_is_refused_before_anything_is_predicted(
     toy_once: Workspace, bright: Model, tmp_path: Path
 ) -> None:

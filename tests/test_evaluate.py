@@ -269,6 +269,8 @@ def test_moved_levels_are_a_table_of_their_own(workspace: Workspace, monkeypatch
     assert "there the level is estimated" in unwrapped(moved.text)
     table = pd.read_csv(workspace.results("unet") / "level_sensitivity.csv")
     assert workspace.results("unet") / "level_sensitivity.csv" in moved.written
+    evaluate(workspace, "unet")
+    assert not (workspace.results("unet") / "level_sensitivity.csv").exists()  # of other scores
     for region in by_level.table.regions[:2]:
         here = table[(table["region"] == region.region) & (table["shift_mm"] == 0)].set_index("score")
         assert here["mean"].to_dict() == pytest.approx({s: of.mean for s, of in region.scores.items()})

@@ -27,7 +27,7 @@ from dvtplan.findings import Findings
 from dvtplan.geometry import Grid
 from dvtplan.inference import Model
 from dvtplan.landmarks import Landmarks, estimate
-from dvtplan.predict import Unanalysed, load_model, predict_case, predict_fold, predict_path
+from dvtplan.predict import Unanalysed, load_model, predict_case, predict_fold, predict_path, probability_path
 from dvtplan.records import Case, Fingerprint, Levels, Plan, Predicted, Prediction, Splits
 from dvtplan.scans import find_cases, levels_path
 from dvtplan.telling import Asked, Evidence, findings_path
@@ -959,6 +959,64 @@ def test_a_mask_is_noted_before_anything_is_told_of_it(
             predict_path(tmp_path / "a.nii.gz", out, bright, asked=Asked())
         (mask,) = predict_path(tmp_path / "a.nii.gz", out, bright, asked=Asked())
         assert read_findings(findings_path(mask)).status == "analysed"
+
+
+def test_a_mask_that_another_model_put_there_does_not_pass_for_this_ones(half_done: Path, bright: Model) -> None:
+    """By a run for that scan alone, whose record lies beside it."""
+    one = half_done.parent / "in" / "a.nii.gz"
+    predict_path(one, half_done / "a.nii.gz", model_of(bright.plan, Constant(0.9)))
+    assert mask_of(half_done / "a.nii.gz").all()
+    predict_path(half_done.parent / "in", half_done, bright)
+    assert not mask_of(half_done / "a.nii.gz").all()
+
+
+def test_a_mask_that_is_changed_while_it_is_predicted_is_kept(
+    half_done: Path, bright: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = volumes.write_mask
+
+    def meanwhile(path: Path, *rest: Any, **more: Any) -> None:
+        if path.name == "a.nii.gz":
+            path.write_bytes(HAND)
+        real(path, *rest, **more)
+
+    monkeypatch.setattr(volumes, "write_mask", meanwhile)
+    with pytest.raises(Unanalysed) as caught:
+        predict_path(half_done.parent / "in", half_done, replace(bright, digest="another"))
+    assert "was changed while it was predicted" in caught.value.failed["a"] and kept(half_done, capsys)
+
+
+def test_a_user_s_mistake_does_not_undo_what_stands(scan: Path, tmp_path: Path, bright: Model, plan: Plan) -> None:
+    (mask,) = predict_path(scan, tmp_path / "out", bright, asked=Asked())
+    before = mask.read_bytes(), findings_path(mask).read_bytes()
+    for series in (["99"], ["5", "5"]):
+        refused(lambda s=series: predict_path(scan, tmp_path / "out", bright, asked=Asked(), series=s))  # type: ignore[misc]
+    two = model_of(replace(plan, channels=("MR0", "MR1")), Bright())
+    refused(lambda: predict_path(scan, tmp_path / "out", two, asked=Asked()))
+    write_series(scan / "more", np.zeros((4, 8, 8), np.uint16), number=9, words="other")
+    refused(lambda: predict_path(scan, tmp_path / "out", bright, asked=Asked()))
+    assert (mask.read_bytes(), findings_path(mask).read_bytes()) == before
+
+
+def test_what_speaks_of_an_earlier_mask_goes_with_it(
+    tmp_path: Path, bright: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where nothing is asked for this time."""
+    one, out = write(tmp_path / "in" / "a.nii.gz"), tmp_path / "out"
+    predict_path(one, out, bright, asked=Asked(page=True), save_probabilities=True)
+    (out / "a_seg.dcm").write_bytes(b"an object")
+    bad("NaN", one)
+    refused(lambda: predict_path(one, out, bright))
+    assert names(out) == {"a_seg.dcm", "dataset.json", "predictions.json", "run.json"}
+    assert "a_seg.dcm: is of an earlier mask of this scan, and stays" in capsys.readouterr().err
+
+
+def test_probabilities_of_an_earlier_mask_do_not_stay(tmp_path: Path, bright: Model) -> None:
+    one, out = write(tmp_path / "a.nii.gz"), tmp_path / "out"
+    predict_path(one, out, bright, save_probabilities=True)
+    assert probability_path(out / "a.nii.gz", "thrombus").exists()
+    predict_path(one, out, replace(bright, digest="another"))
+    assert not probability_path(out / "a.nii.gz", "thrombus").exists()
 
 
 def test_a_single_mask_that_was_changed_is_not_replaced(tmp_path: Path, bright: Model) -> None:
