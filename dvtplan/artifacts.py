@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar, Union
 
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, WriteFailed
 from dvtplan.records import ASIDE
 
 try:
@@ -53,7 +53,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=DRAFT, suffix="-" + path.name, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise DvtError(cannot_write(path, error)) from error
+        raise WriteFailed(cannot_write(path, error)) from error
     draft = Path(name)
     try:
         yield draft
@@ -62,7 +62,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         draft.chmod(0o666 & ~_umask())
         draft.replace(path)
     except OSError as error:
-        raise DvtError(cannot_write(path, error)) from error
+        raise WriteFailed(cannot_write(path, error)) from error
     finally:
         draft.unlink(missing_ok=True)
 
@@ -83,7 +83,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = _take(lock)
     except OSError as error:
-        raise DvtError(cannot_write(folder, error)) from error
+        raise WriteFailed(cannot_write(folder, error)) from error
     if file is None:
         raise DvtError(f"{folder}: another process is at work here. Wait for it, or end it.")
     with file:
@@ -225,6 +225,11 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as sha256sum tells it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_files(paths: Sequence[Path]) -> str:
+    """SHA-256 of a file; of several that are one volume, that of theirs."""
+    return sha256(paths[0]) if len(paths) == 1 else file_digest(tuple(paths))
 
 
 def digest_of_digests(digests: Sequence[str]) -> str:

@@ -199,6 +199,17 @@ def study_of(source: Path) -> tuple[str, str]:
     return "", ""
 
 
+def maker_of(path: Path) -> tuple[str, set[str]]:
+    """Who made a segmentation object (0008,0070) and how its segments were drawn (0062,0008); empty for other files."""
+    _require_pydicom()
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Manufacturer", "SegmentSequence"])
+        kinds = {str(one.get("SegmentAlgorithmType") or "") for one in header.get("SegmentSequence") or ()}
+    except (InvalidDicomError, EOFError, OSError, ValueError, KeyError, AttributeError):
+        return "", set()
+    return str(header.get("Manufacturer") or ""), kinds
+
+
 def choose(found: Found, wanted: str | None) -> Volume:
     """The volume that is wanted, or the only one.
 

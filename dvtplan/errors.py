@@ -14,6 +14,10 @@ class DamagedScan(DvtError):
     """A scan is at fault itself, whatever is asked of it."""
 
 
+class WriteFailed(DvtError):
+    """Something cannot be written: the disk is full, or a folder forbids it. No scan is at fault."""
+
+
 def some(names: Sequence[str]) -> str:
     """The first names of what may be many, for a message in one line."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

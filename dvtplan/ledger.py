@@ -40,8 +40,12 @@ class Ledger:
         self._cases: dict[str, str] = {}
         self.masks: dict[str, str] = {}
         """Case -> digest of its mask, made by this model."""
+        self.vouched: dict[str, str] = {}
+        """The same as they were found, also where all is made anew."""
         self._others: dict[str, str] = {}
         self._full: set[str] = set()
+        self._mine: set[str] = set()
+        self._overwrite = overwrite
         self.written = written(folder)
         """As of the function, with what was added since."""
         for path in predictions_ledgers(folder):
@@ -56,6 +60,8 @@ class Ledger:
                 self._take(held)
             else:
                 self._others |= held.masks
+                self.vouched |= held.masks if held.model_digest == model_digest else {}
+        self.vouched |= self.masks
 
     def _take(self, held: Predicted) -> None:
         """What another ledger tells of this model's masks; of two that differ, the one that is on disk holds."""
@@ -83,12 +89,15 @@ class Ledger:
             images: SHA-256 of each file.
             probabilities: files that are to lie beside it.
         """
+        if self._overwrite:
+            return False
         same = self._cases.get(case_id) == _of_all(images) and self._stands(case_id, self.masks.get(case_id))
         return same and all(p.exists() for p in probabilities) and (case_id in self._full or not probabilities)
 
     def add(self, case_id: str, images: Sequence[str], mask_digest: str, *, with_probabilities: bool = False) -> None:
         """Note a mask before it takes its place: of images, and itself of these SHA-256. The one that it replaces
         stays known, since a run may end between the two."""
+        self._mine.add(case_id)
         self._cases[case_id] = _of_all(images)
         if case_id in self.masks:
             self._others[case_id] = self.masks[case_id]
@@ -99,6 +108,7 @@ class Ledger:
 
     def drop(self, case_id: str) -> None:
         """Note that a mask is no more."""
+        self._mine.add(case_id)
         if self._cases.pop(case_id, None) is not None or case_id in self._others:
             self.masks.pop(case_id, None)
             self._others.pop(case_id, None)
@@ -106,6 +116,19 @@ class Ledger:
             self._save()
 
     def _save(self) -> None:
+        """With what other runs have noted meanwhile."""
+        with contextlib.suppress(DvtError):
+            held = artifacts.load(Predicted, self._path, "")
+            self._others = {k: v for k, v in held.others.items() if k not in self._mine} | self._others
+            for case_id, digest in held.masks.items():
+                if case_id in self._mine:
+                    continue
+                if held.model_digest != self._model_digest:
+                    self._others[case_id] = digest
+                    continue
+                self._cases[case_id], self.masks[case_id] = held.cases[case_id], digest
+                full = case_id in held.with_probabilities
+                self._full = self._full | {case_id} if full else self._full - {case_id}
         now = Predicted(
             model_digest=self._model_digest,
             classes=self._classes,

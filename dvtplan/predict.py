@@ -32,7 +32,7 @@ from dvtplan import (
     volumes,
 )
 from dvtplan.devices import Setup
-from dvtplan.errors import DamagedScan, DvtError, how_many
+from dvtplan.errors import DamagedScan, DvtError, WriteFailed, how_many
 from dvtplan.findings import Division
 from dvtplan.inference import Model
 from dvtplan.ledger import Ledger
@@ -223,7 +223,7 @@ def predict_path(
                 scans.opened(source, len(model.plan.channels), series=series, stations=stations)
             )
         except DamagedScan as error:
-            raise _unopened(source, out, model, error) from error
+            raise _unopened(source, out, model, error, series, asked) from error
         _require_fitting(source, out, given, also)
         remarks = _remarks(given, model)
         if asked is not None:
@@ -241,7 +241,7 @@ def predict_path(
             failed, masks = error, list(error.masks)
         composed = given.composed is not None and bool(masks)
         parts = scans.write_stations(masks[0], given, overwrite=overwrite) if composed else []
-        written = [*masks, *parts, *_other_forms(masks, parts, given, model, also)]
+        written = [*masks, *parts, *_other_forms(masks, parts, given, model, also, overwrite=overwrite)]
         if failed is not None:
             failed.written = tuple(written)
             raise failed
@@ -252,6 +252,8 @@ def _require_fitting(source: Path, out: Path, given: Given, also: Sequence[str])
     """Refuse an output that does not fit what was given."""
     if DICOM_SEG in also and given.found is None:
         raise DvtError(f"{source}: is no DICOM, and {DICOM_SEG} draws upon a DICOM series. Leave it away.")
+    if out.name.endswith(".mhd"):
+        raise DvtError(f"{out}: would be two files, of which one may get lost. Name it .mha, or .nii.gz.")
     if out.is_file() and not (given.one and out.name.endswith(ENDINGS)):
         raise DvtError(f"{out}: is a file. Name a folder as -o, or for a single scan a mask such as mask.nii.gz.")
     if out.name.endswith(ENDINGS) and not (given.one or out.is_dir()):
@@ -272,7 +274,13 @@ def _remarks(given: Given, model: Model) -> tuple[str, ...]:
 
 
 def _other_forms(
-    masks: Sequence[Path], parts: Sequence[Path], given: Given, model: Model, also: Sequence[str]
+    masks: Sequence[Path],
+    parts: Sequence[Path],
+    given: Given,
+    model: Model,
+    also: Sequence[str],
+    *,
+    overwrite: bool,
 ) -> list[Path]:
     """Write masks in further forms; an object that is younger than its mask is that mask's, and stays what it is."""
     written = list[Path]()
@@ -284,12 +292,17 @@ def _other_forms(
     for path, shown in zip(on_series, given.shown, strict=False) if DICOM_SEG in also else []:
         beside = _object_path(path)
         written.append(beside)
-        if beside.exists() and beside.stat().st_mtime_ns >= path.stat().st_mtime_ns:
-            continue
+        corrected = path in changed or (given.composed is not None and masks[0] in changed)
+        if beside.exists() and not overwrite:
+            maker, kinds = dicom.maker_of(beside)
+            if maker != segments.MAKER:
+                journal.warn(f"{beside}: comes from elsewhere, and is kept. --overwrite makes it anew.")
+                continue
+            if beside.stat().st_mtime_ns >= path.stat().st_mtime_ns and not (corrected and "AUTOMATIC" in kinds):
+                continue
         if given.found is None:
             raise ValueError("a segmentation object without a series")
         mask, _ = volumes.read(path)
-        corrected = path in changed or (given.composed is not None and masks[0] in changed)
         segments.write(beside, mask, given.found, shown, model.classes, model=model.digest[:16], corrected=corrected)
     return written
 
@@ -318,7 +331,8 @@ def _predict_one(
     _require_apart(case, mask)
     if not overwrite:
         _require_ours(mask, ledger.changed([mask]))
-    diary = Diary(mask.with_name(f"{stem(mask)}_run.json"), _opening(model, options), overwrite=True)
+    record = mask.with_name(f"{stem(mask)}_run.json")
+    diary = Diary(record, _opening(model, options), overwrite=True, alone=True)
     digests = _digests(case)
 
     def made(draft: Path, spent: Spent) -> None:
@@ -330,11 +344,13 @@ def _predict_one(
         spent = predict_case(
             case, mask, model, save_probabilities=save_probabilities, asked=asked, spoken=given.spoken, made=made
         )
+    except WriteFailed:
+        raise
     except DvtError as error:
         _withdraw(mask, ledger.written(mask.parent), model)
         if asked is not None:
             telling.tell_failure(case, mask, model, error, given.spoken)
-        raise Unanalysed([], {case.id: telling.in_one_line(error, given.spoken)}, 1) from error
+        raise Unanalysed([], {stem(mask): telling.in_one_line(error, given.spoken)}, 1) from error
     watch.add(spent.slices)
     watch.tell()
     return [mask]
@@ -352,22 +368,31 @@ def _withdraw(mask: Path, known: Mapping[str, Collection[str]], model: Model) ->
     """A scan that cannot be analysed has no mask, nor anything that speaks of an earlier one."""
     if not mask.parent.is_dir():
         return
-    ledger.withdraw(mask, known)
-    telling.forget(mask)
-    for name in model.classes:
-        probability_path(mask, name).unlink(missing_ok=True)
+    try:
+        ledger.withdraw(mask, known)
+        telling.forget(mask)
+        for name in model.classes:
+            probability_path(mask, name).unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteFailed(artifacts.cannot_write(mask, error)) from error
     if (beside := _object_path(mask)).exists():
         journal.warn(f"{beside}: is of an earlier mask of this scan, and stays.")
 
 
-def _unopened(source: Path, out: Path, model: Model, error: DvtError) -> Unanalysed:
+def _unopened(
+    source: Path, out: Path, model: Model, error: DvtError, series: Sequence[str] | None, asked: Asked | None
+) -> Unanalysed:
     """What a source that is damaged comes to; what was told of it earlier does not stand any longer."""
     name = stem(source.absolute())
-    mask = out if out.name.endswith(ENDINGS) else out / f"{name}.nii.gz"
-    if findings.read(telling.findings_path(mask)) is not None:
+    masks = [out] if out.name.endswith(ENDINGS) else [out / f"{name}.nii.gz"]
+    if series and not out.name.endswith(ENDINGS):
+        masks.append(out / f"{name}_series_{'_'.join(series)}.nii.gz")
+    there = [mask for mask in masks if mask.exists() or findings.read(telling.findings_path(mask)) is not None]
+    for mask in there or masks[-1:]:
         _withdraw(mask, ledger.written(mask.parent), model)
-        telling.tell_failure(Case(id=name, patient=name, images=(source,)), mask, model, error, {})
-    return Unanalysed([], {name: telling.in_one_line(error, {})}, 1)
+        if asked is not None:
+            telling.tell_failure(Case(id=stem(mask), patient=name, images=(source,)), mask, model, error, {})
+    return Unanalysed([], {stem((there or masks)[-1]): telling.in_one_line(error, {})}, 1)
 
 
 def predict_cases(
@@ -409,8 +434,10 @@ def predict_cases(
     if part is not None:
         cases = cases[part[0] - 1 :: part[1]]
     diary = Diary(prediction_record(out, part), _opening(model, options or {}), overwrite=overwrite)
-    if not overwrite:
-        diary.keep(prediction_records(out), held.masks, {case.id for case in cases} if part else held.masks)
+    ids = {case.id for case in cases}
+    with contextlib.suppress(DvtError) if overwrite else contextlib.nullcontext():
+        kept = held.vouched.keys() - ids if overwrite else ids if part else held.vouched.keys()
+        diary.keep(prediction_records(out), held.vouched, kept)
     masks, watch, failed = [], _Pace(model), dict[str, str]()
     for case in journal.progress(cases, title):
         path = out / f"{case.id}.nii.gz"
@@ -432,6 +459,7 @@ def predict_cases(
             if given is not None and not overwrite and held.is_changed(path):
                 if asked is not None:
                     telling.divide(case, path, asked)
+                    telling.forget_failure(path)
                 journal.warn(
                     f"{path}: was changed since it was made, or comes from elsewhere: it is kept. What is told beside "
                     "it is of the mask as it was made, if it ever was. --overwrite makes both anew."
@@ -442,6 +470,8 @@ def predict_cases(
                 )
                 watch.add(spent.slices)
             masks.append(path)
+        except WriteFailed:
+            raise
         except DvtError as error:
             if given is None:
                 raise
@@ -450,6 +480,7 @@ def predict_cases(
                 telling.tell_failure(case, path, model, error, spoken)
             failed[case.id] = telling.in_one_line(error, spoken)
             held.drop(case.id)
+            diary.drop(case.id)
     watch.tell()
     if failed:
         raise Unanalysed(masks, failed, len(cases))
@@ -458,7 +489,9 @@ def predict_cases(
 
 def _digests(case: Case) -> list[str]:
     """SHA-256 of each image file; none where one is not there, which reading will say."""
-    return [artifacts.sha256(p) for p in case.images] if all(p.is_file() for p in case.images) else []
+    if not all(p.is_file() for p in case.images):
+        return []
+    return [artifacts.digest_of_files(volumes.files_of(p)) for p in case.images]
 
 
 def _opening(model: Model, options: Mapping[str, str]) -> Prediction:
@@ -595,14 +628,15 @@ def predict_case(
         for name, chance in zip(model.classes, chances, strict=False):
             volume = inference.in_file_order(chance, opened, np.float32)
             volumes.write_probabilities(probability_path(path, name), volume, opened.grid)
-        telling.forget(path)
-        for name in () if save_probabilities else model.classes:
-            probability_path(path, name).unlink(missing_ok=True)  # of an earlier mask
 
         def noted(draft: Path) -> None:
             if made is not None:
                 reading_s, network_s, writing_s = np.diff([*times, time.monotonic()]).tolist()
                 made(draft, Spent(len(masks), reading_s, network_s, writing_s, telling_s=0.0))
+            # What is there of an earlier mask goes with it.
+            telling.forget(path)
+            for name in () if save_probabilities else model.classes:
+                probability_path(path, name).unlink(missing_ok=True)
 
         mask = inference.in_file_order(masks, opened, np.uint8)
         volumes.write_mask(path, mask, opened.grid, names=model.classes, noted=noted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 from collections.abc import Collection, Mapping, Sequence
@@ -33,19 +34,22 @@ class Diary:
     Cases of an earlier run by the same model stay in it, with that run's device and versions.
     """
 
-    def __init__(self, path: Path, opening: Prediction, *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, opening: Prediction, *, overwrite: bool = False, alone: bool = False) -> None:
         """Begin, or go on with what is there.
 
         Args:
             path: of the record.
             opening: the model, one start (this run) and no cases.
             overwrite: whether what is there may be lost, so that it need not be readable.
+            alone: it tells of one mask, and of nothing that it told before.
 
         Raises:
             DvtError: if something else is there under this name.
         """
         _require_ours(path, overwrite=overwrite)
-        self._path, self._record = path, opening
+        self._path, self._record, self._alone = path, opening, alone
+        self._mine: set[str] = set()
+        self._at_first = {} if alone else self._cases_there()
 
     def keep(self, earlier: Sequence[Path], masks: Mapping[str, str], cases: Collection[str]) -> None:
         """Take over what earlier records tell of masks that still stand.
@@ -67,9 +71,32 @@ class Diary:
                     self._take(name, case, held.starts[case.start])
 
     def add(self, name: str, case: PredictionOfCase) -> None:
-        """A mask that this run made; it is on disk."""
+        """A mask that this run makes; it is about to take its place."""
+        self._mine.add(name)
         self._take(name, case, self._record.starts[0])
+        self._save()
+
+    def drop(self, name: str) -> None:
+        """A mask is no more."""
+        self._mine.add(name)
+        if name in self._record.cases:
+            self._record = replace(self._record, cases={k: c for k, c in self._record.cases.items() if k != name})
+            self._save()
+
+    def _save(self) -> None:
+        """With what other runs by this model have noted meanwhile."""
+        for name, (case, start) in ({} if self._alone else self._cases_there()).items():
+            if name not in self._mine and self._at_first.get(name) != (case, start):
+                self._take(name, case, start)
         artifacts.save(self._tidy(), self._path)
+
+    def _cases_there(self) -> dict[str, tuple[PredictionOfCase, PredictionStart]]:
+        """What the record on disk tells of masks by this model."""
+        with contextlib.suppress(DvtError):
+            held = artifacts.load(Prediction, self._path, "")
+            if held.model_digest == self._record.model_digest:
+                return {name: (case, held.starts[case.start]) for name, case in held.cases.items()}
+        return {}
 
     def _take(self, name: str, case: PredictionOfCase, start: PredictionStart) -> None:
         starts = self._record.starts if start in self._record.starts else (*self._record.starts, start)

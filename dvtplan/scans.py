@@ -13,7 +13,7 @@ import numpy as np
 
 from dvtplan import artifacts, dicom, journal, ledger, volumes
 from dvtplan.dicom import Found, Volume
-from dvtplan.errors import DvtError, how_many
+from dvtplan.errors import DamagedScan, DvtError, how_many
 from dvtplan.geometry import Grid
 from dvtplan.records import Case, Composition
 from dvtplan.stations import Composed, compose, give_back
@@ -108,7 +108,7 @@ def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Pa
         found, chosen = _look(source, stations)
         parts = [_voxels(found, volume) for volume in chosen]
     else:
-        parts = [volumes.read(source / name) for name in stations]
+        parts = [_station(source / name) for name in stations]
     made = compose(parts, [f"{source}: {name}" for name in stations])
     names = [volume.name for volume in chosen] or list(stations)
     ordered = [(names[k], parts[k][1]) for k in made.order]
@@ -126,6 +126,13 @@ def _composed(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Pa
         shown=tuple((chosen[k],) for k in made.order) if chosen else (),
         spoken={path: f"{source}: the stations {', '.join(stations)}"},
     )
+
+
+def _station(path: Path) -> tuple[np.ndarray, Grid]:
+    try:
+        return volumes.read(path)
+    except DvtError as error:
+        raise (DamagedScan if path.is_file() else DvtError)(str(error)) from error
 
 
 def write_stations(mask: Path, given: Given, *, overwrite: bool = False) -> list[Path]:

@@ -42,6 +42,8 @@ FAMILY = ("123110", "DCM", "Artificial Intelligence")
 
 SERIES_NUMBER = 1000
 """What is added to the number of a series for the number of the object's."""
+MAKER = "dvtplan"
+"""What objects name as their manufacturer."""
 NOTE = "Research use only, not for diagnosis"
 COLOURS = ((224, 49, 49), (51, 122, 204), (240, 173, 26), (46, 160, 92), (148, 87, 190), (18, 178, 178))
 """Of the classes in turn; red, green, blue."""
@@ -152,7 +154,7 @@ def write(
                 series_number=SERIES_NUMBER + (int(re.sub(r"\D", "", shown[0].name) or 0)),
                 sop_instance_uid=highdicom.UID(),
                 instance_number=1,
-                manufacturer="dvtplan",
+                manufacturer=MAKER,
                 manufacturer_model_name="dvtplan",
                 software_versions=__version__,
                 device_serial_number=model or "0",

@@ -109,6 +109,13 @@ def forget(mask: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def forget_failure(mask: Path) -> None:
+    """Remove the record that a scan could not be analysed, which it can be now."""
+    found = findings.read(findings_path(mask))
+    if found is not None and found.status == findings.NOT_ANALYSED:
+        findings_path(mask).unlink(missing_ok=True)
+
+
 def in_one_line(error: DvtError, spoken: Mapping[Path, str]) -> str:
     """What hindered, with files called as the user knows them."""
     return scans.spoken_of(" ".join(str(error).splitlines()), spoken)

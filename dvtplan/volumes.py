@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from dvtplan import nifti
 from dvtplan.artifacts import whole_file
-from dvtplan.errors import DvtError
+from dvtplan.errors import DvtError, WriteFailed
 from dvtplan.geometry import Grid
 from dvtplan.nifti import not_3d
 
@@ -107,11 +107,20 @@ def _write(
             view = sitk.GetArrayViewFromImage(back)
             intact = view.shape == array.shape and all(map(np.array_equal, view, array))
         except RuntimeError as error:
-            raise DvtError(f"{path}: cannot be written ({_reason(error)}). Free space, then run again.") from error
+            raise WriteFailed(f"{path}: cannot be written ({_reason(error)}). Free space, then run again.") from error
         if not intact:
-            raise DvtError(f"{path}: what was written does not read back the same. Free space, then run again.")
+            raise WriteFailed(f"{path}: what was written does not read back the same. Free space, then run again.")
         if noted is not None:
             noted(draft)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that a volume consists of: of MetaImage (.mhd) also the one that its header names."""
+    if path.suffix.lower() != ".mhd":
+        return (path,)
+    named = re.search(rb"(?m)^ElementDataFile *= *(\S[^\r\n]*)", path.read_bytes()[:100_000])
+    voxels = path.with_name(named[1].decode("utf-8", "replace").strip()) if named else path
+    return (path, voxels) if voxels != path and voxels.is_file() else (path,)
 
 
 def read_grid(path: Path) -> Grid:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,23 @@ def test_an_object_of_a_mask_that_was_corrected_says_so(legs: PhantomCase, brigh
     predict_path(tmp_path / "scan", tmp_path / "out", bright, **kinds)
     assert [one.SegmentAlgorithmType for one in pydicom.dcmread(obj).SegmentSequence] == ["SEMIAUTOMATIC"]
     assert_same_points(points_of_object(obj)["thrombus"], points_of_nifti(mask)[1])
+
+
+def test_an_object_from_elsewhere_is_kept(
+    legs: PhantomCase, bright: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as one that was corrected in another program, under the same name."""
+    write_series(tmp_path / "scan", pixels(legs), **places(legs))
+    kinds: dict[str, Any] = {"also": ["dicom-seg"]}
+    _, obj = predict_path(tmp_path / "scan", tmp_path / "out", bright, **kinds)
+    ds = pydicom.dcmread(obj)
+    ds.Manufacturer = "Another"
+    ds.save_as(obj)
+    before = obj.read_bytes()
+    predict_path(tmp_path / "scan", tmp_path / "out", replace(bright, digest="another"), **kinds)
+    assert obj.read_bytes() == before and "comes from elsewhere, and is kept" in capsys.readouterr().err
+    predict_path(tmp_path / "scan", tmp_path / "out", bright, overwrite=True, **kinds)
+    assert pydicom.dcmread(obj).Manufacturer == "dvtplan"
 
 
 def test_objects_of_stations_say_that_the_whole_was_corrected(legs: PhantomCase, bright: Model, tmp_path: Path) -> None:

@@ -1011,6 +1011,78 @@ def test_what_speaks_of_an_earlier_mask_goes_with_it(
     assert "a_seg.dcm: is of an earlier mask of this scan, and stays" in capsys.readouterr().err
 
 
+def test_a_disk_that_is_full_is_no_fault_of_the_scan(
+    half_done: Path, bright: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands stays."""
+    before = {path: path.read_bytes() for path in half_done.iterdir()}
+
+    def full(image: object, name: str, **_: object) -> None:
+        raise RuntimeError("Exception thrown\nReason: No space left on device.")
+
+    monkeypatch.setattr(sitk, "WriteImage", full)
+    told = refused(lambda: predict_path(half_done.parent / "in", half_done, replace(bright, digest="another")))
+    assert "No space left" in told and {path: path.read_bytes() for path in half_done.iterdir()} == before
+
+
+def test_one_scan_made_anew_leaves_the_records_of_the_others(half_done: Path, bright: Model) -> None:
+    predict_path(half_done.parent / "in" / "a.nii.gz", half_done, bright, overwrite=True)
+    held = artifacts.load(Prediction, half_done / "run.json", "")
+    assert set(held.cases) == {"a", "b"} and len(held.starts) == 2
+    age(half_done / "b.nii.gz")
+    predict_path(half_done.parent / "in", half_done, bright)
+    assert is_old(half_done / "b.nii.gz")
+
+
+def test_two_runs_in_one_folder_lose_nothing_of_each_other(
+    tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job for each scan, all begun at once: each reads the ledger before any has written."""
+    for name in "ab":
+        write(tmp_path / "in" / f"{name}.nii.gz")
+    out, real, begun = tmp_path / "out", predict.predict_case, []
+
+    def beside(case: Case, *rest: Any, **more: Any) -> Any:
+        if not begun:
+            begun.append(case)
+            predict_path(tmp_path / "in" / "b.nii.gz", out, bright)
+        return real(case, *rest, **more)
+
+    monkeypatch.setattr(predict, "predict_case", beside)
+    predict_path(tmp_path / "in" / "a.nii.gz", out, bright)
+    assert set(artifacts.load(Predicted, out / "predictions.json", "").masks) == {"a", "b"}
+    assert set(artifacts.load(Prediction, out / "run.json", "").cases) == {"a", "b"}
+
+
+def test_a_mask_of_two_files_is_not_written(tmp_path: Path, bright: Model) -> None:
+    told = refused(lambda: predict_path(write(tmp_path / "a.nii.gz"), tmp_path / "m.mhd", bright))
+    assert "would be two files" in told and names(tmp_path) == {"a.nii.gz"}
+
+
+def test_the_second_file_of_a_scan_counts_too(tmp_path: Path, bright: Model) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(picture()), str(tmp_path / "a.mhd"))
+    (mask,) = predict_path(tmp_path / "a.mhd", tmp_path / "out", bright)
+    age(mask)
+    predict_path(tmp_path / "a.mhd", tmp_path / "out", bright)
+    assert is_old(mask)
+    header = (tmp_path / "a.mhd").read_bytes()
+    sitk.WriteImage(sitk.GetImageFromArray(picture()[::-1].copy()), str(tmp_path / "a.mhd"))
+    assert (tmp_path / "a.mhd").read_bytes() == header
+    predict_path(tmp_path / "a.mhd", tmp_path / "out", bright)
+    assert not is_old(mask)
+
+
+def test_a_failure_that_is_mended_is_not_told_beside_a_corrected_mask(corrected: Path, bright: Model) -> None:
+    scan = corrected.parent / "in" / "a.nii.gz"
+    scan.write_bytes(b"damaged")
+    with pytest.raises(Unanalysed):
+        predict_path(corrected.parent / "in", corrected, bright, asked=Asked(estimate=True))
+    assert read_findings(findings_path(corrected / "a.nii.gz")).status == "not analysed"
+    write(scan)
+    predict_path(corrected.parent / "in", corrected, bright, asked=Asked(estimate=True))
+    assert not findings_path(corrected / "a.nii.gz").exists()
+
+
 def test_probabilities_of_an_earlier_mask_do_not_stay(tmp_path: Path, bright: Model) -> None:
     one, out = write(tmp_path / "a.nii.gz"), tmp_path / "out"
     predict_path(one, out, bright, save_probabilities=True)
@@ -1038,7 +1110,8 @@ def test_a_single_scan_that_fails_leaves_nothing_that_speaks_of_it(tmp_path: Pat
         bad("NaN", scan)
         with pytest.raises(Unanalysed) as caught:
             predict_path(scan, out, bright, asked=Asked(estimate=True))
-        assert "not finite" in caught.value.failed["a"] and str(caught.value) == caught.value.failed["a"]
+        ((name, why),) = caught.value.failed.items()
+        assert mask.name == f"{name}.nii.gz" and "not finite" in why and str(caught.value) == why
         assert not mask.exists() and not mask.with_name(f"{mask.name.removesuffix('.nii.gz')}_levels.json").exists()
         assert read_findings(findings_path(mask)).status == "not analysed"
         write(scan)

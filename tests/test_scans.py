@@ -12,7 +12,7 @@ from test_dicom import write_series
 from test_stations import NAMES, ROWS, WHOLE, legs, station
 
 from dvtplan import dicom, scans, volumes, workspace
-from dvtplan.errors import DvtError
+from dvtplan.errors import DamagedScan, DvtError
 
 GAINS = (1.2, 1.0, 0.8)
 
@@ -93,6 +93,17 @@ def test_a_station_s_mask_that_was_changed_is_kept(
             assert volumes.read(first)[0].all() and volumes.read(third)[0].all()
         scans.write_stations(mask, given, overwrite=True)
         assert volumes.read(second)[0].all() and capsys.readouterr().err == ""
+
+
+def test_a_damaged_station_is_a_damaged_scan_and_a_missing_one_a_mistake(files: Path) -> None:
+    names = [f"{n}.nrrd" for n in NAMES]
+    (files / names[1]).write_bytes(b"damaged")
+    with pytest.raises(DamagedScan), scans.opened(files, 1, stations=names):
+        pass
+    (files / names[1]).unlink()
+    with pytest.raises(DvtError) as caught, scans.opened(files, 1, stations=names):
+        pass
+    assert not isinstance(caught.value, DamagedScan)
 
 
 def test_stations_may_be_named_by_their_descriptions(tmp_path: Path) -> None:

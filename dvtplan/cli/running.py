@@ -26,22 +26,34 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
     def script() -> None:
         try:
             main(sys.argv[1:])
-            sys.stdout.flush()
+            if not _flush():
+                sys.exit(BROKEN_PIPE)
         except DvtError as error:
             from dvtplan import journal
 
             if journal.is_verbose():
                 traceback.print_exception(error)
+            _flush()
             sys.exit(_one_line(Path(sys.argv[0]).name, str(error)))
         except KeyboardInterrupt:
             print("\nInterrupted; what was finished is kept.", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
-            # Who reads has seen enough, as in `dvt_model info M | head`; what is left would fail once more at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _flush()
             sys.exit(BROKEN_PIPE)
 
     return script
+
+
+def _flush() -> bool:
+    """Give out what was printed; false where its reader has gone, having seen enough (`dvt_model info M | head`)."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left would fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _one_line(command: str, message: str) -> str:
