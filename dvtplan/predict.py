@@ -21,6 +21,7 @@ from dvtplan import (
     devices,
     dicom,
     findings,
+    forms,
     inference,
     journal,
     ledger,
@@ -50,10 +51,6 @@ from dvtplan.workspace import (
     prediction_records,
     stem,
 )
-
-DICOM_SEG, LABELS = "dicom-seg", "itksnap"
-ALSO = {DICOM_SEG: "a DICOM segmentation object", LABELS: "names of the values for ITK-SNAP"}
-"""Further forms of a mask -> what they are."""
 
 
 class Unanalysed(DvtError):
@@ -187,7 +184,7 @@ def predict_path(
             one machine or on several with one disk, do them all.
         series: of DICOM, which volumes are the channels; none where one volume is there.
         stations: series of DICOM, or files of the folder, that overlap and are to be composed.
-        also: further forms of every mask, of ``ALSO``. Of stations, each has its own segmentation object.
+        also: further forms of every mask, of ``forms.ALSO``. Of stations, each has its own segmentation object.
         asked: what to tell of each scan beside its mask; none for nothing.
 
     Returns:
@@ -202,7 +199,7 @@ def predict_path(
     """
     if source.is_dir() and out.exists() and out.samefile(source):
         raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
-    if DICOM_SEG in also:
+    if forms.DICOM_SEG in also:
         segments.require()
     named = {
         "input": source,
@@ -241,7 +238,7 @@ def predict_path(
             failed, masks = error, list(error.masks)
         composed = given.composed is not None and bool(masks)
         parts = scans.write_stations(masks[0], given, overwrite=overwrite) if composed else []
-        written = [*masks, *parts, *_other_forms(masks, parts, given, model, also, overwrite=overwrite)]
+        written = [*masks, *parts, *forms.write(masks, parts, given, model, also, overwrite=overwrite)]
         if failed is not None:
             failed.written = tuple(written)
             raise failed
@@ -250,8 +247,8 @@ def predict_path(
 
 def _require_fitting(source: Path, out: Path, given: Given, also: Sequence[str]) -> None:
     """Refuse an output that does not fit what was given."""
-    if DICOM_SEG in also and given.found is None:
-        raise DvtError(f"{source}: is no DICOM, and {DICOM_SEG} draws upon a DICOM series. Leave it away.")
+    if forms.DICOM_SEG in also and given.found is None:
+        raise DvtError(f"{source}: is no DICOM, and {forms.DICOM_SEG} draws upon a DICOM series. Leave it away.")
     if out.name.endswith(".mhd"):
         raise DvtError(f"{out}: would be two files, of which one may get lost. Name it .mha, or .nii.gz.")
     if out.is_file() and not (given.one and out.name.endswith(ENDINGS)):
@@ -271,40 +268,6 @@ def _remarks(given: Given, model: Model) -> tuple[str, ...]:
     for line in told:
         journal.warn(line)
     return told
-
-
-def _other_forms(
-    masks: Sequence[Path],
-    parts: Sequence[Path],
-    given: Given,
-    model: Model,
-    also: Sequence[str],
-    *,
-    overwrite: bool,
-) -> list[Path]:
-    """Write masks in further forms; an object that is younger than its mask is that mask's, and stays what it is."""
-    written = list[Path]()
-    changed = ledger.changed([*masks, *parts]) if DICOM_SEG in also else set()
-    on_series = parts[: len(given.shown)] if given.composed is not None else masks
-    for path in [*masks, *parts[: len(given.stations)]] if LABELS in also else []:
-        segments.write_descriptions(beside := path.with_name(f"{stem(path)}_labels.txt"), model.classes)
-        written.append(beside)
-    for path, shown in zip(on_series, given.shown, strict=False) if DICOM_SEG in also else []:
-        beside = _object_path(path)
-        written.append(beside)
-        corrected = path in changed or (given.composed is not None and masks[0] in changed)
-        if beside.exists() and not overwrite:
-            maker, kinds = dicom.maker_of(beside)
-            if maker != segments.MAKER:
-                journal.warn(f"{beside}: comes from elsewhere, and is kept. --overwrite makes it anew.")
-                continue
-            if beside.stat().st_mtime_ns >= path.stat().st_mtime_ns and not (corrected and "AUTOMATIC" in kinds):
-                continue
-        if given.found is None:
-            raise ValueError("a segmentation object without a series")
-        mask, _ = volumes.read(path)
-        segments.write(beside, mask, given.found, shown, model.classes, model=model.digest[:16], corrected=corrected)
-    return written
 
 
 class _Wanted(TypedDict):
@@ -375,7 +338,7 @@ def _withdraw(mask: Path, known: Mapping[str, Collection[str]], model: Model) ->
             probability_path(mask, name).unlink(missing_ok=True)
     except OSError as error:
         raise WriteFailed(artifacts.cannot_write(mask, error)) from error
-    if (beside := _object_path(mask)).exists():
+    if (beside := forms.object_path(mask)).exists():
         journal.warn(f"{beside}: is of an earlier mask of this scan, and stays.")
 
 
@@ -559,11 +522,6 @@ class _Pace:
 def _require_apart(case: Case, mask: Path) -> None:
     if mask.exists() and any(p.exists() and p.samefile(mask) for p in case.images):
         raise DvtError(f"{mask}: is the image itself, which the mask would replace. Name another -o.")
-
-
-def _object_path(mask: Path) -> Path:
-    """Where a mask lies as a DICOM segmentation object."""
-    return mask.with_name(f"{stem(mask)}_seg.dcm")
 
 
 def probability_path(mask: Path, name: str) -> Path:

@@ -561,7 +561,7 @@ def test_predict_hands_its_options_on(
 def test_every_further_form_of_a_mask_can_be_asked_for(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dvtplan.predict import ALSO
+    from dvtplan.forms import ALSO
 
     seen: dict[str, Any] = {}
     monkeypatch.setattr("dvtplan.predict.load_model", lambda *_, **__: "a model")

@@ -24,7 +24,7 @@ FLOORS = {
     "workers": 5, "pictures": 5, "provenance": 5, "ledger": 5, "findings": 5,
     "batches": 6, "pairs": 6, "chapters": 6, "scans": 6, "segments": 6, "models": 6, "inference": 6, "summary": 6,
     "levels": 6,
-    "telling": 7,
+    "telling": 7, "forms": 7,
     "importing": 8, "preprocess": 8, "train": 8, "predict": 8, "evaluate": 8, "report": 8, "export": 8,
     "cli": 9,
 }  # fmt: skip
