@@ -463,7 +463,7 @@ def _ml(volume: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:.0f}".replace("-", "−")
+    return f"{round(value)}".replace("-", "−")
 
 
 def _is_number(cell: str) -> bool:

@@ -111,6 +111,11 @@ def test_slices_in_any_direction_are_shown(tmp_path: Path, axis: str) -> None:
     assert view in html and "0.5 mL were marked" in html
 
 
+@pytest.mark.parametrize(("value", "text"), [(-0.4, "0"), (-12.5, "−12"), (3.6, "4")])
+def test_nothing_is_minus_zero(value: float, text: str) -> None:
+    assert summary._signed(value) == text
+
+
 def test_a_lesion_is_tagged_where_it_is() -> None:
     """Through a grid that is turned and flipped, back to row 2.5 and column 6 of the projection."""
     (lesion, _) = told(scene()[0]).lesions
