@@ -46,7 +46,7 @@ class Ledger:
         self._full: set[str] = set()
         self._mine: set[str] = set()
         self._overwrite = overwrite
-        self.written = written(folder)
+        self.written: dict[str, set[str]] = {}
         """As of the function, with what was added since."""
         for path in predictions_ledgers(folder):
             try:
@@ -55,6 +55,7 @@ class Ledger:
                 if overwrite:
                     continue
                 raise
+            _gather(self.written, held)
             self._others |= held.others
             if held.model_digest == model_digest and not overwrite:
                 self._take(held)
@@ -68,9 +69,12 @@ class Ledger:
         for case_id, digest in held.masks.items():
             if self.masks.get(case_id, digest) != digest and not self._stands(case_id, digest):
                 continue
-            self._cases[case_id], self.masks[case_id] = held.cases[case_id], digest
-            full = case_id in held.with_probabilities
-            self._full = self._full | {case_id} if full else self._full - {case_id}
+            self._enter(case_id, held.cases[case_id], digest, full=case_id in held.with_probabilities)
+
+    def _enter(self, case_id: str, images: str, mask: str, *, full: bool) -> None:
+        """A mask by this model: digests of its images and of itself, and whether its probabilities lie beside it."""
+        self._cases[case_id], self.masks[case_id] = images, mask
+        self._full = self._full | {case_id} if full else self._full - {case_id}
 
     def _stands(self, case_id: str, digest: str | None) -> bool:
         """Whether the mask of a case is there and has a digest."""
@@ -98,12 +102,10 @@ class Ledger:
         """Note a mask before it takes its place: of images, and itself of these SHA-256. The one that it replaces
         stays known, since a run may end between the two."""
         self._mine.add(case_id)
-        self._cases[case_id] = _of_all(images)
         if case_id in self.masks:
             self._others[case_id] = self.masks[case_id]
-        self.masks[case_id] = artifacts.digest_of_digests([mask_digest])
+        self._enter(case_id, _of_all(images), artifacts.digest_of_digests([mask_digest]), full=with_probabilities)
         self.written.setdefault(f"{case_id}.nii.gz", set()).add(self.masks[case_id])
-        self._full = self._full | {case_id} if with_probabilities else self._full - {case_id}
         self._save()
 
     def drop(self, case_id: str) -> None:
@@ -123,12 +125,10 @@ class Ledger:
             for case_id, digest in held.masks.items():
                 if case_id in self._mine:
                     continue
-                if held.model_digest != self._model_digest:
+                if held.model_digest == self._model_digest:
+                    self._enter(case_id, held.cases[case_id], digest, full=case_id in held.with_probabilities)
+                else:
                     self._others[case_id] = digest
-                    continue
-                self._cases[case_id], self.masks[case_id] = held.cases[case_id], digest
-                full = case_id in held.with_probabilities
-                self._full = self._full | {case_id} if full else self._full - {case_id}
         now = Predicted(
             model_digest=self._model_digest,
             classes=self._classes,
@@ -151,10 +151,14 @@ def written(folder: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in predictions_ledgers(folder):
         with contextlib.suppress(DvtError):
-            ledger = artifacts.load(Predicted, path, "")
-            for case_id, digest in (*ledger.masks.items(), *ledger.others.items()):
-                found.setdefault(f"{case_id}.nii.gz", set()).add(digest)
+            _gather(found, artifacts.load(Predicted, path, ""))
     return found
+
+
+def _gather(found: dict[str, set[str]], ledger: Predicted) -> None:
+    """Add what one ledger tells of masks, by whatever model."""
+    for case_id, digest in (*ledger.masks.items(), *ledger.others.items()):
+        found.setdefault(f"{case_id}.nii.gz", set()).add(digest)
 
 
 def changed(masks: Collection[Path]) -> set[Path]:

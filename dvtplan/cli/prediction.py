@@ -147,21 +147,11 @@ def predict(argv: list[str]) -> None:
         if options.burden is not None:
             reasons = {} if failed is None else failed.failed
             records = {name: findings.read(telling.findings_path(mask)) for name, mask in masks.items() if told}
-            changed = ledger.changed(masks.values())
+            changed = {stem(mask) for mask in ledger.changed(masks.values())}
             measured = {
-                name: record.burden
-                for name, record in records.items()
-                if record is not None and masks[name] not in changed
+                name: record.burden for name, record in records.items() if record is not None and name not in changed
             }
-            table = findings.write(
-                masks,
-                asked.divided,
-                options.burden,
-                reasons,
-                measured,
-                {name for name in masks if masks[name] in changed},
-            )
-            written.append(table)
+            written.append(findings.write(masks, asked.divided, options.burden, reasons, measured, changed))
     for path in written:
         print(path)
     if failed is not None:
