@@ -63,6 +63,7 @@ def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
     state = _load(path)
     _fill(path, network, state["network"])
     optimizer.load_state_dict(state["optimizer"])
+    _match_layout(optimizer)
     torch.set_rng_state(state["rng_cpu"])
     if state["rng_cuda"] and len(state["rng_cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["rng_cuda"])
@@ -123,6 +124,18 @@ def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     if not whole or state["schema"] != SCHEMA:
         raise DvtError(f"{path}: expected a checkpoint of schema {SCHEMA}. Train this fold again.")
     return state
+
+
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer's moments the memory layout of their weights.
+
+    Those of a checkpoint keep the layout that they were saved with; the fused optimizer of a GPU refuses another one
+    than the weights', and that of a CPU mixes up the elements.
+    """
+    for weight, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                moments[name] = torch.empty_like(weight).copy_(value)
 
 
 def _fill(path: Path, network: nn.Module, weights: dict[str, torch.Tensor]) -> None:

@@ -47,6 +47,7 @@ class Setup:
     def free_bytes(self) -> int | None:
         """Memory that is free on an accelerator; none on a CPU, whose memory the system tells."""
         if torch.device(self.device).type == "cuda":
+            torch.cuda.empty_cache()  # what PyTorch keeps for later does not count as free
             return torch.cuda.mem_get_info(torch.device(self.device))[0]
         return None
 
@@ -67,7 +68,7 @@ def choose(
             while forward passes alone are faster.
         precision: 'fp32' or 'bf16'; none lets the device decide.
         channels_last: memory layout; none lets the device decide.
-        compiled: torch.compile; none lets the device decide.
+        compiled: torch.compile; none: for training on a GPU. Compiling takes longer than predicting a patient.
 
     Raises:
         DvtError: if the device is not there or the precision is unknown.
@@ -80,7 +81,7 @@ def choose(
     chosen = precision or ("bf16" if bf16 else "fp32")
     gains = kind == "cuda" or (kind == "cpu" and not training)
     layout = gains if channels_last is None else channels_last
-    does_compile = compiles if compiled is None else compiled
+    does_compile = (compiles and training) if compiled is None else compiled
     words = [chosen, "channels last" if layout else "channels first", *(["compiled"] if does_compile else [])]
     missing = "No GPU found: running on the CPU, " if device == "auto" and kind == "cpu" else ""
     threads = torch.get_num_threads()
@@ -118,9 +119,12 @@ def compiled(network: Forward, setup: Setup, trial: Callable[[Forward], object])
     made = torch.compile(network, mode="reduce-overhead" if graphs else None)
     try:
         trial(made)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # compilers fail in their own ways; the network runs without
+        torch.compiler.reset()
+        if setup.device.startswith("cuda"):
+            torch.cuda.synchronize(setup.device)  # an error that the GPU cannot recover from shows here
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         return network, f"torch.compile does not work here ({reason}): going on without it."
     return made, ""
@@ -166,7 +170,7 @@ def memory_told(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except torch.cuda.OutOfMemoryError as error:
         reason = str(error).partition(". ")[0]
         raise DvtError(f"The GPU's memory ran out ({reason}). {advice}") from error
 

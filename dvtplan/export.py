@@ -29,6 +29,8 @@ diagnosis or treatment of any patient. There is no warranty of any kind.
 dvt_model info tells what is in here, dvt_predict --model takes it as it is.
 """
 NO_LICENCE = "Who trained this model has not said under which licence its weights may be used: ask them."
+ROUNDED_NOTE = "The scores were measured with float32 weights. This archive stores the weights rounded to float16."
+"""A note of Table 1, because nothing has scored the rounded weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +63,9 @@ def export_model(
     folds: Sequence[int] | None = None,
     licence: Path | None = None,
     overwrite: bool = False,
+    weights: str = "float32",
 ) -> Exported:
-    """Write an archive of trained folds; the same folds give the same bytes.
+    """Write an archive of trained folds; the same folds and type of weights give the same bytes.
 
     Names of patients, cases and their files stay here: ``run.json`` counts its cases without naming them, and of the
     fingerprint travel ranges over all cases.
@@ -73,11 +76,14 @@ def export_model(
         folds: which; none for all that are trained.
         licence: a text file under whose terms the weights may be used; becomes part of the notice.
         overwrite: replace a file that is there.
+        weights: the type in which float weights are stored, one of ``models.FLOATS``.
 
     Raises:
-        DvtError: if the folds do not belong together or to the plan, weights do not fit their network or are not
-            finite, or the file is there already. Nothing is written then.
+        DvtError: if the folds do not belong together or to the plan, weights do not fit their network, are not
+            finite or overflow their type, or the file is there already. Nothing is written then.
     """
+    if weights not in models.FLOATS:
+        raise ValueError(f"weights are stored as {' or '.join(models.FLOATS)}, not {weights!r}")
     if not results.is_dir():
         raise DvtError(f"{results}: is no folder. Name a results folder, such as results/DATASET/gn_unet.")
     if target.suffix.lower() != ENDING:
@@ -86,28 +92,36 @@ def export_model(
         raise DvtError(f"{target}: is there already. Name another file, or give --overwrite.")
     terms = _read_terms(licence)
     with models.opened(results, folds) as stored:
-        known = _known(stored)
-        digests = {}
+        known = _known(stored, weights)
         with sealed.writing(target, models.KIND) as archive:
-            archive.add_record(models.PLAN, stored.plan)
-            if known.data is not None:
-                archive.add_record(models.DATA, known.data)
-            if known.table is not None:
-                archive.add(models.TABLE_CSV, tables.to_csv(known.table).encode())
-                archive.add(models.TABLE_TEXT, tables.to_text(known.table).encode())
-            archive.add(models.NOTICE, _notice(stored, known, terms).encode())
-            for k, run in stored.runs.items():
-                archive.add_record(f"fold_{k}/run.json", _nameless(run))
-                weights = _weights(stored, k)
-                for name, array in weights.items():
-                    archive.add(models.weights_name(k, name), models.npy(array))
-                digests[k] = models.weights_digest(weights)
+            _add_surroundings(archive, stored, known, terms)
+            digests = {k: _add_fold(archive, stored, k, weights) for k in stored.runs}
     return Exported(
         path=target,
         digest=models.model_digest(stored.plan, [(run, digests[k]) for k, run in stored.runs.items()]),
         folds=tuple(stored.runs),
         left_out=(*known.left_out, *_unfinished(stored.runs)),
     )
+
+
+def _add_surroundings(archive: sealed.Writer, stored: Stored, known: _Known, terms: str) -> None:
+    """Add all members that belong to no single fold."""
+    archive.add_record(models.PLAN, stored.plan)
+    if known.data is not None:
+        archive.add_record(models.DATA, known.data)
+    if known.table is not None:
+        archive.add(models.TABLE_CSV, tables.to_csv(known.table).encode())
+        archive.add(models.TABLE_TEXT, tables.to_text(known.table).encode())
+    archive.add(models.NOTICE, _notice(stored, known, terms).encode())
+
+
+def _add_fold(archive: sealed.Writer, stored: Stored, fold: int, floats: str) -> str:
+    """Add the run and the weights of a fold. Return the digest of its weights."""
+    archive.add_record(f"fold_{fold}/run.json", _nameless(stored.runs[fold]))
+    arrays = _weights(stored, fold, floats)
+    for name, array in arrays.items():
+        archive.add(models.weights_name(fold, name), models.npy(array))
+    return models.weights_digest(arrays)
 
 
 def describe_folder(results: Path) -> Described:
@@ -126,6 +140,7 @@ def describe_folder(results: Path) -> Described:
         runs=stored.runs,
         data=known.data,
         table="" if known.table is None else tables.to_text(known.table),
+        weights="float32",
         digest=models.model_digest(stored.plan, [(run, digests[k]) for k, run in stored.runs.items()]),
         about=f"results folder{left_out}",
     )
@@ -134,8 +149,8 @@ def describe_folder(results: Path) -> Described:
 # --- weights --------------------------------------------------------------------------------------
 
 
-def _weights(stored: Stored, fold: int) -> dict[str, np.ndarray]:
-    """A fold's weights, as its network has them."""
+def _weights(stored: Stored, fold: int, floats: str = "float32") -> dict[str, np.ndarray]:
+    """A fold's weights, as its network has them; float32 weights as ``floats``, one of ``models.FLOATS``."""
     run, folder = stored.runs[fold], FoldFolder(stored.path / f"fold_{fold}")
     needed = checkpoint.shapes(run, str(folder.run))
     done = checkpoint.epochs_done(folder.checkpoint)
@@ -154,7 +169,20 @@ def _weights(stored: Stored, fold: int) -> dict[str, np.ndarray]:
     for name, array in found.items():
         if not np.isfinite(array).all():
             raise DvtError(f"{folder.checkpoint}: {name} holds weights that are not finite. Train this fold again.")
-    return {name: found[name] for name in needed}
+    return {name: _stored_as(folder.checkpoint, name, found[name], floats) for name in needed}
+
+
+def _stored_as(file: Path, name: str, array: np.ndarray, floats: str) -> np.ndarray:
+    """Round a float32 tensor to the type in which an archive stores it. Other tensors stay."""
+    if floats == "float32" or array.dtype != np.float32:
+        return array
+    largest, most = float(np.abs(array).max(initial=0)), float(np.finfo(floats).max)
+    if largest > most:
+        raise DvtError(
+            f"{file}: {name} holds a weight of magnitude {largest:.9g}, beyond the {most:g} of {floats}. "
+            "Use --weights float32."
+        )
+    return array.astype(floats)
 
 
 def _nameless(run: Run) -> Run:
@@ -171,19 +199,23 @@ def _unfinished(runs: Mapping[int, Run]) -> Iterator[str]:
 # --- what lies around -----------------------------------------------------------------------------
 
 
-def _known(stored: Stored) -> _Known:
-    """What the workspace around a results folder tells of its data and scores."""
+def _known(stored: Stored, weights: str = "float32") -> _Known:
+    """What the workspace around a results folder tells of its data and scores.
+
+    ``weights`` is the type in which the weights travel.
+    """
     results = stored.path.absolute()
     workspace = Workspace(results.parents[2], results.parent.name) if len(results.parents) > 2 else None
     phantom, left_out = _is_phantom(workspace, stored), []
     subject = called(stored.plan.dataset, phantom)
+    notes = {PHANTOM_NOTE: phantom, ROUNDED_NOTE: weights == "float16"}
     data, table = None, None
     try:
         data = _data(workspace, stored, phantom)
     except _Left as why:
         left_out.append(f"no ranges of the training data: {why}")
     try:
-        table = _table(results, stored, subject, phantom)
+        table = _table(results, stored, subject, tuple(note for note, holds in notes.items() if holds))
     except _Left as why:
         left_out.append(f"no Table 1: {why}")
     return _Known(data=data, table=table, subject=subject, phantom=phantom, left_out=tuple(left_out))
@@ -222,7 +254,7 @@ def _data(workspace: Workspace | None, stored: Stored, phantom: bool | None) -> 
     return data
 
 
-def _table(results: Path, stored: Stored, subject: str, phantom: bool | None) -> tables.Table:
+def _table(results: Path, stored: Stored, subject: str, notes: tuple[str, ...]) -> tables.Table:
     """Table 1 of the folds that travel, from the counts in metrics.csv."""
     file = results / "metrics.csv"
     if not file.exists():
@@ -247,7 +279,7 @@ def _table(results: Path, stored: Stored, subject: str, phantom: bool | None) ->
         subject=f"{network} on {subject}",
         rule=tables.told_rule(results / "table1.csv", str(rows["rule"].iloc[0])),
         folds=f"fold{'s' if len(stored.runs) > 1 else ''} {listed}, each on patients that it was not trained on",
-        notes=(PHANTOM_NOTE,) if phantom else (),
+        notes=notes,
     )
 
 

@@ -28,6 +28,11 @@ BLOCK_PIXELS = 960 * 320
 """Pixels that go through a network at once on a CPU; an accelerator takes eight times as many."""
 
 
+def slices_at_once(shape: tuple[int, int], device: str) -> int:
+    """How many slices of a target shape (rows, columns) go through a network at once."""
+    return max(1, BLOCK_PIXELS * (1 if device == "cpu" else 8) // (shape[0] * shape[1]))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """Trained folds that predict together: their probabilities are averaged."""
@@ -140,7 +145,7 @@ def probabilities(
         torch.from_numpy(weights(n_in, n_out, triangle).toarray().astype(np.float32)).to(device)
         for n_in, n_out in zip(shape, native, strict=True)
     )
-    block = max(1, BLOCK_PIXELS * (1 if device == "cpu" else 8) // (shape[0] * shape[1]))
+    block = slices_at_once(shape, device)
     for start in journal.progress(range(0, count, block), "slices", leave=False):
         stop = min(start + block, count)
         image = np.stack(
@@ -157,7 +162,7 @@ def probabilities(
         )
         with torch.inference_mode():
             total, votes = torch.zeros((), device=device), None
-            for k, chance in enumerate(_chances(torch.from_numpy(image).to(device), model)):
+            for k, chance in enumerate(_chances(torch.from_numpy(image).to(device), model, block)):
                 total = total + chance
                 if with_votes:
                     alone = decide((rows @ chance @ columns.T).cpu().numpy(), model.classes) != 0
@@ -167,12 +172,18 @@ def probabilities(
             yield (rows @ mean @ columns.T).cpu().numpy(), votes
 
 
-def _chances(image_BCHW: torch.Tensor, model: Model) -> Iterator[torch.Tensor]:
-    """Probabilities of the foreground classes by each fold, float32 (B, classes, h, w)."""
+def _chances(image_BCHW: torch.Tensor, model: Model, block: int) -> Iterator[torch.Tensor]:
+    """Probabilities of the foreground classes by each fold, float32 (B, classes, h, w).
+
+    A network that was compiled for blocks of slices gets whole blocks, or it would be compiled again.
+    """
+    count = len(image_BCHW)
+    if model.setup.compiled and count < block:
+        image_BCHW = nn.functional.pad(image_BCHW, (0, 0, 0, 0, 0, 0, 0, block - count))
     image = image_BCHW.contiguous(memory_format=model.setup.memory_format)
     for network in model.networks:
         with model.setup.autocast():
-            logits = network(image).float()
+            logits = network(image)[:count].float()
         yield torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)[:, 1:]
 
 

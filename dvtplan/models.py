@@ -19,7 +19,7 @@ import numpy as np
 from dvtplan import artifacts, journal, sealed
 from dvtplan.errors import DvtError, how_many
 from dvtplan.records import PHANTOM_WARNING, Fingerprint, Plan, Run, is_synthetic
-from dvtplan.sealed import Sealed
+from dvtplan.sealed import AGAIN, Sealed
 from dvtplan.training_data import SMALLEST_GROUP, Spread, TrainingData, summarize
 from dvtplan.workspace import FoldFolder, model_description, model_fingerprint, model_plan, trained_folds
 
@@ -35,8 +35,10 @@ MOST_CHANNELS = 64
 """Image channels in an archive."""
 LONGEST_NAME = 100
 """Characters in the name of a class, which becomes part of file names."""
-DTYPES = {"float32": "<f4", "int64": "<i8"}
+DTYPES = {"float32": "<f4", "float16": "<f2", "int64": "<i8"}
 """Numbers that weights are made of -> how a .npy file calls them."""
+FLOATS = ("float32", "float16")
+"""The types in which an archive may store the float32 weights of a network. It stores all of them in one type."""
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
 """Tensor name -> dtype (a key of ``DTYPES``) and shape."""
@@ -76,14 +78,10 @@ def opened(path: Path, folds: Sequence[int] | None = None) -> Iterator[Stored]:
 
 
 def _of_folder(path: Path, folds: Sequence[int] | None) -> Stored:
-    if not path.exists():
-        raise DvtError(f"{path}: not found. Name a folder like results/DATASET/gn_unet, or an archive of a model.")
     there = [k for k in trained_folds(path) if FoldFolder(path / f"fold_{k}").checkpoint.exists()]
     if not there:
-        raise DvtError(
-            f"{path}: holds no trained fold. Name a folder like results/DATASET/gn_unet, or an archive that "
-            "dvt_model export wrote, as --model."
-        )
+        fault = "holds no trained fold" if path.exists() else "not found"
+        raise DvtError(f"{path}: {fault}. Name a folder like results/DATASET/gn_unet, or an archive of a model.")
     chosen = _choose(path, there, folds)
     plan = artifacts.load(Plan, model_plan(path), "dvt_train")
     files = {k: FoldFolder(path / f"fold_{k}").run for k in chosen}
@@ -128,23 +126,23 @@ def _of_archive(path: Path, archive: Sealed, folds: Sequence[int] | None) -> Sto
     members = archive.manifest.members
     there = sorted(int(name.split("/")[0].removeprefix("fold_")) for name in members if _is_run(name))
     if not there:
-        raise DvtError(f"{path}: holds no trained fold. {sealed.AGAIN}")
+        raise DvtError(f"{path}: holds no trained fold. {AGAIN}")
     plan = archive.record(Plan, PLAN)
     runs = {k: archive.record(Run, f"fold_{k}/run.json") for k in there}
     _require_agreement(plan, path / PLAN, runs, {k: f"{path}: fold_{k}/run.json" for k in there})
     for k, run in runs.items():
         fault = _implausible(run, plan)
         if fault or run.fold != k:
-            raise DvtError(f"{path}: fold_{k}/run.json: {fault or f'is of fold {run.fold}'}. {sealed.AGAIN}")
+            raise DvtError(f"{path}: fold_{k}/run.json: {fault or f'is of fold {run.fold}'}. {AGAIN}")
     fixed = {PLAN, DATA, NOTICE, TABLE_CSV, TABLE_TEXT, *(f"fold_{k}/run.json" for k in there)}
     homes = tuple(f"fold_{k}/weights/" for k in there)
     strange = [name for name in members if name not in fixed and not (name.startswith(homes) and name.endswith(".npy"))]
     if strange:
-        raise DvtError(f"{path}: holds {strange[0]}, which is no part of a model. {sealed.AGAIN}")
+        raise DvtError(f"{path}: holds {strange[0]}, which is no part of a model. {AGAIN}")
     chosen = _choose(path, there, folds)
     data = archive.record(TrainingData, DATA) if DATA in archive else None
     if data is not None and data.channel_names != plan.channels:
-        raise DvtError(f"{path}: {DATA} is of other channels than {PLAN}. {sealed.AGAIN}")
+        raise DvtError(f"{path}: {DATA} is of other channels than {PLAN}. {AGAIN}")
     return Stored(path=path, plan=plan, runs={k: runs[k] for k in chosen}, archive=archive, training=data)
 
 
@@ -203,21 +201,17 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 def npy(array: np.ndarray) -> bytes:
     """A .npy file of numbers, which ``numpy.load`` reads without unpickling."""
-    return npy_header(str(array.dtype), array.shape) + _little(array).tobytes()
+    return npy_header(str(array.dtype), array.shape) + np.ascontiguousarray(array, DTYPES[str(array.dtype)]).tobytes()
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """Convert stored weights to the type in which the network uses them: float16 to float32, others stay."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def weights_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Of names, shapes and numbers of the weights of a network, as they lie in an archive."""
-    digests = {}
-    for name, array in arrays.items():
-        total = hashlib.sha256(npy_header(str(array.dtype), array.shape))
-        total.update(_little(array).tobytes())
-        digests[name] = total.hexdigest()
-    return artifacts.digest(digests)
-
-
-def _little(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, DTYPES[str(array.dtype)])
+    """Of names, shapes and numbers of the weights of a network, as it uses them: float16 counts as float32."""
+    return artifacts.digest({name: hashlib.sha256(npy(widened(array))).hexdigest() for name, array in arrays.items()})
 
 
 def model_digest(plan: Plan, folds: Sequence[tuple[Run, str]]) -> str:
@@ -245,7 +239,7 @@ def weights_name(fold: int, tensor: str) -> str:
 
 
 def archived_weights(archive: Sealed, fold: int, expected: Shapes) -> dict[str, np.ndarray]:
-    """The weights of a fold, once all that can be known without reading them is as the network needs it.
+    """The weights of a fold in the types of its network, once all names and sizes are as the network needs them.
 
     Args:
         archive: where they lie.
@@ -253,28 +247,47 @@ def archived_weights(archive: Sealed, fold: int, expected: Shapes) -> dict[str, 
         expected: every tensor that the network has.
 
     Raises:
-        DvtError: if a tensor is missing, beyond, of another dtype or shape, or not finite.
+        DvtError: if a tensor is missing, beyond, of another dtype or shape, or not finite, or float types are mixed.
     """
+    floats = _float_type(archive)
+    stored = {name: (floats if dtype == "float32" else dtype, shape) for name, (dtype, shape) in expected.items()}
     home = f"fold_{fold}/weights/"
     sizes = {name: member.bytes for name, member in archive.manifest.members.items() if name.startswith(home)}
     needed = {
         weights_name(fold, name): len(npy_header(*kind)) + math.prod(kind[1]) * np.dtype(DTYPES[kind[0]]).itemsize
-        for name, kind in expected.items()
+        for name, kind in stored.items()
     }
     for name in (*needed, *sizes):
         if needed.get(name) != sizes.get(name):
             wants, has = (f"{of[name]} bytes" if name in of else "no such tensor" for of in (needed, sizes))
-            raise DvtError(f"{archive.path}: {name}: the network has {wants}, the archive {has}. {sealed.AGAIN}")
-    return {name: _array(archive, weights_name(fold, name), *kind) for name, kind in expected.items()}
+            raise DvtError(f"{archive.path}: {name}: as {floats} the network has {wants}, the archive {has}. {AGAIN}")
+    return {name: widened(_array(archive, weights_name(fold, name), *kind)) for name, kind in stored.items()}
+
+
+def _float_type(archive: Sealed) -> str:
+    """The type of the first float weights in an archive. All others must have the same."""
+    names = (name for name in archive.manifest.members if "/weights/" in name)
+    return next((dtype for name in names if (dtype := _type_of(archive.read(name))) in FLOATS), FLOATS[0])
+
+
+def _type_of(content: bytes) -> str:
+    """The number type of a .npy file that begins as ``npy_header`` begins. Empty if it begins otherwise."""
+    starts = {(header := npy_header(dtype, ()))[:8] + header[10:25]: dtype for dtype in DTYPES}
+    return starts.get(content[:8] + content[10:25], "")  # bytes 8 and 9 are the header's length
 
 
 def _array(archive: Sealed, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     content, header = archive.read(name), npy_header(dtype, shape)
     if not content.startswith(header):
-        raise DvtError(f"{archive.path}: {name} is no array of {dtype} and shape {shape}. {sealed.AGAIN}")
-    array = np.frombuffer(content, DTYPES[dtype], offset=len(header)).reshape(shape).astype(dtype)
+        raise DvtError(f"{archive.path}: {name} is no array of {dtype} and shape {shape}. {AGAIN}")
+    return _numbers(archive, name, content, dtype, len(header)).reshape(shape)
+
+
+def _numbers(archive: Sealed, name: str, content: bytes, dtype: str, start: int) -> np.ndarray:
+    """The numbers of a .npy file behind its header, which are finite."""
+    array = np.frombuffer(content, DTYPES[dtype], offset=start).astype(dtype)
     if not np.isfinite(array).all():
-        raise DvtError(f"{archive.path}: {name} holds weights that are not finite. {sealed.AGAIN}")
+        raise DvtError(f"{archive.path}: {name} holds weights that are not finite. {AGAIN}")
     return array
 
 
@@ -292,6 +305,8 @@ class Described:
     """None: not known."""
     table: str
     """Table 1; empty where the model was not scored, or since it was."""
+    weights: str
+    """The type in which the weights are stored, one of ``FLOATS``."""
     digest: str
     about: str
     """What ``path`` is, and whether it is whole."""
@@ -307,7 +322,9 @@ def describe_archive(path: Path) -> Described:
         archive = stored.archive
         if archive is None:
             raise ValueError(f"{path} is no archive")
-        for name in archive.manifest.members:
+        floats = _float_type(archive)
+        digests = [(run, _archived_digest(archive, k, floats)) for k, run in stored.runs.items()]
+        for name in (name for name in archive.manifest.members if "/weights/" not in name):
             archive.read(name)
         count, size = len(archive.manifest.members), path.stat().st_size
         return Described(
@@ -316,24 +333,31 @@ def describe_archive(path: Path) -> Described:
             runs=stored.runs,
             data=stored.training,
             table=archive.text(TABLE_TEXT) if TABLE_TEXT in archive else "",
-            digest=model_digest(
-                stored.plan, [(run, _archived_digest(archive, k)) for k, run in stored.runs.items()]
-            ),
+            weights=floats,
+            digest=model_digest(stored.plan, digests),
             about=f"archive of format {archive.manifest.format} by dvtplan {archive.manifest.dvtplan}, "
             f"{size / 1e6:.3g} MB; its {how_many(count, 'member')} fit their digests",
         )  # fmt: skip
 
 
-def _archived_digest(archive: Sealed, fold: int) -> str:
-    """As ``weights_digest``, by the manifest."""
+def _archived_digest(archive: Sealed, fold: int, floats: str) -> str:
+    """As ``weights_digest``, without the network; ``floats`` is the type of all its float weights."""
     home = f"fold_{fold}/weights/"
-    return artifacts.digest(
-        {
-            name.removeprefix(home).removesuffix(".npy"): member.sha256
-            for name, member in archive.manifest.members.items()
-            if name.startswith(home)
-        }
-    )
+    names = [name for name in archive.manifest.members if name.startswith(home)]
+    return artifacts.digest({n[len(home) : -len(".npy")]: _tensor_digest(archive, n, floats) for n in names})
+
+
+def _tensor_digest(archive: Sealed, name: str, floats: str) -> str:
+    """SHA-256 of the .npy file of a tensor, or of the float32 file that a float16 tensor becomes when it is used."""
+    content = archive.read(name)
+    dtype, start = _type_of(content), 10 + int.from_bytes(content[8:10], "little")
+    count = len(content) - start
+    if dtype not in (floats, "int64") or count < 0 or count % np.dtype(DTYPES[dtype]).itemsize:
+        raise DvtError(f"{archive.path}: {name} is not an array of {floats} or int64. {AGAIN}")
+    if dtype != "float16":
+        return archive.manifest.members[name].sha256
+    numbers = _numbers(archive, name, content, dtype, start).astype("<f4")
+    return hashlib.sha256(content[:start].replace(b"<f2", b"<f4", 1) + numbers.tobytes()).hexdigest()
 
 
 def to_text(of: Described) -> str:
@@ -347,6 +371,7 @@ def to_text(of: Described) -> str:
         ("model", str(of.path)),
         ("", of.about),
         ("network", f"{first.network}, width {recipe.width}, {first.parameters:,} parameters"),
+        ("weights", of.weights),
         ("channels", ", ".join(of.plan.channels)),
         ("classes", ", ".join(f"{name} = {value}" for name, value in first.classes.items())),
         *(("folds" if k == next(iter(of.runs)) else "", _fold(run)) for k, run in of.runs.items()),
@@ -366,27 +391,22 @@ def to_text(of: Described) -> str:
 
 def _fold(run: Run) -> str:
     unfinished = "" if run.epochs_done >= run.recipe.epochs else f" of {run.recipe.epochs}"
-    return (
-        f"{run.fold}: {run.epochs_done}{unfinished} epochs on {how_many(len(run.train), 'case')}, "
-        f"{len(run.test)} left for testing"
-    )
+    cases = f"{how_many(len(run.train), 'case')}, {len(run.test)} left for testing"
+    return f"{run.fold}: {run.epochs_done}{unfinished} epochs on {cases}"
 
 
 def _data_lines(data: TrainingData | None) -> list[tuple[str, str]]:
     if data is None:
         return [("trained on", "not told")]
     kind = {True: "phantoms", False: "no phantoms", None: "whether phantoms is not known"}[data.phantom]
+    of = f"{how_many(data.cases, 'case')} of {how_many(data.patients, 'patient')}"
     lines = [
-        (
-            "trained on",
-            f"{data.dataset}: {how_many(data.cases, 'case')} of {how_many(data.patients, 'patient')}, {kind}",
-        )
+        ("trained on", f"{data.dataset}: {of}, {kind}"),
+        *([("", PHANTOM_WARNING)] if data.phantom else []),
+        ("", "spacing in mm: " + "; ".join(f"{axis} {_span(s)}" for axis, s in data.spacing_mm.items())),
+        ("", "voxels: " + "; ".join(f"{axis} {_span(s)}" for axis, s in data.shape.items())),
+        ("", "orientations: " + ", ".join(f"{code} {n}" for code, n in data.orientations.items())),
     ]
-    if data.phantom:
-        lines.append(("", PHANTOM_WARNING))
-    lines.append(("", "spacing in mm: " + "; ".join(f"{axis} {_span(s)}" for axis, s in data.spacing_mm.items())))
-    lines.append(("", "voxels: " + "; ".join(f"{axis} {_span(s)}" for axis, s in data.shape.items())))
-    lines.append(("", "orientations: " + ", ".join(f"{code} {n}" for code, n in data.orientations.items())))
     for name, label in data.labels.items():
         ml = f", {_span(label.ml)} mL" if label.ml else f"; fewer than {SMALLEST_GROUP}" if label.cases else ""
         lines.append(("", f"{name}: in {how_many(label.cases, 'case')}{ml}"))

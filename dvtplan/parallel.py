@@ -30,24 +30,27 @@ TIMEOUT = timedelta(minutes=30)
 class Group(Team):
     """A team whose processes meet through torch.distributed, where they are several."""
 
+    connected: bool = False
+    """Whether torch.distributed is used; one process does without it."""
+
     def wrap(self, network: nn.Module, device: str) -> nn.Module:
-        """A network whose gradients are averaged over the group."""
-        if self.world == 1:
+        """A network, compiled or not, whose gradients are averaged over the group."""
+        if not self.connected:
             return network
         ids = [torch.device(device)] if device.startswith("cuda") else None
         return DistributedDataParallel(network, device_ids=ids)
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """A tensor averaged over the group."""
-        if self.world > 1:
-            value = value.clone()
-            distributed.all_reduce(value)
-            value /= self.world
-        return value
+        if not self.connected:
+            return value
+        value = value.clone()
+        distributed.all_reduce(value)
+        return value / self.world
 
     def gather(self, value: T) -> list[T]:
         """The value of each process, in every process."""
-        if self.world == 1:
+        if not self.connected:
             return [value]
         values: list[Any] = [None] * self.world
         distributed.all_gather_object(values, value)
@@ -55,7 +58,7 @@ class Group(Team):
 
     def from_leader(self, value: Any) -> Any:
         """What the leader holds, in every process."""
-        if self.world == 1:
+        if not self.connected:
             return value
         box = [value]
         distributed.broadcast_object_list(box, src=0)
@@ -70,9 +73,14 @@ def local_device(device: str) -> str:
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[Group]:
-    """Join the group that the environment describes; a group of one where it describes none."""
-    if place()[1] == 1:
+def joined(device: str, *, alone_too: bool = False) -> Iterator[Group]:
+    """Join the group that the environment describes; a group of one where it describes none.
+
+    Args:
+        device: of this process; CUDA devices are connected by NCCL, others by Gloo.
+        alone_too: use torch.distributed even if the launcher started only one process, to test it on one GPU.
+    """
+    if place()[1] == 1 and not (alone_too and under_torchrun()):
         yield Group()
         return
     cuda = device.startswith("cuda")
@@ -81,10 +89,10 @@ def joined(device: str) -> Iterator[Group]:
     # A launcher's store outlives the processes that it starts again; addresses of dead ones must not be found in it.
     store, rank, world = next(distributed.rendezvous("env://", timeout=TIMEOUT))
     store = distributed.PrefixStore(f"restart_{restarts()}", store)
-    backend = "nccl" if cuda else "gloo"
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
+    backend, own = ("nccl", torch.device(device)) if cuda else ("gloo", None)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT, device_id=own)
     try:
-        yield Group(distributed.get_rank(), distributed.get_world_size())
+        yield Group(distributed.get_rank(), distributed.get_world_size(), connected=True)
         distributed.barrier()  # who leaves while another is still at work may take it down
     finally:
         distributed.destroy_process_group()

@@ -124,7 +124,8 @@ def _load_network(stored: Stored, fold: int, setup: Setup) -> tuple[nn.Module, s
     network = network.eval().to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
 
     def trial(forward: devices.Forward) -> None:
-        slices = torch.zeros(1, run.channels, *stored.plan.target_shape, device=setup.device)
+        shape = stored.plan.target_shape
+        slices = torch.zeros(inference.slices_at_once(shape, setup.device), run.channels, *shape, device=setup.device)
         with torch.inference_mode(), setup.autocast():
             forward(slices.contiguous(memory_format=setup.memory_format))
 

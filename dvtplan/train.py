@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dvtplan import (
     __version__,
@@ -168,6 +170,8 @@ def _train(workspace: Workspace, wish: _Wish, options: Options) -> None:
                 job.tell(
                     f"{workspace.metrics(wish.network)} and the tables beside it are of earlier predictions.", group
                 )
+        # Last: each process tries and compiles alone, as often as it needs; from here on, all take the same steps.
+        trainee.join_group()
         job.tell(_opening(job, setup, done), group)
         source = batches.open_source(job.slices, job.schedule, setup.device, _free_bytes(setup), options.workers)
         stack.callback(source.close)
@@ -226,8 +230,8 @@ class _Trainee:
             betas=(recipe.beta1, 0.999),
             fused=not setup.device.startswith("mps"),
         )
-        shared = group.wrap(self.network, setup.device)
-        self.forward: Forward = shared
+        self.forward: Forward = self.network
+        """What a step runs: the network, compiled and shared by the group where that is so."""
 
     def restore(self, folder: FoldFolder) -> int:
         """Go back to the last finished epoch; how many are behind it."""
@@ -242,15 +246,22 @@ class _Trainee:
 
     def step(self, batch: Batch, matrices_V23: torch.Tensor) -> torch.Tensor:
         """One step of Adam; the loss before it, left on the device."""
+        self.optimizer.zero_grad(set_to_none=True)  # before the forward pass, as in _step_seconds
         loss = self.loss(batch, matrices_V23)
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
 
+    def join_group(self) -> None:
+        """From here on every step averages its gradients over the group, so all processes take the same steps."""
+        if not isinstance(self.forward, nn.Module):
+            raise TypeError(f"{self.forward} has no gradients to share")
+        self.forward = self.group.wrap(self.forward, self.setup.device)
+
     def is_finite(self) -> bool:
         """Whether no weight has become infinite or not a number."""
-        return all(bool(torch.isfinite(p).all()) for p in self.network.parameters())
+        finite = [torch.isfinite(p).all() for p in self.network.parameters()]
+        return bool(torch.stack(finite).all())  # one look: each makes a GPU wait for the host
 
     def set_learning_rate(self, rate: float) -> None:
         for parameters in self.optimizer.param_groups:
@@ -481,8 +492,10 @@ def _step_seconds(job: _Job, trainee: _Trainee, slices: int, forward: Forward | 
     """What a forward and a backward pass of so many slices take here; they leave no trace in the network."""
     rows, columns = job.plan.target_shape
     device = trainee.setup.device
+    # Not zeros, which a GPU multiplies faster than images; and global random generators keep their state.
+    noise = torch.rand(1, job.run.channels, rows, columns, generator=torch.Generator().manual_seed(0))
     batch = Batch(
-        torch.zeros(slices, job.run.channels, rows, columns, dtype=torch.float16, device=device),
+        noise.expand(slices, -1, -1, -1).to(device, torch.float16),
         torch.zeros(slices, rows, columns, dtype=torch.uint8, device=device),
         torch.zeros(slices, dtype=torch.long, device=device),
     )
@@ -494,6 +507,7 @@ def _step_seconds(job: _Job, trainee: _Trainee, slices: int, forward: Forward | 
         # The fastest of several, and of more where they are quick: others may be at work on the machine just now.
         while len(seconds) < 4 or (len(seconds) < 20 and sum(seconds) < TRIAL_S):
             begin = time.perf_counter()
+            trainee.optimizer.zero_grad(set_to_none=True)  # a CUDA graph reuses the memory of the last gradients
             loss = trainee.loss(batch, matrices, forward)
             loss.backward()
             float(loss.detach())
@@ -534,7 +548,7 @@ def _fastest_batch(job: _Job, trainee: _Trainee) -> int:
             break
         try:
             found = slices / _step_seconds(job, trainee, slices, trainee.network)
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             break
         if found < WORTH * rate:
             break
@@ -551,9 +565,9 @@ def _with_batch_size(job: _Job, batch_size: int) -> _Job:
 
 
 def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
-    """The run with as many epochs as a time budget holds, by the time that real steps take here."""
+    """The run with as many epochs as a time budget holds, by the time that steps and a checkpoint take here."""
     step = _step_seconds(job, trainee, job.schedule.batch_size // job.schedule.world)
-    per_epoch = trainee.group.from_leader(step * job.schedule.steps)
+    per_epoch = trainee.group.from_leader(step * job.schedule.steps + _checkpoint_seconds(trainee))
     fitting = int(budget_s * BUDGET_SHARE // per_epoch)
     if fitting < 1:
         raise DvtError(
@@ -561,6 +575,14 @@ def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
             f"{BUDGET_SHARE:.0%} of {journal.duration(budget_s)}. Give more time, or use a GPU."
         )
     return replace(job.run, recipe=replace(job.run.recipe, epochs=min(fitting, job.run.recipe.epochs)))
+
+
+def _checkpoint_seconds(trainee: _Trainee) -> float:
+    """What writing a checkpoint takes, in the folder for temporary files."""
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.monotonic()
+        checkpoint.save(Path(folder) / "checkpoint.pt", trainee.network, trainee.optimizer, 0)
+        return time.monotonic() - begin
 
 
 def _opening(job: _Job, setup: Setup, done: int) -> str:

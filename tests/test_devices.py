@@ -64,19 +64,26 @@ def test_a_gtx_1080_ti_runs_fp32_without_compilation(monkeypatch: pytest.MonkeyP
 
 def test_an_h200_runs_compiled_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, (9, 0))
-    setup = devices.choose()
+    setup = devices.choose(training=True)
     assert (setup.precision, setup.compiled) == ("bf16", True)
     assert setup.remark == "Running on cuda:0: GPU 0 (bf16, channels last, compiled)."
 
 
+def test_prediction_is_compiled_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, (9, 0))
+    assert not devices.choose().compiled
+    assert devices.choose(compiled=True).compiled
+
+
 def test_a_volta_compiles_but_stays_with_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, (7, 0))
-    assert (devices.choose().precision, devices.choose().compiled) == ("fp32", True)
+    setup = devices.choose(training=True)
+    assert (setup.precision, setup.compiled) == ("fp32", True)
 
 
 def test_without_triton_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, (9, 0), triton=False)
-    assert not devices.choose().compiled
+    assert not devices.choose(training=True).compiled
 
 
 def test_every_choice_can_be_overridden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import conftest
+import numpy as np
 import pytest
 import torch
 
-from dvtplan import artifacts, checkpoint, evaluate, export, models
+from dvtplan import artifacts, checkpoint, devices, evaluate, export, models
 from dvtplan.errors import DvtError
 from dvtplan.export import export_model
+from dvtplan.predict import load_model
 from dvtplan.records import PHANTOM_WARNING, Fingerprint, Plan, Run
 from dvtplan.training_data import TrainingData
 from dvtplan.workspace import Workspace
@@ -61,6 +63,67 @@ def test_the_same_folds_give_the_same_bytes(results: Path, tmp_path: Path) -> No
         "plan.json", "fingerprint.json", "table1.csv", "table1.txt", "NOTICE.txt", "manifest.json",
         "fold_0/run.json", "fold_1/run.json",
     }  # fmt: skip
+
+
+def test_float16_weights_take_half_the_bytes_and_the_same_bytes_each_time(results: Path, tmp_path: Path) -> None:
+    """Table 1 says what it was measured with; without the option the archive is as it was."""
+    one, two = (export_model(results, tmp_path / f"{n}.zip", weights="float16") for n in "ab")
+    assert one.path.read_bytes() == two.path.read_bytes() and one.digest == two.digest and one.left_out == ()
+    whole = export_model(results, tmp_path / "c.zip")
+    assert export_model(results, tmp_path / "d.zip", weights="float32").path.read_bytes() == whole.path.read_bytes()
+    assert numbers_of(one.path) * 2 == numbers_of(whole.path) and one.digest != whole.digest
+    for path, holds in ((one.path, True), (whole.path, False)):
+        assert (export.ROUNDED_NOTE in " ".join(text_of(path, "table1.txt").split())) is holds
+    with pytest.raises(ValueError, match="float32 or float16, not 'int8'"):
+        export_model(results, tmp_path / "e.zip", weights="int8")
+
+
+def test_float16_weights_are_rounded_once_and_told_with_the_digest_of_their_use(results: Path, tmp_path: Path) -> None:
+    """Export, info without torch and prediction agree, and the folder has another digest."""
+    done = export_model(results, tmp_path / "a.zip", weights="float16")
+    there, here = (load_model(path, setup=devices.choose("cpu")) for path in (results, done.path))
+    folds = []
+    for k, exact, rounded in zip((0, 1), there.networks, here.networks, strict=True):
+        weights = {name: weight.half().float() for name, weight in exact.state_dict().items()}
+        assert all(torch.equal(weight, weights[name]) for name, weight in rounded.state_dict().items())
+        assert {weight.dtype for weight in rounded.state_dict().values()} == {torch.float32}
+        digest = models.weights_digest({name: weight.numpy() for name, weight in weights.items()})
+        folds.append((artifacts.load(Run, results / f"fold_{k}" / "run.json", ""), digest))
+    told = models.describe_archive(done.path)
+    assert done.digest == told.digest == here.digest == models.model_digest(there.plan, folds) != there.digest
+    assert told.weights == "float16" and export.describe_folder(results).weights == "float32"
+
+
+def numbers_of(path: Path) -> int:
+    """Bytes of all weights in an archive, without their headers."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if "weights" in name]
+        return sum(np.load(io.BytesIO(archive.read(name)), allow_pickle=False).nbytes for name in names)
+
+
+def test_counters_of_batches_travel_whole_next_to_float16_weights(results: Path, tmp_path: Path) -> None:
+    """A fold of a network with BatchNorm, whose counter has no float16."""
+    file, path = results / "fold_0" / "run.json", results / "fold_0" / "checkpoint.pt"
+    file.write_text(file.read_text().replace('"network": "gn_unet"', '"network": "segnet"'))
+    network = checkpoint.blank(artifacts.load(Run, file, ""))
+    for name, weight in network.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            weight += 2049  # the first number that float16 lacks
+    checkpoint.save(path, network, torch.optim.SGD(network.parameters()), 8)
+    done = export_model(results, tmp_path / "a.zip", folds=[0], weights="float16")
+    model = load_model(done.path, setup=devices.choose("cpu"))
+    assert done.digest == models.describe_archive(done.path).digest == model.digest
+    counters = [w for n, w in model.networks[0].state_dict().items() if n.endswith("num_batches_tracked")]
+    assert counters and all(w.dtype == torch.int64 and int(w) == 2049 for w in counters)
+
+
+def test_the_command_writes_float16_and_tells_of_it(results: Path, tmp_path: Path) -> None:
+    done = conftest.command("model", "export", results, tmp_path / "a.zip", "--weights", "float16")
+    assert done.returncode == 0
+    digest = done.stdout.rpartition(" ")[2].strip(")\n")
+    told = conftest.command("model", "info", tmp_path / "a.zip").stdout.splitlines()
+    assert "weights     float16" in told and f"digest      {digest}" in told
+    assert conftest.command("model", "export", results, tmp_path / "b.zip", "--weights", "int8").returncode == 2
 
 
 def test_no_patient_case_or_file_is_named(trained: Workspace, tmp_path: Path) -> None:
@@ -224,6 +287,28 @@ def test_what_does_not_belong_together_is_refused_and_nothing_written(results: P
     assert "head.bias holds weights that are not finite" in refused(lambda: export_model(results, target))
     assert "holds the folds [0, 1], not [7]" in refused(lambda: export_model(results, target, folds=[7]))
     assert conftest.tree(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("value", [65504.0, -65504.0, 65505.0, -65520.0, 1e38])
+def test_weights_that_overflow_float16_are_refused_and_nothing_written(
+    results: Path, tmp_path: Path, value: float
+) -> None:
+    path, target = results / "fold_1" / "checkpoint.pt", tmp_path / "out" / "a.zip"
+    state = torch.load(path, weights_only=True)
+    state["network"]["head.weight"][0, 2] = value
+    torch.save(state, path)
+    if abs(value) <= 65504:
+        export_model(results, target, weights="float16")
+        model = load_model(target, folds=[1], setup=devices.choose("cpu"))
+        assert float(model.networks[0].state_dict()["head.weight"][0, 2]) == value
+        return
+    told = refused(lambda: export_model(results, target, weights="float16"))
+    assert told == (
+        f"{path}: head.weight holds a weight of magnitude {np.float32(abs(value)):.9g}, beyond the 65504 of float16. "
+        "Use --weights float32."
+    )
+    assert conftest.tree(tmp_path / "out") == {}
+    export_model(results, target)
 
 
 def test_targets_that_would_lose_something_are_refused(results: Path, tmp_path: Path) -> None:

@@ -38,7 +38,18 @@ def good(trained_once: Workspace, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def members(good: Path) -> dict[str, bytes]:
     """What is in it, but the manifest."""
-    with zipfile.ZipFile(good) as archive:
+    return members_of(good)
+
+
+@pytest.fixture(scope="module")
+def half_members(trained_once: Workspace, good: Path) -> dict[str, bytes]:
+    """The same of an archive with float16 weights."""
+    target = good.with_name("half.zip")
+    return members_of(export.export_model(trained_once.results("gn_unet"), target, weights="float16").path)
+
+
+def members_of(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist() if name != sealed.MANIFEST}
 
 
@@ -123,7 +134,7 @@ def test_numpy_reads_the_weights_without_unpickling(
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (16, 1, 3, 3), (10**9, 10**9)])
-@pytest.mark.parametrize("dtype", ["float32", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64"])
 def test_headers_are_numpys(dtype: str, shape: tuple[int, ...]) -> None:
     """As ``numpy.lib.format`` reads them; aligned to 64 bytes."""
     header = models.npy_header(dtype, shape)
@@ -141,6 +152,80 @@ def test_numbers_are_little_endian_in_c_order_whatever_the_array() -> None:
     assert models.weights_digest({"a": array}) != models.weights_digest({"a": array.reshape(3, 2)})
 
 
+# --- float16 --------------------------------------------------------------------------------------
+
+
+def test_float16_weights_of_any_shape_are_widened_and_counters_stay(tmp_path: Path) -> None:
+    """The type is that of the first float weights, wherever they lie. The digest is of the widened weights."""
+    numbers = [np.array(2**53 + 1), *(np.array(x, np.float16) for x in (-0.1, [[]], [[1 / 3], [-2]], [6e-8, -0.0]))]
+    arrays = {f"t{k}": array for k, array in enumerate(numbers)}
+    expected = {name: ("int64" if name == "t0" else "float32", array.shape) for name, array in arrays.items()}
+    content = {models.weights_name(0, name): models.npy(array) for name, array in arrays.items()}
+    with sealed.opened(rebuilt(tmp_path / "a.zip", content), models.KIND) as archive:
+        found = models.archived_weights(archive, 0, expected)
+        assert models._archived_digest(archive, 0, "float16") == models.weights_digest(found)
+    for name, (dtype, _) in expected.items():
+        assert models.npy(found[name]) == models.npy(arrays[name].astype(dtype))
+
+
+def test_mixed_types_are_refused(members: dict[str, bytes], half_members: dict[str, bytes], tmp_path: Path) -> None:
+    """In one fold or between two, to load and to tell of."""
+    last = models.weights_name(1, "head.weight")
+    fold = {name: content for name, content in half_members.items() if name.startswith("fold_1/")}
+    for k, changed in enumerate((fold, {last: half_members[last]})):
+        path = rebuilt(tmp_path / f"{k}.zip", members | changed)
+        assert "as float32 the network has " in refused(lambda path=path: load(path))
+        assert " is not an array of float32 or int64" in refused(lambda path=path: models.describe_archive(path))
+        assert load(path, folds=[0]).folds == (0,)
+    path = rebuilt(tmp_path / "back.zip", half_members | {last: members[last]})
+    assert f"{last}: as float16 the network has 136 bytes, the archive 144 bytes" in refused(lambda: load(path))
+
+
+def test_a_header_of_another_float_type_than_its_size_is_refused(
+    members: dict[str, bytes], half_members: dict[str, bytes], tmp_path: Path
+) -> None:
+    name = models.weights_name(0, "head.weight")
+    for whole, kind, ours, other in ((members, "float32", b"<f4", b"<f2"), (half_members, "float16", b"<f2", b"<f4")):
+        path = rebuilt(tmp_path / "a.zip", whole | {name: whole[name].replace(ours, other)})
+        assert f"{name} is no array of {kind} and shape (1, 4, 1, 1)" in refused(lambda path=path: load(path))
+        assert f"{name} is not an array of {kind}" in refused(lambda path=path: models.describe_archive(path))
+        swapped = {n: c.replace(ours, other) if "/weights/" in n else c for n, c in whole.items()}
+        path = rebuilt(tmp_path / "b.zip", swapped)  # all alike: only their sizes tell
+        assert "the network has " in refused(lambda path=path: load(path))
+
+
+@pytest.mark.parametrize("bits", [0x7E00, 0x7C01, 0x7C00, 0xFC00])
+def test_float16_without_a_finite_value_is_refused(half_members: dict[str, bytes], tmp_path: Path, bits: int) -> None:
+    """NaN, quiet and signalling, and both infinities."""
+    name = models.weights_name(1, "head.weight")
+    content = half_members[name][:-2] + bits.to_bytes(2, "little")
+    path = rebuilt(tmp_path / "a.zip", half_members | {name: content})
+    for act in (load, models.describe_archive):
+        assert f"{name} holds weights that are not finite" in refused(lambda act=act: act(path))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_what_loads_is_told_with_the_digest_that_it_loads_with(
+    data: st.DataObject, half_members: dict[str, bytes], good: Path
+) -> None:
+    """One float16 tensor is changed or cut, and the manifest fits: whatever is not refused has one digest."""
+    name = models.weights_name(0, data.draw(st.sampled_from(["enter.0.weight", "head.weight", "head.bias"])))
+    content = bytearray(half_members[name])
+    for _ in range(data.draw(st.integers(0, 2))):
+        content[data.draw(st.integers(0, 30) | st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    content = content[: data.draw(st.just(len(content)) | st.integers(0, len(content)))]
+    path = rebuilt(good.with_name("bad.zip"), half_members | {name: bytes(content)})
+    digests = []
+    for act in (load, models.describe_archive):
+        try:
+            digests.append(act(path).digest)
+        except DvtError as error:
+            assert str(error).isprintable()
+            digests.append(None)
+    assert digests[0] in (None, digests[1])
+
+
 # --- what is told ---------------------------------------------------------------------------------
 
 
@@ -152,6 +237,7 @@ def test_folder_and_archive_are_told_alike(trained_once: Workspace, good: Path) 
     run = artifacts.load(Run, trained_once.fold("gn_unet", 0).run, "")
     for words in (
         "gn_unet, width 4, ",
+        "weights     float32",
         f"{run.parameters:,} parameters",
         "channels    MR0",
         "classes     thrombus = 1",

@@ -30,10 +30,16 @@ def model(argv: list[str]) -> None:
     export.add_argument("--folds", type=int, nargs="+", help="default: all that are trained")
     export.add_argument("--licence", type=Path, metavar="TXT", help="terms under which the weights may be used")
     export.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    export.add_argument(
+        "--weights",
+        choices=("float32", "float16"),
+        default="float32",
+        help="number type of the stored weights; float16 rounds them to half the size; default: float32",
+    )
     info = add_action(
         actions,
         "info",
-        "Check a model and tell what it is: network, classes, plan, training data, recipe, Table 1, digest.",
+        "Check a model and tell what it is: network, weights, classes, plan, training data, recipe, Table 1, digest.",
         "dvt_model info gn_unet.zip",
     )
     info.add_argument("path", type=Path, metavar="MODEL", help="an archive, or a results folder")
@@ -64,6 +70,7 @@ def _export(options: argparse.Namespace) -> None:
         folds=options.folds,
         licence=options.licence,
         overwrite=options.overwrite,
+        weights=options.weights,
     )
     for line in done.left_out:
         journal.warn(line)

@@ -112,7 +112,7 @@ def predict(argv: list[str]) -> None:
         parallel.local_device(options.device),
         precision=options.precision,
         channels_last=options.channels_last,
-        compiled=bool(options.compile),
+        compiled=options.compile,
     )
     journal.note(setup.remark)
     model = predict.load_model(options.model, folds=options.folds, setup=setup)
