@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import machine, nnunet, prediction, rows, stages, startup, training
+from bench import limits, machine, nnunet, prediction, rows, stages, startup, steps, training
 from bench.inputs import Bench
 from bench.rows import Row
 from make_phantom import at_least
@@ -28,10 +28,13 @@ SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], ...]] = {
     "start": (startup.start,),
     "preprocess": (stages.preprocess,),
     "evaluate": (stages.evaluate,),
-    "forward": (prediction.forward,),
-    "predict": (prediction.predict,),
+    "limits": (limits.limits,),
+    "steps": (steps.steps, steps.other_ways),
     "train": (training.train,),
-    "steps": (training.shapes,),
+    "auto": (training.auto,),
+    "synchronisations": (training.synchronisations,),
+    "forward": (prediction.forward, prediction.forward_rate),
+    "predict": (prediction.predict,),
     "parallel": (training.parallel,),
     "scale": (stages.growth, prediction.memory),
 }

@@ -7,14 +7,18 @@ from pathlib import Path
 
 from phantom.cohort import make_cohort
 
+from dvtplan import artifacts, workers
 from dvtplan.devices import Setup
 from dvtplan.networks import build
 from dvtplan.predict import Model
-from dvtplan.preprocess import Preprocessed, plan_and_preprocess
+from dvtplan.preprocess import plan_and_preprocess
 from dvtplan.records import Plan
+from dvtplan.train import PREPARE
 from dvtplan.workspace import Workspace
 
 SEED = 5
+CASES, TINY_CASES = 4, 2
+"""Patients of a cohort to train on, in two folds."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,26 @@ class Bench:
     rounds: int
     tiny: bool
     """Everything at the smallest scale: to see that the benchmark runs, not for figures."""
-    nnunet: Path | None
+    nnunet: Path | None = None
     """A folder with an environment that has nnU-Net v2, to be measured beside ours."""
+    study: Workspace | None = None
+    """A planned and preprocessed cohort to train on and predict; None makes one."""
 
     @property
     def on_cpu(self) -> bool:
         return self.device == "cpu"
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether PyTorch's CUDA tools (streams, graphs, memory counters) work on the device."""
+        return self.device.startswith("cuda")
+
     def cohort(self, scale: str, cases: int) -> Workspace:
         """A cohort of raw phantoms of its own root."""
         root = self.scratch / f"{scale}_{cases}"
         if not (root / "datasets_raw" / "Phantom" / "dataset.json").exists():
-            make_cohort(root, scale=scale, cases=cases, seed=SEED, jobs=2, extras=("rater2",))
+            jobs = workers.available_cores()
+            make_cohort(root, scale=scale, cases=cases, seed=SEED, jobs=jobs, extras=("rater2",), overwrite=True)
         return Workspace(root, "Phantom")
 
     def prepared(self, scale: str, cases: int) -> Workspace:
@@ -57,9 +69,21 @@ class Bench:
         """A scale that a CPU gets through in minutes."""
         return "tiny" if self.tiny else "half"
 
-    def planned(self, scale: str, cases: int) -> Preprocessed:
-        """The plan for a cohort, nothing prepared."""
-        return plan_and_preprocess(self.cohort(scale, cases).root, "Phantom", n_folds=2, verify_only=True)
+    def training_data(self) -> Workspace:
+        """Preprocessed slices of the largest size that this device trains on in minutes."""
+        if self.study is not None:
+            return self.study
+        if self.tiny:
+            return self.prepared("tiny", TINY_CASES)
+        return self.prepared("small" if self.on_cpu else "paper", CASES)
+
+    def patients(self) -> tuple[Workspace, Plan]:
+        """Raw scans of the largest scale, and the plan for them."""
+        if self.study is not None:
+            return self.study, artifacts.load(Plan, self.study.plan, PREPARE)
+        workspace = self.cohort(self.large, 2)
+        planned = plan_and_preprocess(workspace.root, "Phantom", n_folds=2, verify_only=True)
+        return workspace, planned.plan
 
 
 def untrained(plan: Plan, setup: Setup) -> Model:

@@ -10,8 +10,11 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
+import torch.distributed
 
-PACKAGES = ("dvtplan", "torch", "numpy", "scipy", "SimpleITK", "pandas")
+from dvtplan import __version__
+
+PACKAGES = ("dvtplan", "torch", "triton", "numpy", "scipy", "SimpleITK", "pandas")
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,11 +27,47 @@ def describe(device: str) -> dict[str, object]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "memory_gib": _memory_gib(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        **(_gpu(device) if device.startswith("cuda") else {}),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
+
+
+def _gpu(device: str) -> dict[str, object]:
+    """Memory, generation and software of a CUDA GPU."""
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpus": torch.cuda.device_count(),
+        "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+        "multiprocessors": properties.multi_processor_count,
+        "capability": f"{properties.major}.{properties.minor}",
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else None,
+    }
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver, or 'unknown'."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return (shown.stdout.strip().splitlines() or ["unknown"])[0]
+
+
+def _version(package: str) -> str | None:
+    """The installed version; dvtplan itself may be used from its folder."""
+    if package == "dvtplan":
+        return __version__
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

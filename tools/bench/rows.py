@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +61,28 @@ def to_text(rows: Sequence[Row]) -> str:
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
+def to_json(row: Row) -> dict[str, object]:
+    """A row for a JSON file; figures that are not finite are null."""
+    return {**_finite(asdict(row)), "verdict": row.verdict}
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value without NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_json(content: Mapping[str, Any]) -> Row:
+    """The row that ``to_json`` wrote."""
+    known = {field.name: content[field.name] for field in fields(Row)}
+    return Row(**{**known, "value": math.nan if known["value"] is None else known["value"]})
+
+
 def save(rows: Sequence[Row], machine: dict[str, object], command: str, path: Path) -> None:
-    """Write everything as JSON; figures that could not be measured are null."""
-    told = [
-        {**asdict(row), "value": None if math.isnan(row.value) else row.value, "verdict": row.verdict} for row in rows
-    ]
+    """Write everything as JSON."""
+    content = {"command": command, "machine": machine, "rows": [to_json(row) for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"command": command, "machine": machine, "rows": told}, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,132 @@
+"""Check everything that runs on a GPU, in one command that keeps what it found at any moment.
+
+Parts, each in a process with a time limit: the machine and its limits; that results are right; how fast it is; and a
+whole study on phantoms. docs/developer/gpu_check.md says what each does and how to bring packages to a machine
+without internet.
+
+    python tools/gpu_check.py --out check                     eight minutes on a GPU
+    python tools/gpu_check.py --out check --device cpu --scale tiny --minutes 2      the same on a CPU, to see it run
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # dvtplan need not be installed
+
+from gpucheck import runner, study
+from gpucheck.record import NAME, Record
+from gpucheck.runner import LOG, Runner, Stopped
+from gpucheck.settings import COHORTS, Settings
+
+from dvtplan import devices
+from dvtplan.errors import DvtError
+
+ORDER = ["machine", "cohort", "right", "fast", "whole"]
+LARGEST_LOG = 10_000_000
+"""Bytes."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; 0 if nothing failed, 1 if something did, 2 for a wrong option, 128 + signal if it was stopped."""
+    options = _parser().parse_args(arguments)
+    try:
+        device = devices.choose(options.device).device
+    except DvtError as error:
+        print(f"gpu_check: {error}", file=sys.stderr)
+        return 1
+    scale = options.scale or ("tiny" if device == "cpu" else "paper")
+    command = ["python", "tools/gpu_check.py", *(sys.argv[1:] if arguments is None else arguments)]
+    if not _clear(options.out):
+        print(f"gpu_check: {options.out}: holds other files. Name a new folder as --out.", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as fresh:
+        settings = Settings(
+            out=options.out.absolute(), scratch=(options.scratch or Path(fresh)).absolute(), device=device, scale=scale,
+            until=time.time() + 60 * options.minutes,
+        )  # fmt: skip
+        return _run(settings, shlex.join(command), options.minutes)
+
+
+def _run(settings: Settings, command: str, minutes: float) -> int:
+    """Run all parts and print the table."""
+    from gpucheck.parts import PARTS
+
+    head = {
+        "command": command,
+        "device": settings.device,
+        "scale": settings.scale,
+        "minutes": minutes,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    settings.scratch.mkdir(parents=True, exist_ok=True)
+    names = {part: [check.name for check in PARTS[part]] for part in ORDER}
+    record = Record(settings.out / NAME, head, names)
+    status = 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    try:
+        Runner(settings, record, lambda text: print(text, flush=True)).run(ORDER)
+    except Stopped as stopped:
+        status = 128 + int(stopped.args[0])
+    runner.shorten_log(settings.out / LOG, LARGEST_LOG)
+    text = record.to_text()
+    with (settings.out / LOG).open("a", encoding="utf-8") as log:
+        log.write(f"\n{text}\n")
+    print(f"\n{text}", flush=True)
+    return status or int(record.failed)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)  # once is enough; what was reached is being written
+    raise Stopped(number)
+
+
+def _clear(out: Path) -> bool:
+    """Make the folder of the results and remove those of an earlier check; false where it holds anything else."""
+    if out.exists() and not out.is_dir():
+        return False
+    out.mkdir(parents=True, exist_ok=True)
+    ours = {out / NAME, out / LOG, *study.result_files(out)}
+    if any(path not in ours for path in out.iterdir()):
+        return False
+    for path in ours:
+        path.unlink(missing_ok=True)
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\n")[0], epilog="example: python tools/gpu_check.py --out check --minutes 8"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the results go: 8 files")
+    parser.add_argument("--minutes", type=_minutes, default=8.0, help="time for everything (default: 8)")
+    parser.add_argument(
+        "--scale", choices=tuple(COHORTS), help="of the phantoms; default: paper on a GPU, tiny on a CPU"
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep phantoms and trainings there")
+    return parser
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0.1 <= minutes <= 600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes from 0.1 to 600")
+    return minutes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The process of one part: ``python -m gpucheck.child PART SETTINGS PIPE`` runs its checks and reports each event.
+
+An event is one line of JSON in the pipe. What a check prints goes to the log. A check that fails does not stop the
+next; one that would need more time than is left says so and is not reached.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bench import rows
+
+from gpucheck.checks import FAILED, HELD, MISSED, NO_GPU, NOT_REACHED, Check, OutOfTime
+from gpucheck.settings import Settings
+
+TRACEBACK_LINES = 12
+"""Lines of a traceback that the record keeps; the log has all."""
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+def main(part: str, settings_json: str, pipe: str) -> None:
+    """Run one part."""
+    _end_with_the_parent()
+    from gpucheck.parts import PARTS
+
+    settings = Settings.from_json(settings_json)
+    with os.fdopen(int(pipe), "w", encoding="utf-8") as events:
+
+        def report(event: Mapping[str, Any]) -> None:
+            events.write(json.dumps(event) + "\n")
+            events.flush()
+
+        if part == "machine":
+            from bench import machine
+
+            report({"event": "machine", "machine": machine.describe(settings.device)})
+        for check in PARTS[part]:
+            run_check(check, settings, report)
+        report({"event": "bye"})
+
+
+def run_check(check: Check, settings: Settings, report: Report) -> None:
+    """Run one check and report its figures and its end."""
+    print(f"--- {check.name}", file=sys.stderr, flush=True)
+    report({"event": "begin", "check": check.name})
+    begin, state, error = time.monotonic(), HELD, ""
+    try:
+        if check.needs_gpu and not settings.on_gpu:
+            state = NO_GPU
+        else:
+            for row in check.measure(settings):
+                report({"event": "row", "check": check.name, "row": rows.to_json(row)})
+                if row.verdict == "missed":
+                    state = FAILED if check.must_hold else MISSED
+    except OutOfTime as reason:
+        state, error = NOT_REACHED, str(reason)
+    except Exception:  # whatever a machine that was never seen brings; the next check still runs
+        traceback.print_exc()
+        state, error = FAILED, "\n".join(traceback.format_exc().strip().splitlines()[-TRACEBACK_LINES:])
+    seconds = round(time.monotonic() - begin, 2)
+    report({"event": "end", "check": check.name, "state": state, "error": error, "seconds": seconds})
+
+
+def _end_with_the_parent(every_s: float = 0.5) -> None:
+    """End this process and all that it started when the check itself was killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every_s)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,74 @@
+"""Focal loss and augmentation on the device against the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from bench.rows import Row
+
+from dvtplan import augment
+from dvtplan.loss import focal
+from dvtplan.plan import PAPER_SHAPE, twelve_variants
+from gpucheck.checks import Check
+from gpucheck.settings import Settings
+
+SHAPE = (64, 48)
+LOSS_ERROR = 1e-5
+"""Largest relative difference: float32 sums of a few thousand pixels in another order."""
+IMAGE_ERROR = 1e-3
+"""Largest difference of warped images in [0, 1]: positions of 960 pixels are rounded at 1e-4 of a pixel."""
+LABEL_SHARE = 1e-3
+"""Largest share of label pixels that differ: those whose position lies halfway between two pixels."""
+
+
+def loss(settings: Settings) -> Iterator[Row]:
+    """Focal loss and its gradient, for one output and for three, logits beyond saturation among them."""
+    for outputs in (1, 3):
+        random = torch.Generator().manual_seed(outputs)
+        logits = 30 * torch.randn(2, outputs, *SHAPE, generator=random)
+        target = torch.randint(0, max(2, outputs), (2, *SHAPE), generator=random).to(torch.uint8)
+        found = []
+        for device in ("cpu", settings.device):
+            here = logits.clone().to(device).requires_grad_()
+            value = focal(here, target.to(device), 2.0, 0.75)
+            value.backward()
+            if here.grad is None:
+                raise RuntimeError("focal loss left no gradient")
+            found.append(torch.cat([value.detach().cpu().flatten(), here.grad.cpu().flatten()]).double())
+        error = float((found[1] - found[0]).norm() / found[0].norm())
+        yield Row(
+            section="focal loss", what=f"{outputs} output{'s' if outputs > 1 else ''}, relative difference to the CPU",
+            value=error, unit="", at_most=LOSS_ERROR, note="value and gradient",
+        )  # fmt: skip
+
+
+def augmentation(settings: Settings) -> Iterator[Row]:
+    """The paper's twelve variants at 960x320."""
+    variants = twelve_variants(mirror=True)
+    shape = SHAPE if settings.tiny else PAPER_SHAPE
+    random = torch.Generator().manual_seed(0)
+    image = torch.rand(len(variants), 1, *shape, generator=random)
+    label = (image[:, 0] > 0.7).to(torch.uint8)
+    matrices = augment.matrices(variants, shape)
+    expected = augment.apply(image, label, matrices)
+    device = settings.device
+    found = augment.apply(image.to(device), label.to(device), matrices.to(device))
+    images, labels = ((a.cpu(), b) for a, b in zip(found, expected, strict=True))
+    size = f"12 variants at {shape[0]}x{shape[1]}"
+    yield Row(
+        section="augmentation", what="images, largest difference to the CPU",
+        value=float((images[0] - images[1]).abs().max()), unit="", at_most=IMAGE_ERROR, note=size,
+    )  # fmt: skip
+    yield Row(
+        section="augmentation", what="labels, share that differs from the CPU",
+        value=float((labels[0] != labels[1]).float().mean()), unit="", at_most=LABEL_SHARE, note=size,
+    )  # fmt: skip
+
+
+def checks() -> tuple[Check, ...]:
+    """Both operations."""
+    return (
+        Check(name="focal loss", measure=loss, must_hold=True),
+        Check(name="augmentation", measure=augmentation, must_hold=True),
+    )

@@ -1,0 +1,15 @@
+"""The parts of the check, in their order."""
+
+from __future__ import annotations
+
+from gpucheck import networks, operations, processes, speed, study
+from gpucheck.checks import Check
+
+PARTS: dict[str, tuple[Check, ...]] = {
+    "machine": speed.limit_checks(),
+    "cohort": study.cohort_checks(),
+    "right": (*operations.checks(), *networks.checks(), *processes.checks()),
+    "fast": speed.checks(),
+    "whole": study.checks(),
+}
+"""Part -> its checks. The cohort is made beside the parts after it."""

@@ -1,0 +1,190 @@
+"""Whole trainings as processes: killed and resumed, under torchrun, and out of memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import torch
+from bench.rows import Row
+from phantom.cohort import make_cohort
+
+from dvtplan import journal
+from dvtplan.artifacts import load
+from dvtplan.plan import training_bytes
+from dvtplan.preprocess import plan_and_preprocess
+from dvtplan.records import Plan
+from dvtplan.workspace import FoldFolder, Workspace
+from gpucheck.checks import Check, OutOfTime
+from gpucheck.settings import SEED, Settings
+from gpucheck.small_training import EPOCHS
+
+CASES, FOLDS = 2, 2
+KILL_AFTER = 2
+"""Epochs after which a training is killed."""
+TIMES_TOO_LARGE = 4
+"""How many times the GPU's memory the absurd batch would take."""
+
+
+def prepare(settings: Settings) -> Workspace:
+    """The small cohort, planned and preprocessed."""
+    small = settings.small
+    if not small.splits.exists():
+        shutil.rmtree(small.root, ignore_errors=True)
+        make_cohort(small.root, dataset=small.dataset, scale="tiny", cases=CASES, seed=SEED)
+        plan_and_preprocess(small.root, small.dataset, n_folds=FOLDS, jobs=1)
+    return small
+
+
+def copy_of(small: Workspace, name: str) -> Workspace:
+    """A copy of the small cohort, to be trained in; whatever was there goes."""
+    root = small.root.with_name(f"small_{name}")
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(small.root, root)
+    return Workspace(root, small.dataset)
+
+
+# --- killed and resumed ---------------------------------------------------------------------------
+
+
+def resume(settings: Settings, *, deterministic: bool, compiled: bool) -> Iterator[Row]:
+    """A training that is killed during an epoch and resumed, against one that is left alone."""
+    title = "as dvt_train runs it" if not deterministic else "deterministic algorithms, not compiled"
+    small = prepare(settings)
+    tag = "exact" if deterministic else "default"
+    options = {"deterministic": deterministic, "compiled": compiled, "resume": False}
+    whole, killed = (copy_of(small, f"{tag}_{kind}") for kind in ("whole", "killed"))
+    with ThreadPoolExecutor(1) as beside:
+        alone = beside.submit(run_process, _command(settings, whole, options), settings)
+        _kill(settings, killed, options)
+        done = len(journal.read_epochs(killed.fold("gn_unet", 0).epochs, before=EPOCHS))
+        run_process(_command(settings, killed, {**options, "resume": True}), settings)
+        alone.result()
+    largest = largest_difference(whole.fold("gn_unet", 0), killed.fold("gn_unet", 0))
+    yield Row(
+        section="resume", what=f"largest difference of weights, {title}", value=largest, unit="",
+        at_most=0.0 if deterministic else None, note=f"killed after {done} of {EPOCHS} epochs, then resumed",
+    )  # fmt: skip
+
+
+def largest_difference(one: FoldFolder, other: FoldFolder) -> float:
+    """Between the weights of two checkpoints, over the largest weight; 0 where all bits are equal."""
+    states = [torch.load(f.checkpoint, map_location="cpu", weights_only=True)["network"] for f in (one, other)]
+    if all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items()):
+        return 0.0
+    pairs = [(tensor.double(), states[1][name].double()) for name, tensor in states[0].items()]
+    largest = max(float((a - b).abs().max()) for a, b in pairs)
+    return largest / max(float(a.abs().max()) for a, _ in pairs)
+
+
+def _command(settings: Settings, workspace: Workspace, options: dict[str, bool]) -> list[str]:
+    words = [settings.to_json(), str(workspace.root), json.dumps(options)]
+    return [sys.executable, "-m", "gpucheck.small_training", *words]
+
+
+def _variables() -> dict[str, str]:
+    """The environment in which cuBLAS is deterministic."""
+    return {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+
+def _kill(settings: Settings, workspace: Workspace, options: dict[str, bool]) -> None:
+    """Start a training and kill it when some epochs are on disk."""
+    epochs = workspace.fold("gn_unet", 0).epochs
+    process = subprocess.Popen(_command(settings, workspace, options), env=_variables())
+    while len(journal.read_epochs(epochs, before=EPOCHS)) < KILL_AFTER:
+        if process.poll() is not None:
+            raise RuntimeError(f"the training ended with status {process.returncode} before it could be killed")
+        _require_time(settings, process)
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    if process.wait() != -signal.SIGKILL:
+        raise RuntimeError("the training had ended before it could be killed")
+
+
+def run_process(command: Sequence[str], settings: Settings) -> str:
+    """Run a process to its end within the time that is left; what it printed.
+
+    Raises:
+        OutOfTime: if the time is over first; the process is killed.
+        RuntimeError: if it fails, with its last lines.
+    """
+    try:
+        done = subprocess.run(
+            command, env=_variables(), stdout=subprocess.PIPE, text=True, timeout=max(1.0, settings.remaining_s)
+        )
+    except subprocess.TimeoutExpired:
+        raise OutOfTime(f"{command[2]} was still at work") from None
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[1:3])}: ended with status {done.returncode}, see the log")
+    return done.stdout
+
+
+def _require_time(settings: Settings, process: subprocess.Popen[bytes]) -> None:
+    if settings.remaining_s < 1:
+        process.kill()
+        raise OutOfTime("the training was still at work")
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def collectives(settings: Settings) -> Iterator[Row]:
+    """What a data-parallel training uses, in one process under torchrun: NCCL on a GPU, Gloo on a CPU."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = ["torch.distributed.run", "--nproc-per-node", "1", "--master-port", str(port)]
+    command = [sys.executable, "-m", *launcher, "-m", "gpucheck.collectives", settings.to_json()]
+    found = json.loads(run_process(command, settings).splitlines()[-1])
+    words = [name for name in ("mean", "gather", "from leader") if not found[name]]
+    if words:
+        raise RuntimeError(f"{found['backend']}: wrong results of {', '.join(words)}")
+    steps = [name for name in ("step", "compiled step") if name in found]
+    for name in steps:
+        note = found["compilation"] if name == "compiled step" else "with DistributedDataParallel"
+        yield Row(
+            section="collectives", what=f"{name} through {found['backend']}: gradient, cosine with one alone",
+            value=found[name], unit="", at_least=0.999, note=note,
+        )  # fmt: skip
+
+
+# --- out of memory --------------------------------------------------------------------------------
+
+
+def out_of_memory(settings: Settings) -> Iterator[Row]:
+    """A batch that no GPU holds gives one clear line and exit status 1."""
+    workspace = copy_of(prepare(settings), "memory")
+    plan = load(Plan, workspace.plan, "dvt_plan_and_preprocess")
+    memory = torch.cuda.get_device_properties(settings.device).total_memory
+    batch = TIMES_TOO_LARGE * memory // training_bytes(plan, 1)
+    where = ["--root", str(workspace.root), "--device", settings.device]
+    command = [sys.executable, "-m", "dvtplan.cli", "train", "0", *where, "--batch-size", str(batch), "--no-compile"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=max(1.0, settings.remaining_s))
+    print(done.stderr, file=sys.stderr)
+    lines = [line for line in done.stderr.splitlines() if "memory ran out" in line]
+    clear = done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr
+    yield Row(
+        section="out of memory", what="one clear line and exit status 1", value=float(clear), unit="", at_least=1,
+        note=f"--batch-size {batch}: status {done.returncode}; {lines[0] if lines else done.stderr.strip()[-200:]}",
+    )  # fmt: skip
+
+
+def checks() -> tuple[Check, ...]:
+    """Out of memory comes last: for a moment it takes all of the GPU's memory."""
+    exact = partial(resume, deterministic=True, compiled=False)
+    as_run = partial(resume, deterministic=False, compiled=True)
+    return (
+        Check(name="resume, exact", measure=exact, must_hold=True),
+        Check(name="collectives", measure=collectives, must_hold=True),
+        Check(name="resume, as run", measure=as_run, needs_gpu=True, must_hold=True),
+        Check(name="out of memory", measure=out_of_memory, needs_gpu=True, must_hold=True),
+    )

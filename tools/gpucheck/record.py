@@ -1,0 +1,150 @@
+"""The record of a run: ``gpu_check.json``, rewritten whole after every event, and the table at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import rows
+from bench.rows import Row
+
+from dvtplan.artifacts import write_text
+from gpucheck.checks import FAILED, HELD, MISSED, NOT_REACHED
+
+NAME = "gpu_check.json"
+RUNNING, DONE, STOPPED = "running", "done", "stopped"
+"""States of a part, beside ``NOT_REACHED`` and ``FAILED``; a check may be running or stopped too."""
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckResult:
+    """What is known of one check."""
+
+    name: str
+    state: str = NOT_REACHED
+    seconds: float | None = None
+    error: str = ""
+    """The last lines of its traceback."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class PartResult:
+    """What is known of one part."""
+
+    name: str
+    state: str = NOT_REACHED
+    limit_s: float | None = None
+    seconds: float | None = None
+    error: str = ""
+    checks: list[CheckResult] = field(default_factory=list)
+
+    def check(self, name: str) -> CheckResult:
+        """One of its checks."""
+        return next(check for check in self.checks if check.name == name)
+
+
+class Record:
+    """Everything that is known of a run; on disk at any moment."""
+
+    def __init__(self, path: Path, head: Mapping[str, Any], parts: Mapping[str, Sequence[str]]) -> None:
+        """Start a record.
+
+        Args:
+            path: the JSON file.
+            head: command, device and the like.
+            parts: part -> names of its checks, in their order.
+        """
+        self.path, self.head = path, dict(head)
+        self.parts = [PartResult(name=p, checks=[CheckResult(name=c) for c in names]) for p, names in parts.items()]
+        self._begin = time.monotonic()
+        self.save()
+
+    def part(self, name: str) -> PartResult:
+        """One part."""
+        return next(part for part in self.parts if part.name == name)
+
+    def take(self, part: str, event: Mapping[str, Any]) -> None:
+        """Enter an event of a part's process: a fact about the machine, a figure, or the end of a check."""
+        if event["event"] == "machine":
+            self.head["machine"] = event["machine"]
+        elif event["event"] == "begin":
+            self.part(part).check(event["check"]).state = RUNNING
+        elif event["event"] == "row":
+            self.part(part).check(event["check"]).rows.append(event["row"])
+        elif event["event"] == "end":
+            check = self.part(part).check(event["check"])
+            check.state, check.seconds, check.error = event["state"], event["seconds"], event["error"]
+        self.save()
+
+    def end(self, part: str, state: str, seconds: float, error: str = "") -> None:
+        """Enter the end of a part; a check that was running was stopped."""
+        result = self.part(part)
+        result.state, result.seconds, result.error = state, round(seconds, 1), error
+        for check in result.checks:
+            if check.state == RUNNING:
+                check.state = STOPPED
+        self.save()
+
+    def save(self) -> None:
+        """Write the file whole."""
+        content = {
+            **self.head,
+            "seconds": round(time.monotonic() - self._begin, 1),
+            "parts": [asdict(part) for part in self.parts],
+        }
+        write_text(self.path, json.dumps(content, indent=1) + "\n")
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything failed; what was not reached has not."""
+        return any(FAILED in (part.state, *(check.state for check in part.checks)) for part in self.parts)
+
+    def to_text(self) -> str:
+        """All figures; what failed and why, which goals were missed, and what was not reached."""
+        measured = [rows.from_json(row) for part in self.parts for check in part.checks for row in check.rows]
+        lines = [rows.to_text(measured)] if measured else ["Nothing was measured."]
+        sections = {
+            "Failed": self._beyond(FAILED),
+            "Goals missed": self._beyond(MISSED),
+            "Not reached": self._unreached(),
+        }
+        for title, entries in sections.items():
+            listed = [f"  {line}" for entry in entries for line in entry.splitlines()]
+            lines += ["", f"{title}:" if listed else f"{title}: nothing.", *listed]
+        counts = [f"{count} {state}" for state, count in self._counts().items()]
+        return "\n".join([*lines, "", f"{', '.join(counts)}. Everything: {self.path}"])
+
+    def _beyond(self, state: str) -> Iterator[str]:
+        """Parts and checks in a state, with their errors or the figures beyond their limits."""
+        for part in self.parts:
+            if part.state == state:
+                yield f"{part.name}: {part.error}"
+            for check in part.checks:
+                if check.state == state:
+                    yield f"{part.name}, {check.name}: {check.error or '; '.join(_missed(check.rows))}"
+
+    def _unreached(self) -> Iterator[str]:
+        for part in self.parts:
+            for check in part.checks:
+                if check.state in (NOT_REACHED, STOPPED, RUNNING):
+                    part_state = f"its part was {part.state}" if check.state == NOT_REACHED else check.state
+                    yield f"{part.name}, {check.name}: {check.error or part_state}"
+
+    def _counts(self) -> dict[str, int]:
+        states = [check.state for part in self.parts for check in part.checks]
+        return {state: states.count(state) for state in dict.fromkeys([HELD, FAILED, *states])}
+
+
+def _missed(content: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for row in map(rows.from_json, content):
+        if row.verdict == "missed":
+            yield _goal_of(row)
+
+
+def _goal_of(row: Row) -> str:
+    return f"{row.what}: {row.value:.3g} {row.unit}".rstrip() + f", expected {row.goal}"

@@ -1,0 +1,190 @@
+"""Run the parts one after the other, each in a process with a time limit; keep the record current."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpucheck.checks import FAILED
+from gpucheck.record import DONE, RUNNING, STOPPED, Record
+from gpucheck.settings import ROOT, TOOLS, Settings
+
+LOG = "gpu_check.log"
+SHARES = {"machine": 0.10, "cohort": 0.60, "right": 0.38, "fast": 0.30, "whole": 1.0}
+"""Part -> share of all time that it may take; what it leaves goes to the last part."""
+BACKGROUND = "cohort"
+"""The part that runs beside the others, on the CPU, until ``NEEDS_COHORT`` begin."""
+NEEDS_COHORT = ("fast", "whole")
+LAST, LAST_SHARE = "whole", 0.30
+"""The last part, and the share of all time that no other part may take from it."""
+GRACE_S = 3.0
+"""Kept back at the end for the table and for ending processes."""
+
+Say = Callable[[str], None]
+
+
+class Stopped(Exception):
+    """A signal asked the whole check to stop."""
+
+
+@dataclass(slots=True)
+class _Process:
+    """A part that is running."""
+
+    part: str
+    process: subprocess.Popen[bytes]
+    begin: float
+    limit_s: float
+
+    @property
+    def overdue(self) -> bool:
+        return time.monotonic() - self.begin > self.limit_s
+
+
+class Runner:
+    """Starts parts and enters what they report into the record."""
+
+    def __init__(self, settings: Settings, record: Record, say: Say) -> None:
+        self.settings, self.record, self.say = settings, record, say
+        self._events: queue.Queue[tuple[str, Mapping[str, Any] | None]] = queue.Queue()
+        self._running: dict[str, _Process] = {}
+        self._total_s = settings.remaining_s
+
+    def run(self, parts: list[str]) -> None:
+        """Run parts in order; returns when all are done or the time is over.
+
+        Raises:
+            Stopped: on SIGTERM or Ctrl-C; all processes have been ended and the record is saved.
+        """
+        try:
+            for part in parts:
+                if part in NEEDS_COHORT and BACKGROUND in self._running:
+                    self._wait_for(BACKGROUND)
+                if self.settings.remaining_s < 2 * GRACE_S:
+                    break
+                self._start(part)
+                if part != BACKGROUND:
+                    self._wait_for(part)
+            if BACKGROUND in self._running:
+                self._wait_for(BACKGROUND)
+        finally:
+            for running in list(self._running.values()):
+                self._end(running, STOPPED)
+
+    def _start(self, part: str) -> None:
+        kept = 0.0 if part == LAST else LAST_SHARE * self._total_s
+        limit_s = max(GRACE_S, min(SHARES[part] * self._total_s, self.settings.remaining_s - GRACE_S - kept))
+        settings = replace(self.settings, until=time.time() + limit_s)
+        reading, writing = os.pipe()
+        command = [sys.executable, "-m", "gpucheck.child", part, settings.to_json(), str(writing)]
+        with (self.settings.out / LOG).open("ab") as log:
+            log.write(f"=== {part}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[writing], cwd=ROOT,
+                env=self._variables(), start_new_session=True,
+            )  # fmt: skip
+        os.close(writing)
+        self._running[part] = _Process(part, process, time.monotonic(), limit_s)
+        result = self.record.part(part)
+        result.state, result.limit_s = RUNNING, round(limit_s, 1)
+        self.record.save()
+        self.say(f"{part}: at most {limit_s:.0f} s")
+        threading.Thread(target=self._listen, args=(part, reading), daemon=True).start()
+
+    def _variables(self) -> dict[str, str]:
+        """The environment of a part: this repository's modules, and on a CPU one thread where work is tiny."""
+        path = os.pathsep.join([str(ROOT), str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
+        one_thread = self.settings.tiny and not self.settings.on_gpu
+        threads = {"OMP_NUM_THREADS": "1"} if one_thread else {}
+        return {**os.environ, **threads, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+    def _listen(self, part: str, reading: int) -> None:
+        """Pass on what a part reports; None where it has ended."""
+        with os.fdopen(reading, encoding="utf-8", errors="replace") as events:
+            for line in events:
+                with contextlib.suppress(ValueError):  # a line that was cut off by the end of its process
+                    self._events.put((part, json.loads(line)))
+        self._events.put((part, None))
+
+    def _wait_for(self, part: str) -> None:
+        """Enter what all parts report until one has ended, and end those that take too long."""
+        while part in self._running:
+            with contextlib.suppress(queue.Empty):
+                self._enter(*self._events.get(timeout=0.2))
+                continue
+            for running in list(self._running.values()):
+                if running.process.poll() is not None:
+                    self._ended(running.part)
+                elif running.overdue:
+                    self._end(running, STOPPED)
+
+    def _enter(self, part: str, event: Mapping[str, Any] | None) -> None:
+        """Enter an event into the record; the last one, or None, ends a part."""
+        if event is None or event["event"] == "bye":
+            self._ended(part)
+            return
+        self.record.take(part, event)
+        self._tell(part, event)
+
+    def _tell(self, part: str, event: Mapping[str, Any]) -> None:
+        if event["event"] == "end":
+            result = self.record.part(part).check(event["check"])
+            last = event["error"].splitlines()[-1:] if event["error"] else []
+            self.say(": ".join([f"  {part}, {event['check']}: {result.state}, {event['seconds']:.1f} s", *last]))
+
+    def _ended(self, part: str) -> None:
+        """A part has said goodbye or closed its pipe: it is done, or it crashed or was killed by the system."""
+        running = self._running.get(part)
+        if running is None:
+            return  # ended by us
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.process.wait(timeout=5)
+        status = running.process.poll()
+        error = f"its process ended with status {status}; the end of {LOG}:\n{self._last_words()}" if status else ""
+        self._end(running, FAILED if status else DONE, error)
+
+    def _end(self, running: _Process, state: str, error: str = "") -> None:
+        """End a part's process with all that it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(running.process.pid, signal.SIGKILL)
+        running.process.wait()
+        del self._running[running.part]
+        self._drain(running.part)
+        seconds = time.monotonic() - running.begin
+        self.record.end(running.part, state, seconds, error)
+        self.say(f"{running.part}: {state}, {seconds:.0f} s")
+
+    def _drain(self, part: str) -> None:
+        """Enter what a process reported before it was ended."""
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            with contextlib.suppress(queue.Empty):
+                source, event = self._events.get(timeout=0.2)
+                if source == part and event is None:
+                    return
+                self._enter(source, event)
+
+    def _last_words(self, lines: int = 8) -> str:
+        text = (self.settings.out / LOG).read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+
+def shorten_log(path: Path, most_bytes: int) -> None:
+    """Shorten a log to its beginning and its end."""
+    content = path.read_bytes() if path.exists() else b""
+    if len(content) > most_bytes:
+        half = most_bytes // 2
+        cut = f"\n... {len(content) - 2 * half} bytes left out ...\n".encode()
+        path.write_bytes(content[:half] + cut + content[-half:])

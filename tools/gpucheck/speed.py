@@ -1,0 +1,53 @@
+"""How fast: the questions of the benchmark that concern the device, asked of the study's cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from bench import limits, prediction, steps, training
+from bench.inputs import Bench
+from bench.rows import Row
+
+from gpucheck.checks import Check, OutOfTime
+from gpucheck.processes import prepare
+from gpucheck.settings import Settings
+
+Question = Callable[[Bench], Iterator[Row]]
+
+QUESTIONS: dict[str, tuple[Question, bool]] = {
+    "steps": (steps.steps, False),
+    "train": (training.train, True),
+    "auto": (training.auto, True),
+    "forward": (prediction.forward_rate, False),
+    "predict": (prediction.predict, True),
+    "synchronisations": (training.synchronisations, False),
+    "forward, masks": (prediction.forward, True),
+    "other ways": (steps.other_ways, False),
+}
+"""Name -> question and whether it needs the cohort; the most important first."""
+GPU_ONLY = ("auto", "synchronisations", "other ways")
+
+
+def _measure(question: Question, needs_cohort: bool) -> Callable[[Settings], Iterator[Row]]:
+    def measure(settings: Settings) -> Iterator[Row]:
+        if settings.tiny:
+            prepare(settings)
+        bench = settings.bench()
+        if needs_cohort and bench.study is not None and not bench.study.splits.exists():
+            raise OutOfTime("the phantom cohort was not ready")
+        yield from question(bench)
+
+    return measure
+
+
+def checks() -> tuple[Check, ...]:
+    """A check for each question."""
+    return tuple(
+        Check(name=name, measure=_measure(question, needs_cohort), needs_gpu=name in GPU_ONLY)
+        for name, (question, needs_cohort) in QUESTIONS.items()
+    )
+
+
+def limit_checks() -> tuple[Check, ...]:
+    """The limits of the machine."""
+    return (Check(name="limits", measure=lambda settings: limits.limits(settings.bench())),)

@@ -1,0 +1,191 @@
+"""The whole way on a phantom cohort, by the commands that a user types: plan, train, predict, evaluate, export."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.rows import Row
+from phantom.cohort import make_cohort
+
+from dvtplan import artifacts, journal
+from dvtplan.records import Plan, Run, Splits
+from gpucheck.checks import Check, OutOfTime
+from gpucheck.settings import COHORTS, SEED, Settings
+
+NETWORK = "gn_unet"
+LARGEST_FILE = 15e6
+"""Bytes of a file among the results."""
+PICTURES = 3
+LEAST_TRAINING_S = 10.0
+"""A shorter training is not worth its start."""
+START_S = {"cuda": 50.0, "cpu": 12.0}
+"""Device type -> time that `dvt_train` takes beside its epochs: start, compilation, steps to measure."""
+PER_PATIENT_S = {"tiny": 1.0, "small": 2.0, "half": 3.0, "paper": 5.0}
+"""Scale -> time for predicting and scoring a test patient on a GPU; a CPU takes longer at the larger scales."""
+EVALUATION_S = 12.0
+"""Time for scoring, pictures and the export."""
+
+
+def make_phantoms(settings: Settings) -> Iterator[Row]:
+    """Phantom patients on all cores."""
+    cases, _ = COHORTS[settings.scale]
+    root = settings.study.root
+    shutil.rmtree(root, ignore_errors=True)
+    begin = time.monotonic()
+    make_cohort(
+        root, dataset=settings.study.dataset, scale=settings.scale, cases=cases, seed=SEED, jobs=settings.jobs
+    )  # fmt: skip
+    seconds = time.monotonic() - begin
+    yield Row(
+        section="cohort", what="phantom patients made", value=cases / seconds, unit="patients/s",
+        note=f"{cases} of scale {settings.scale}, {settings.jobs} at a time, in {seconds:.0f} s",
+    )  # fmt: skip
+
+
+def plan_and_preprocess(settings: Settings) -> Iterator[Row]:
+    """`dvt_plan_and_preprocess` on all cores."""
+    cases, folds = COHORTS[settings.scale]
+    seconds = dvt(settings, "plan_and_preprocess", "--folds", folds)
+    plan = artifacts.load(Plan, settings.study.plan, "dvt_plan_and_preprocess")
+    yield Row(
+        section="cohort", what="patients planned and preprocessed", value=cases / seconds, unit="patients/s",
+        note=f"{cases} in {seconds:.0f} s, slices of {plan.target_shape[0]}x{plan.target_shape[1]}",
+    )  # fmt: skip
+
+
+def train(settings: Settings) -> Iterator[Row]:
+    """`dvt_train 0` by the paper's recipe in the time that is left, with prediction of the fold's test patients."""
+    workspace = settings.study
+    if not workspace.splits.exists():
+        raise OutOfTime("the phantom cohort was not ready")
+    shutil.rmtree(workspace.all_results, ignore_errors=True)  # of the part before
+    tested = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[0].test
+    rest = START_S[settings.device.partition(":")[0]] + EVALUATION_S + PER_PATIENT_S[settings.scale] * len(tested)
+    budget = settings.remaining_s - rest
+    if budget < LEAST_TRAINING_S:
+        raise OutOfTime(f"{settings.remaining_s:.0f} s are left, of which {rest:.0f} s are for what is not training")
+    options = ("--time-budget", f"{budget:.0f}s", "--device", settings.device)
+    seconds = dvt(settings, "train", 0, *options, keep_s=EVALUATION_S)
+    folder = workspace.fold(NETWORK, 0)
+    run = artifacts.load(Run, folder.run, "dvt_train")
+    rows = journal.read_epochs(folder.epochs, before=run.epochs_done)
+    shutil.copyfile(folder.progress, settings.out / "learning_curve.png")
+    yield Row(
+        section="study", what="epochs of the paper's recipe", value=run.epochs_done, unit="",
+        note=f"{len(run.train)} patients, batch {run.recipe.batch_size}, {run.seconds:.0f} s of training, "
+        f"{seconds:.0f} s with start and prediction; loss {rows[0]['loss']} to {rows[-1]['loss']}",
+        detail={"budget_s": budget, "setup": run.setup, "epochs": rows},
+    )  # fmt: skip
+    yield Row(
+        section="study", what="training rate, median of the epochs", unit="slices/s",
+        value=sorted(float(row["slices_per_s"]) for row in rows)[len(rows) // 2], note=run.setup,
+    )  # fmt: skip
+    if settings.on_gpu and "does not work" in run.setup:
+        raise RuntimeError(run.setup)
+
+
+def evaluate(settings: Settings) -> Iterator[Row]:
+    """`dvt_evaluate --split proximal/distal --pictures`: Table 1 and three pictures."""
+    workspace = settings.study
+    if not workspace.fold(NETWORK, 0).ledger.exists():
+        raise OutOfTime("no test patient was predicted")
+    dvt(settings, "evaluate", "--split", "proximal/distal", "--pictures")
+    for picture in sorted((workspace.results(NETWORK) / "pictures").glob("*.png"))[:PICTURES]:
+        shutil.copyfile(picture, settings.out / f"patient_{picture.name}")
+    with workspace.table(NETWORK).open(newline="", encoding="utf-8") as file:
+        scores = list(csv.DictReader(file))
+    for region in dict.fromkeys(row["region"] for row in scores):
+        yield _table_row(region, {row["score"]: row for row in scores if row["region"] == region})
+
+
+def _table_row(region: str, scores: dict[str, dict[str, str]]) -> Row:
+    """A row of Table 1; the DSC is a phantom figure."""
+    words = [f"{name} {_number(row['mean'])} +- {_number(row['sd'])}" for name, row in scores.items()]
+    dsc = next(row for name, row in scores.items() if name.lower() == "dsc")
+    return Row(
+        section="study", what=f"phantom DSC, {region}", value=float(dsc["mean"] or "nan"), unit="",
+        note=f"n {dsc['n']}; {', '.join(words)}", detail={"table_1": scores},
+    )  # fmt: skip
+
+
+def _number(text: str) -> str:
+    return f"{float(text):.2f}" if text else "-"
+
+
+def export(settings: Settings) -> Iterator[Row]:
+    """`dvt_model export` with float16 weights, compressed for the way back; left out where it is too large."""
+    workspace = settings.study
+    archive = settings.scratch / f"{NETWORK}.zip"
+    if not workspace.fold(NETWORK, 0).checkpoint.exists():
+        raise OutOfTime("no epoch was finished")
+    words = ["export", str(workspace.results(NETWORK)), str(archive), "--weights", "float16", "--overwrite"]
+    run_command("model", words, settings.remaining_s)
+    packed = gzip.compress(archive.read_bytes(), compresslevel=1)
+    target = settings.out / f"{archive.name}.gz"
+    fits = len(packed) < LARGEST_FILE
+    if fits:
+        target.write_bytes(packed)
+    yield Row(
+        section="study", what="exported model", value=len(packed) / 1e6, unit="MB",
+        note=f"{target.name}, to be unpacked by gunzip" if fits else f"left out: more than {LARGEST_FILE / 1e6:.0f} MB",
+    )  # fmt: skip
+
+
+def dvt(settings: Settings, command: str, *words: object, keep_s: float = 0.0) -> float:
+    """Run one of the commands on the study's cohort; its seconds.
+
+    Args:
+        settings: of this part.
+        command: such as 'train'.
+        words: what follows.
+        keep_s: of the time that is left, what the command may not take.
+    """
+    where = ["--root", str(settings.study.root), "--dataset", settings.study.dataset]
+    begin = time.monotonic()
+    run_command(command, [*map(str, words), *where], settings.remaining_s - keep_s)
+    return time.monotonic() - begin
+
+
+def run_command(command: str, words: list[str], seconds: float) -> None:
+    """Run one of the commands; what it prints goes to the log.
+
+    Raises:
+        OutOfTime: if it takes longer.
+        RuntimeError: if it fails.
+    """
+    arguments = [sys.executable, "-m", "dvtplan.cli", command, *words]
+    try:
+        done = subprocess.run(arguments, stdout=sys.stderr, timeout=max(1.0, seconds))
+    except subprocess.TimeoutExpired:
+        raise OutOfTime(f"dvt_{command} was still at work after {seconds:.0f} s") from None
+    if done.returncode:
+        raise RuntimeError(f"dvt_{command} {' '.join(words)}: ended with status {done.returncode}, see the log")
+
+
+def cohort_checks() -> tuple[Check, ...]:
+    """The data, made beside the other parts."""
+    return (
+        Check(name="phantoms", measure=make_phantoms),
+        Check(name="plan and preprocess", measure=plan_and_preprocess),
+    )
+
+
+def checks() -> tuple[Check, ...]:
+    """Training to export."""
+    return (
+        Check(name="train and predict", measure=train),
+        Check(name="evaluate", measure=evaluate),
+        Check(name="export", measure=export),
+    )
+
+
+def result_files(out: Path) -> list[Path]:
+    """Everything that this part may leave among the results."""
+    return [out / "learning_curve.png", *out.glob("patient_*.png"), out / f"{NETWORK}.zip.gz"]
