@@ -241,7 +241,9 @@ class _Trainee:
         """Augment a batch, run the network (or a stand-in for it), and compare."""
         image, label = augment.apply(batch.image_BCHW, batch.label_BHW, matrices_V23[batch.variant_B])
         with self.setup.autocast():
-            logits = (forward or self.forward)(image.contiguous(memory_format=self.setup.memory_format))
+            logits = (self.forward if forward is None else forward)(
+                image.contiguous(memory_format=self.setup.memory_format)
+            )
         return focal(logits, label, self.recipe.focal_gamma, self.recipe.focal_alpha)
 
     def step(self, batch: Batch, matrices_V23: torch.Tensor) -> torch.Tensor:

@@ -197,3 +197,11 @@ def test_a_lack_of_memory_is_no_failure_of_the_compiler(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "compile", lambda network, mode: network)
     with pytest.raises(torch.OutOfMemoryError):
         devices.compiled(torch.nn.Identity(), devices.choose("cpu", compiled=True), full)
+
+
+def test_memory_that_pytorch_keeps_for_later_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, (9, 0))
+    kept = [60]
+    monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 - sum(kept), 80))
+    assert devices.choose("cuda").free_bytes() == 80

@@ -104,10 +104,26 @@ BENCH_FLOORS = {
     "__init__": 0,
     "machine": 1, "clock": 1, "rows": 1,
     "inputs": 2,
-    "nnunet": 3, "deep": 3, "training": 3, "prediction": 3, "startup": 3,
-    "stages": 4,
+    "limits": 3, "nnunet": 3, "deep": 3, "startup": 3,
+    "steps": 4,
+    "training": 5, "prediction": 5, "stages": 5,
 }  # fmt: skip
-TOOLS = {"phantom": (PHANTOM, PHANTOM_FLOORS), "bench": (BENCH, BENCH_FLOORS)}
+GPUCHECK = ROOT / "tools" / "gpucheck"
+GPUCHECK_FLOORS = {
+    "__init__": 0,
+    "settings": 1,
+    "checks": 2,
+    "record": 3, "networks": 3, "operations": 3, "study": 3, "small_training": 3,
+    "processes": 4, "collectives": 4, "runner": 4,
+    "speed": 5,
+    "parts": 6,
+    "child": 7,
+}  # fmt: skip
+TOOLS = {
+    "phantom": (PHANTOM, PHANTOM_FLOORS),
+    "bench": (BENCH, BENCH_FLOORS),
+    "gpucheck": (GPUCHECK, GPUCHECK_FLOORS),
+}
 """Packages beside ours -> their folder and floors."""
 
 

@@ -305,6 +305,28 @@ def test_blocks_of_slices_are_seams_that_nobody_sees(
 # --- probabilities --------------------------------------------------------------------------------
 
 
+def test_a_compiled_network_gets_whole_blocks(
+    scan: Path, tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another number of slices would compile it once more."""
+    monkeypatch.setattr("dvtplan.inference.BLOCK_PIXELS", 4 * 32 * 32)
+    sizes = []
+
+    class Counting(Bright):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(image))
+            return super().forward(image)
+
+    model = model_of(plan, Counting())
+    predict_path(scan, tmp_path / "plain.nii.gz", model)
+    assert set(sizes) == {4, 2}
+    sizes.clear()
+    compiled = replace(model, setup=replace(model.setup, compiled=True))
+    predict_path(scan, tmp_path / "compiled.nii.gz", compiled)
+    assert set(sizes) == {4}
+    assert np.array_equal(mask_of(tmp_path / "compiled.nii.gz"), mask_of(tmp_path / "plain.nii.gz"))
+
+
 def test_an_ensemble_averages_probabilities_not_logits_nor_votes(tmp_path: Path, plan: Plan) -> None:
     """0.3, 0.35 and 0.94 average 0.53: thrombus, though two of three say no."""
     model = model_of(plan, Constant(0.3), Constant(0.35), Constant(0.94))

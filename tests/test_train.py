@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,8 @@ import numpy as np
 import pytest
 import torch
 
-from dvtplan import artifacts, checkpoint, figures, parallel, train
+from dvtplan import artifacts, checkpoint, devices, figures, parallel, team, train
+from dvtplan.devices import Forward
 from dvtplan.errors import DvtError
 from dvtplan.networks import NETWORKS
 from dvtplan.parallel import Group
@@ -491,6 +493,20 @@ def test_two_processes_take_the_same_steps_as_one(prepare_toy: Callable[..., Wor
     assert float(apart.max()) < 1e-4 and float(apart.quantile(0.999)) < 1e-6
 
 
+def train_at_an_own_pace(workspace: Workspace) -> None:
+    """What a process does that tries more steps than the other before it trains."""
+    parallel.TIMEOUT = timedelta(seconds=40)
+    train.TRIAL_S = 1e9 if team.place()[0] else 0.0
+    options = replace(CPU, time_budget_s=3600.0)
+    train._train(workspace, train._Wish(fold=0, network="gn_unet", recipe=TINY, epochs=None), options)
+
+
+def test_processes_may_try_different_numbers_of_steps(fresh: Workspace) -> None:
+    """How many depends on each one's clock; a sum over the group in any of them would wait for ever."""
+    parallel.launch(train_at_an_own_pace, 2, fresh)
+    assert load_run(fresh.fold("gn_unet", 0)).epochs_done == TINY.epochs
+
+
 def test_a_batch_that_processes_cannot_share_is_refused(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = contextlib.nullcontext(Group(rank=0, world=2))
     monkeypatch.setattr(parallel, "joined", lambda device: pair)
@@ -679,6 +695,55 @@ def test_a_time_budget_without_effect_is_said(fresh: Workspace, capsys: pytest.C
     train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
     train_fold(fresh, 0, epochs=2, options=replace(CPU, resume=True, time_budget_s=1.0))
     assert "--time-budget has no effect on a resumed training" in capsys.readouterr().err
+
+
+def test_a_time_budget_counts_a_checkpoint_for_every_epoch(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six steps of a second and a checkpoint of three: nine tenths of 27 s hold two epochs."""
+    ticks = iter(range(10**6))
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)), monotonic=lambda: 3.0 * next(ticks))
+    monkeypatch.setattr(train, "time", clock)
+    folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=50), options=replace(CPU, time_budget_s=27.0))
+    assert load_run(folder).recipe.epochs == 2
+
+
+# --- compiled -------------------------------------------------------------------------------------
+
+
+def test_no_gradient_is_alive_when_a_compiled_network_runs_again(
+    fresh: Workspace, straight: FoldFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CUDA graph writes its gradients over those of its last run; PyTorch refuses what then still holds them."""
+    runs = []
+
+    def compiled(network: torch.nn.Module, setup: object, trial: Callable[[Forward], object]) -> tuple[Forward, str]:
+        def strict(_: torch.nn.Module, inputs: object) -> None:
+            runs.append(all(p.grad is None for p in network.parameters()))
+
+        network.register_forward_pre_hook(strict)
+        trial(network)
+        return network, ""
+
+    monkeypatch.setattr(devices, "compiled", compiled)
+    folder = train_fold(fresh, 0, recipe=TINY, options=replace(CPU, compiled=True, time_budget_s=1e6))
+    assert len(runs) > 4 + 4 * 6 and all(runs)
+    assert folder.checkpoint.read_bytes() == straight.checkpoint.read_bytes()
+
+
+def test_a_compiled_training_learns_the_same(
+    fresh: Workspace, straight: FoldFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled for real, by a backend that needs no C compiler and leaves every product as it is."""
+    compiled = []
+
+    def eager(network: torch.nn.Module, mode: str | None = None) -> torch.nn.Module:
+        compiled.append(mode)
+        return torch_compile(network, backend="eager")
+
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", eager)
+    folder = train_fold(fresh, 0, recipe=TINY, options=replace(CPU, compiled=True))
+    assert compiled == [None] and "does not work" not in load_run(folder).setup
+    assert folder.checkpoint.read_bytes() == straight.checkpoint.read_bytes()
 
 
 # --- batch size -----------------------------------------------------------------------------------

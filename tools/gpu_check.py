@@ -22,15 +22,21 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # dvtplan need not be installed
 
-from gpucheck import runner, study
-from gpucheck.record import NAME, Record
-from gpucheck.runner import LOG, Runner, Stopped
-from gpucheck.settings import COHORTS, Settings
+try:
+    from gpucheck import runner, study
+    from gpucheck.parts import PARTS
+    from gpucheck.record import NAME, Record
+    from gpucheck.runner import LOG, Runner, Stopped
+    from gpucheck.settings import COHORTS, Settings
 
-from dvtplan import devices
-from dvtplan.errors import DvtError
+    from dvtplan import devices
+    from dvtplan.errors import DvtError
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"gpu_check: the package {error.name} is not installed. docs/developer/gpu_check.md says how to bring packages "
+        "to a machine without internet."
+    )
 
-ORDER = ["machine", "cohort", "right", "fast", "whole"]
 LARGEST_LOG = 10_000_000
 """Bytes."""
 
@@ -58,8 +64,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(settings: Settings, command: str, minutes: float) -> int:
     """Run all parts and print the table."""
-    from gpucheck.parts import PARTS
-
     head = {
         "command": command,
         "device": settings.device,
@@ -68,13 +72,13 @@ def _run(settings: Settings, command: str, minutes: float) -> int:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
     settings.scratch.mkdir(parents=True, exist_ok=True)
-    names = {part: [check.name for check in PARTS[part]] for part in ORDER}
+    names = {part: [check.name for check in checks] for part, checks in PARTS.items()}
     record = Record(settings.out / NAME, head, names)
     status = 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
-        Runner(settings, record, lambda text: print(text, flush=True)).run(ORDER)
+        Runner(settings, record, lambda text: print(text, flush=True)).run()
     except Stopped as stopped:
         status = 128 + int(stopped.args[0])
     runner.shorten_log(settings.out / LOG, LARGEST_LOG)

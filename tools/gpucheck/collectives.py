@@ -14,7 +14,7 @@ from torch import distributed, nn
 
 from dvtplan import devices, parallel
 from dvtplan.devices import Setup
-from gpucheck.networks import Outcome, network_of, outcome_of
+from gpucheck.networks import network_of, outcome_of
 from gpucheck.settings import Settings
 
 NETWORK = "gn_unet"
@@ -34,33 +34,28 @@ def main(settings_json: str) -> None:
             "gather": group.gather({"rank": group.rank}) == [{"rank": 0}],
             "from leader": group.from_leader("word") == "word",
         }
-        alone = outcome_of(network_of(NETWORK, settings.tiny), setup, settings.tiny)
         network = network_of(NETWORK, settings.tiny).to(device, memory_format=setup.memory_format)  # type: ignore[call-overload]
-        shared = group.wrap(network, device)
-        found["step"] = step_of(network, shared, setup, settings).compare(alone)["cosine"]
+        alone = outcome_of(network, setup, settings.tiny, network)
+        shared = outcome_of(network, setup, settings.tiny, group.wrap(network, device))
+        found["step"] = shared.compare(alone)["cosine"]
         if settings.on_gpu:
-            found |= _compiled(network, shared, setup, settings, alone)
+            forward, failed = _compiled(network, setup, settings)
+            step = outcome_of(network, setup, settings.tiny, group.wrap(forward, device))
+            found |= {"compiled step": step.compare(alone)["cosine"], "compilation": failed or "works"}
     print(json.dumps(found))
 
 
-def step_of(network: nn.Module, forward: devices.Forward, setup: Setup, settings: Settings) -> Outcome:
-    """One training step through what stands for the network."""
-    return outcome_of(network, setup, settings.tiny, forward)
-
-
-def _compiled(
-    network: nn.Module, shared: nn.Module, setup: Setup, settings: Settings, alone: Outcome
-) -> dict[str, object]:
-    """The same compiled with CUDA graphs, as `dvt_train` does on several GPUs."""
-    compiling = replace(setup, compiled=True)
+def _compiled(network: nn.Module, setup: Setup, settings: Settings) -> tuple[nn.Module, str]:
+    """The network compiled with CUDA graphs, alone, as `dvt_train` does before it shares gradients."""
 
     def trial(forward: devices.Forward) -> None:
         for _ in range(3):
-            step_of(network, forward, setup, settings)
+            outcome_of(network, setup, settings.tiny, forward)
 
-    forward, failed = devices.compiled(shared, compiling, trial)
-    step = step_of(network, forward, setup, settings).compare(alone)["cosine"]
-    return {"compiled step": step, "compilation": failed or "works"}
+    forward, failed = devices.compiled(network, replace(setup, compiled=True), trial)
+    if not isinstance(forward, nn.Module):
+        raise TypeError(f"{forward} has no gradients to share")
+    return forward, failed
 
 
 if __name__ == "__main__":

@@ -8,8 +8,11 @@ from gpucheck.checks import Check
 PARTS: dict[str, tuple[Check, ...]] = {
     "machine": speed.limit_checks(),
     "cohort": study.cohort_checks(),
-    "right": (*operations.checks(), *networks.checks(), *processes.checks()),
+    "right": (*operations.checks(), *networks.checks()),
+    "compiled": (networks.compiled_check(),),
+    "processes": processes.checks(),
+    "memory": (processes.memory_check(),),
     "fast": speed.checks(),
     "whole": study.checks(),
 }
-"""Part -> its checks. The cohort is made beside the parts after it."""
+"""Part -> its checks."""

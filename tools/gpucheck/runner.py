@@ -1,4 +1,4 @@
-"""Run the parts one after the other, each in a process with a time limit; keep the record current."""
+"""Run the parts, each in a process with a time limit, and keep the record current."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,15 @@ from gpucheck.record import DONE, RUNNING, STOPPED, Record
 from gpucheck.settings import ROOT, TOOLS, Settings
 
 LOG = "gpu_check.log"
-SHARES = {"machine": 0.10, "cohort": 0.60, "right": 0.38, "fast": 0.30, "whole": 1.0}
+STAGES = (("machine",), ("cohort", "right", "compiled", "processes"), ("memory",), ("fast",), ("whole",))
+"""Parts that run side by side, one stage after the other; what is timed, or takes all memory, runs alone."""
+SHARES = {
+    "machine": 0.10, "cohort": 0.60, "right": 0.38, "compiled": 0.38, "processes": 0.38, "memory": 0.06, "fast": 0.30,
+    "whole": 1.0,
+}  # fmt: skip
 """Part -> share of all time that it may take; what it leaves goes to the last part."""
-BACKGROUND = "cohort"
-"""The part that runs beside the others, on the CPU, until ``NEEDS_COHORT`` begin."""
-NEEDS_COHORT = ("fast", "whole")
+CHILD = "gpucheck.child"
+"""The module that is a part's process."""
 LAST, LAST_SHARE = "whole", 0.30
 """The last part, and the share of all time that no other part may take from it."""
 GRACE_S = 3.0
@@ -55,29 +59,26 @@ class _Process:
 class Runner:
     """Starts parts and enters what they report into the record."""
 
-    def __init__(self, settings: Settings, record: Record, say: Say) -> None:
-        self.settings, self.record, self.say = settings, record, say
+    def __init__(self, settings: Settings, record: Record, say: Say, child: str = CHILD) -> None:
+        self.settings, self.record, self.say, self.child = settings, record, say, child
         self._events: queue.Queue[tuple[str, Mapping[str, Any] | None]] = queue.Queue()
         self._running: dict[str, _Process] = {}
         self._total_s = settings.remaining_s
 
-    def run(self, parts: list[str]) -> None:
-        """Run parts in order; returns when all are done or the time is over.
+    def run(self, stages: Sequence[Sequence[str]] = STAGES) -> None:
+        """Run stages in order; returns when all are done or the time is over.
 
         Raises:
             Stopped: on SIGTERM or Ctrl-C; all processes have been ended and the record is saved.
         """
         try:
-            for part in parts:
-                if part in NEEDS_COHORT and BACKGROUND in self._running:
-                    self._wait_for(BACKGROUND)
+            for stage in stages:
                 if self.settings.remaining_s < 2 * GRACE_S:
                     break
-                self._start(part)
-                if part != BACKGROUND:
-                    self._wait_for(part)
-            if BACKGROUND in self._running:
-                self._wait_for(BACKGROUND)
+                for part in stage:
+                    self._start(part)
+                while self._running:
+                    self._attend()
         finally:
             for running in list(self._running.values()):
                 self._end(running, STOPPED)
@@ -87,7 +88,7 @@ class Runner:
         limit_s = max(GRACE_S, min(SHARES[part] * self._total_s, self.settings.remaining_s - GRACE_S - kept))
         settings = replace(self.settings, until=time.time() + limit_s)
         reading, writing = os.pipe()
-        command = [sys.executable, "-m", "gpucheck.child", part, settings.to_json(), str(writing)]
+        command = [sys.executable, "-m", self.child, part, settings.to_json(), str(writing)]
         with (self.settings.out / LOG).open("ab") as log:
             log.write(f"=== {part}\n".encode())
             log.flush()
@@ -118,17 +119,15 @@ class Runner:
                     self._events.put((part, json.loads(line)))
         self._events.put((part, None))
 
-    def _wait_for(self, part: str) -> None:
-        """Enter what all parts report until one has ended, and end those that take too long."""
-        while part in self._running:
-            with contextlib.suppress(queue.Empty):
-                self._enter(*self._events.get(timeout=0.2))
-                continue
-            for running in list(self._running.values()):
-                if running.process.poll() is not None:
-                    self._ended(running.part)
-                elif running.overdue:
-                    self._end(running, STOPPED)
+    def _attend(self) -> None:
+        """Enter one event, if there is one; end parts that take too long, and those whose process has ended."""
+        with contextlib.suppress(queue.Empty):
+            self._enter(*self._events.get(timeout=0.2))
+        for running in list(self._running.values()):
+            if running.overdue:
+                self._end(running, STOPPED)
+            elif running.process.poll() is not None and self._events.empty():
+                self._ended(running.part)
 
     def _enter(self, part: str, event: Mapping[str, Any] | None) -> None:
         """Enter an event into the record; the last one, or None, ends a part."""
