@@ -35,7 +35,7 @@ from dvtplan.loss import focal
 from dvtplan.workspace import FoldFolder, Workspace
 
 TOOL = Path(gpu_check.__file__)
-GPU_ONLY = {"compiled networks", "resume, as run", "out of memory", "auto", "synchronisations", "other ways"}
+GPU_ONLY = {"compiled networks", "resume, as run", "out of memory", "auto", "synchronisations", "eager", "other ways"}
 
 
 def settings_of(folder: Path, seconds: float = 600.0) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -58,6 +59,22 @@ def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:
     assert (tmp_path / "alone").read_text() == "0 of 1, [1.0, 0.0], from 0, gradient 1.0"
     network = torch.nn.Linear(1, 1)
     assert Group().wrap(network, "cpu") is network and Group().leads
+
+
+def test_one_process_of_a_launcher_uses_torch_distributed_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one GPU can try what several would do."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": probe.getsockname()[1]}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    with parallel.joined("cpu") as group:
+        assert not group.connected
+    with parallel.joined("cpu", alone_too=True) as group:
+        assert group.connected and torch.distributed.get_backend() == "gloo"
+        assert isinstance(group.wrap(torch.nn.Linear(1, 1), "cpu"), torch.nn.parallel.DistributedDataParallel)
+        assert torch.equal(group.mean(torch.tensor([3.0])), torch.tensor([3.0]))
+        assert group.gather("word") == ["word"] and group.from_leader("word") == "word"
 
 
 def test_two_processes_average_and_share(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], ...]] = {
     "steps": (steps.steps, steps.other_ways),
     "train": (training.train,),
     "auto": (training.auto,),
+    "eager": (training.eager,),
     "synchronisations": (training.synchronisations,),
     "forward": (prediction.forward, prediction.forward_rate),
     "predict": (prediction.predict,),

@@ -8,7 +8,6 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -36,28 +35,41 @@ SYNCHRONISING = "synchronizing CUDA operation"
 
 def train(bench: Bench) -> Iterator[Row]:
     """Slices per second of `dvt_train`, over those of bare steps on fixed tensors."""
-    yield from loop(bench, override("paper", epochs=2), Options(device=bench.device, overwrite=True))
+    yield from loop(bench, override("paper", epochs=2), Options(device=bench.device, overwrite=True), "train")
+
+
+def eager(bench: Bench) -> Iterator[Row]:
+    """The same on a GPU without compilation."""
+    if not bench.on_gpu:
+        yield absent("eager", "training loop over bare steps, not compiled", "no GPU")
+        return
+    options = Options(device=bench.device, overwrite=True, compiled=False)
+    yield from loop(bench, override("paper", epochs=2), options, "eager")
 
 
 def auto(bench: Bench) -> Iterator[Row]:
-    """The same with `--batch-size auto`."""
+    """The same with `--batch-size auto`, and bare steps of that size in other ways."""
     if not bench.on_gpu:
         yield absent("auto", "training loop over bare steps, --batch-size auto", "no GPU")
         return
-    recipe = override("paper", epochs=2, batch_size=1)
-    yield from loop(bench, recipe, Options(device=bench.device, overwrite=True, batch_size_auto=True), section="auto")
+    # A first training chooses the batch size; the others keep it.
+    first = Options(device=bench.device, overwrite=True, batch_size_auto=True, compiled=False)
+    workspace = bench.training_data()
+    _epoch_seconds(workspace, override("paper", epochs=1, batch_size=1), first)
+    batch = artifacts.load(Run, workspace.fold("gn_unet", 0).run, "dvt_train").recipe.batch_size
+    options = Options(device=bench.device, overwrite=True)
+    yield from loop(bench, override("paper", epochs=2, batch_size=batch), options, "auto")
+    for way in (steps.EAGER, steps.COMPILED):
+        yield steps.on_gpu(bench, way, batch)
 
 
-def loop(bench: Bench, recipe: Recipe, options: Options, section: str = "train") -> Iterator[Row]:
+def loop(bench: Bench, recipe: Recipe, options: Options, section: str) -> Iterator[Row]:
     """Rows of one way to train: the last epoch of the loop against bare steps at the same batch and shape."""
     workspace = bench.training_data()
     plan = artifacts.load(Plan, workspace.plan, PREPARE)
-    if options.batch_size_auto:  # chosen by a first training; the others keep it
-        _epoch_seconds(workspace, replace(recipe, epochs=1), replace(options, compiled=False))
-        chosen = artifacts.load(Run, workspace.fold("gn_unet", 0).run, "dvt_train").recipe.batch_size
-        recipe, options = replace(recipe, batch_size=chosen), replace(options, batch_size_auto=False)
+    setup = devices.choose(bench.device, training=True, compiled=options.compiled)
     batch, slices = recipe.batch_size, _slices_per_epoch(workspace, recipe)
-    bare = steps.bare_step(devices.choose(bench.device, training=True), batch, plan.target_shape)
+    bare = steps.bare_step(setup, batch, plan.target_shape)
     timing = in_turn(
         {
             "loop": lambda: _epoch_seconds(workspace, recipe, options),
@@ -79,8 +91,7 @@ def loop(bench: Bench, recipe: Recipe, options: Options, section: str = "train")
         note=f"as many slices as 589,000 steps of 2 would take {fold}" if size == "960x320" else "", detail=detail,
     )  # fmt: skip
     flop = 3 * FORWARD_FLOP_PER_PIXEL * plan.target_shape[0] * plan.target_shape[1] * rate
-    precision = devices.choose(bench.device, training=True).precision
-    peak = matrix_flop_per_s(bench.device, precision, tiny=bench.tiny)
+    peak = matrix_flop_per_s(bench.device, setup.precision, tiny=bench.tiny)
     yield Row(
         section=section, what="share of the matrix-product rate", value=flop / peak, unit="x",
         note=f"{flop / 1e12:.3g} of {peak / 1e12:.3g} TFLOP/s", detail={"flop_per_s": flop, "matrix_flop_per_s": peak},

@@ -24,7 +24,7 @@ LOG = "gpu_check.log"
 STAGES = (("machine",), ("cohort", "right", "compiled", "processes"), ("memory",), ("fast",), ("whole",))
 """Parts that run side by side, one stage after the other; what is timed, or takes all memory, runs alone."""
 SHARES = {
-    "machine": 0.10, "cohort": 0.60, "right": 0.38, "compiled": 0.38, "processes": 0.38, "memory": 0.06, "fast": 0.30,
+    "machine": 0.10, "cohort": 0.60, "right": 0.30, "compiled": 0.30, "processes": 0.30, "memory": 0.06, "fast": 0.40,
     "whole": 1.0,
 }  # fmt: skip
 """Part -> share of all time that it may take; what it leaves goes to the last part."""

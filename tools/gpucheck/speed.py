@@ -22,10 +22,11 @@ QUESTIONS: dict[str, tuple[Question, bool]] = {
     "predict": (prediction.predict, True),
     "synchronisations": (training.synchronisations, False),
     "forward, masks": (prediction.forward, True),
+    "eager": (training.eager, True),
     "other ways": (steps.other_ways, False),
 }
 """Name -> question and whether it needs the cohort; the most important first."""
-GPU_ONLY = ("auto", "synchronisations", "other ways")
+GPU_ONLY = ("auto", "synchronisations", "eager", "other ways")
 
 
 def _measure(question: Question, needs_cohort: bool) -> Callable[[Settings], Iterator[Row]]:
