@@ -27,7 +27,9 @@ ROW = Row(section="train", what="loop over bare steps", value=0.5, unit="x", at_
         (1.5, None, 1.5, "met"),
         (1.6, None, 1.5, "missed"),
         (7.0, None, None, ""),
-        (math.nan, 0.95, None, "not measured"),
+        (math.nan, 0.95, None, "missed"),
+        (math.nan, None, 1.0, "missed"),
+        (math.nan, None, None, "not measured"),
     ],
 )
 def test_a_figure_is_held_against_its_goal(
@@ -116,7 +118,9 @@ def test_every_section_runs_on_the_smallest_inputs(tmp_path: Path, capsys: pytes
     assert benchmark.main(options) == 0
     told = json.loads(path.read_text())
     assert {row["section"] for row in told["rows"]} == set(benchmark.SECTIONS)
-    assert shown(told) == [("nnU-Net over ours", "--nnunet DIR makes an environment with it")] * 2
+    reasons = [why for _, why in shown(told)]
+    assert reasons.count("--nnunet DIR makes an environment with it") == 2 and reasons.count("no GPU") == 4
+    assert len(reasons) == 6
     assert all(row["value"] is None or math.isfinite(row["value"]) for row in told["rows"])
     same = next(row for row in told["rows"] if row["what"].startswith("voxels that differ"))
     assert same["value"] < 1e-3  # of 10,240: no more than rounding

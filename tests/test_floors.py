@@ -114,10 +114,11 @@ GPUCHECK_FLOORS = {
     "settings": 1,
     "checks": 2,
     "record": 3, "networks": 3, "operations": 3, "study": 3, "small_training": 3,
-    "processes": 4, "collectives": 4, "runner": 4,
-    "speed": 5,
-    "parts": 6,
-    "child": 7,
+    "collectives": 4, "runner": 4,
+    "processes": 5,
+    "speed": 6,
+    "parts": 7,
+    "child": 8,
 }  # fmt: skip
 TOOLS = {
     "phantom": (PHANTOM, PHANTOM_FLOORS),

@@ -102,7 +102,7 @@ def started(out: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(command(out, "--minutes", 2), stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
-        if (out / NAME).exists() and states(read(out))["focal loss"] == "held":
+        if (out / NAME).exists() and states(read(out))["limits"] == "held" and alive(out):
             return process
         time.sleep(0.05)
     process.kill()
@@ -114,7 +114,7 @@ def test_a_killed_check_leaves_what_it_found_and_no_process(tmp_path: Path) -> N
     process.kill()
     process.wait()
     record = read(tmp_path)
-    assert states(record)["limits"] == "held" and record["parts"][0]["state"] == "done"
+    assert states(record)["limits"] == "held" and record["machine"]["cores"]
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and alive(tmp_path):
         time.sleep(0.2)
@@ -139,8 +139,9 @@ def test_a_check_that_is_asked_to_stop_says_what_it_found(tmp_path: Path) -> Non
     process.send_signal(signal.SIGTERM)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "focal loss" in text and "Not reached:" in text
-    assert {part["name"]: part["state"] for part in read(tmp_path)["parts"]}["right"] == "stopped"
+    assert "matrix product" in text and "Not reached:" in text
+    assert "stopped" in {part["state"] for part in read(tmp_path)["parts"]}
+    assert alive(tmp_path) == []
 
 
 @pytest.mark.parametrize("minutes", ["0", "many", "-1", "nan"])
@@ -259,6 +260,7 @@ def test_what_may_become_of_a_check(tmp_path: Path) -> None:
 
     assert outcome(good, tmp_path, must_hold=True) == ("held", "", 1)
     assert outcome(beyond, tmp_path) == ("missed", "", 2)
+    assert outcome(lambda _: iter([row_of(float("nan"), at_most=2.0)]), tmp_path, must_hold=True)[0] == "failed"
     assert outcome(beyond, tmp_path, must_hold=True) == ("failed", "", 2)
     assert outcome(late, tmp_path) == ("not reached", "too late", 0)
     assert outcome(good, tmp_path, needs_gpu=True) == ("no GPU", "", 0)
@@ -310,14 +312,21 @@ def fresh(toy_once: Workspace, tmp_path: Path) -> Workspace:
 
 
 def test_a_loss_that_differs_on_the_device_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its value or its gradient alone."""
     assert outcome(operations.loss, tmp_path, must_hold=True)[0] == "held"
-    calls = []
+    calls: list[int] = []
+    value, gradient = 1.001, 1.0
 
     def off_by_a_little(*arguments: Any) -> torch.Tensor:
         calls.append(1)
-        return focal(*arguments) * (1.0 if len(calls) % 2 else 1.001)
+        loss = focal(*arguments)
+        if len(calls) % 2:
+            return loss
+        return loss.detach() * (value - gradient) + loss * gradient
 
     monkeypatch.setattr(operations, "focal", off_by_a_little)
+    assert outcome(operations.loss, tmp_path, must_hold=True)[0] == "failed"
+    value, gradient = 1.0, 1.001
     assert outcome(operations.loss, tmp_path, must_hold=True)[0] == "failed"
 
 
@@ -430,6 +439,7 @@ def test_a_training_that_has_too_little_time_is_not_begun(
     with pytest.raises(OutOfTime, match="cohort"):
         next(study.train(settings_of(tmp_path)))
     monkeypatch.setattr(Settings, "study", property(lambda self: toy_once))
+    monkeypatch.setattr(Settings, "study_is_ready", True)
     monkeypatch.setattr(study.shutil, "rmtree", lambda *_, **__: None)
     with pytest.raises(OutOfTime, match="are left"):
         next(study.train(settings_of(tmp_path, seconds=20.0)))

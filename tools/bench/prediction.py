@@ -15,7 +15,7 @@ from bench.clock import child, in_turn
 from bench.inputs import Bench, untrained
 from bench.limits import matrix_flop_per_s, seconds_of, wait
 from bench.rows import Row
-from bench.steps import PAPER_SHAPE, TINY_SHAPE
+from bench.steps import PAPER_SHAPE, TINY_SHAPE, forget_compiled
 from dvtplan import artifacts, devices, volumes
 from dvtplan.dataset import discover
 from dvtplan.devices import Setup
@@ -120,6 +120,7 @@ def forward_rate(bench: Bench) -> Iterator[Row]:
                 forward(image)
             wait(setup.device)
 
+        forget_compiled()
         begin = time.perf_counter()
         made, failed = devices.compiled(network, setup, run)
         compile_s = time.perf_counter() - begin

@@ -17,7 +17,7 @@ class Row:
     section: str
     what: str
     value: float
-    """Not a number where it could not be measured."""
+    """Not a number, and without a goal, where it could not be measured."""
     unit: str
     """'x' for a ratio."""
     at_least: float | None = None
@@ -37,12 +37,10 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """'met', 'missed', 'not measured'; nothing without a goal."""
-        if math.isnan(self.value):
-            return "not measured"
+        """'met' or 'missed', which not a number always is; 'not measured' or nothing without a goal."""
         low, high = self.at_least, self.at_most
         if low is None and high is None:
-            return ""
+            return "not measured" if math.isnan(self.value) else ""
         return "met" if (low is None or self.value >= low) and (high is None or self.value <= high) else "missed"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -55,6 +56,7 @@ def bare_step(setup: Setup, batch: int, shape: tuple[int, int]) -> BareStep:
         batch: slices.
         shape: rows and columns of a slice.
     """
+    forget_compiled()
     network = build("gn_unet", 1, 1, width=32, norm_groups=32)
     network = network.to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(network.parameters(), fused=not setup.device.startswith("mps"))
@@ -76,6 +78,16 @@ def bare_step(setup: Setup, batch: int, shape: tuple[int, int]) -> BareStep:
     forward, failed = devices.compiled(network, setup, trial)
     compile_s = time.perf_counter() - begin if setup.compiled else 0.0
     return BareStep(run=lambda: step(forward), compile_s=compile_s, failed=failed)
+
+
+def forget_compiled() -> None:
+    """Make the next network be compiled by itself.
+
+    What PyTorch compiled belongs to the class: a second network would run the code of the first, and another batch size
+    would be compiled for any.
+    """
+    torch.compiler.reset()
+    gc.collect()
 
 
 def seconds_of_steps(step: BareStep, device: str, count: int) -> float:

@@ -83,7 +83,8 @@ def loop(bench: Bench, recipe: Recipe, options: Options, section: str) -> Iterat
     detail: dict[str, object] = {"seconds": timing.rounds, "slices": slices, "batch": batch, "size": size}
     yield Row(
         section=section, what="training loop over bare steps", value=timing.ratio("bare", "loop"), unit="x",
-        at_least=LOOP_SHARE if bench.on_cpu else LOOP_SHARE_GPU, note=f"slices/s, {size}, batch {batch}", detail=detail,
+        at_least=LOOP_SHARE if bench.on_cpu else LOOP_SHARE_GPU,
+        note=f"slices/s, {size}, batch {batch}{f'; {bare.failed}' if bare.failed else ''}", detail=detail,
     )  # fmt: skip
     fold = journal.duration(steps.PAPER_FOLD_SLICES / rate)
     yield Row(
@@ -115,7 +116,7 @@ def _slices_per_epoch(workspace: Workspace, recipe: Recipe) -> int:
 
 
 def synchronisations(bench: Bench) -> Iterator[Row]:
-    """How often a GPU waits for the host during an epoch, and whether any step does."""
+    """How often a GPU waits for the host in an epoch, and whether any step does: a tiny training, not compiled."""
     if not bench.on_gpu:
         yield absent("synchronisations", "waits for the host an epoch", "no GPU")
         return

@@ -42,12 +42,21 @@ def main(part: str, settings_json: str, pipe: str) -> None:
             events.flush()
 
         if part == "machine":
-            from bench import machine
-
-            report({"event": "machine", "machine": machine.describe(settings.device)})
+            report({"event": "machine", "machine": _described(settings.device)})
         for check in PARTS[part]:
             run_check(check, settings, report)
         report({"event": "bye"})
+
+
+def _described(device: str) -> dict[str, object]:
+    """The machine, or why it cannot be described; its limits are measured all the same."""
+    from bench import machine
+
+    try:
+        return machine.describe(device)
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": repr(error)}
 
 
 def run_check(check: Check, settings: Settings, report: Report) -> None:

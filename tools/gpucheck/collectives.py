@@ -18,6 +18,8 @@ from gpucheck.networks import network_of, outcome_of
 from gpucheck.settings import Settings
 
 NETWORK = "gn_unet"
+WORKS = "works"
+"""What is said of a compilation without a fault."""
 
 
 def main(settings_json: str) -> None:
@@ -41,7 +43,7 @@ def main(settings_json: str) -> None:
         if settings.on_gpu:
             forward, failed = _compiled(network, setup, settings)
             step = outcome_of(network, setup, settings.tiny, group.wrap(forward, device))
-            found |= {"compiled step": step.compare(alone)["cosine"], "compilation": failed or "works"}
+            found |= {"compiled step": step.compare(alone)["cosine"], "compilation": failed or WORKS}
     print(json.dumps(found))
 
 

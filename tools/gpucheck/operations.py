@@ -18,8 +18,9 @@ LOSS_ERROR = 1e-5
 """Largest relative difference: float32 sums of a few thousand pixels in another order."""
 IMAGE_ERROR = 1e-3
 """Largest difference of warped images in [0, 1]: positions of 960 pixels are rounded at 1e-4 of a pixel."""
-LABEL_SHARE = 1e-3
-"""Largest share of label pixels that differ: those whose position lies halfway between two pixels."""
+LABEL_SHARE = 0.03
+"""Largest share of label pixels that differ. At scales .9 and 1.1 every ninth or eleventh row and column lies halfway
+between two pixels, where rounding decides; labels that are shifted by a pixel differ in .42."""
 
 
 def loss(settings: Settings) -> Iterator[Row]:
@@ -36,10 +37,12 @@ def loss(settings: Settings) -> Iterator[Row]:
             if here.grad is None:
                 raise RuntimeError("focal loss left no gradient")
             found.append(torch.cat([value.detach().cpu().flatten(), here.grad.cpu().flatten()]).double())
-        error = float((found[1] - found[0]).norm() / found[0].norm())
+        difference = found[1] - found[0]
+        parts = (slice(0, 1), slice(1, None))  # value, gradient: one norm of both would hide the gradient
+        error = max(float(difference[part].norm() / found[0][part].norm()) for part in parts)
         yield Row(
             section="focal loss", what=f"{outputs} output{'s' if outputs > 1 else ''}, relative difference to the CPU",
-            value=error, unit="", at_most=LOSS_ERROR, note="value and gradient",
+            value=error, unit="", at_most=LOSS_ERROR, note="the larger of value and gradient",
         )  # fmt: skip
 
 

@@ -21,16 +21,18 @@ from gpucheck.record import DONE, RUNNING, STOPPED, Record
 from gpucheck.settings import ROOT, TOOLS, Settings
 
 LOG = "gpu_check.log"
-STAGES = (("machine",), ("cohort", "right", "compiled", "processes"), ("memory",), ("fast",), ("whole",))
+STAGES = (
+    ("machine",), ("cohort", "right", "compiled", "processes", "collectives"), ("memory",), ("fast",), ("whole",)
+)  # fmt: skip
 """Parts that run side by side, one stage after the other; what is timed, or takes all memory, runs alone."""
 SHARES = {
-    "machine": 0.10, "cohort": 0.60, "right": 0.30, "compiled": 0.30, "processes": 0.30, "memory": 0.06, "fast": 0.40,
-    "whole": 1.0,
+    "machine": 0.10, "cohort": 0.40, "right": 0.27, "compiled": 0.27, "processes": 0.27, "collectives": 0.27,
+    "memory": 0.08, "fast": 0.50, "whole": 1.0,
 }  # fmt: skip
 """Part -> share of all time that it may take; what it leaves goes to the last part."""
 CHILD = "gpucheck.child"
 """The module that is a part's process."""
-LAST, LAST_SHARE = "whole", 0.30
+LAST, LAST_SHARE = "whole", 0.25
 """The last part, and the share of all time that no other part may take from it."""
 GRACE_S = 3.0
 """Kept back at the end for the table and for ending processes."""

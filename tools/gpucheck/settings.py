@@ -16,7 +16,7 @@ TOOLS = Path(__file__).parents[1]
 ROOT = TOOLS.parent
 """The repository; nothing needs to be installed from it."""
 
-COHORTS = {"tiny": (8, 4), "small": (16, 4), "half": (20, 5), "paper": (20, 5)}
+COHORTS = {"tiny": (6, 3), "small": (16, 4), "half": (20, 5), "paper": (16, 4)}
 """Scale -> phantom patients and folds of the study; fold 0 is trained and its patients are tested."""
 BYTES_PER_CASE = {"tiny": 2e8, "small": 4e8, "half": 8e8, "paper": 3e9}
 """Memory that making one phantom takes."""
@@ -56,6 +56,16 @@ class Settings:
     def study(self) -> Workspace:
         """The phantom cohort that is trained on."""
         return Workspace(self.scratch / "study", "Phantom")
+
+    @property
+    def study_is_ready(self) -> bool:
+        """Whether that cohort is planned and preprocessed, every patient."""
+        return self.ready_mark.exists()
+
+    @property
+    def ready_mark(self) -> Path:
+        """The file that says so."""
+        return self.study.root / "ready"
 
     @property
     def small(self) -> Workspace:

@@ -26,6 +26,8 @@ def main(settings_json: str, root: str, options_json: str) -> None:
     if wanted["deterministic"]:
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # A guard for reads of such memory, which takes time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     options = Options(device=settings.device, resume=wanted["resume"], compiled=wanted["compiled"])
     recipe = override("paper", epochs=EPOCHS, width=8, norm_groups=8)
     train_fold(Workspace(Path(root), settings.small.dataset), 0, recipe=recipe, options=options)

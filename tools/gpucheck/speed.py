@@ -17,10 +17,10 @@ Question = Callable[[Bench], Iterator[Row]]
 QUESTIONS: dict[str, tuple[Question, bool]] = {
     "steps": (steps.steps, False),
     "train": (training.train, True),
-    "auto": (training.auto, True),
     "forward": (prediction.forward_rate, False),
     "predict": (prediction.predict, True),
     "synchronisations": (training.synchronisations, False),
+    "auto": (training.auto, True),
     "forward, masks": (prediction.forward, True),
     "eager": (training.eager, True),
     "other ways": (steps.other_ways, False),
@@ -33,10 +33,9 @@ def _measure(question: Question, needs_cohort: bool) -> Callable[[Settings], Ite
     def measure(settings: Settings) -> Iterator[Row]:
         if settings.tiny:
             prepare(settings)
-        bench = settings.bench()
-        if needs_cohort and bench.study is not None and not bench.study.splits.exists():
+        elif needs_cohort and not settings.study_is_ready:
             raise OutOfTime("the phantom cohort was not ready")
-        yield from question(bench)
+        yield from question(settings.bench())
 
     return measure
 

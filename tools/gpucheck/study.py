@@ -53,6 +53,7 @@ def plan_and_preprocess(settings: Settings) -> Iterator[Row]:
     """`dvt_plan_and_preprocess` on all cores."""
     cases, folds = COHORTS[settings.scale]
     seconds = dvt(settings, "plan_and_preprocess", "--folds", folds)
+    settings.ready_mark.touch()
     plan = artifacts.load(Plan, settings.study.plan, "dvt_plan_and_preprocess")
     yield Row(
         section="cohort", what="patients planned and preprocessed", value=cases / seconds, unit="patients/s",
@@ -63,7 +64,7 @@ def plan_and_preprocess(settings: Settings) -> Iterator[Row]:
 def train(settings: Settings) -> Iterator[Row]:
     """`dvt_train 0` by the paper's recipe in the time that is left, with prediction of the fold's test patients."""
     workspace = settings.study
-    if not workspace.splits.exists():
+    if not settings.study_is_ready:
         raise OutOfTime("the phantom cohort was not ready")
     shutil.rmtree(workspace.all_results, ignore_errors=True)  # of the part before
     tested = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[0].test
