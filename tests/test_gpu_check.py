@@ -88,7 +88,7 @@ def test_all_parts_run_on_a_cpu(tmp_path: Path) -> None:
     assert {name for name, state in found.items() if state == "no GPU"} <= GPU_ONLY
     assert not any(found[name] in ("held", "missed") for name in GPU_ONLY)
     assert set(found.values()) <= {"held", "missed", "no GPU", "not reached", "stopped"}
-    assert {found[name] for name in ("limits", "focal loss", "augmentation", "gn_unet")} == {"held"}
+    assert {found[name] for name in ("limits", "focal loss", "augmentation")} == {"held"}
     assert record["machine"]["versions"]["torch"] and record["minutes"] == 2
     files = list((tmp_path / "x").iterdir())
     assert len(files) <= 8 and all(file.stat().st_size < 15e6 for file in files)

@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 ruff check .
 ruff format --check .
 mypy
-pytest "$@"
+# A process a core, four at most; the tests of a file stay together, since they share what is slow to make.
+pytest -n auto --maxprocesses 4 --dist loadfile "$@"
