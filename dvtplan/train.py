@@ -569,7 +569,8 @@ def _with_batch_size(job: _Job, batch_size: int) -> _Job:
 def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
     """The run with as many epochs as a time budget holds, by the time that steps and a checkpoint take here."""
     step = _step_seconds(job, trainee, job.schedule.batch_size // job.schedule.world)
-    per_epoch = trainee.group.from_leader(step * job.schedule.steps + _checkpoint_seconds(trainee))
+    saving = _checkpoint_seconds(job, trainee) if trainee.group.leads else 0.0
+    per_epoch = trainee.group.from_leader(step * job.schedule.steps + saving)
     fitting = int(budget_s * BUDGET_SHARE // per_epoch)
     if fitting < 1:
         raise DvtError(
@@ -579,12 +580,20 @@ def _within_budget(job: _Job, trainee: _Trainee, budget_s: float) -> Run:
     return replace(job.run, recipe=replace(job.run.recipe, epochs=min(fitting, job.run.recipe.epochs)))
 
 
-def _checkpoint_seconds(trainee: _Trainee) -> float:
-    """What writing a checkpoint takes, in the folder for temporary files."""
-    with tempfile.TemporaryDirectory() as folder:
-        begin = time.monotonic()
-        checkpoint.save(Path(folder) / "checkpoint.pt", trainee.network, trainee.optimizer, 0)
-        return time.monotonic() - begin
+def _checkpoint_seconds(job: _Job, trainee: _Trainee) -> float:
+    """What writing a checkpoint takes on the disk of the results."""
+    there = next(parent for parent in job.folder.path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=there, prefix=".trial_") as folder:
+            begin = time.monotonic()
+            checkpoint.save(Path(folder) / "checkpoint.pt", trainee.network, trainee.optimizer, 0)
+            return CHECKPOINT_PARTS * (time.monotonic() - begin)
+    except OSError as error:
+        raise DvtError(artifacts.cannot_write(there, error)) from error
+
+
+CHECKPOINT_PARTS = 3
+"""Weights and Adam's two moments, which come with the first step."""
 
 
 def _opening(job: _Job, setup: Setup, done: int) -> str:

@@ -222,6 +222,24 @@ def test_a_part_that_crashes_or_hangs_does_not_stop_the_next(tmp_path: Path, mon
     assert alive(tmp_path) == []
 
 
+def test_parts_side_by_side_may_end_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one part is ended, the others report that they are done, or their time is over too."""
+    child = CHILD.replace('part == "right"', 'part in ("right", "compiled")').replace(
+        'report(event="bye")', "time.sleep(3.0)" + chr(10) + 'report(event="bye")'
+    )
+    (tmp_path / "fake_child.py").write_text(child)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    names = ["right", "compiled", "whole", "cohort"]
+    monkeypatch.setattr("gpucheck.runner.SHARES", dict.fromkeys(names, 0.1))
+    record = Record(tmp_path / NAME, {}, {name: ["one", "two", "three"] for name in names})
+    Runner(settings_of(tmp_path, 30.0), record, lambda text: None, child="fake_child").run([names])
+    found = {part["name"]: part["state"] for part in read(tmp_path)["parts"]}
+    assert found["right"] == found["compiled"] == "stopped"
+    assert {found["whole"], found["cohort"]} <= {"stopped", "done"}
+    assert all(part["checks"][0]["state"] == "held" for part in read(tmp_path)["parts"])
+    assert alive(tmp_path) == []
+
+
 def test_parts_that_the_time_does_not_reach_are_named(tmp_path: Path) -> None:
     record = Record(tmp_path / NAME, {}, {"machine": ["limits"]})
     Runner(settings_of(tmp_path, 1.0), record, lambda text: None).run([["machine"]])

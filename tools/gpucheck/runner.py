@@ -157,11 +157,12 @@ class Runner:
         self._end(running, FAILED if status else DONE, error)
 
     def _end(self, running: _Process, state: str, error: str = "") -> None:
-        """End a part's process with all that it started."""
+        """End a part's process with all that it started; nothing where that was done already."""
+        if self._running.pop(running.part, None) is None:
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(running.process.pid, signal.SIGKILL)
         running.process.wait()
-        del self._running[running.part]
         self._drain(running.part)
         seconds = time.monotonic() - running.begin
         self.record.end(running.part, state, seconds, error)
