@@ -37,6 +37,8 @@ except ModuleNotFoundError as error:
         "to a machine without internet."
     )
 
+SCRATCH = "gpu_check_scratch"
+"""Folder of phantoms and trainings, of which those of an earlier check go."""
 LARGEST_LOG = 10_000_000
 """Bytes."""
 
@@ -56,8 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as fresh:
         settings = Settings(
-            out=options.out.absolute(), scratch=(options.scratch or Path(fresh)).absolute(), device=device, scale=scale,
-            until=time.time() + 60 * options.minutes,
+            out=options.out.absolute(), scratch=(options.scratch or Path(fresh)).absolute() / SCRATCH, device=device,
+            scale=scale, until=time.time() + 60 * options.minutes,
         )  # fmt: skip
         return _run(settings, shlex.join(command), options.minutes)
 

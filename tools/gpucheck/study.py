@@ -23,7 +23,9 @@ NETWORK = "gn_unet"
 LARGEST_FILE = 15e6
 """Bytes of a file among the results."""
 PICTURES = 3
-LEAST_TRAINING_S = 10.0
+BUDGET_SHARE = 0.85
+"""Of the time that is left for training, the budget; a training on a busy machine takes longer than its first steps."""
+LEAST_TRAINING_S = 8.0
 """A shorter training is not worth its start."""
 START_S = {"cuda": 50.0, "cpu": 12.0}
 """Device type -> time that `dvt_train` takes beside its epochs: start, compilation, steps to measure."""
@@ -69,7 +71,7 @@ def train(settings: Settings) -> Iterator[Row]:
     shutil.rmtree(workspace.all_results, ignore_errors=True)  # of the part before
     tested = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[0].test
     rest = START_S[settings.device.partition(":")[0]] + EVALUATION_S + PER_PATIENT_S[settings.scale] * len(tested)
-    budget = settings.remaining_s - rest
+    budget = BUDGET_SHARE * (settings.remaining_s - rest)
     if budget < LEAST_TRAINING_S:
         raise OutOfTime(f"{settings.remaining_s:.0f} s are left, of which {rest:.0f} s are for what is not training")
     options = ("--time-budget", f"{budget:.0f}s", "--device", settings.device)
