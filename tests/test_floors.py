@@ -111,7 +111,7 @@ BENCH_FLOORS = {
 GPUCHECK = ROOT / "tools" / "gpucheck"
 GPUCHECK_FLOORS = {
     "__init__": 0,
-    "settings": 1,
+    "settings": 1, "lifetime": 1,
     "checks": 2,
     "record": 3, "networks": 3, "operations": 3, "study": 3, "small_training": 3,
     "collectives": 4, "runner": 4,

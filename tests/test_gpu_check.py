@@ -27,10 +27,10 @@ from gpucheck.checks import Check, OutOfTime
 from gpucheck.child import run_check
 from gpucheck.parts import PARTS
 from gpucheck.record import NAME, Record
-from gpucheck.runner import LOG, SHARES, STAGES, Runner, shorten_log
-from gpucheck.settings import Settings
+from gpucheck.runner import SHARES, STAGES, Runner, shorten_log
+from gpucheck.settings import LOG, Settings
 
-from dvtplan import devices
+from dvtplan import artifacts, devices
 from dvtplan.loss import focal
 from dvtplan.workspace import FoldFolder, Workspace
 
@@ -162,8 +162,25 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, capsys: pytest.
     (tmp_path / "thesis.docx").write_text("years of work")
     (tmp_path / NAME).write_text("{}")
     assert gpu_check.main(["--out", str(tmp_path), "--device", "cpu"]) == 1
-    assert str(tmp_path) in capsys.readouterr().err
-    assert {path.name for path in tmp_path.iterdir()} == {"thesis.docx", NAME}
+    assert "thesis.docx" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == {"thesis.docx", NAME}
+
+
+def test_a_second_check_does_not_touch_the_results_of_one_that_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / NAME).write_text("{}")
+    with artifacts.sole_writer(tmp_path):
+        assert gpu_check.main(["--out", str(tmp_path), "--device", "cpu"]) == 1
+    assert str(tmp_path) in capsys.readouterr().err and (tmp_path / NAME).read_text() == "{}"
+
+
+def test_an_output_that_is_a_file_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x").write_text("of the user")
+    for out in (tmp_path / "x", tmp_path / "x" / "sub"):
+        assert gpu_check.main(["--out", str(out), "--device", "cpu"]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "x").read_text() == "of the user"
 
 
 def test_a_missing_package_is_named(tmp_path: Path) -> None:
@@ -243,8 +260,23 @@ def test_parts_side_by_side_may_end_at_the_same_moment(tmp_path: Path, monkeypat
 def test_parts_that_the_time_does_not_reach_are_named(tmp_path: Path) -> None:
     record = Record(tmp_path / NAME, {}, {"machine": ["limits"]})
     Runner(settings_of(tmp_path, 1.0), record, lambda text: None).run([["machine"]])
-    assert not record.failed
+    assert not record.failed and record.empty
     assert "machine, limits: its part was not reached" in record.to_text()
+
+
+def test_a_process_ends_with_an_ancestor_that_is_not_its_parent(tmp_path: Path) -> None:
+    """As torchrun's worker does, which is in a session of its own, when its part was killed before it looked."""
+    ancestor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    program = "import sys, time; from gpucheck import lifetime; lifetime.end_with_the_parent(int(sys.argv[1])); "
+    worker = subprocess.Popen(
+        [sys.executable, "-c", program + "print('ready', flush=True); time.sleep(60)", str(ancestor.pid)],
+        stdout=subprocess.PIPE, start_new_session=True, env={**os.environ, "PYTHONPATH": str(TOOL.parent)},
+    )  # fmt: skip
+    assert worker.stdout is not None and worker.stdout.readline() == b"ready\n"
+    assert worker.poll() is None
+    ancestor.kill()
+    ancestor.wait()
+    assert worker.wait(timeout=30) == -signal.SIGKILL
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -463,13 +495,16 @@ def test_a_training_that_has_too_little_time_is_not_begun(
         next(study.train(settings_of(tmp_path, seconds=20.0)))
 
 
-def test_a_command_that_fails_or_takes_too_long_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_fails_or_takes_too_long_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match=r"dvt_train .*status 1"):
-        study.run_command("train", ["0", "--root", "nowhere"], 60.0)
+        study.run_command(settings_of(tmp_path), "train", ["0", "--root", "nowhere"], 60.0)
+    (tmp_path / LOG).write_text("bar\ndvt_train: --time-budget: one epoch takes 9 s\n\n")
+    with pytest.raises(OutOfTime, match="one epoch takes 9 s"):
+        study.run_command(settings_of(tmp_path), "train", ["0", "--root", "nowhere"], 60.0)
 
     def too_long(arguments: object, **options: float) -> None:
         raise subprocess.TimeoutExpired(str(arguments), options["timeout"])
 
     monkeypatch.setattr(study.subprocess, "run", too_long)
     with pytest.raises(OutOfTime, match="60 s"):
-        study.run_command("train", ["0"], 60.0)
+        study.run_command(settings_of(tmp_path), "train", ["0"], 60.0)

@@ -11,6 +11,7 @@ without internet.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import signal
 import sys
@@ -26,10 +27,10 @@ try:
     from gpucheck import runner, study
     from gpucheck.parts import PARTS
     from gpucheck.record import NAME, Record
-    from gpucheck.runner import LOG, Runner, Stopped
-    from gpucheck.settings import COHORTS, Settings
+    from gpucheck.runner import Runner, Stopped
+    from gpucheck.settings import COHORTS, LOG, Settings
 
-    from dvtplan import devices
+    from dvtplan import artifacts, devices
     from dvtplan.errors import DvtError
 except ModuleNotFoundError as error:
     sys.exit(
@@ -37,6 +38,8 @@ except ModuleNotFoundError as error:
         "to a machine without internet."
     )
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STATUS = "exit status: 0 nothing failed; 1 something failed, or nothing was reached; 2 wrong option; 129 to 143 stopped"
 SCRATCH = "gpu_check_scratch"
 """Folder of phantoms and trainings, of which those of an earlier check go."""
 LARGEST_LOG = 10_000_000
@@ -44,24 +47,34 @@ LARGEST_LOG = 10_000_000
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; 0 if nothing failed, 1 if something did, 2 for a wrong option, 128 + signal if it was stopped."""
+    """The command; its exit status is that of ``STATUS``."""
     options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        device = devices.choose(options.device).device
-    except DvtError as error:
+        return _check(options, shlex.join(["python", "tools/gpu_check.py", *words]))
+    except (DvtError, OSError) as error:
         print(f"gpu_check: {error}", file=sys.stderr)
         return 1
+
+
+def _check(options: argparse.Namespace, command: str) -> int:
+    """Prepare the folders and run all parts."""
+    device = devices.choose(options.device).device
+    if not device.startswith(("cpu", "cuda")):
+        raise DvtError(f"--device {options.device}: only CUDA GPUs and CPUs are checked. Use --device cpu.")
     scale = options.scale or ("tiny" if device == "cpu" else "paper")
-    command = ["python", "tools/gpu_check.py", *(sys.argv[1:] if arguments is None else arguments)]
-    if not _clear(options.out):
-        print(f"gpu_check: {options.out}: holds other files. Name a new folder as --out.", file=sys.stderr)
-        return 1
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as fresh:
+    options.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(artifacts.sole_writer(options.out))
+        fresh = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        scratch = (options.scratch or Path(fresh)).absolute() / SCRATCH
+        scratch.mkdir(parents=True, exist_ok=True)
+        _clear(options.out)
         settings = Settings(
-            out=options.out.absolute(), scratch=(options.scratch or Path(fresh)).absolute() / SCRATCH, device=device,
-            scale=scale, until=time.time() + 60 * options.minutes,
+            out=options.out.absolute(), scratch=scratch, device=device, scale=scale,
+            until=time.time() + 60 * options.minutes,
         )  # fmt: skip
-        return _run(settings, shlex.join(command), options.minutes)
+        return _run(settings, command, options.minutes)
 
 
 def _run(settings: Settings, command: str, minutes: float) -> int:
@@ -73,46 +86,53 @@ def _run(settings: Settings, command: str, minutes: float) -> int:
         "minutes": minutes,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    settings.scratch.mkdir(parents=True, exist_ok=True)
     names = {part: [check.name for check in checks] for part, checks in PARTS.items()}
     record = Record(settings.out / NAME, head, names)
     status = 0
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, _stop)
     try:
-        Runner(settings, record, lambda text: print(text, flush=True)).run()
+        Runner(settings, record, _say).run()
     except Stopped as stopped:
         status = 128 + int(stopped.args[0])
     runner.shorten_log(settings.out / LOG, LARGEST_LOG)
     text = record.to_text()
     with (settings.out / LOG).open("a", encoding="utf-8") as log:
         log.write(f"\n{text}\n")
-    print(f"\n{text}", flush=True)
-    return status or int(record.failed)
+    _say(f"\n{text}")
+    return status or int(record.failed or record.empty)
+
+
+def _say(text: str) -> None:
+    """Print a line; a reader that has gone does not end the check."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, flush=True)
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # once is enough; what was reached is being written
     raise Stopped(number)
 
 
-def _clear(out: Path) -> bool:
-    """Make the folder of the results and remove those of an earlier check; false where it holds anything else."""
-    if out.exists() and not out.is_dir():
-        return False
-    out.mkdir(parents=True, exist_ok=True)
+def _clear(out: Path) -> None:
+    """Remove the results of an earlier check from a folder.
+
+    Raises:
+        DvtError: if the folder holds anything else.
+    """
     ours = {out / NAME, out / LOG, *study.result_files(out)}
-    if any(path not in ours for path in out.iterdir()):
-        return False
+    others = sorted(path.name for path in out.iterdir() if path not in ours and not path.name.startswith("."))
+    if others:
+        raise DvtError(f"{out}: holds {others[0]}, which is not a result of this check. Name a new folder as --out.")
     for path in ours:
         path.unlink(missing_ok=True)
-    return True
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n\n")[0], epilog="example: python tools/gpu_check.py --out check --minutes 8"
+        description=__doc__.partition("\n\n")[0],
+        epilog=f"example: python tools/gpu_check.py --out check --minutes 8; {STATUS}",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the results go: 8 files")
     parser.add_argument("--minutes", type=_minutes, default=8.0, help="time for everything (default: 8)")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -19,6 +17,7 @@ from typing import Any
 from bench import rows
 
 from gpucheck.checks import FAILED, HELD, MISSED, NO_GPU, NOT_REACHED, Check, OutOfTime
+from gpucheck.lifetime import end_with_the_parent
 from gpucheck.settings import Settings
 
 TRACEBACK_LINES = 12
@@ -29,7 +28,7 @@ Report = Callable[[Mapping[str, Any]], None]
 
 def main(part: str, settings_json: str, pipe: str) -> None:
     """Run one part."""
-    _end_with_the_parent()
+    end_with_the_parent()
     from gpucheck.parts import PARTS
 
     settings = Settings.from_json(settings_json)
@@ -79,18 +78,6 @@ def run_check(check: Check, settings: Settings, report: Report) -> None:
         state, error = FAILED, "\n".join(traceback.format_exc().strip().splitlines()[-TRACEBACK_LINES:])
     seconds = round(time.monotonic() - begin, 2)
     report({"event": "end", "check": check.name, "state": state, "error": error, "seconds": seconds})
-
-
-def _end_with_the_parent(every_s: float = 0.5) -> None:
-    """End this process and all that it started when the check itself was killed."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(every_s)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch import distributed, nn
 
 from dvtplan import devices, parallel
 from dvtplan.devices import Setup
+from gpucheck.lifetime import end_with_the_parent
 from gpucheck.networks import network_of, outcome_of
 from gpucheck.settings import Settings
 
@@ -22,8 +23,9 @@ WORKS = "works"
 """What is said of a compilation without a fault."""
 
 
-def main(settings_json: str) -> None:
+def main(settings_json: str, part: str) -> None:
     """Join the group and try all that a data-parallel training uses."""
+    end_with_the_parent(int(part))  # torchrun starts it in a session of its own
     settings = Settings.from_json(settings_json)
     device = parallel.local_device("cuda" if settings.on_gpu else "cpu")
     setup = devices.choose(device, training=True, precision="fp32", compiled=False)

@@ -39,10 +39,12 @@ TIMES_TOO_LARGE = 40
 def prepare(settings: Settings) -> Workspace:
     """The small cohort, planned and preprocessed."""
     small = settings.small
-    if not small.splits.exists():
+    ready = small.root / "ready"
+    if not ready.exists():
         shutil.rmtree(small.root, ignore_errors=True)
         make_cohort(small.root, dataset=small.dataset, scale="tiny", cases=CASES, seed=SEED)
         plan_and_preprocess(small.root, small.dataset, n_folds=FOLDS, jobs=1)
+        ready.touch()
     return small
 
 
@@ -144,7 +146,7 @@ def collectives(settings: Settings) -> Iterator[Row]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launcher = ["torch.distributed.run", "--nproc-per-node", "1", "--master-port", str(port)]
-    command = [sys.executable, "-m", *launcher, "-m", "gpucheck.collectives", settings.to_json()]
+    command = [sys.executable, "-m", *launcher, "-m", "gpucheck.collectives", settings.to_json(), str(os.getpid())]
     found = json.loads(run_process(command, settings).splitlines()[-1])
     words = [name for name in ("mean", "gather", "from leader") if not found[name]]
     if words:

@@ -100,6 +100,11 @@ class Record:
         write_text(self.path, json.dumps(content, indent=1) + "\n")
 
     @property
+    def empty(self) -> bool:
+        """Whether no check came to its end."""
+        return not any(check.state in (HELD, MISSED) for part in self.parts for check in part.checks)
+
+    @property
     def failed(self) -> bool:
         """Whether anything failed; what was not reached has not."""
         return any(FAILED in (part.state, *(check.state for check in part.checks)) for part in self.parts)

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dvtplan.errors import DvtError
 from gpucheck.checks import FAILED
 from gpucheck.record import DONE, RUNNING, STOPPED, Record
-from gpucheck.settings import ROOT, TOOLS, Settings
+from gpucheck.settings import LOG, ROOT, TOOLS, Settings
 
-LOG = "gpu_check.log"
 STAGES = (
     ("machine",), ("cohort", "right", "compiled", "processes", "collectives"), ("memory",), ("fast",), ("whole",)
 )  # fmt: skip
@@ -83,7 +83,8 @@ class Runner:
                     self._attend()
         finally:
             for running in list(self._running.values()):
-                self._end(running, STOPPED)
+                with contextlib.suppress(DvtError):  # a record that cannot be written; the processes must end
+                    self._end(running, STOPPED)
 
     def _start(self, part: str) -> None:
         kept = 0.0 if part == LAST else LAST_SHARE * self._total_s

@@ -21,6 +21,8 @@ COHORTS = {"tiny": (6, 3), "small": (16, 4), "half": (20, 5), "paper": (16, 4)}
 BYTES_PER_CASE = {"tiny": 2e8, "small": 4e8, "half": 8e8, "paper": 3e9}
 """Memory that making one phantom takes."""
 SEED = 2019
+LOG = "gpu_check.log"
+"""Name of the log among the results."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

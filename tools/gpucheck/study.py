@@ -17,7 +17,7 @@ from phantom.cohort import make_cohort
 from dvtplan import artifacts, journal
 from dvtplan.records import Plan, Run, Splits
 from gpucheck.checks import Check, OutOfTime
-from gpucheck.settings import COHORTS, SEED, Settings
+from gpucheck.settings import COHORTS, LOG, SEED, Settings
 
 NETWORK = "gn_unet"
 LARGEST_FILE = 15e6
@@ -129,7 +129,7 @@ def export(settings: Settings) -> Iterator[Row]:
     if not workspace.fold(NETWORK, 0).checkpoint.exists():
         raise OutOfTime("no epoch was finished")
     words = ["export", str(workspace.results(NETWORK)), str(archive), "--weights", "float16", "--overwrite"]
-    run_command("model", words, settings.remaining_s)
+    run_command(settings, "model", words, settings.remaining_s)
     packed = gzip.compress(archive.read_bytes(), compresslevel=1)
     target = settings.out / f"{archive.name}.gz"
     fits = len(packed) < LARGEST_FILE
@@ -152,15 +152,15 @@ def dvt(settings: Settings, command: str, *words: object, keep_s: float = 0.0) -
     """
     where = ["--root", str(settings.study.root), "--dataset", settings.study.dataset]
     begin = time.monotonic()
-    run_command(command, [*map(str, words), *where], settings.remaining_s - keep_s)
+    run_command(settings, command, [*map(str, words), *where], settings.remaining_s - keep_s)
     return time.monotonic() - begin
 
 
-def run_command(command: str, words: list[str], seconds: float) -> None:
+def run_command(settings: Settings, command: str, words: list[str], seconds: float) -> None:
     """Run one of the commands; what it prints goes to the log.
 
     Raises:
-        OutOfTime: if it takes longer.
+        OutOfTime: if it takes longer, or refuses the time that it is given.
         RuntimeError: if it fails.
     """
     arguments = [sys.executable, "-m", "dvtplan.cli", command, *words]
@@ -169,7 +169,12 @@ def run_command(command: str, words: list[str], seconds: float) -> None:
     except subprocess.TimeoutExpired:
         raise OutOfTime(f"dvt_{command} was still at work after {seconds:.0f} s") from None
     if done.returncode:
-        raise RuntimeError(f"dvt_{command} {' '.join(words)}: ended with status {done.returncode}, see the log")
+        log = settings.out / LOG
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+        last = next((line for line in reversed(lines) if line.strip()), "no word")
+        if "--time-budget: " in last:
+            raise OutOfTime(last)
+        raise RuntimeError(f"dvt_{command} {' '.join(words)}: ended with status {done.returncode}: {last}")
 
 
 def cohort_checks() -> tuple[Check, ...]:
