@@ -74,25 +74,26 @@ def _check(options: argparse.Namespace, command: str) -> int:
             out=options.out.absolute(), scratch=scratch, device=device, scale=scale,
             until=time.time() + 60 * options.minutes,
         )  # fmt: skip
-        return _run(settings, command, options.minutes)
+        return _run(settings, command, options)
 
 
-def _run(settings: Settings, command: str, minutes: float) -> int:
-    """Run all parts and print the table."""
+def _run(settings: Settings, command: str, options: argparse.Namespace) -> int:
+    """Run the parts and print the table."""
     head = {
         "command": command,
         "device": settings.device,
         "scale": settings.scale,
-        "minutes": minutes,
+        "minutes": options.minutes,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    names = {part: [check.name for check in checks] for part, checks in PARTS.items()}
+    names = {part: [check.name for check in checks] for part, checks in PARTS.items() if part in options.parts}
+    stages = [[part for part in stage if part in options.parts] for stage in runner.STAGES]
     record = Record(settings.out / NAME, head, names)
     status = 0
     for number in SIGNALS:
         signal.signal(number, _stop)
     try:
-        Runner(settings, record, _say).run()
+        Runner(settings, record, _say).run(stages)
     except Stopped as stopped:
         status = 128 + int(stopped.args[0])
     runner.shorten_log(settings.out / LOG, LARGEST_LOG)
@@ -139,6 +140,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scale", choices=tuple(COHORTS), help="of the phantoms; default: paper on a GPU, tiny on a CPU"
     )
+    parser.add_argument(
+        "--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS), metavar="PART",
+        help=f"only these of {', '.join(PARTS)}",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep phantoms and trainings there")
     return parser

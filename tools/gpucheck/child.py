@@ -32,8 +32,6 @@ def main(part: str, settings_json: str, pipe: str) -> None:
     from gpucheck.parts import PARTS
 
     settings = Settings.from_json(settings_json)
-    if part == "cohort":
-        os.nice(10)  # it runs next to checks that are waited for
     with os.fdopen(int(pipe), "w", encoding="utf-8") as events:
 
         def report(event: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ WORKS = "works"
 """What is said of a compilation without a fault."""
 
 
-def main(settings_json: str, part: str) -> None:
+def main(settings_json: str, part: str, compiled: str = "") -> None:
     """Join the group and try all that a data-parallel training uses."""
     end_with_the_parent(int(part))  # torchrun starts it in a session of its own
     settings = Settings.from_json(settings_json)
@@ -39,13 +39,10 @@ def main(settings_json: str, part: str) -> None:
             "from leader": group.from_leader("word") == "word",
         }
         network = network_of(NETWORK, settings.tiny).to(device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+        forward, failed = _compiled(network, setup, settings) if compiled else (network, "")
         alone = outcome_of(network, setup, settings.tiny, network)
-        shared = outcome_of(network, setup, settings.tiny, group.wrap(network, device))
-        found["step"] = shared.compare(alone)["cosine"]
-        if settings.on_gpu:
-            forward, failed = _compiled(network, setup, settings)
-            step = outcome_of(network, setup, settings.tiny, group.wrap(forward, device))
-            found |= {"compiled step": step.compare(alone)["cosine"], "compilation": failed or WORKS}
+        shared = outcome_of(network, setup, settings.tiny, group.wrap(forward, device))
+        found |= {"step": shared.compare(alone)["cosine"], "compilation": failed or WORKS}
     print(json.dumps(found))
 
 

@@ -176,12 +176,13 @@ def compiled(settings: Settings) -> Iterator[Row]:
     side_by_side = max(1, workers.available_cores() // 2)
     waiting, running = list(NETWORKS), dict[str, subprocess.Popen[str]]()
     threads = max(1, workers.available_cores() // min(side_by_side, len(waiting)))
-    variables = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": str(threads)}
+    first = waiting[0]  # its group normalization makes the most kernels
     failures: list[str] = []
     while waiting or running:
         while waiting and len(running) < side_by_side:
             name = waiting.pop(0)
             command = [sys.executable, "-m", "gpucheck.networks", name, settings.to_json()]
+            variables = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": str(2 * threads if name == first else threads)}
             running[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables)
         for name in [name for name, process in running.items() if process.poll() is not None]:
             process = running.pop(name)

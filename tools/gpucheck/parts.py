@@ -11,7 +11,7 @@ PARTS: dict[str, tuple[Check, ...]] = {
     "right": (*operations.checks(), *networks.checks()),
     "compiled": (networks.compiled_check(),),
     "processes": processes.checks(),
-    "collectives": (processes.collectives_check(),),
+    "collectives": processes.collectives_checks(),
     "memory": (processes.memory_check(),),
     "fast": speed.checks(),
     "whole": study.checks(),

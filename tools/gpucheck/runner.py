@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dvtplan import workers
 from dvtplan.errors import DvtError
 from gpucheck.checks import FAILED
 from gpucheck.record import DONE, RUNNING, STOPPED, Record
@@ -26,10 +27,12 @@ STAGES = (
 )  # fmt: skip
 """Parts that run side by side, one stage after the other; what is timed, or takes all memory, runs alone."""
 SHARES = {
-    "machine": 0.10, "cohort": 0.40, "right": 0.27, "compiled": 0.27, "processes": 0.27, "collectives": 0.27,
+    "machine": 0.10, "cohort": 0.35, "right": 0.30, "compiled": 0.30, "processes": 0.30, "collectives": 0.30,
     "memory": 0.08, "fast": 0.50, "whole": 1.0,
 }  # fmt: skip
 """Part -> share of all time that it may take; what it leaves goes to the last part."""
+SHARE_OF_CORES = 8
+"""A part that runs beside others computes with this part of the cores: more threads than cores wait for each other."""
 CHILD = "gpucheck.child"
 """The module that is a part's process."""
 LAST, LAST_SHARE = "whole", 0.25
@@ -87,7 +90,8 @@ class Runner:
                     self._end(running, STOPPED)
 
     def _start(self, part: str) -> None:
-        kept = 0.0 if part == LAST else LAST_SHARE * self._total_s
+        awaited = part != LAST and any(each.name == LAST for each in self.record.parts)
+        kept = LAST_SHARE * self._total_s if awaited else 0.0
         limit_s = max(GRACE_S, min(SHARES[part] * self._total_s, self.settings.remaining_s - GRACE_S - kept))
         settings = replace(self.settings, until=time.time() + limit_s)
         reading, writing = os.pipe()
@@ -97,7 +101,7 @@ class Runner:
             log.flush()
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[writing], cwd=ROOT,
-                env=self._variables(), start_new_session=True,
+                env=self._variables(part), start_new_session=True,
             )  # fmt: skip
         os.close(writing)
         self._running[part] = _Process(part, process, time.monotonic(), limit_s)
@@ -107,11 +111,16 @@ class Runner:
         self.say(f"{part}: at most {limit_s:.0f} s")
         threading.Thread(target=self._listen, args=(part, reading), daemon=True).start()
 
-    def _variables(self) -> dict[str, str]:
-        """The environment of a part: this repository's modules, and on a CPU one thread where work is tiny."""
+    def _variables(self, part: str) -> dict[str, str]:
+        """The environment of a part: this repository's modules, and fewer threads where it does not run alone."""
         path = os.pathsep.join([str(ROOT), str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
-        one_thread = self.settings.tiny and not self.settings.on_gpu
-        threads = {"OMP_NUM_THREADS": "1"} if one_thread else {}
+        alone = (part,) in STAGES
+        if self.settings.tiny and not self.settings.on_gpu:
+            threads = {"OMP_NUM_THREADS": "1"}
+        elif not alone:
+            threads = {"OMP_NUM_THREADS": str(max(1, workers.available_cores() // SHARE_OF_CORES))}
+        else:
+            threads = {}
         return {**os.environ, **threads, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
     def _listen(self, part: str, reading: int) -> None:

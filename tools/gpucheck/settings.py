@@ -76,8 +76,9 @@ class Settings:
 
     @property
     def jobs(self) -> int:
-        """Phantoms to make at the same time."""
-        return workers.how_many(None, COHORTS[self.scale][0], int(BYTES_PER_CASE[self.scale]))
+        """Phantoms to make at the same time; other parts run next to them."""
+        half = max(1, workers.available_cores() // 2)
+        return workers.how_many(half, COHORTS[self.scale][0], int(BYTES_PER_CASE[self.scale]))
 
     def bench(self) -> Bench:
         """How the benchmark measures here."""
