@@ -16,13 +16,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from arguments import at_least
 from bench import limits, machine, nnunet, prediction, rows, stages, startup, steps, training
 from bench.inputs import Bench
 from bench.rows import Row
-from make_phantom import at_least
 
-from dvtplan import devices
-from dvtplan.errors import DvtError
+from dvtplan.core.errors import DvtError
+from dvtplan.models import devices
 
 SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], ...]] = {
     "start": (startup.start,),

@@ -30,8 +30,9 @@ try:
     from gpucheck.runner import Runner, Stopped
     from gpucheck.settings import COHORTS, LOG, Settings
 
-    from dvtplan import artifacts, devices
-    from dvtplan.errors import DvtError
+    from dvtplan.core import files
+    from dvtplan.core.errors import DvtError
+    from dvtplan.models import devices
 except ModuleNotFoundError as error:
     sys.exit(
         f"gpu_check: the package {error.name} is not installed. docs/developer/gpu_check.md says how to bring packages "
@@ -65,7 +66,7 @@ def _check(options: argparse.Namespace, command: str) -> int:
     scale = options.scale or ("tiny" if device == "cpu" else "paper")
     options.out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(artifacts.sole_writer(options.out))
+        stack.enter_context(files.exclusive_lock(options.out))
         fresh = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         scratch = (options.scratch or Path(fresh)).absolute() / SCRATCH
         scratch.mkdir(parents=True, exist_ok=True)

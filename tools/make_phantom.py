@@ -7,11 +7,10 @@ what is modelled.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from arguments import at_least, dataset_name
 from phantom.cohort import EXTRAS, make_cohort
 from phantom.difficulty import DIFFICULTIES
 from phantom.grid import SCALES
@@ -56,24 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(folder)
     return 0
-
-
-def dataset_name(text: str) -> str:
-    """An argparse type: a folder name that is safe everywhere."""
-    if not re.fullmatch(r"\w[\w.-]*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no folder name of letters, digits, '_', '-' and '.'")
-    return text
-
-
-def at_least(low: int) -> Callable[[str], int]:
-    """An argparse type: whole numbers from ``low`` up."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} up")
-        return int(text)
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 Stages are imported after parsing, so that ``--help`` is quick and ``dvt_evaluate`` never loads torch.
 """
 
-from dvtplan.cli.data import import_dicom, plan_and_preprocess
-from dvtplan.cli.models import model
+from __future__ import annotations
+
+from dvtplan.cli.evaluate import evaluate
+from dvtplan.cli.import_dicom import import_dicom
+from dvtplan.cli.model import model
 from dvtplan.cli.overview import overview
-from dvtplan.cli.prediction import predict
-from dvtplan.cli.running import INTERRUPTED
-from dvtplan.cli.scoring import evaluate, report
-from dvtplan.cli.training import train
+from dvtplan.cli.plan_and_preprocess import plan_and_preprocess
+from dvtplan.cli.predict import predict
+from dvtplan.cli.report import report
+from dvtplan.cli.runner import INTERRUPTED
+from dvtplan.cli.train import train
 
 __all__ = [
     "INTERRUPTED",

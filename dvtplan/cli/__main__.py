@@ -1,5 +1,7 @@
 """``python -m dvtplan.cli train ...`` is ``dvt_train ...``, for processes that have no scripts at hand."""
 
+from __future__ import annotations
+
 import sys
 
 from dvtplan import cli

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from dvtplan.cli.options import parser_of
-from dvtplan.cli.running import command
+from dvtplan.cli.arguments import parser_of
+from dvtplan.cli.runner import command
 
 COMMANDS = {
     "dvt_import": "make a data set of DICOM scans and their masks",

@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 
 from bench.inputs import untrained
-from dvtplan import artifacts, devices
-from dvtplan.predict import predict_case
-from dvtplan.records import Plan
-from dvtplan.scans import find_cases
+from dvtplan.core import json_records
+from dvtplan.inference.inputs import find_cases
+from dvtplan.inference.predict_case import predict_case
+from dvtplan.models import devices
+from dvtplan.planning.plan import Plan
 
 
 def main(plan: str, volume: str, mask: str, device: str) -> None:
     """Predict by a plan on disk with a network as initialised."""
-    model = untrained(artifacts.load(Plan, Path(plan), "tools/benchmark.py"), devices.choose(device))
+    model = untrained(json_records.load(Plan, Path(plan), "tools/benchmark.py"), devices.choose(device))
     predict_case(find_cases(Path(volume), 1)[0], Path(mask), model)
     print(peak_bytes())
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from phantom.cohort import make_cohort
 
-from dvtplan import artifacts, workers
-from dvtplan.devices import Setup
-from dvtplan.networks import build
-from dvtplan.predict import Model
-from dvtplan.preprocess import plan_and_preprocess
-from dvtplan.records import Plan
-from dvtplan.train import PREPARE
-from dvtplan.workspace import Workspace
+from dvtplan.core import json_records, worker_pool
+from dvtplan.data.paths import Workspace
+from dvtplan.inference.model import Model
+from dvtplan.models.devices import DeviceConfig
+from dvtplan.models.networks.registry import build
+from dvtplan.planning.plan import Plan
+from dvtplan.planning.preprocess import plan_and_preprocess
+from dvtplan.training.job import PREPARE
 
 SEED = 5
 CASES, TINY_CASES = 4, 2
@@ -49,7 +49,7 @@ class Bench:
         """A cohort of raw phantoms of its own root."""
         root = self.scratch / f"{scale}_{cases}"
         if not (root / "datasets_raw" / "Phantom" / "dataset.json").exists():
-            jobs = workers.available_cores()
+            jobs = worker_pool.available_cores()
             make_cohort(root, scale=scale, cases=cases, seed=SEED, jobs=jobs, extras=("rater2",), overwrite=True)
         return Workspace(root, "Phantom")
 
@@ -80,13 +80,13 @@ class Bench:
     def patients(self) -> tuple[Workspace, Plan]:
         """Raw scans of the largest scale, and the plan for them."""
         if self.study is not None:
-            return self.study, artifacts.load(Plan, self.study.plan, PREPARE)
+            return self.study, json_records.load(Plan, self.study.plan, PREPARE)
         workspace = self.cohort(self.large, 2)
         planned = plan_and_preprocess(workspace.root, "Phantom", n_folds=2, verify_only=True)
         return workspace, planned.plan
 
 
-def untrained(plan: Plan, setup: Setup) -> Model:
+def untrained(plan: Plan, setup: DeviceConfig) -> Model:
     """GN-U-Net as initialised; how long it takes does not depend on what it has learnt."""
     network = build("gn_unet", len(plan.channels), 1, width=32, norm_groups=32).eval()
     network = network.to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]

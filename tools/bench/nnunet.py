@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bench.clock import child
 from bench.inputs import Bench
-from dvtplan import workers
-from dvtplan.workspace import Workspace
+from dvtplan.core import worker_pool
+from dvtplan.data.paths import Workspace
 
 VERSION = "2.8.1"
 
@@ -43,7 +43,7 @@ def preprocess(bench: Bench, workspace: Workspace) -> Callable[[], float]:
         for part in ("imagesTr", "labelsTr"):
             (raw / part).symlink_to(workspace.raw.absolute() / part)
         (raw / "dataset.json").write_text((workspace.raw / "dataset.json").read_text())
-    cores = str(workers.available_cores())
+    cores = str(worker_pool.available_cores())
     variables = {f"nnUNet_{part}": str(root / part) for part in ("raw", "preprocessed", "results")}
 
     def run() -> float:
@@ -59,5 +59,5 @@ def evaluate(bench: Bench, labels: Path, masks: Path) -> Callable[[], float]:
     """Overlap per case and label by nnU-Net, on the same files."""
     out = bench.scratch / "nnunet_scores.json"
     program = str(bench.nnunet / "nnUNetv2_evaluate_simple")  # type: ignore[operator]
-    options = ["-l", "1", "2", "-np", str(workers.available_cores()), "-o", str(out)]
+    options = ["-l", "1", "2", "-np", str(worker_pool.available_cores()), "-o", str(out)]
     return lambda: child([program, str(labels), str(masks), *options])[0]

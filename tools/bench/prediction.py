@@ -16,14 +16,16 @@ from bench.inputs import Bench, untrained
 from bench.limits import matrix_flop_per_s, seconds_of, wait
 from bench.rows import Row
 from bench.steps import PAPER_SHAPE, TINY_SHAPE, forget_compiled
-from dvtplan import artifacts, devices, volumes
-from dvtplan.dataset import discover
-from dvtplan.devices import Setup
-from dvtplan.inference import slices_at_once
-from dvtplan.networks import build
-from dvtplan.plan import FORWARD_FLOP_PER_PIXEL
-from dvtplan.predict import Model, predict_case
-from dvtplan.resize import imresize
+from dvtplan.core import json_records
+from dvtplan.data.dataset import discover
+from dvtplan.imaging import volume_io
+from dvtplan.imaging.resize import imresize
+from dvtplan.inference.model import Model, slices_at_once
+from dvtplan.inference.predict_case import predict_case
+from dvtplan.models import devices
+from dvtplan.models.devices import DeviceConfig
+from dvtplan.models.networks.registry import build
+from dvtplan.planning.cost import FORWARD_FLOP_PER_PIXEL
 
 TOOLS = Path(__file__).parents[1]
 
@@ -36,7 +38,7 @@ def predict(bench: Bench) -> Iterator[Row]:
     workspace, plan = bench.patients()
     model = untrained(plan, devices.choose(bench.device))
     case = discover(workspace.raw).cases[0]
-    slices = volumes.read_grid(case.images[0]).shape
+    slices = volume_io.read_grid(case.images[0]).shape
     count = min(slices)
     block = slices_at_once(plan.target_shape, model.setup.device)
     image = torch.rand(block, 1, *plan.target_shape, device=model.setup.device)
@@ -77,7 +79,7 @@ def forward(bench: Bench) -> Iterator[Row]:
     chosen = untrained(plan, devices.choose(bench.device))
     plain = untrained(plan, devices.choose(bench.device, precision="fp32", channels_last=False, compiled=False))
     plain.networks[0].load_state_dict(chosen.networks[0].state_dict())
-    volume, _ = volumes.read(discover(workspace.raw).cases[0].images[0])
+    volume, _ = volume_io.read(discover(workspace.raw).cases[0].images[0])
     across = volume.shape.index(min(volume.shape))
     middle = volume.take(volume.shape[across] // 2, axis=across)
     middle = imresize((middle / middle.max()).astype("float32"), plan.target_shape)
@@ -115,14 +117,14 @@ def forward_rate(bench: Bench) -> Iterator[Row]:
         network = network.to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
         image = torch.rand(block, 1, *shape, device=setup.device).contiguous(memory_format=setup.memory_format)
 
-        def run(forward: devices.Forward, setup: Setup = setup, image: torch.Tensor = image) -> None:
+        def run(forward: devices.Forward, setup: DeviceConfig = setup, image: torch.Tensor = image) -> None:
             with torch.inference_mode(), setup.autocast():
                 forward(image)
             wait(setup.device)
 
         forget_compiled()
         begin = time.perf_counter()
-        made, failed = devices.compiled(network, setup, run)
+        made, failed = devices.try_compile(network, setup, run)
         compile_s = time.perf_counter() - begin
         seconds = seconds_of(lambda made=made, run=run: run(made), setup.device, repeats=2)  # type: ignore[misc]
         rate = block / seconds
@@ -141,14 +143,14 @@ def memory(bench: Bench) -> Iterator[Row]:
     """Peak memory of a whole process that predicts a volume, and one three times as deep."""
     workspace, planned = bench.patients()
     plan, mask = bench.scratch / "deep_plan.json", bench.scratch / "deep_mask.nii.gz"
-    artifacts.save(planned, plan)
-    volume, grid = volumes.read(discover(workspace.raw).cases[0].images[0])
+    json_records.save(planned, plan)
+    volume, grid = volume_io.read(discover(workspace.raw).cases[0].images[0])
     across = volume.shape.index(min(volume.shape))
     peaks = {}
     for times in (1, 3):
         path = bench.scratch / f"deep_{times}.nii.gz"
         deep = np.concatenate([volume] * times, axis=across).astype(np.float32)
-        volumes.write_probabilities(path, deep, replace(grid, shape=deep.shape))
+        volume_io.write_probabilities(path, deep, replace(grid, shape=deep.shape))
         command = [sys.executable, "-m", "bench.deep", str(plan), str(path), str(mask), bench.device]
         _, told = child(command, {"PYTHONPATH": str(TOOLS)})
         peaks[times] = int(told)

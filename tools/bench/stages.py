@@ -13,10 +13,11 @@ from bench import nnunet
 from bench.clock import child, in_turn
 from bench.inputs import Bench
 from bench.rows import Row, absent
-from dvtplan import volumes, workers
-from dvtplan.dataset import discover
-from dvtplan.preprocess import plan_and_preprocess
-from dvtplan.workspace import Workspace
+from dvtplan.core import worker_pool
+from dvtplan.data.dataset import discover
+from dvtplan.data.paths import Workspace
+from dvtplan.imaging import volume_io
+from dvtplan.planning.preprocess import plan_and_preprocess
 
 READING = 1.5
 """How much longer than reading a stage may take."""
@@ -40,7 +41,7 @@ def preprocess(bench: Bench) -> Iterator[Row]:
     if bench.nnunet is not None:
         things["nnunet"] = nnunet.preprocess(bench, workspace)
     timing = in_turn(things, bench.rounds)
-    note = f"{len(dataset.cases)} cases of {bench.middle}, {workers.available_cores()} cores"
+    note = f"{len(dataset.cases)} cases of {bench.middle}, {worker_pool.available_cores()} cores"
     detail: dict[str, object] = {"seconds": timing.rounds}
     yield Row(
         section="preprocess", what="ours over reading the files once", value=timing.ratio("ours", "reading"), unit="x",
@@ -99,13 +100,13 @@ def _command(*words: object) -> float:
 def _read_all(files: list[Path]) -> None:
     """Read every file once, decompressed, on every core. Threads: they start at once, and decompression lets
     others run beside it, so that no other way of reading these files here takes less time."""
-    with ThreadPoolExecutor(workers.available_cores()) as pool:
+    with ThreadPoolExecutor(worker_pool.available_cores()) as pool:
         for _ in pool.map(_read, files):
             pass
 
 
 def _read(path: Path) -> int:
-    return volumes.read(path)[0].size
+    return volume_io.read(path)[0].size
 
 
 def _against_nnunet(bench: Bench, section: str, ratio: float, detail: dict[str, object]) -> Row:

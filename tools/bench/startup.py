@@ -33,7 +33,7 @@ def start(bench: Bench) -> Iterator[Row]:
         detail={"seconds": timing.rounds},
     )  # fmt: skip
     loaded = subprocess.run(
-        [sys.executable, "-c", "import dvtplan.cli, dvtplan.evaluate, sys; print('torch' in sys.modules)"],
+        [sys.executable, "-c", "import dvtplan.cli, dvtplan.evaluation.evaluate, sys; print('torch' in sys.modules)"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     yield Row(

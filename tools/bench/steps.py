@@ -13,11 +13,12 @@ from bench.clock import in_turn
 from bench.inputs import Bench
 from bench.limits import matrix_flop_per_s, wait
 from bench.rows import Row, absent
-from dvtplan import devices, journal
-from dvtplan.devices import Setup
-from dvtplan.networks import build
-from dvtplan.networks.blocks import UpConv
-from dvtplan.plan import FORWARD_FLOP_PER_PIXEL
+from dvtplan.core import text
+from dvtplan.models import devices
+from dvtplan.models.devices import DeviceConfig
+from dvtplan.models.networks.blocks import UpConv
+from dvtplan.models.networks.registry import build
+from dvtplan.planning.cost import FORWARD_FLOP_PER_PIXEL
 
 PAPER_SHAPE, TINY_SHAPE = (960, 320), (64, 32)
 PAPER_BATCH = 2
@@ -48,7 +49,7 @@ class BareStep:
     """Why it could not be compiled; empty if it was, or was not to be."""
 
 
-def bare_step(setup: Setup, batch: int, shape: tuple[int, int]) -> BareStep:
+def bare_step(setup: DeviceConfig, batch: int, shape: tuple[int, int]) -> BareStep:
     """A step of GN-U-Net, width 32, as a training with this setup runs it, without data, augmentation or focal loss.
 
     Args:
@@ -75,7 +76,7 @@ def bare_step(setup: Setup, batch: int, shape: tuple[int, int]) -> BareStep:
         wait(setup.device)
 
     begin = time.perf_counter()
-    forward, failed = devices.compiled(network, setup, trial)
+    forward, failed = devices.try_compile(network, setup, trial)
     compile_s = time.perf_counter() - begin if setup.compiled else 0.0
     return BareStep(run=lambda: step(forward), compile_s=compile_s, failed=failed)
 
@@ -150,12 +151,12 @@ def on_gpu(bench: Bench, way: str, batch: int) -> Row:
     remarks = [
         f"{flop / matrix:.1%} of the matrix rate of {matrix / 1e12:.3g} TFLOP/s",
         f"{1e3 * seconds:.3g} ms a step",
-        f"peak {journal.size(peak)}",
+        f"peak {text.size(peak)}",
     ]
     if setup.compiled:
         remarks.append(step.failed or f"compiled in {step.compile_s:.0f} s")
     if batch == PAPER_BATCH and shape == PAPER_SHAPE:
-        remarks.append(f"the paper's fold in {journal.duration(PAPER_FOLD_SLICES / rate)}")
+        remarks.append(f"the paper's fold in {text.duration(PAPER_FOLD_SLICES / rate)}")
     return Row(
         section="steps", what=f"{setup.precision}, batch {batch}, {way}", value=rate, unit="slices/s",
         note=f"{size}; {'; '.join(remarks)}",

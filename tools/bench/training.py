@@ -18,13 +18,17 @@ from bench.clock import in_turn
 from bench.inputs import TINY_CASES, Bench
 from bench.limits import matrix_flop_per_s
 from bench.rows import Row, absent
-from dvtplan import artifacts, devices, journal
-from dvtplan.batches import Schedule, Slices
-from dvtplan.plan import FORWARD_FLOP_PER_PIXEL
-from dvtplan.recipes import override
-from dvtplan.records import Plan, Recipe, Run, Splits
-from dvtplan.train import PREPARE, Options, train_fold
-from dvtplan.workspace import Workspace
+from dvtplan.core import json_records, text
+from dvtplan.data.folds import Splits
+from dvtplan.data.paths import Workspace
+from dvtplan.models import devices, epoch_log
+from dvtplan.models.training_run import Run
+from dvtplan.planning.cost import FORWARD_FLOP_PER_PIXEL
+from dvtplan.planning.plan import Plan
+from dvtplan.planning.recipe import Recipe, override
+from dvtplan.training.data_loading import SliceDataset, SliceSampler
+from dvtplan.training.job import PREPARE, Options
+from dvtplan.training.train import train_fold
 
 LOOP_SHARE, LOOP_SHARE_GPU = 0.95, 0.90
 """Of the rate of bare steps, what the loop shall reach."""
@@ -56,7 +60,7 @@ def auto(bench: Bench) -> Iterator[Row]:
     first = Options(device=bench.device, overwrite=True, batch_size_auto=True, compiled=False)
     workspace = bench.training_data()
     _epoch_seconds(workspace, override("paper", epochs=1, batch_size=1), first)
-    batch = artifacts.load(Run, workspace.fold("gn_unet", 0).run, "dvt_train").recipe.batch_size
+    batch = json_records.load(Run, workspace.fold("gn_unet", 0).run, "dvt_train").recipe.batch_size
     options = Options(device=bench.device, overwrite=True)
     yield from loop(bench, override("paper", epochs=2, batch_size=batch), options, "auto")
     for way in (steps.EAGER, steps.COMPILED):
@@ -66,7 +70,7 @@ def auto(bench: Bench) -> Iterator[Row]:
 def loop(bench: Bench, recipe: Recipe, options: Options, section: str) -> Iterator[Row]:
     """Rows of one way to train: the last epoch of the loop against bare steps at the same batch and shape."""
     workspace = bench.training_data()
-    plan = artifacts.load(Plan, workspace.plan, PREPARE)
+    plan = json_records.load(Plan, workspace.plan, PREPARE)
     setup = devices.choose(bench.device, training=True, compiled=options.compiled)
     batch, slices = recipe.batch_size, _slices_per_epoch(workspace, recipe)
     bare = steps.bare_step(setup, batch, plan.target_shape)
@@ -86,7 +90,7 @@ def loop(bench: Bench, recipe: Recipe, options: Options, section: str) -> Iterat
         at_least=LOOP_SHARE if bench.on_cpu else LOOP_SHARE_GPU,
         note=f"slices/s, {size}, batch {batch}{f'; {bare.failed}' if bare.failed else ''}", detail=detail,
     )  # fmt: skip
-    fold = journal.duration(steps.PAPER_FOLD_SLICES / rate)
+    fold = text.duration(steps.PAPER_FOLD_SLICES / rate)
     yield Row(
         section=section, what="training rate", value=rate, unit="slices/s",
         note=f"as many slices as 589,000 steps of 2 would take {fold}" if size == "960x320" else "", detail=detail,
@@ -102,14 +106,14 @@ def loop(bench: Bench, recipe: Recipe, options: Options, section: str) -> Iterat
 def _epoch_seconds(workspace: Workspace, recipe: Recipe, options: Options) -> float:
     """Of the last epoch; those before it warm up."""
     folder = train_fold(workspace, 0, recipe=recipe, options=options)
-    return float(journal.read_epochs(folder.epochs, before=recipe.epochs)[-1]["seconds"])
+    return float(epoch_log.read_epochs(folder.epochs, before=recipe.epochs)[-1]["seconds"])
 
 
 def _slices_per_epoch(workspace: Workspace, recipe: Recipe) -> int:
     """Of fold 0, those that fill its last batch counted again."""
-    cases = artifacts.load(Splits, workspace.splits, PREPARE).folds[0].train
-    count = len(Slices([workspace.prepared(case) for case in cases]))
-    return recipe.batch_size * Schedule(slices=count, variants=1, batch_size=recipe.batch_size, seed=0).steps
+    cases = json_records.load(Splits, workspace.splits, PREPARE).folds[0].train
+    count = len(SliceDataset([workspace.preprocessed_case(case) for case in cases]))
+    return recipe.batch_size * SliceSampler(slices=count, variants=1, batch_size=recipe.batch_size, seed=0).steps
 
 
 # --- waits for the host ---------------------------------------------------------------------------

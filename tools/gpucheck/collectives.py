@@ -12,8 +12,9 @@ from dataclasses import replace
 import torch
 from torch import distributed, nn
 
-from dvtplan import devices, parallel
-from dvtplan.devices import Setup
+from dvtplan.models import devices
+from dvtplan.models.devices import DeviceConfig
+from dvtplan.training.distributed import local_device, process_group
 from gpucheck.lifetime import end_with_the_parent
 from gpucheck.networks import network_of, outcome_of
 from gpucheck.settings import Settings
@@ -27,16 +28,16 @@ def main(settings_json: str, part: str, compiled: str = "") -> None:
     """Join the group and try all that a data-parallel training uses."""
     end_with_the_parent(int(part))  # torchrun starts it in a session of its own
     settings = Settings.from_json(settings_json)
-    device = parallel.local_device("cuda" if settings.on_gpu else "cpu")
+    device = local_device("cuda" if settings.on_gpu else "cpu")
     setup = devices.choose(device, training=True, precision="fp32", compiled=False)
-    with parallel.joined(device, alone_too=True) as group:
+    with process_group(device, alone_too=True) as group:
         value = torch.arange(4.0, device=device)
         found: dict[str, object] = {
             "backend": distributed.get_backend(),
             "processes": group.world,
             "mean": bool(torch.equal(group.mean(value), value)),
-            "gather": group.gather({"rank": group.rank}) == [{"rank": 0}],
-            "from leader": group.from_leader("word") == "word",
+            "gather": group.all_gather({"rank": group.rank}) == [{"rank": 0}],
+            "from leader": group.broadcast("word") == "word",
         }
         network = network_of(NETWORK, settings.tiny).to(device, memory_format=setup.memory_format)  # type: ignore[call-overload]
         forward, failed = _compiled(network, setup, settings) if compiled else (network, "")
@@ -46,14 +47,14 @@ def main(settings_json: str, part: str, compiled: str = "") -> None:
     print(json.dumps(found))
 
 
-def _compiled(network: nn.Module, setup: Setup, settings: Settings) -> tuple[nn.Module, str]:
+def _compiled(network: nn.Module, setup: DeviceConfig, settings: Settings) -> tuple[nn.Module, str]:
     """The network compiled with CUDA graphs, alone, as `dvt_train` does before it shares gradients."""
 
     def trial(forward: devices.Forward) -> None:
         for _ in range(3):
             outcome_of(network, setup, settings.tiny, forward)
 
-    forward, failed = devices.compiled(network, replace(setup, compiled=True), trial)
+    forward, failed = devices.try_compile(network, replace(setup, compiled=True), trial)
     if not isinstance(forward, nn.Module):
         raise TypeError(f"{forward} has no gradients to share")
     return forward, failed

@@ -17,10 +17,11 @@ from bench.limits import wait
 from bench.rows import Row
 from torch import nn
 
-from dvtplan import devices, workers
-from dvtplan.devices import Forward, Setup
-from dvtplan.loss import focal
-from dvtplan.networks import NETWORKS, build
+from dvtplan.core import worker_pool
+from dvtplan.models import devices
+from dvtplan.models.devices import DeviceConfig, Forward
+from dvtplan.models.networks.registry import NETWORKS, build
+from dvtplan.training.losses import focal
 from gpucheck.checks import Check, OutOfTime
 from gpucheck.settings import Settings
 
@@ -98,7 +99,7 @@ def learn(name: str, settings: Settings) -> State:
     return {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
 
 
-def outcome_of(network: nn.Module, setup: Setup, tiny: bool, forward: Forward | None = None) -> Outcome:
+def outcome_of(network: nn.Module, setup: DeviceConfig, tiny: bool, forward: Forward | None = None) -> Outcome:
     """One prediction, and one training step (forward, focal loss, backward) toward the opposite of what was learnt.
 
     Args:
@@ -153,7 +154,7 @@ def _least_bf16(name: str, tiny: bool) -> tuple[float | None, float | None]:
     return (None, None) if tiny else (BF16_DICE, None if name == "gcn" else BF16_COSINE)
 
 
-def _setup(device: str, precision: str, channels_last: bool) -> Setup:
+def _setup(device: str, precision: str, channels_last: bool) -> DeviceConfig:
     return devices.choose(device, training=True, precision=precision, channels_last=channels_last, compiled=False)
 
 
@@ -173,9 +174,9 @@ def compiled(settings: Settings) -> Iterator[Row]:
 
     Compilation takes the CPU's time, so each network has a process of its own; the paper's network starts first.
     """
-    side_by_side = max(1, workers.available_cores() // 2)
+    side_by_side = max(1, worker_pool.available_cores() // 2)
     waiting, running = list(NETWORKS), dict[str, subprocess.Popen[str]]()
-    threads = max(1, workers.available_cores() // min(side_by_side, len(waiting)))
+    threads = max(1, worker_pool.available_cores() // min(side_by_side, len(waiting)))
     first = waiting[0]  # its group normalization makes the most kernels
     failures: list[str] = []
     while waiting or running:
@@ -217,7 +218,7 @@ def compile_one(name: str, settings: Settings) -> dict[str, object]:
         for _ in range(3):
             outcome_of(network, setup, settings.tiny, forward)
 
-    forward, failed = devices.compiled(network, setup, trial)
+    forward, failed = devices.try_compile(network, setup, trial)
     seconds = time.perf_counter() - begin
     outcome = outcome_of(network, setup, settings.tiny, forward)
     return {"failed": failed, "compile_s": seconds, **outcome.compare(eager)}

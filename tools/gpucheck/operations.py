@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from bench.rows import Row
 
-from dvtplan import augment
-from dvtplan.loss import focal
-from dvtplan.plan import PAPER_SHAPE, twelve_variants
+from dvtplan.planning.plan_rules import PAPER_SHAPE, twelve_variants
+from dvtplan.training import augmentation
+from dvtplan.training.losses import focal
 from gpucheck.checks import Check
 from gpucheck.settings import Settings
 
@@ -46,17 +46,17 @@ def loss(settings: Settings) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def augmentation(settings: Settings) -> Iterator[Row]:
+def augmented(settings: Settings) -> Iterator[Row]:
     """The paper's twelve variants at 960x320."""
     variants = twelve_variants(mirror=True)
     shape = SHAPE if settings.tiny else PAPER_SHAPE
     random = torch.Generator().manual_seed(0)
     image = torch.rand(len(variants), 1, *shape, generator=random)
     label = (image[:, 0] > 0.7).to(torch.uint8)
-    matrices = augment.matrices(variants, shape)
-    expected = augment.apply(image, label, matrices)
+    matrices = augmentation.matrices(variants, shape)
+    expected = augmentation.apply(image, label, matrices)
     device = settings.device
-    found = augment.apply(image.to(device), label.to(device), matrices.to(device))
+    found = augmentation.apply(image.to(device), label.to(device), matrices.to(device))
     images, labels = ((a.cpu(), b) for a, b in zip(found, expected, strict=True))
     size = f"12 variants at {shape[0]}x{shape[1]}"
     yield Row(
@@ -73,5 +73,5 @@ def checks() -> tuple[Check, ...]:
     """Both operations."""
     return (
         Check(name="focal loss", measure=loss, must_hold=True),
-        Check(name="augmentation", measure=augmentation, must_hold=True),
+        Check(name="augmentation", measure=augmented, must_hold=True),
     )

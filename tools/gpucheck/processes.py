@@ -18,12 +18,13 @@ import torch
 from bench.rows import Row
 from phantom.cohort import make_cohort
 
-from dvtplan import journal, workers
-from dvtplan.artifacts import load
-from dvtplan.plan import training_bytes
-from dvtplan.preprocess import plan_and_preprocess
-from dvtplan.records import Plan
-from dvtplan.workspace import FoldFolder, Workspace
+from dvtplan.core import worker_pool
+from dvtplan.core.json_records import load
+from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.models import epoch_log
+from dvtplan.planning.cost import training_bytes
+from dvtplan.planning.plan import Plan
+from dvtplan.planning.preprocess import plan_and_preprocess
 from gpucheck.checks import Check, OutOfTime
 from gpucheck.collectives import WORKS
 from gpucheck.settings import SEED, Settings
@@ -69,7 +70,7 @@ def resume(settings: Settings, *, deterministic: bool, compiled: bool) -> Iterat
     with ThreadPoolExecutor(1) as beside:
         alone = beside.submit(run_process, _command(settings, whole, options), settings)
         _kill(settings, killed, options)
-        done = len(journal.read_epochs(killed.fold("gn_unet", 0).epochs, before=EPOCHS))
+        done = len(epoch_log.read_epochs(killed.fold("gn_unet", 0).epochs, before=EPOCHS))
         run_process(_command(settings, killed, {**options, "resume": True}), settings)
         alone.result()
     largest = largest_difference(whole.fold("gn_unet", 0), killed.fold("gn_unet", 0))
@@ -96,7 +97,7 @@ def _command(settings: Settings, workspace: Workspace, options: dict[str, bool])
 
 def _variables() -> dict[str, str]:
     """The environment in which cuBLAS is deterministic, and a part of the cores compiles."""
-    threads = str(max(2, workers.available_cores() // 4))
+    threads = str(max(2, worker_pool.available_cores() // 4))
     return {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCHINDUCTOR_COMPILE_THREADS": threads}
 
 
@@ -104,7 +105,7 @@ def _kill(settings: Settings, workspace: Workspace, options: dict[str, bool]) ->
     """Start a training and kill it when some epochs are on disk."""
     epochs = workspace.fold("gn_unet", 0).epochs
     process = subprocess.Popen(_command(settings, workspace, options), env=_variables())
-    while len(journal.read_epochs(epochs, before=EPOCHS)) < KILL_AFTER:
+    while len(epoch_log.read_epochs(epochs, before=EPOCHS)) < KILL_AFTER:
         if process.poll() is not None:
             raise RuntimeError(f"the training ended with status {process.returncode} before it could be killed")
         _require_time(settings, process)

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import rows
-from bench.rows import Row
+from bench import rows as rows_module
+from bench.rows import Row, from_json
 
-from dvtplan.artifacts import write_text
+from dvtplan.core.files import write_text
 from gpucheck.checks import FAILED, HELD, MISSED, NOT_REACHED
 
 NAME = "gpu_check.json"
@@ -111,8 +111,8 @@ class Record:
 
     def to_text(self) -> str:
         """All figures; what failed and why, which goals were missed, and what was not reached."""
-        measured = [rows.from_json(row) for part in self.parts for check in part.checks for row in check.rows]
-        lines = [rows.to_text(measured)] if measured else ["Nothing was measured."]
+        measured = [from_json(row) for part in self.parts for check in part.checks for row in check.rows]
+        lines = [rows_module.to_text(measured)] if measured else ["Nothing was measured."]
         sections = {
             "Failed": self._beyond(FAILED),
             "Goals missed": self._beyond(MISSED),
@@ -146,7 +146,7 @@ class Record:
 
 
 def _missed(content: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for row in map(rows.from_json, content):
+    for row in map(from_json, content):
         if row.verdict == "missed":
             yield _goal_of(row)
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dvtplan import workers
-from dvtplan.errors import DvtError
+from dvtplan.core import worker_pool
+from dvtplan.core.errors import DvtError
 from gpucheck.checks import FAILED
 from gpucheck.record import DONE, RUNNING, STOPPED, Record
 from gpucheck.settings import LOG, ROOT, TOOLS, Settings
@@ -118,7 +118,7 @@ class Runner:
         if self.settings.tiny and not self.settings.on_gpu:
             threads = {"OMP_NUM_THREADS": "1"}
         elif not alone:
-            threads = {"OMP_NUM_THREADS": str(max(1, workers.available_cores() // SHARE_OF_CORES))}
+            threads = {"OMP_NUM_THREADS": str(max(1, worker_pool.available_cores() // SHARE_OF_CORES))}
         else:
             threads = {}
         return {**os.environ, **threads, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

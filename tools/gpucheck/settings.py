@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bench.inputs import Bench
 
-from dvtplan import workers
-from dvtplan.workspace import Workspace
+from dvtplan.core import worker_pool
+from dvtplan.data.paths import Workspace
 
 TOOLS = Path(__file__).parents[1]
 ROOT = TOOLS.parent
@@ -77,8 +77,8 @@ class Settings:
     @property
     def jobs(self) -> int:
         """Phantoms to make at the same time; other parts run next to them."""
-        half = max(1, workers.available_cores() // 2)
-        return workers.how_many(half, COHORTS[self.scale][0], int(BYTES_PER_CASE[self.scale]))
+        half = max(1, worker_pool.available_cores() // 2)
+        return worker_pool.choose_workers(half, COHORTS[self.scale][0], int(BYTES_PER_CASE[self.scale]))
 
     def bench(self) -> Bench:
         """How the benchmark measures here."""

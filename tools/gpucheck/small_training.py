@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from dvtplan.recipes import override
-from dvtplan.train import Options, train_fold
-from dvtplan.workspace import Workspace
+from dvtplan.data.paths import Workspace
+from dvtplan.planning.recipe import override
+from dvtplan.training.job import Options
+from dvtplan.training.train import train_fold
 from gpucheck.settings import Settings
 
 EPOCHS = 6

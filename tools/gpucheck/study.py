@@ -14,8 +14,11 @@ from pathlib import Path
 from bench.rows import Row
 from phantom.cohort import make_cohort
 
-from dvtplan import artifacts, journal
-from dvtplan.records import Plan, Run, Splits
+from dvtplan.core import json_records
+from dvtplan.data.folds import Splits
+from dvtplan.models import epoch_log
+from dvtplan.models.training_run import Run
+from dvtplan.planning.plan import Plan
 from gpucheck.checks import Check, OutOfTime
 from gpucheck.settings import COHORTS, LOG, SEED, Settings
 
@@ -56,7 +59,7 @@ def plan_and_preprocess(settings: Settings) -> Iterator[Row]:
     cases, folds = COHORTS[settings.scale]
     seconds = dvt(settings, "plan_and_preprocess", "--folds", folds)
     settings.ready_mark.touch()
-    plan = artifacts.load(Plan, settings.study.plan, "dvt_plan_and_preprocess")
+    plan = json_records.load(Plan, settings.study.plan, "dvt_plan_and_preprocess")
     yield Row(
         section="cohort", what="patients planned and preprocessed", value=cases / seconds, unit="patients/s",
         note=f"{cases} in {seconds:.0f} s, slices of {plan.target_shape[0]}x{plan.target_shape[1]}",
@@ -69,7 +72,7 @@ def train(settings: Settings) -> Iterator[Row]:
     if not settings.study_is_ready:
         raise OutOfTime("the phantom cohort was not ready")
     shutil.rmtree(workspace.all_results, ignore_errors=True)  # of the part before
-    tested = artifacts.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[0].test
+    tested = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[0].test
     rest = START_S[settings.device.partition(":")[0]] + EVALUATION_S + PER_PATIENT_S[settings.scale] * len(tested)
     budget = BUDGET_SHARE * (settings.remaining_s - rest)
     if budget < LEAST_TRAINING_S:
@@ -77,8 +80,8 @@ def train(settings: Settings) -> Iterator[Row]:
     options = ("--time-budget", f"{budget:.0f}s", "--device", settings.device)
     seconds = dvt(settings, "train", 0, *options, keep_s=EVALUATION_S)
     folder = workspace.fold(NETWORK, 0)
-    run = artifacts.load(Run, folder.run, "dvt_train")
-    rows = journal.read_epochs(folder.epochs, before=run.epochs_done)
+    run = json_records.load(Run, folder.run, "dvt_train")
+    rows = epoch_log.read_epochs(folder.epochs, before=run.epochs_done)
     shutil.copyfile(folder.progress, settings.out / "learning_curve.png")
     yield Row(
         section="study", what="epochs of the paper's recipe", value=run.epochs_done, unit="",

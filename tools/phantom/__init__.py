@@ -7,5 +7,7 @@ to left, a coronal volume. Everything is drawn in mm and sampled last, so a seed
 patient at every scale. The rooms stand in docs/architecture.md.
 """
 
+from __future__ import annotations
+
 VERSION = "1.1"
 """Of the generator: equal versions, seeds and options give equal voxels."""

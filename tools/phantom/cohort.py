@@ -117,7 +117,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomCase:
-    """One sampled patient; the placement follows ``dvtplan.geometry.Grid``."""
+    """One sampled patient; the placement follows ``dvtplan.imaging.geometry.Grid``."""
 
     image: np.ndarray
     """int16 (S, H, W); venous blood at 1 mM is about 400."""

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,6 +15,8 @@ from phantom.artefacts import UNIT
 from phantom.cohort import PhantomCase, Request, make_case
 from phantom.difficulty import DIFFICULTIES
 from phantom.grid import SCALES
+
+matplotlib.use("Agg")
 
 LABEL_COLOURS = {1: "#00d000", 2: "#ffb000"}
 """Proximal and distal thrombus."""

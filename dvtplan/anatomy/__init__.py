@@ -1,0 +1,1 @@
+"""What the program knows about legs: knees, levels, regions."""

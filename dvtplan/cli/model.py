@@ -1,0 +1,79 @@
+"""The command that makes a trained model ready to travel, and tells of one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dvtplan.cli.arguments import add_action, parser_of
+from dvtplan.cli.runner import command
+
+
+@command
+def model(argv: list[str]) -> None:
+    """dvt_model"""
+    parser = parser_of(
+        "Put a trained model into one file for others, or tell what is in such a file.",
+        "dvt_model export results/DVT/gn_unet gn_unet.zip",
+        telling=False,
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="export | info")
+    export = add_action(
+        actions,
+        "export",
+        "Write an archive of trained folds: weights, plan, recipe, ranges of the training data and Table 1; no "
+        "patient's or file's name.",
+        "dvt_model export results/DVT/gn_unet gn_unet.zip --folds 0 1",
+    )
+    export.add_argument("results", type=Path, metavar="RESULTS", help="a results folder, as results/DVT/gn_unet")
+    export.add_argument("target", type=Path, metavar="MODEL.zip", help="the archive to write")
+    export.add_argument("--folds", type=int, nargs="+", help="default: all that are trained")
+    export.add_argument("--licence", type=Path, metavar="TXT", help="terms under which the weights may be used")
+    export.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    export.add_argument(
+        "--weights",
+        choices=("float32", "float16"),
+        default="float32",
+        help="number type of the stored weights; float16 rounds them to half the size; default: float32",
+    )
+    info = add_action(
+        actions,
+        "info",
+        "Check a model and tell what it is: network, weights, classes, plan, training data, recipe, Table 1, digest.",
+        "dvt_model info gn_unet.zip",
+    )
+    info.add_argument("path", type=Path, metavar="MODEL", help="an archive, or a results folder")
+    options = parser.parse_args(argv)
+    if options.action == "info":
+        print(_info(options.path))
+    else:
+        _export(options)
+
+
+def _info(path: Path) -> str:
+    """A model in words; torch is loaded for a results folder only, whose weights lie in a checkpoint."""
+    from dvtplan.models import description
+
+    if not path.is_dir():
+        return description.to_text(description.describe_archive(path))
+    from dvtplan.reporting.model_export import describe_folder
+
+    return description.to_text(describe_folder(path))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from dvtplan.core import console, text
+    from dvtplan.reporting.model_export import export_model
+
+    done = export_model(
+        options.results,
+        options.target,
+        folds=options.folds,
+        licence=options.licence,
+        overwrite=options.overwrite,
+        weights=options.weights,
+    )
+    for line in done.left_out:
+        console.warn(line)
+    size = text.size(done.path.stat().st_size)
+    print(f"{done.path} ({size}, folds {' '.join(map(str, done.folds))}, digest {done.digest})")

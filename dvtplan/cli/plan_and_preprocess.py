@@ -1,0 +1,51 @@
+"""Commands on data sets."""
+
+from __future__ import annotations
+
+from dvtplan.cli.arguments import add_place, parser_of, positive, whole_number
+from dvtplan.cli.runner import command, command_process_group
+
+
+@command
+def plan_and_preprocess(argv: list[str]) -> None:
+    """dvt_plan_and_preprocess"""
+    parser = parser_of(
+        "Verify a data set, derive its plan, divide its patients into folds, prepare its slices.",
+        "dvt_plan_and_preprocess --dataset DVT",
+    )
+    add_place(parser)
+    parser.add_argument("--preset", choices=("auto", "paper"), default="auto", help="paper: Huang 2019 to the letter")
+    parser.add_argument(
+        "--folds", type=int, help="by patient; default: as before, else 8; datasets_raw/NAME/splits.json wins"
+    )
+    parser.add_argument("--seed", type=whole_number, help="of the folds; default: as before, else 0")
+    parser.add_argument("--jobs", type=positive, help="processes; default: one per core, as memory allows")
+    parser.add_argument("--verify-only", action="store_true", help="stop after verification, write nothing")
+    parser.add_argument("--replan", action="store_true", help="derive plan.json anew even if it was edited")
+    options = parser.parse_args(argv)
+    from dvtplan.core import worker_pool
+
+    if options.jobs != 1:
+        worker_pool.preload("dvtplan.planning.preprocess")
+    from dvtplan.core import console
+    from dvtplan.planning import preprocess
+
+    with command_process_group() as group:
+        made = preprocess.plan_and_preprocess(
+            options.root,
+            options.dataset,
+            preset=options.preset,
+            n_folds=options.folds,
+            seed=options.seed,
+            jobs=options.jobs,
+            verify_only=options.verify_only,
+            replan=options.replan,
+            team=group,
+        )
+    if not group.is_main:
+        return
+    for warning in made.warnings:
+        console.warn(warning)
+    print(made.summary)
+    print(made.spent)
+    print("Verified; nothing was written." if options.verify_only else f"Prepared in {made.workspace.preprocessed}")

@@ -1,0 +1,32 @@
+"""dvt_report"""
+
+from __future__ import annotations
+
+from dvtplan.cli.arguments import add_place, parser_of, positive, workspace_of
+from dvtplan.cli.runner import command
+
+
+@command
+def report(argv: list[str]) -> None:
+    """dvt_report"""
+    parser = parser_of(
+        "Write one HTML page on all scored networks: tables, figures, and pictures of every test patient.",
+        "dvt_report --dataset DVT --patients 5",
+    )
+    add_place(parser)
+    parser.add_argument(
+        "--networks", nargs="+", metavar="NETWORK", help="the first is pictured; default: all with metrics.csv"
+    )
+    parser.add_argument("--folds", type=int, nargs="+", help="default: all that were scored")
+    parser.add_argument(
+        "--patients", type=positive, metavar="N", help="draw the N worst and the N best; default: every patient"
+    )
+    parser.add_argument("--jobs", type=positive, help="processes; default: as there are many patients")
+    options = parser.parse_args(argv)
+    from dvtplan.core import text
+    from dvtplan.reporting.report import write
+
+    done = write(workspace_of(options), options.networks, options.folds, options.patients, options.jobs)
+    size = text.size(done.html.stat().st_size)
+    print(f"{done.html} ({size}, {done.drawn} of {done.patients} patients drawn)")
+    print(f"{len(done.figures)} figures, PNG and PDF, in {done.figures[0].parent}")

@@ -1,0 +1,1 @@
+"""Errors, files, JSON records, console, processes. Nothing here knows the domain."""

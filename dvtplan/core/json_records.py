@@ -1,0 +1,168 @@
+"""Records on disk: readable JSON, written whole or not at all, read with every field checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+from dvtplan.core.errors import DvtError
+from dvtplan.core.files import write_text
+
+NOT_IN_DIGEST = "aside"
+"""Metadata of a field that was added later and that nothing follows from: no digest counts it."""
+
+
+SCHEMA = 1
+"""Raised when the meaning of a field changes."""
+
+R = TypeVar("R")
+
+
+def save(record: Any, path: Path) -> str:
+    """Write a record as JSON and return its digest."""
+    write_text(path, dump(record))
+    return digest(record)
+
+
+def load(kind: type[R], path: Path, made_by: str) -> R:
+    """Read a record of a known kind.
+
+    Args:
+        kind: the dataclass that the file must hold.
+        path: the file.
+        made_by: the command that makes the file, for the message.
+
+    Raises:
+        DvtError: if the file is missing, is no JSON, lacks or adds a field, or a value is illegal.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DvtError(f"{path}: not found. Run {made_by} first.") from None
+    except (OSError, ValueError) as error:
+        raise DvtError(f"{path}: no readable JSON ({error}). Mend it or run {made_by} again.") from error
+    try:
+        return parse(kind, text)
+    except ValueError as error:
+        raise DvtError(f"{path}: {error}. Mend it or run {made_by} again.") from error
+
+
+def is_json(path: Path) -> bool:
+    """Whether a file holds JSON, of whatever kind."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def parse(kind: type[R], text: str) -> R:
+    """A record of a known kind from the text of its file.
+
+    Raises:
+        ValueError: if it is no JSON, is of another kind or schema, lacks or adds a field, or a value is illegal.
+    """
+    try:
+        body = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no readable JSON ({error})") from error
+    expected = getattr(kind, "__name__", str(kind))
+    if not isinstance(body, dict) or body.get("record") != expected or body.get("schema") != SCHEMA:
+        found = f"{body.get('record')}, schema {body.get('schema')}" if isinstance(body, dict) else "a list or value"
+        raise ValueError(f"expected {expected}, schema {SCHEMA}; found {found}")
+    fields = {key: value for key, value in body.items() if key not in ("schema", "record")}
+    return typing.cast(R, from_json(kind, fields, ""))
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def dump(record: Any) -> str:
+    """The text of a record's file."""
+    body = {"schema": SCHEMA, "record": type(record).__name__, **to_json(record)}
+    return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def digest(record: Any) -> str:
+    """SHA-256 of a record's content, independent of how its file is laid out.
+
+    Fields whose metadata say ``ASIDE`` are left out: nothing follows from them, so what rests on a record of
+    before they were measured still rests on it.
+    """
+    text = json.dumps(to_json(record, aside=False), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def to_json(value: Any, *, aside: bool = True) -> Any:
+    """A record as dicts, lists and plain values; ``aside`` takes fields along that no digest counts."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = (f for f in dataclasses.fields(value) if aside or not f.metadata.get(NOT_IN_DIGEST))
+        return {f.name: to_json(getattr(value, f.name), aside=aside) for f in fields}
+    if isinstance(value, dict):
+        return {key: to_json(item, aside=aside) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item, aside=aside) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def from_json(kind: Any, value: Any, where: str) -> Any:
+    """Build what a type hint asks for from JSON values; ValueError names the field that is off."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _record(typing.cast(type, kind), value, where)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in parts:
+            return None
+        return from_json(next(p for p in parts if p is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} must be a list, not {value!r}")
+        kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else list(parts)
+        if len(kinds) != len(value):
+            raise ValueError(f"{where} must hold {len(kinds)} values, not {value!r}")
+        return tuple(from_json(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must be an object, not {value!r}")
+        return {str(key): from_json(parts[1], item, f"{where}.{key}") for key, item in value.items()}
+    return _plain(kind, value, where)
+
+
+def _record(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where or 'the file'} must be an object, not {value!r}")
+    hints = typing.get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}
+    unknown, missing = sorted(set(value) - names), sorted(_required(kind) - set(value))
+    if unknown:
+        raise ValueError(f"unknown field {where}{'.' if where else ''}{unknown[0]} (known: {', '.join(sorted(names))})")
+    if missing:
+        raise ValueError(f"field {where}{'.' if where else ''}{missing[0]} is missing")
+    prefix = f"{where}." if where else ""
+    return kind(**{name: from_json(hints[name], item, prefix + name) for name, item in value.items()})
+
+
+def _required(kind: type) -> set[str]:
+    empty = dataclasses.MISSING
+    return {f.name for f in dataclasses.fields(kind) if f.default is empty and f.default_factory is empty}
+
+
+def _plain(kind: Any, value: Any, where: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{where} is larger than any float") from None
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{where} must be {kind.__name__}, not {value!r}")
+    return value

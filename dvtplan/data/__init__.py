@@ -1,0 +1,1 @@
+"""Raw data sets, paths, folds, the log of predictions."""

@@ -1,0 +1,134 @@
+"""Cross-validation folds by patient."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dvtplan.core.errors import DvtError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """One division of the cases; no patient stands on both sides."""
+
+    index: int
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """All folds of a cross-validation."""
+
+    source: str
+    """'seed N', or the file that they were read from."""
+    folds: tuple[Fold, ...]
+
+
+def split(patient_of: dict[str, str], folds: int, seed: int) -> Splits:
+    """Deal patients into folds at random, as evenly as possible (Huang 2019, section 2.4).
+
+    The first folds take the remainder: 58 patients in 8 folds give 8, 8 and six times 7.
+
+    Args:
+        patient_of: case id -> patient; all cases of a patient land in one fold.
+        folds: how many.
+        seed: decides the shuffle, whatever the order of ``patient_of``.
+
+    Raises:
+        DvtError: if there are fewer patients than folds, fewer than two folds, or a negative seed.
+    """
+    patients = sorted(set(patient_of.values()))
+    if seed < 0:
+        raise DvtError(f"--seed {seed}: expected a whole number from 0.")
+    if len(patients) < 2:
+        raise DvtError(f"Folds need at least 2 patients; the data set has {len(patients)}. Add cases of others.")
+    if not 2 <= folds <= len(patients):
+        raise DvtError(
+            f"--folds {folds}: expected 2 to {len(patients)}, the number of patients. Choose a number among these, "
+            f"for example --folds {max(2, min(5, len(patients)))}."
+        )
+    shuffled = np.random.default_rng(seed).permutation(len(patients))
+    groups = [{patients[i] for i in part} for part in np.array_split(shuffled, folds)]
+    return Splits(source=f"seed {seed}", folds=tuple(_fold(k, g, patient_of) for k, g in enumerate(groups)))
+
+
+def _fold(index: int, held_out: set[str], patient_of: dict[str, str]) -> Fold:
+    ids = sorted(patient_of)
+    return Fold(
+        index=index,
+        train=tuple(i for i in ids if patient_of[i] not in held_out),
+        test=tuple(i for i in ids if patient_of[i] in held_out),
+    )
+
+
+def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
+    """Refuse splits that leak a patient or do not fit the data set.
+
+    Raises:
+        DvtError: listing every fault at once.
+    """
+    if not splits.folds:
+        raise DvtError(f"{source}: holds no fold. List at least one.")
+    faults: list[str] = []
+    for position, fold in enumerate(splits.folds):
+        where = f"{source}: fold {position}"
+        if fold.index != position:
+            faults.append(f"{where} carries the index {fold.index}. Number the folds from 0 in order.")
+        unknown = sorted((set(fold.train) | set(fold.test)) - set(patient_of))
+        if unknown:
+            faults.append(f"{where} names cases that are not in the data set: {', '.join(unknown)}. Remove them.")
+        if not fold.train or not fold.test:
+            faults.append(f"{where} has no {'training' if not fold.train else 'test'} case. Give it at least one.")
+        for side, ids in (("train", fold.train), ("test", fold.test)):
+            if again := sorted({c for c in ids if ids.count(c) > 1}):
+                faults.append(f"{where} names cases twice in {side}: {', '.join(again)}. Keep each once.")
+        trained = {patient_of[c] for c in fold.train if c in patient_of}
+        leaks = sorted({patient_of[c] for c in fold.test if c in patient_of} & trained)
+        if leaks:
+            faults.append(
+                f"{where} has patients in training and test at once: {', '.join(leaks)}. "
+                "Put all cases of a patient on one side."
+            )
+    tested = [c for fold in splits.folds for c in set(fold.test)]
+    twice = sorted({c for c in tested if tested.count(c) > 1})
+    if twice:
+        faults.append(f"{source}: tested in more than one fold: {', '.join(twice)}. Keep each case in one test list.")
+    lost = sorted(set(patient_of).difference(*((*fold.train, *fold.test) for fold in splits.folds)))
+    if lost:
+        faults.append(
+            f"{source}: cases of the data set that stand in no fold: {', '.join(lost)}. Name them in a fold, "
+            "or take them out of the data set."
+        )
+    if faults:
+        raise DvtError("\n".join(faults))
+
+
+DEFAULT_FOLDS, DEFAULT_SEED = 8, 0
+"""The paper's number of folds; how patients are dealt into them."""
+
+
+def own_splits(path: Path) -> Splits:
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        listed = body["folds"] if isinstance(body, dict) else body
+        own = tuple(
+            Fold(index=k, train=_ids(entry["train"]), test=_ids(entry["test" if "test" in entry else "val"]))
+            for k, entry in enumerate(listed)
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DvtError(
+            f'{path}: expected a list of {{"train": [case ids], "test": [case ids]}}, one entry a fold; '
+            f"found something else ({error!r}). Mend it or remove it."
+        ) from error
+    return Splits(source=path.name, folds=own)
+
+
+def _ids(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"not a list of case ids: {value!r}")
+    return tuple(value)

@@ -1,0 +1,1 @@
+"""DICOM studies in, segmentation objects out."""

@@ -1,0 +1,158 @@
+"""Every score of one case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dvtplan.anatomy import regions
+from dvtplan.anatomy.levels import ALL, PROXIMAL_DISTAL, Levels
+from dvtplan.anatomy.regions import by_identity, midline_of
+from dvtplan.core.errors import DvtError
+from dvtplan.evaluation import confusion, lesion_detection, secondary_metrics, surface_distance, table1
+from dvtplan.evaluation.confusion import Confusion
+from dvtplan.evaluation.level_sensitivity import count_shifted
+from dvtplan.evaluation.pairing import Pair
+from dvtplan.evaluation.region_rules import LabelScheme
+from dvtplan.imaging import array_ops, volume_io
+from dvtplan.imaging.geometry import GRID_TOLERANCE_MM, Grid, distance_mm, same_grid
+
+
+def score(pair: Pair, scheme: LabelScheme, tolerance_mm: float = surface_distance.TOLERANCE_MM) -> list[dict[str, Any]]:
+    """Count, score and measure one case in every reported region and over all.
+
+    Returns:
+        Rows with ``COLUMNS`` but for ``counted``, which takes the patient's other cases.
+
+    Raises:
+        DvtError: if a mask cannot be read, the grids differ, or a value has no meaning.
+    """
+    return _score(pair, scheme, tolerance_mm, *_read(pair, scheme))
+
+
+_Scored = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+"""The rows of ``score``, and those with moved levels."""
+
+
+def score_case(case: tuple[Pair, Levels | None], scheme: LabelScheme, tolerance_mm: float) -> _Scored:
+    """Score one case, and again with its levels moved where they are given; its masks are read once."""
+    pair, levels = case
+    truth, predicted, grid, midline_mm = _read(pair, scheme)
+    rows = _score(pair, scheme, tolerance_mm, truth, predicted, grid, midline_mm)
+    if levels is None:
+        return rows, []
+    held = levels if levels.midline_mm is not None else replace(levels, midline_mm=midline_mm)
+    moved = count_shifted(truth, predicted, grid, held)
+    return rows, [{"case_id": pair.case_id, "patient_id": pair.patient} | row for row in moved]
+
+
+def _read(pair: Pair, scheme: LabelScheme) -> tuple[np.ndarray, np.ndarray, Grid, float]:
+    """Truth and prediction as maps of label numbers, cut to the box around both; its grid; and LPS x between the
+    limbs, which takes the whole grid."""
+    truth, grid = volume_io.read(pair.truth)
+    predicted, predicted_grid = volume_io.read(pair.prediction)
+    _require_same_grid(pair, grid, predicted_grid)
+    # Nearly all of the volume is empty: what follows needs no more of it than the box around both masks.
+    box = array_ops.bounding_box(truth, predicted) or (slice(0, 1),) * 3
+    window = grid.window(np.array([part.start for part in box]), tuple(part.stop - part.start for part in box))
+    numbers = _to_numbers(pair.truth, np.ascontiguousarray(truth[box]), scheme.truth_numbers)
+    found = _to_numbers(pair.prediction, np.ascontiguousarray(predicted[box]), scheme.predicted_numbers)
+    return numbers, found, window, midline_of(grid, pair.levels)
+
+
+def _score(
+    pair: Pair,
+    scheme: LabelScheme,
+    tolerance_mm: float,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    grid: Grid,
+    midline_mm: float,
+) -> list[dict[str, Any]]:
+    # The window's own middle is not that of the legs.
+    levels = None if pair.levels is None else replace(pair.levels, midline_mm=midline_mm)
+    truth_map, predicted_map = _divide(truth, predicted, grid, scheme, levels)
+    *by_region, whole = confusion.count_voxels(truth_map, predicted_map, len(scheme.regions))
+    counts = {name: (number, by_region[number - 1]) for number, name in enumerate(scheme.regions, start=1)}
+    rows = []
+    for region, (number, counted) in [*((name, counts[name]) for name in scheme.reported), (ALL, (None, whole))]:
+        truth, predicted = (m > 0 if number is None else m == number for m in (truth_map, predicted_map))
+        case = {
+            "fold": pair.fold,
+            "case_id": pair.case_id,
+            "patient_id": pair.patient,
+            "region": region,
+            "rule": scheme.rule,
+        }
+        rows.append(case | _measure(counted, truth, predicted, grid, tolerance_mm))
+    return rows
+
+
+def _measure(
+    counted: Confusion, truth: np.ndarray, predicted: np.ndarray, grid: Grid, tolerance_mm: float
+) -> dict[str, Any]:
+    """Counts, scores and measures of one region, whose masks may be cut out of the volume."""
+    counts = {
+        **counted._asdict(),
+        "truth_ml": counted.truth * grid.voxel_ml,
+        "predicted_ml": counted.predicted * grid.voxel_ml,
+        "false_positive_ml": counted.fp * grid.voxel_ml,
+        **secondary_metrics.lesion_counts(lesion_detection.match_lesions(truth, predicted, grid.voxel_ml)),
+    }
+    return {
+        **counts,
+        **{name: float(getattr(counted, name)) for name in table1.SCORES},
+        **secondary_metrics.scores(counts),
+        **surface_distance.surface_scores(truth, predicted, grid.spacing_mm, tolerance_mm)._asdict(),
+        "tolerance_mm": tolerance_mm,
+    }
+
+
+# --- from files to numbers ------------------------------------------------------------------------
+
+
+def _require_same_grid(pair: Pair, truth: Grid, predicted: Grid) -> None:
+    if truth.shape != predicted.shape:
+        raise DvtError(
+            f"{pair.prediction}: shape {predicted.shape[::-1]} differs from that of its label {pair.truth}, "
+            f"{truth.shape[::-1]}. Resample it onto the label's grid with nearest neighbours."
+        )
+    if not same_grid(truth, predicted):
+        raise DvtError(
+            f"{pair.prediction}: lies up to {distance_mm(truth, predicted):.3g} mm away from its label {pair.truth} "
+            f"(tolerance {GRID_TOLERANCE_MM:g} mm). Resample it onto the label's grid with nearest neighbours."
+        )
+
+
+def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) -> np.ndarray:
+    """A uint8 map of label numbers from the values of a file; looks at voxels above 0 only."""
+    there = array_ops.nonzero_indices(mask)
+    values = mask.reshape(-1)[there]
+    present = np.unique(values)
+    known = [float(v).is_integer() and v > 0 if numbers is None else v in numbers for v in present.tolist()]
+    if not all(known):
+        unknown = [f"{v:g}" for v, k in zip(present.tolist(), known, strict=True) if not k]
+        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        expected = "whole numbers from 0" if numbers is None else ", ".join(map(str, (0, *sorted(numbers))))
+        raise DvtError(f"{path}: holds {shown}; expected {expected}. Threshold it, or name the value in dataset.json.")
+    map_ = np.zeros(mask.shape, np.uint8)
+    meaning = np.array([1 if numbers is None else numbers[int(v)] for v in present.tolist()], np.uint8)
+    map_.reshape(-1)[there] = meaning[np.searchsorted(present, values)]
+    return map_
+
+
+def _divide(
+    truth: np.ndarray, predicted: np.ndarray, grid: Grid, scheme: LabelScheme, levels: Levels | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The region maps of truth and prediction from their maps of label numbers."""
+    if scheme.rule == "level":
+        if levels is None:
+            raise ValueError("the rule level needs levels for every case")
+        return regions.by_level(truth, grid, levels), regions.by_level(predicted, grid, levels)
+    if scheme.rule == "identity" and scheme.predicted_numbers is None:
+        usable = levels if scheme.regions == PROXIMAL_DISTAL else None
+        return truth, by_identity(truth, predicted, grid, usable)
+    return truth, predicted

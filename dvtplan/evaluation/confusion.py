@@ -1,0 +1,115 @@
+"""Voxel counts of a prediction against the truth; every score follows from them.
+
+The scores themselves (Huang 2019, eqs. 2-4) belong to ``records.Confusion``. What happens to
+empty masks decides a mean as much as the network does, and the paper does not say; here, for one
+region of one patient:
+
+| truth | prediction | DSC, precision, recall | enters the region's statistics | its false positives |
+|-------|------------|------------------------|--------------------------------|---------------------|
+| some  | some       | from the counts        | yes                            | in precision        |
+| some  | none       | 0, 0, 0                | yes                            | none                |
+| none  | some       | none                   | no                             | reported in mL      |
+| none  | none       | none                   | no                             | 0 mL                |
+
+A score of 0 for a missed thrombus agrees with the paper's ranges, which begin at 0.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dvtplan.imaging import array_ops
+
+
+class Confusion(NamedTuple):
+    """Voxel counts of a prediction against the truth, and the scores that follow from them."""
+
+    tp: int
+    fp: int
+    fn: int
+
+    def __add__(self, other: object) -> Confusion:
+        if not isinstance(other, Confusion):
+            return NotImplemented
+        return Confusion(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def truth(self) -> int:
+        """Voxels of the truth."""
+        return self.tp + self.fn
+
+    @property
+    def predicted(self) -> int:
+        """Voxels of the prediction."""
+        return self.tp + self.fp
+
+    @property
+    def dsc(self) -> float:
+        """Dice similarity coefficient (eq. 2); not a number where there is no truth."""
+        return _score(2 * self.tp, 2 * self.tp + self.fp + self.fn, self.truth)
+
+    @property
+    def precision(self) -> float:
+        """Share of the prediction that is true (eq. 3); 0 where nothing was predicted."""
+        return _score(self.tp, self.predicted, self.truth)
+
+    @property
+    def recall(self) -> float:
+        """Share of the truth that was found (eq. 4)."""
+        return _score(self.tp, self.truth, self.truth)
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union; the DSC's d / (2 - d), for a single case."""
+        return _score(self.tp, self.tp + self.fp + self.fn, self.truth)
+
+
+def _score(part: int, whole: int, truth: int) -> float:
+    """The empty-mask table: no truth, no score; truth but nothing predicted, zero."""
+    if truth == 0:
+        return float("nan")
+    return part / whole if whole else 0.0
+
+
+EMPTY_MASK_RULE = (
+    "Where a patient has truth in a region and nothing was predicted there, DSC, precision and recall are 0. "
+    "A patient without truth in a region is not in that region's statistics; "
+    "what was predicted there is reported as volume."
+)
+"""The table above in words, for footnotes."""
+
+
+def count_voxels(truth_map: np.ndarray, predicted_map: np.ndarray, n_regions: int) -> tuple[Confusion, ...]:
+    """Count true positive, false positive and false negative voxels per region and over all.
+
+    Regions do not add up to the whole where truth and prediction were divided by identity: a
+    voxel labelled 1 and predicted 2 is a false negative of region 1, a false positive of region 2,
+    and a true positive of all thrombus. Never sum regions to get the whole.
+
+    Args:
+        truth_map: region map (see ``regions``), any shape.
+        predicted_map: region map of the same shape.
+        n_regions: regions to count. A larger number in a map, such as ``regions.UNASSIGNED``,
+            belongs to no region and counts in the whole only.
+
+    Returns:
+        One entry per region in order of their numbers, then one for all thrombus: truth above 0
+        against prediction above 0.
+
+    Raises:
+        ValueError: if shapes differ.
+    """
+    if truth_map.shape != predicted_map.shape:
+        raise ValueError(f"truth {truth_map.shape} and prediction {predicted_map.shape} differ in shape")
+    truth, predicted = truth_map.reshape(-1), predicted_map.reshape(-1)
+    there = array_ops.nonzero_indices(truth | predicted)
+    pairs = truth[there].astype(np.int64) * 256 + predicted[there]
+    table = np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
+    regions = [
+        Confusion(tp=int(table[k, k]), fp=int(table[:, k].sum() - table[k, k]), fn=int(table[k].sum() - table[k, k]))
+        for k in range(1, n_regions + 1)
+    ]
+    whole = Confusion(tp=int(table[1:, 1:].sum()), fp=int(table[0, 1:].sum()), fn=int(table[1:, 0].sum()))
+    return (*regions, whole)

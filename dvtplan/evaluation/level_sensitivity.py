@@ -1,0 +1,129 @@
+"""How far Table 1 depends on where proximal ends: the same scores with all levels moved up and down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dvtplan.anatomy import regions
+from dvtplan.anatomy.levels import PROXIMAL_DISTAL, Levels
+from dvtplan.evaluation import confusion, table1, table_text
+from dvtplan.evaluation.summary_statistics import Summary, summarize
+from dvtplan.imaging.geometry import Grid
+
+SHIFTS_MM = (-20.0, -10.0, 0.0, 10.0, 20.0)
+"""How far levels are moved; up is positive. Where the popliteal artery divides varies by 12 to 20 mm (SD) between
+limbs (Barut 2009)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One region with the levels in one place."""
+
+    shift_mm: float
+    region: str
+    scores: dict[str, Summary]
+    """A summary per key of ``tables.SCORES``, over the patients with truth in the region."""
+    patients: int
+    """With and without truth in the region."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelShift:
+    """Table 1 by the rule level, once for each place of the levels."""
+
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+def count_shifted(truth: np.ndarray, predicted: np.ndarray, grid: Grid, levels: Levels) -> list[dict[str, Any]]:
+    """Voxel counts of one case in both regions, for each place of the levels.
+
+    Args:
+        truth: any array order, shape ``grid.shape``; every value but 0 is thrombus.
+        predicted: likewise.
+        grid: where the voxels of both are.
+        levels: where they are not moved.
+
+    Returns:
+        Rows with shift_mm, region and ``tables.COUNTS``.
+    """
+    rows = []
+    for shift_mm in SHIFTS_MM:
+        moved = shifted(levels, shift_mm)
+        truth_map, predicted_map = (regions.by_level(mask, grid, moved) for mask in (truth, predicted))
+        *by_region, _ = confusion.count_voxels(truth_map, predicted_map, len(PROXIMAL_DISTAL))
+        for region, counted in zip(PROXIMAL_DISTAL, by_region, strict=True):
+            rows.append(
+                {
+                    "shift_mm": shift_mm,
+                    "region": region,
+                    **counted._asdict(),
+                    "truth_ml": counted.truth * grid.voxel_ml,
+                    "predicted_ml": counted.predicted * grid.voxel_ml,
+                    "false_positive_ml": counted.fp * grid.voxel_ml,
+                }
+            )
+    return rows
+
+
+def shifted(levels: Levels, shift_mm: float) -> Levels:
+    """Both levels moved along LPS z."""
+    left, right = (None if z is None else z + shift_mm for z in (levels.left_mm, levels.right_mm))
+    return replace(levels, left_mm=left, right_mm=right)
+
+
+def summarize_shifts(rows: pd.DataFrame, *, notes: Sequence[str] = ()) -> LevelShift:
+    """Scores by patient for each region and place of the levels.
+
+    Args:
+        rows: those of ``count``, with case_id and patient_id.
+        notes: what a reader must know of the masks and the levels.
+    """
+    lines = []
+    for region in PROXIMAL_DISTAL:
+        for shift_mm in SHIFTS_MM:
+            pooled = table1.by_patient(rows[(rows["region"] == region) & (rows["shift_mm"] == shift_mm)])
+            counted = pooled[pooled["counted"]]
+            scores = {score: summarize(counted[score]) for score in table1.SCORES}
+            lines.append(Line(shift_mm=shift_mm, region=region, scores=scores, patients=len(pooled)))
+    return LevelShift(lines=tuple(lines), notes=tuple(notes))
+
+
+def to_csv(table: LevelShift) -> str:
+    """One line per (region, shift, score) in full precision; empty where a number does not exist."""
+    lines = [
+        {
+            "region": line.region,
+            "shift_mm": line.shift_mm,
+            "score": score,
+            **{name: getattr(summary, name) for name in Summary.__dataclass_fields__},
+            "patients": line.patients,
+        }
+        for line in table.lines
+        for score, summary in line.scores.items()
+    ]
+    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+
+
+def to_text(table: LevelShift) -> str:
+    """The table for a terminal: mean and SD by region, from the lowest level to the highest."""
+    header = ("", "level moved by", "n", *table1.SCORES.values())
+    body = [
+        (
+            line.region if line.shift_mm == SHIFTS_MM[0] else "",
+            f"{line.shift_mm:+g} mm" if line.shift_mm else "0 mm",
+            str(line.scores["dsc"].n),
+            *(f"{table_text.number(s.mean)} ± {table_text.number(s.sd)}" for s in line.scores.values()),
+        )
+        for line in table.lines
+    ]
+    widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]
+    drawn = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in (header, *body)]
+    title = "Level sensitivity. Table 1 by the rule level with all levels moved (up is positive): mean ± SD by patient."
+    notes = [table_text.wrapped(note) for note in table.notes]
+    return "\n".join([title, "", *drawn, "", *notes]) + "\n"

@@ -1,0 +1,124 @@
+"""Two methods on the same patients: Wilcoxon's signed-rank test, its correction, and how large the difference is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CONFIDENCE = 0.95
+"""Aimed coverage of the interval of a difference."""
+
+RULE = (
+    "two-sided paired Wilcoxon signed-rank test with the patient as the unit; zero differences are dropped from the "
+    "test (Wilcoxon's rule) and counted; p Holm is corrected for the comparisons of its region and score; difference: "
+    "the first less the other, by the Hodges-Lehmann estimate (median of the means of all pairs of differences, zeros "
+    "kept) with its interval from the exact signed-rank distribution. Of fewer than 6 patients there is no interval of "
+    "95 %, and no p below 0.0625 whatever the scores"
+)
+"""How everything here is computed, for footnotes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """First method less second, over patients that both were scored on."""
+
+    n: int
+    """Patients."""
+    zeros: int
+    """Of them without any difference."""
+    p: float
+    """Two-sided; not a number without a pair that differs."""
+    estimate: float
+    """Hodges-Lehmann; not a number without patients."""
+    ci_low: float
+    """Lower end of its interval; not a number where n is too small for one."""
+    ci_high: float
+    """Upper end, likewise."""
+    coverage: float
+    """What the interval really covers, at least ``CONFIDENCE``; not a number where there is none."""
+
+
+def compare_paired(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Compare two methods on the same patients in the same order (Huang 2019, section 2.5).
+
+    The paper gives uncorrected p-values and does not say what it did with ties; the numbers here are scipy's
+    (zero_method="wilcox"): exact where there are at most 50 pairs, none tied, else by the normal
+    approximation without continuity correction.
+
+    Args:
+        first: one score per patient.
+        second: likewise.
+
+    Raises:
+        ValueError: if the lengths differ or a score is not finite.
+    """
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"a paired comparison needs as many scores on both sides, not {a.shape} and {b.shape}")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("a paired comparison needs finite scores; leave out the patients that do not count")
+    differences = a - b
+    estimate, low, high, coverage = _hodges_lehmann(differences)
+    zeros = int(np.count_nonzero(differences == 0))
+    return Difference(
+        n=len(a),
+        zeros=zeros,
+        p=_wilcoxon(differences) if zeros < len(a) else math.nan,
+        estimate=estimate,
+        ci_low=low,
+        ci_high=high,
+        coverage=coverage,
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): the smallest of m times m, the next times m - 1, never falling, at most 1.
+
+    What is not a number stays so and is not counted among the m.
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    corrected = [math.nan] * len(p_values)
+    least = 0.0
+    for rank, (p, i) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - rank) * p))
+        corrected[i] = least
+    return corrected
+
+
+def _wilcoxon(differences: np.ndarray) -> float:
+    from scipy.stats import wilcoxon  # takes half a second to import, which other commands need not wait for
+
+    kept = differences[differences != 0]
+    sizes = np.abs(kept)
+    exact = len(kept) <= 50 and len(np.unique(sizes)) == len(sizes)
+    return float(wilcoxon(kept, zero_method="wilcox", correction=False, method="exact" if exact else "approx").pvalue)
+
+
+def _hodges_lehmann(differences: np.ndarray) -> tuple[float, float, float, float]:
+    """Estimate, interval and its coverage: order statistics of the Walsh averages (Hollander & Wolfe 1999, 3.2-3.3)."""
+    n, nan = len(differences), math.nan
+    if n == 0:
+        return nan, nan, nan, nan
+    rows, columns = np.triu_indices(n)
+    walsh = np.sort((differences[rows] + differences[columns]) / 2)
+    estimate = float(np.median(walsh))
+    below = np.cumsum(_signed_rank_distribution(n))
+    # The largest c with P(T <= c - 1) <= alpha / 2; the interval runs from the c-th average to the c-th last.
+    c = int(np.searchsorted(below, (1 - CONFIDENCE) / 2, side="right"))
+    if c == 0:
+        return estimate, nan, nan, nan
+    return estimate, float(walsh[c - 1]), float(walsh[len(walsh) - c]), float(1 - 2 * below[c - 1])
+
+
+def _signed_rank_distribution(n: int) -> np.ndarray:
+    """Probability of each sum of positive ranks 0 ... n(n+1)/2 where signs are tosses of a coin."""
+    probability = np.ones(1)
+    for rank in range(1, n + 1):
+        longer = np.zeros(len(probability) + rank)
+        longer[: len(probability)] += probability / 2
+        longer[rank:] += probability / 2
+        probability = longer
+    return probability

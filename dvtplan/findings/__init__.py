@@ -1,0 +1,1 @@
+"""What one scan shows: burden, lesions, confidence, the patient's page."""

@@ -1,0 +1,137 @@
+"""The words and table rows of a patient page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dvtplan.core.text import plural
+from dvtplan.data.dataset import display_name
+from dvtplan.findings.burden import SLICE_MM, Burden
+from dvtplan.findings.lesion_confidence import SUB_THRESHOLD, Lesion
+from dvtplan.findings.level_source import LEVEL_SOURCES
+from dvtplan.findings.record import NOT_RULED_OUT, Findings
+
+READING_ORDER = ("right", "left")
+"""The patient's right leg is on the left of a picture."""
+
+NEVER_CALIBRATED = (
+    "Probabilities are the model's own and not calibrated; folds that agree may err together."
+)  # fmt: skip
+BURDEN_HEADER = ("Leg", "Part", "Volume\nmL", "Pieces", "Length\nmm", f"Largest section\nmm² (over {SLICE_MM:g} mm)",
+                 "Top above\nlevel, mm", "Bottom above\nlevel, mm", "Nearly marked\nmL")  # fmt: skip
+LESION_HEADER = ("No.", "Leg", "Part", "Volume\nmL", "Probability\nmean", "Probability\npeak", "Folds agree\nmean",
+                 "Folds agree\nleast", "Slice", "Centre (LPS)\nmm")  # fmt: skip
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def in_numbers(found: Findings) -> str:
+    """The whole in one or two sentences."""
+    told = []
+    if found.volume_ml > 0:
+        parts = [f"{b.limb} leg {_ml(b.volume_ml)} in {plural(b.pieces, 'piece')}" for b in _wholes(found) if b.pieces]
+        told.append(f"{_ml(found.volume_ml)} were marked: {', '.join(parts)}.")
+    elif found.highest_probability is not None:
+        told.append(f"The highest probability of any voxel is {found.highest_probability:.2f}; "
+                    "voxels are marked from 0.50 on.")  # fmt: skip
+    nearly = sum(found.nearly_marked_ml.values())
+    another = "Another " if found.volume_ml > 0 else ""
+    told.append(f"{another}{_ml(nearly)} were nearly marked (probability {SUB_THRESHOLD:g} to 0.5).")
+    return " ".join(told)
+
+
+def _wholes(found: Findings) -> list[Burden]:
+    """The burden of each limb as a whole, in reading order."""
+    by = {burden.limb: burden for burden in found.burden if burden.region == "all"}
+    return [by[limb] for limb in READING_ORDER if limb in by]
+
+
+def limb_title(found: Findings, limb: str) -> str:
+    whole = next((b for b in _wholes(found) if b.limb == limb), None)
+    name = f"{limb.capitalize()} leg"
+    if whole is None or not whole.pieces:
+        return f"{name}: nothing marked"
+    return f"{name}: {_ml(whole.volume_ml)}, {plural(whole.pieces, 'piece')}"
+
+
+def limb_empty(found: Findings, limb: str) -> str:
+    nearly = found.nearly_marked_ml.get(limb, 0.0)
+    return f"No voxel was marked as thrombus in the {limb} leg. {NOT_RULED_OUT} Nearly marked: {_ml(nearly)}."
+
+
+def burden_rows(found: Findings) -> list[tuple[str, ...]]:
+    ordered = sorted(found.burden, key=lambda b: READING_ORDER.index(b.limb))
+    return [
+        (
+            b.limb,
+            b.region,
+            f"{b.volume_ml:.1f}",
+            str(b.pieces),
+            f"{b.length_mm:.0f}" if b.pieces else "–",
+            f"{b.largest_section_mm2:.0f}" if b.pieces else "–",
+            "–" if b.top_mm is None else _signed(b.top_mm),
+            "–" if b.bottom_mm is None else _signed(b.bottom_mm),
+            f"{found.nearly_marked_ml.get(b.limb, 0.0):.1f}" if b.region == "all" else "",
+        )
+        for b in ordered
+    ]
+
+
+def lesion_rows(lesions: Sequence[Lesion]) -> list[tuple[str, ...]]:
+    return [
+        (
+            str(one.number),
+            one.limb,
+            " / ".join(filter(None, (one.label, one.region))) or "not divided",
+            f"{one.volume_ml:.2f}",
+            f"{one.probability_mean:.2f}",
+            f"{one.probability_peak:.2f}",
+            "–" if one.agreement_mean is None else f"{100 * one.agreement_mean:.0f} %",
+            "–" if one.agreement_min is None else f"{100 * one.agreement_min:.0f} %",
+            str(one.slice_number),
+            ", ".join(_signed(c) for c in one.centre_lps_mm),
+        )
+        for one in lesions
+    ]
+
+
+def provenance(found: Findings) -> list[str]:
+    maker = found.maker
+    data = display_name(maker.dataset, maker.phantom)
+    folds = plural(len(maker.folds), "fold")
+    told = [
+        f"Model: {maker.network or 'network'}, {folds} ({', '.join(map(str, maker.folds))}), trained on {data}, digest "
+        f"{maker.digest[:16]}.",
+        f"Software: {', '.join(f'{name} {version}' for name, version in maker.versions.items())}.",
+        f"Image: {', '.join(found.images)}. Mask: {found.mask}, SHA-256 {(found.mask_digest or '')[:16]}.",
+    ]
+    if found.levels is None:
+        told.append("Levels: none.")
+    else:
+        left, right = found.levels.both_mm
+        origin = LEVEL_SOURCES.get(found.level_source or "none", found.level_source)
+        told.append(f"Levels ({origin}): left z {_signed(left)}, right z {_signed(right)} mm.")
+    told.append("Length: of the pieces' centre lines. A piece: voxels that touch, by a corner at least.")
+    if found.lesions:
+        told.append(
+            "Folds agree: share of a lesion's voxels that a fold alone would mark." if len(maker.folds) > 1
+            else "One fold predicted, so there is no agreement of folds to tell."
+        )  # fmt: skip
+    return [*told, NEVER_CALIBRATED]
+
+
+def date_line(found: Findings) -> str:
+    return found.made.replace("T", " ")[:16]
+
+
+def _ml(volume: float) -> str:
+    return f"{volume:.1f} mL" if volume >= 0.05 or volume == 0 else "< 0.1 mL"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value)}".replace("-", "−")
+
+
+def is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or cell[:1] in ("−", "–")

@@ -1,0 +1,1 @@
+"""Voxels in patient space, and volumes on disk."""

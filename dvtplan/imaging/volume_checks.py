@@ -1,0 +1,49 @@
+"""Faults of images, masks and their grids, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from dvtplan.imaging import array_ops, nifti
+from dvtplan.imaging.geometry import GRID_TOLERANCE_MM, Grid, distance_mm
+
+
+def image_faults(path: Path, array: np.ndarray) -> Iterable[str]:
+    """What is wrong with the voxels of an image, a line each."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        yield nifti.not_finite(path, bad, array.size)
+    elif array.min() == array.max():
+        yield f"{path}: every voxel is {array.flat[0]:g}; expected an image. Export it again."
+
+
+def grid_faults(path: Path | None, grid: Grid, image_path: Path, image_grid: Grid) -> Iterable[str]:
+    """Whether a file lies elsewhere than the image it belongs to, a line each."""
+    if grid.shape != image_grid.shape:
+        yield (
+            f"{path}: shape {grid.shape[::-1]} differs from that of {image_path.name}, {image_grid.shape[::-1]}. "
+            "Export it on the image's grid."
+        )
+    elif (apart := distance_mm(grid, image_grid)) > GRID_TOLERANCE_MM:
+        yield (
+            f"{path}: lies up to {apart:.3g} mm away from {image_path.name} (tolerance {GRID_TOLERANCE_MM:g} mm); "
+            f"spacing {_show(grid.spacing_mm)} against {_show(image_grid.spacing_mm)} mm, origin "
+            f"{_show(grid.origin_mm)} against {_show(image_grid.origin_mm)} mm. Export it on the image's grid."
+        )
+
+
+def _show(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{v:.6g}" for v in values) + ")"
+
+
+def label_faults(path: Path | None, array: np.ndarray, labels: dict[str, int]) -> Iterable[str]:
+    """Which values of a mask the data set does not know, in one line."""
+    present = array_ops.unique_values(array)
+    unknown = [v for v in present.tolist() if v not in (0, *labels.values())]
+    if unknown:
+        shown = ", ".join(f"{v:.9g}" for v in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        known = ", ".join(f"{value} {name}" for name, value in labels.items())
+        yield f"{path}: holds the values {shown}; dataset.json knows 0 background, {known}. Mend the label or the list."

@@ -1,0 +1,126 @@
+"""Load trained folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dvtplan import __version__
+from dvtplan.core import console
+from dvtplan.data.paths import FoldFolder
+from dvtplan.findings.record import ModelIdentity
+from dvtplan.models import checkpoint, devices, model_store, weight_files
+from dvtplan.models.devices import DeviceConfig
+from dvtplan.models.model_store import StoredModel
+from dvtplan.models.training_run import training_differences
+from dvtplan.planning.plan import Plan
+from dvtplan.planning.training_ranges import TrainingData
+
+BLOCK_PIXELS = 960 * 320
+"""Pixels that go through a network at once on a CPU; an accelerator takes eight times as many."""
+
+
+def slices_at_once(shape: tuple[int, int], device: str) -> int:
+    """How many slices of a target shape (rows, columns) go through a network at once."""
+    return max(1, BLOCK_PIXELS * (1 if device == "cpu" else 8) // (shape[0] * shape[1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """Trained folds that predict together: their probabilities are averaged."""
+
+    networks: tuple[nn.Module, ...]
+    folds: tuple[int, ...]
+    plan: Plan
+    classes: dict[str, int]
+    """Name -> value in the mask, in the order of the outputs."""
+    setup: DeviceConfig
+    digest: str
+    """Of the plan, the networks and all weights; a results folder and its archive have one digest."""
+    path: Path | None = None
+    """Where it lies."""
+    network: str = ""
+    """What kind its networks are."""
+    training: TrainingData | None = None
+    """Of the scans that these folds were trained on; none for models from before it was kept beside the plan."""
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether it was trained on computed images; models of which that is not known are judged by the name."""
+        known = None if self.training is None else self.training.phantom
+        return "phantom" in self.plan.dataset.lower() if known is None else known
+
+    @property
+    def maker(self) -> ModelIdentity:
+        """What findings tell of it."""
+        return ModelIdentity(
+            network=self.network,
+            folds=self.folds,
+            digest=self.digest,
+            dataset=self.plan.dataset,
+            phantom=self.is_phantom,
+            training_scans=None if self.training is None else self.training.cases,
+            slice_axis=self.plan.slice_axis,
+            versions={"dvtplan": __version__, "torch": str(torch.__version__)},
+        )
+
+
+def load_model(path: Path, *, folds: Sequence[int] | None = None, setup: DeviceConfig | None = None) -> Model:
+    """Load trained folds.
+
+    Args:
+        path: a results folder, as ``results/DATASET/NETWORK``, or an archive that ``dvt_model export`` wrote of one.
+        folds: which; none for all that are trained.
+        setup: how to run; none to choose.
+
+    Raises:
+        DvtError: if the folder holds no trained fold, or not the ones asked for, or they differ in
+            plan or classes; if an archive is damaged or not ours.
+    """
+    setup = setup or devices.choose()
+    with model_store.open_model(path, folds) as stored:
+        loaded = [_load_network(stored, k, setup) for k in stored.runs]
+    runs = list(stored.runs.values())
+    for line in training_differences(runs):
+        console.info(f"{path}: {line}")
+    return Model(
+        networks=tuple(network for network, _ in loaded),
+        folds=tuple(stored.runs),
+        plan=stored.plan,
+        classes=runs[0].classes,
+        setup=setup,
+        digest=model_store.model_digest(stored.plan, list(zip(runs, (weights for _, weights in loaded), strict=True))),
+        path=path,
+        network=runs[0].network,
+        training=stored.training,
+    )
+
+
+def _load_network(stored: StoredModel, fold: int, setup: DeviceConfig) -> tuple[nn.Module, str]:
+    """A fold's network, ready to run, and the digest of its weights."""
+    run = stored.runs[fold]
+    if stored.archive is None:
+        network = checkpoint.build_network(run)
+        checkpoint.load_weights(FoldFolder(stored.path / f"fold_{fold}").checkpoint, network)
+    else:
+        needed = checkpoint.expected_weights(run, f"{stored.path}: fold_{fold}/run.json")
+        found = weight_files.archived_weights(stored.archive, fold, needed)
+        network = checkpoint.build_network(run)
+        checkpoint.set_weights(network, found)
+    digest = weight_files.weights_digest(checkpoint.get_weights(network))
+    network = network.eval().to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+
+    def trial(forward: devices.Forward) -> None:
+        shape = stored.plan.target_shape
+        slices = torch.zeros(slices_at_once(shape, setup.device), run.channels, *shape, device=setup.device)
+        with torch.inference_mode(), setup.autocast():
+            forward(slices.contiguous(memory_format=setup.memory_format))
+
+    made, failed = devices.try_compile(network, setup, trial)
+    if failed:
+        console.info(failed)
+    return made, digest  # type: ignore[return-value]  # a compiled module is one

@@ -1,0 +1,1 @@
+"""Networks, devices, trained models on disk."""

@@ -1,0 +1,145 @@
+"""Trained weights and all that a training needs to go on: written whole, read without running code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dvtplan.core.errors import DvtError
+from dvtplan.core.files import atomic_write
+from dvtplan.models.networks.registry import NETWORKS, build, outputs_of
+from dvtplan.models.training_run import Run
+
+SCHEMA = 1
+FIELDS = {
+    "schema": int,
+    "epochs_done": int,
+    "network": dict,
+    "optimizer": dict,
+    "rng_cpu": torch.Tensor,
+    "rng_cuda": list,
+}
+
+
+def save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
+    """Write weights, optimizer, random generators and the number of finished epochs, atomically."""
+    state = {
+        "schema": SCHEMA,
+        "epochs_done": epochs_done,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng_cpu": torch.get_rng_state(),
+        "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    # Through memory: given a name, torch writes it into the archive, and equal states must give equal
+    # bytes; and on a full disk its own writer fails in words of its own.
+    archive = io.BytesIO()
+    torch.save(state, archive)
+    with atomic_write(path) as draft:
+        draft.write_bytes(archive.getbuffer())
+
+
+def epochs_done(path: Path) -> int:
+    """How many epochs a checkpoint has behind it."""
+    return int(_load(path, mapped=True)["epochs_done"])
+
+
+def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Put a checkpoint's state into a network and its optimizer, and random generators back.
+
+    Returns:
+        The number of finished epochs.
+
+    Raises:
+        DvtError: if the file is missing or damaged, or belongs to another network.
+    """
+    state = _load(path)
+    _fill(path, network, state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    _match_layout(optimizer)
+    torch.set_rng_state(state["rng_cpu"])
+    if state["rng_cuda"] and len(state["rng_cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["rng_cuda"])
+    return int(state["epochs_done"])
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Put a checkpoint's weights into a network; raises as ``restore``."""
+    _fill(path, network, _load(path, mapped=True)["network"])
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    """A checkpoint's weights by name; raises as ``restore``."""
+    return {name: tensor.numpy() for name, tensor in _load(path, mapped=True)["network"].items()}
+
+
+def build_network(run: Run) -> nn.Module:
+    """The network that a run trained, with weights that still are to be filled in."""
+    recipe = run.recipe
+    return build(
+        run.network, run.channels, outputs_of(len(run.classes)), width=recipe.width, norm_groups=recipe.norm_groups
+    )
+
+
+def expected_weights(run: Run, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of every weight of a run's network, which itself takes no memory here, however large.
+
+    Raises:
+        DvtError: if there is no such network; ``name`` says where the run stands.
+    """
+    if run.network not in NETWORKS:
+        raise DvtError(f"{name}: is of a network {run.network!r}; known are {', '.join(NETWORKS)}. Check its version.")
+    with torch.device("meta"):
+        weights = build_network(run).state_dict()
+    return {key: (str(weight.dtype).removeprefix("torch."), tuple(weight.shape)) for key, weight in weights.items()}
+
+
+def get_weights(network: nn.Module) -> dict[str, np.ndarray]:
+    """The weights of a network on the CPU, by name; they share its memory."""
+    return {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
+
+
+def set_weights(network: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Put arrays into a network whose ``shapes`` they have."""
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+
+
+def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Read a checkpoint; ``mapped`` leaves on disk what is not looked at."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except FileNotFoundError:
+        raise DvtError(f"{path}: not found. Train this fold first.") from None
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DvtError(f"{path}: no readable checkpoint ({reason}). Train this fold again.") from error
+    whole = isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in FIELDS.items())
+    if not whole or state["schema"] != SCHEMA:
+        raise DvtError(f"{path}: expected a checkpoint of schema {SCHEMA}. Train this fold again.")
+    return state
+
+
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer's moments the memory layout of their weights.
+
+    Those of a checkpoint keep the layout that they were saved with; the fused optimizer of a GPU refuses another one
+    than the weights', and that of a CPU mixes up the elements.
+    """
+    for weight, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                moments[name] = torch.empty_like(weight).copy_(value)
+
+
+def _fill(path: Path, network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DvtError(f"{path}: its weights do not fit this network. Check --network and run.json.") from error

@@ -1,0 +1,1 @@
+"""Fingerprint, plan, recipe, preprocessing."""

@@ -1,0 +1,102 @@
+"""Measure one case: intensities, extent, regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+
+from dvtplan.imaging import array_ops
+from dvtplan.imaging.geometry import AXES, Grid, anatomical_axes, orientation_code
+from dvtplan.planning.fingerprint import CaseFingerprint, ChannelFingerprint, RegionFingerprint
+
+OUTLIER_PERCENTILES = (0.5, 99.5)
+"""What lies beyond counts as an outlier (nnU-Net's clipping percentiles)."""
+
+
+def measure(
+    case_id: str,
+    patient: str,
+    images: Sequence[np.ndarray],
+    label: np.ndarray,
+    grid: Grid,
+    labels: dict[str, int],
+    source_digest: str,
+) -> CaseFingerprint:
+    """Measure one case.
+
+    Args:
+        case_id: its name.
+        patient: whose it is.
+        images: one file-order array per channel, all on ``grid``.
+        label: file-order array of label values.
+        grid: the placement of all of them.
+        labels: foreground label name -> value.
+        source_digest: of the raw files.
+    """
+    foreground = label != 0
+    return replace(
+        unlabelled(case_id, [channel(image, grid) for image in images], grid),
+        patient=patient,
+        positive_slices={
+            name: int(foreground.any(axis=tuple(a for a in range(3) if a != axis)).sum())
+            for name, axis in _by_name(grid).items()
+        },
+        regions={name: _region(label == value, grid) for name, value in labels.items()},
+        source_digest=source_digest,
+    )
+
+
+def unlabelled(case_id: str, channels: Sequence[ChannelFingerprint], grid: Grid) -> CaseFingerprint:
+    """A scan without truth, from what its channels measured; nothing is said of labels and source."""
+    by_name = _by_name(grid)
+    return CaseFingerprint(
+        id=case_id,
+        patient=case_id,
+        shape={name: grid.shape[axis] for name, axis in by_name.items()},
+        spacing_mm={name: grid.spacing_mm[axis] for name, axis in by_name.items()},
+        orientation=orientation_code(grid),
+        channels=tuple(channels),
+        positive_slices={},
+        regions={},
+        source_digest="",
+    )
+
+
+def channel(image: np.ndarray, grid: Grid) -> ChannelFingerprint:
+    """Measure the intensities of one file-order array on its grid."""
+    low, high = array_ops.percentiles(image, OUTLIER_PERCENTILES)
+    minimum = float(image.min())
+    tenth, half = (float(np.mean(image < low + share * (high - low))) for share in (0.1, 0.5))
+    return ChannelFingerprint(
+        minimum=minimum,
+        low=float(low),
+        high=float(high),
+        maximum=float(image.max()),
+        slice_maximum_spread={name: _spread(image, axis, minimum) for name, axis in _by_name(grid).items()},
+        shares_below=(tenth, half),
+    )
+
+
+def _by_name(grid: Grid) -> dict[str, int]:
+    """Anatomical axis -> array axis."""
+    names = [name for name, _ in anatomical_axes(grid)]
+    return {name: names.index(name) for name in AXES}
+
+
+def _spread(image: np.ndarray, axis: int, minimum: float) -> float:
+    """How much the brightest pixel differs from slice to slice: the 90th over the 10th percentile."""
+    peaks = image.max(axis=tuple(a for a in range(3) if a != axis)).astype(float) - minimum
+    low, high = np.percentile(peaks, (10, 90))
+    return float(high / low) if low > 0 else float(len(peaks))
+
+
+def _region(mask: np.ndarray, grid: Grid) -> RegionFingerprint:
+    box = array_ops.bounding_box(mask)
+    if box is None:
+        return RegionFingerprint(voxels=0, ml=0.0, components=0)
+    count = int(np.count_nonzero(mask[box]))
+    _, components = ndimage.label(mask[box], array_ops.CONNECTIVITY_26)
+    return RegionFingerprint(voxels=count, ml=count * grid.voxel_ml, components=int(components))

@@ -1,0 +1,85 @@
+"""Check and measure every voxel of a case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dvtplan.core.digests import file_digest
+from dvtplan.core.errors import DvtError
+from dvtplan.data.dataset import Case
+from dvtplan.imaging import volume_io
+from dvtplan.imaging.geometry import Grid
+from dvtplan.imaging.volume_checks import grid_faults, image_faults, label_faults
+from dvtplan.planning.fingerprint import CaseFingerprint
+from dvtplan.planning.measurement import measure
+
+# --- what the volumes hold ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What a look at every voxel of a case found."""
+
+    case_id: str
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    fingerprint: CaseFingerprint | None
+    """None where there are problems."""
+
+
+def examine(case: Case, labels: dict[str, int]) -> Examination:
+    """Read a case whole, check it, and measure it if it is sound. Never raises for a bad file."""
+    problems: list[str] = []
+    images = {path: image for path in case.images if (image := _try_read(path, problems)) is not None}
+    truth = _try_read(case.label, problems) if case.label is not None else None
+    for path, (array, _) in images.items():
+        problems.extend(image_faults(path, array))
+    if truth is not None:
+        problems.extend(label_faults(case.label, truth[0], labels))
+    if images:
+        first, *others = images
+        grid = images[first][1]
+        for path in others:
+            problems.extend(grid_faults(path, images[path][1], first, grid))
+        if truth is not None:
+            problems.extend(grid_faults(case.label, truth[1], first, grid))
+    if problems or not images or truth is None:
+        return Examination(case_id=case.id, problems=tuple(problems), warnings=(), fingerprint=None)
+    measured = measure(
+        case.id,
+        case.patient,
+        [array for array, _ in images.values()],
+        truth[0],
+        grid,
+        labels,
+        file_digest((*case.images, case.label)) if case.label is not None else "",
+    )
+    warnings = tuple(_remarks(case, truth[0], grid))
+    return Examination(case_id=case.id, problems=(), warnings=warnings, fingerprint=measured)
+
+
+def _try_read(path: Path, problems: list[str]) -> tuple[np.ndarray, Grid] | None:
+    try:
+        return volume_io.read(path)
+    except DvtError as error:
+        problems.append(str(error))
+        return None
+
+
+def _remarks(case: Case, label: np.ndarray, grid: Grid) -> Iterable[str]:
+    if not label.any():
+        yield f"{case.label}: holds no foreground. Legal for a patient without thrombus; check that it is meant."
+    heights = grid.corners_mm()[:, 2]
+    for limb, level in (
+        ("left", case.levels and case.levels.left_mm),
+        ("right", case.levels and case.levels.right_mm),
+    ):
+        if level is not None and not heights.min() <= level <= heights.max():
+            yield (
+                f"cases.csv: {case.id}: level_{limb}_mm {level:g} lies outside the volume "
+                f"({heights.min():.0f} to {heights.max():.0f} mm). Check its sign and origin."
+            )

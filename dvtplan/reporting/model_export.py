@@ -1,0 +1,281 @@
+"""A results folder into an archive that others may have: no patient's name, no pickle, one file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dvtplan import __version__
+from dvtplan.core import json_records, verified_archive
+from dvtplan.core.errors import DvtError
+from dvtplan.core.text import plural
+from dvtplan.data import dataset
+from dvtplan.data.dataset import PHANTOM_NOTE, PHANTOM_WARNING, display_name
+from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.evaluation import table1
+from dvtplan.evaluation.stored_scores import NotStored, stored_table1
+from dvtplan.models import checkpoint, model_store, weight_files
+from dvtplan.models.description import Described
+from dvtplan.models.model_store import StoredModel
+from dvtplan.models.training_run import Run
+from dvtplan.planning.fingerprint import Fingerprint
+from dvtplan.planning.training_ranges import TrainingData
+
+ENDING = ".zip"
+
+NOTICE = """\
+A trained model of dvtplan {version} ({network} on {subject}).
+
+Research software, no medical device. Its masks and figures are measurements for research, not for the
+diagnosis or treatment of any patient. There is no warranty of any kind.
+
+{phantom}dvtplan is licensed under Apache-2.0. {licence}
+
+dvt_model info tells what is in here, dvt_predict --model takes it as it is.
+"""
+NO_LICENCE = "Who trained this model has not said under which licence its weights may be used: ask them."
+ROUNDED_NOTE = "The scores were measured with float32 weights. This archive stores the weights rounded to float16."
+"""A note of Table 1, because nothing has scored the rounded weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written."""
+
+    path: Path
+    digest: str
+    folds: tuple[int, ...]
+    left_out: tuple[str, ...]
+    """A line for each thing that could not travel, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What lies around a results folder."""
+
+    data: TrainingData | None
+    table: table1.Table | None
+    subject: str
+    """The data set for captions; says so of phantoms."""
+    phantom: bool | None
+    left_out: tuple[str, ...]
+
+
+def export_model(
+    results: Path,
+    target: Path,
+    *,
+    folds: Sequence[int] | None = None,
+    licence: Path | None = None,
+    overwrite: bool = False,
+    weights: str = "float32",
+) -> Exported:
+    """Write an archive of trained folds; the same folds and type of weights give the same bytes.
+
+    Names of patients, cases and their files stay here: ``run.json`` counts its cases without naming them, and of the
+    fingerprint travel ranges over all cases.
+
+    Args:
+        results: a results folder, as ``results/DATASET/NETWORK``.
+        target: the archive, whose name ends in .zip.
+        folds: which; none for all that are trained.
+        licence: a text file under whose terms the weights may be used; becomes part of the notice.
+        overwrite: replace a file that is there.
+        weights: the type in which float weights are stored, one of ``models.FLOATS``.
+
+    Raises:
+        DvtError: if the folds do not belong together or to the plan, weights do not fit their network, are not
+            finite or overflow their type, or the file is there already. Nothing is written then.
+    """
+    if weights not in model_store.FLOATS:
+        raise ValueError(f"weights are stored as {' or '.join(model_store.FLOATS)}, not {weights!r}")
+    if not results.is_dir():
+        raise DvtError(f"{results}: is no folder. Name a results folder, such as results/DATASET/gn_unet.")
+    if target.suffix.lower() != ENDING:
+        raise DvtError(f"{target}: an archive's name ends in {ENDING}. Name it so.")
+    if target.exists() and (not overwrite or not target.is_file()):
+        raise DvtError(f"{target}: is there already. Name another file, or give --overwrite.")
+    terms = _read_terms(licence)
+    with model_store.open_model(results, folds) as stored:
+        known = _known(stored, weights)
+        with verified_archive.write_archive(target, model_store.KIND) as archive:
+            _add_surroundings(archive, stored, known, terms)
+            digests = {k: _add_fold(archive, stored, k, weights) for k in stored.runs}
+    return Exported(
+        path=target,
+        digest=model_store.model_digest(stored.plan, [(run, digests[k]) for k, run in stored.runs.items()]),
+        folds=tuple(stored.runs),
+        left_out=(*known.left_out, *_unfinished(stored.runs)),
+    )
+
+
+def _add_surroundings(archive: verified_archive.ArchiveWriter, stored: StoredModel, known: _Known, terms: str) -> None:
+    """Add all members that belong to no single fold."""
+    archive.add_record(model_store.PLAN, stored.plan)
+    if known.data is not None:
+        archive.add_record(model_store.DATA, known.data)
+    if known.table is not None:
+        archive.add(model_store.TABLE_CSV, table1.to_csv(known.table).encode())
+        archive.add(model_store.TABLE_TEXT, table1.to_text(known.table).encode())
+    archive.add(model_store.NOTICE, _notice(stored, known, terms).encode())
+
+
+def _add_fold(archive: verified_archive.ArchiveWriter, stored: StoredModel, fold: int, floats: str) -> str:
+    """Add the run and the weights of a fold. Return the digest of its weights."""
+    archive.add_record(f"fold_{fold}/run.json", _nameless(stored.runs[fold]))
+    arrays = _weights(stored, fold, floats)
+    for name, array in arrays.items():
+        archive.add(weight_files.weights_name(fold, name), weight_files.npy(array))
+    return weight_files.weights_digest(arrays)
+
+
+def describe_folder(results: Path) -> Described:
+    """A results folder in words, as its archive would tell it.
+
+    Raises:
+        DvtError: as ``export_model``.
+    """
+    with model_store.open_model(results) as stored:
+        known = _known(stored)
+        digests = {k: weight_files.weights_digest(_weights(stored, k)) for k in stored.runs}
+    left_out = "".join(f"; {line}" for line in known.left_out)
+    return Described(
+        path=results,
+        plan=stored.plan,
+        runs=stored.runs,
+        data=known.data,
+        table="" if known.table is None else table1.to_text(known.table),
+        weights="float32",
+        digest=model_store.model_digest(stored.plan, [(run, digests[k]) for k, run in stored.runs.items()]),
+        about=f"results folder{left_out}",
+    )
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+
+def _weights(stored: StoredModel, fold: int, floats: str = "float32") -> dict[str, np.ndarray]:
+    """A fold's weights, as its network has them; float32 weights as ``floats``, one of ``models.FLOATS``."""
+    run, folder = stored.runs[fold], FoldFolder(stored.path / f"fold_{fold}")
+    needed = checkpoint.expected_weights(run, str(folder.run))
+    done = checkpoint.epochs_done(folder.checkpoint)
+    if done != run.epochs_done:
+        raise DvtError(
+            f"{folder.checkpoint}: has {plural(done, 'epoch')} behind it, {folder.run.name} tells of "
+            f"{run.epochs_done}. Wait for its training to end, or go on with --resume."
+        )
+    found = checkpoint.weights(folder.checkpoint)
+    has = {name: (str(array.dtype), array.shape) for name, array in found.items()}
+    if has != needed:
+        wrong = sorted(name for name in {*has, *needed} if has.get(name) != needed.get(name))
+        raise DvtError(
+            f"{folder.checkpoint}: {wrong[0]} does not fit the {run.network} of {folder.run}. Train this fold again."
+        )
+    for name, array in found.items():
+        if not np.isfinite(array).all():
+            raise DvtError(f"{folder.checkpoint}: {name} holds weights that are not finite. Train this fold again.")
+    return {name: _stored_as(folder.checkpoint, name, found[name], floats) for name in needed}
+
+
+def _stored_as(file: Path, name: str, array: np.ndarray, floats: str) -> np.ndarray:
+    """Round a float32 tensor to the type in which an archive stores it. Other tensors stay."""
+    if floats == "float32" or array.dtype != np.float32:
+        return array
+    largest, most = float(np.abs(array).max(initial=0)), float(np.finfo(floats).max)
+    if largest > most:
+        raise DvtError(
+            f"{file}: {name} holds a weight of magnitude {largest:.9g}, beyond the {most:g} of {floats}. "
+            "Use --weights float32."
+        )
+    return array.astype(floats)
+
+
+def _nameless(run: Run) -> Run:
+    """A run that counts its cases and does not name them."""
+    return replace(run, train=(model_store.WITHHELD,) * len(run.train), test=(model_store.WITHHELD,) * len(run.test))
+
+
+def _unfinished(runs: Mapping[int, Run]) -> Iterator[str]:
+    for k, run in runs.items():
+        if run.epochs_done < run.recipe.epochs:
+            yield f"fold {k} travels as it is, after {run.epochs_done} of {plural(run.recipe.epochs, 'epoch')}"
+
+
+# --- what lies around -----------------------------------------------------------------------------
+
+
+def _known(stored: StoredModel, weights: str = "float32") -> _Known:
+    """What the workspace around a results folder tells of its data and scores.
+
+    ``weights`` is the type in which the weights travel.
+    """
+    results = stored.path.absolute()
+    workspace = Workspace(results.parents[2], results.parent.name) if len(results.parents) > 2 else None
+    phantom, left_out = _is_phantom(workspace, stored), []
+    subject = display_name(stored.plan.dataset, phantom)
+    notes = {PHANTOM_NOTE: phantom, ROUNDED_NOTE: weights == "float16"}
+    data, table = None, None
+    try:
+        data = _data(workspace, stored, phantom)
+    except NotStored as why:
+        left_out.append(f"no ranges of the training data: {why}")
+    try:
+        table = stored_table1(results, stored, subject, tuple(note for note, holds in notes.items() if holds))
+    except NotStored as why:
+        left_out.append(f"no Table 1: {why}")
+    return _Known(data=data, table=table, subject=subject, phantom=phantom, left_out=tuple(left_out))
+
+
+def _is_phantom(workspace: Workspace | None, stored: StoredModel) -> bool | None:
+    """By the data set; where that is gone, by what is kept beside the plan, or stands below its table."""
+    described = None if workspace is None else dataset.survey(workspace.raw)[0]
+    if described is not None:
+        return described.is_phantom
+    if stored.training is not None and stored.training.phantom is not None:
+        return stored.training.phantom
+    with contextlib.suppress(OSError, ValueError):
+        if PHANTOM_WARNING in (stored.path / "table1.md").read_text(encoding="utf-8"):
+            return True
+    return None
+
+
+def _data(workspace: Workspace | None, stored: StoredModel, phantom: bool | None) -> TrainingData:
+    if stored.training is not None:
+        return stored.training if phantom is None else replace(stored.training, phantom=phantom)
+    file = None if workspace is None else workspace.fingerprint
+    if file is None or not file.exists():
+        raise NotStored(f"{file or 'fingerprint.json'} is not there")
+    try:
+        fingerprint = json_records.load(Fingerprint, file, "dvt_plan_and_preprocess")
+    except DvtError as error:
+        raise NotStored(str(error)) from error
+    data = model_store.trained_on(fingerprint, stored.plan, stored.runs, phantom)
+    if data is None:
+        raise NotStored(f"{file} is not the fingerprint that the plan was derived from")
+    return data
+
+
+def _read_terms(licence: Path | None) -> str:
+    if licence is None:
+        return ""
+    try:
+        return licence.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise DvtError(f"{licence}: cannot be read as text ({error}). Name a text file in UTF-8.") from error
+
+
+def _notice(stored: StoredModel, known: _Known, terms: str) -> str:
+    phantom = f"Its training data were phantoms. {PHANTOM_WARNING}\n\n" if known.phantom else ""
+    licence = "The weights are under the terms below." if terms else NO_LICENCE
+    text = NOTICE.format(
+        version=__version__,
+        network=next(iter(stored.runs.values())).network,
+        subject=known.subject,
+        phantom=phantom,
+        licence=licence,
+    )
+    return f"{text}\n{terms}\n" if terms else text

@@ -1,0 +1,1 @@
+"""Loss, augmentation, data loading, trainer."""

@@ -1,0 +1,173 @@
+"""A pool of worker processes over cases."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.processes import ended
+
+from dvtplan.core import worker_pool
+from dvtplan.core.errors import DatasetProblems, DvtError
+from dvtplan.core.worker_pool import choose_workers, over_cases
+
+
+def slow_first(number: int) -> tuple[int, int]:
+    """The number and the process; 0 takes longest."""
+    time.sleep(0.2 if number == 0 else 0.0)
+    return number, os.getpid()
+
+
+def killed_on_two(number: int) -> int:
+    """As if the system had run out of memory."""
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def bad_file(name: str) -> str:
+    if name == "b":
+        raise DvtError("b.nii.gz: is empty (0 bytes). Copy or export it again.")
+    return name
+
+
+def many_problems(name: str) -> str:
+    raise DatasetProblems([f"{name}: one.", f"{name}: two."])
+
+
+def says_where_it_runs(folder: str) -> None:
+    """Leave the number of this process in a folder, then work until the other has done so too."""
+    Path(folder, str(os.getpid())).write_text("")
+    while len(list(Path(folder).iterdir())) < 2:
+        time.sleep(0.01)
+
+
+def one_goes_on(folder: str) -> None:
+    """As above; then one of the two works on until it is told, and the other has nothing more to do."""
+    says_where_it_runs(folder)
+    if os.getpid() == min(int(p.name) for p in Path(folder).iterdir()):
+        for _ in range(6000):
+            if told_to_stop(folder).exists():
+                break
+            time.sleep(0.01)
+
+
+def told_to_stop(folder: str | Path) -> Path:
+    return Path(folder).with_suffix(".stop")
+
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that it starts.
+TWO_WORKERS = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path[:0] = {path!r}
+import test_worker_pool
+from dvtplan.core.worker_pool import over_cases
+over_cases(test_worker_pool.{function}, [{folder!r}] * 2, list("ab"), title="Verify", jobs=2)
+"""
+
+
+def start(function: str, folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A process in a group of its own with two workers, and theirs numbers once both are at work."""
+    folder.mkdir()
+    here = Path(__file__).parent
+    code = TWO_WORKERS.format(path=[str(here), str(here.parent)], function=function, folder=str(folder))
+    words = [sys.executable, "-c", code]
+    parent = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while len(found := [int(p.name) for p in folder.iterdir()]) < 2:
+        assert parent.poll() is None
+        time.sleep(0.01)
+    return parent, found
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results_keep_the_order_of_the_items(jobs: int, capfd: pytest.CaptureFixture[str]) -> None:
+    found = over_cases(slow_first, range(5), list("abcde"), title="Verify", jobs=jobs)
+    assert [number for number, _ in found] == [0, 1, 2, 3, 4]
+    assert (os.getpid() in {process for _, process in found}) is (jobs == 1)
+    assert "Verify: 100%" in capfd.readouterr().err
+
+
+def test_a_single_case_needs_no_second_process() -> None:
+    assert over_cases(slow_first, [7], ["a"], title="Verify", jobs=8) == [(7, os.getpid())]
+
+
+def test_no_case_is_no_work(capfd: pytest.CaptureFixture[str]) -> None:
+    assert over_cases(slow_first, [], [], title="Verify", jobs=2) == []
+    assert capfd.readouterr().err == ""
+
+
+def test_a_killed_worker_is_one_clear_line_that_names_the_open_cases() -> None:
+    with pytest.raises(DvtError) as caught:
+        over_cases(killed_on_two, range(6), list("abcdef"), title="Prepare", jobs=2)
+    message = str(caught.value)
+    assert message.startswith("Prepare: a worker process was killed while one of these cases was open: ")
+    assert "c" in message.split("open: ")[1].split(".")[0].split(", ")
+    assert "run again with --jobs 1, finished cases are kept." in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_the_user_can_mend_comes_back_as_it_was_raised(jobs: int) -> None:
+    with pytest.raises(DvtError, match=r"^b.nii.gz: is empty \(0 bytes\). Copy or export it again.$"):
+        over_cases(bad_file, ["a", "b", "c"], ["a", "b", "c"], title="Verify", jobs=jobs)
+
+
+def test_several_problems_come_back_as_they_were_raised() -> None:
+    with pytest.raises(DatasetProblems) as caught:
+        over_cases(many_problems, ["a", "b"], ["a", "b"], title="Verify", jobs=2)
+    assert caught.value.problems[1].endswith(": two.")
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    parent, pids = start("one_goes_on", tmp_path / "pids")
+    parent.kill()
+    parent.communicate()
+    assert all(ended(pid, 20) for pid in pids)  # ample time on a busy machine
+
+
+def test_an_interruption_is_told_by_the_parent_alone(tmp_path: Path) -> None:
+    parent, pids = start("one_goes_on", tmp_path / "pids")
+    time.sleep(0.3)  # the idle one has come to wait for work; where it has not, the test asks for less
+    os.killpg(parent.pid, signal.SIGINT)
+    time.sleep(0.3)  # what a worker says of it, it says at once
+    told_to_stop(tmp_path / "pids").touch()
+    _, said = parent.communicate(timeout=60)
+    assert said.count("Traceback") == 1  # which the commands turn into one line
+    assert all(ended(pid, 20) for pid in pids)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "tasks", "gigabytes_each", "expected"),
+    [
+        (8, 100, 1, 7),  # 0.7 x 10 GB hold seven of 1 GB
+        (4, 100, 1, 4),
+        (8, 3, 1, 3),
+        (8, 0, 1, 1),
+        (8, 100, 50, 1),  # at least one, even where it does not fit
+        (8, 100, 0, 8),  # nothing is known of the size
+        (None, 100, 1, 5),
+    ],
+)
+def test_as_many_workers_as_asked_for_as_tasks_and_as_fit(
+    monkeypatch: pytest.MonkeyPatch, jobs: int | None, tasks: int, gigabytes_each: int, expected: int
+) -> None:
+    monkeypatch.setattr(worker_pool, "free_memory_bytes", lambda: 10 * 10**9)
+    monkeypatch.setattr(worker_pool, "available_cores", lambda: 5)
+    assert choose_workers(jobs, tasks, gigabytes_each * 10**9) == expected
+
+
+def test_where_the_system_does_not_tell_its_memory_the_wish_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "free_memory_bytes", lambda: None)
+    assert choose_workers(3, 100, 10**15) == 3
+
+
+def test_this_machine_has_cores_and_perhaps_tells_its_memory() -> None:
+    assert worker_pool.available_cores() >= 1
+    free = worker_pool.free_memory_bytes()
+    assert (free is not None and free > 0) or not Path("/proc/meminfo").exists()

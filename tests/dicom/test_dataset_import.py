@@ -1,0 +1,431 @@
+"""Data sets from DICOM: nothing resampled, nobody named, nothing twice, and one fault loses nobody else."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from helpers.datasets import SHARED
+from helpers.dicom_files import CORONAL, OBLIQUE, volume, write_series
+from helpers.processes import command, tree
+from helpers.segmentations import ACROSS, START, assert_same_points, block, foreign, points_of_nifti, points_of_object
+from pydicom.dataset import Dataset
+
+from dvtplan.core import files
+from dvtplan.core.errors import DvtError
+from dvtplan.data.dataset import discover
+from dvtplan.dicom import dataset_import, segmentation, series
+from dvtplan.dicom.dataset_import import Imported, import_dicom
+from dvtplan.imaging import geometry, volume_io
+from dvtplan.imaging.geometry import to_slice_order
+from dvtplan.planning import preprocess
+from dvtplan.planning.verification import examine
+
+
+def scan(folder: Path, patient: str, seed: int = 0, **more: Any) -> Path:
+    """A patient's folder with one series."""
+
+    def of_patient(ds: Dataset, k: int) -> None:
+        ds.PatientID, ds.PatientName, ds.StudyInstanceUID = patient, f"Name^Of^{patient}", f"1.2.3.{seed}"
+
+    write_series(folder, volume(seed=seed), change=of_patient, **more)
+    return folder
+
+
+def drawn(value: int = 1) -> np.ndarray:
+    mask = np.zeros((5, 12, 8), np.uint8)
+    mask[1:3, 2:7, 1:4] = value
+    return mask
+
+
+def with_mask(folder: Path, mask: np.ndarray | None = None) -> Path:
+    """A patient's folder and its mask beside it."""
+    grid = series.choose(series.find(folder), "5").grid
+    volume_io.write_mask(folder.with_name(f"{folder.name}.nii.gz"), drawn() if mask is None else mask, grid)
+    return folder
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """Four patients' folders, one of them twice, with masks beside them."""
+    for k, patient in enumerate(("Meier 1.1.1950", "Huber", "Huber", "Wolf")):
+        with_mask(scan(tmp_path / "export" / f"scan{k}", patient, k, plane=OBLIQUE if k == 1 else CORONAL))
+    return tmp_path / "export"
+
+
+def out_of(tmp_path: Path) -> Path:
+    return tmp_path / "datasets_raw" / "DVT"
+
+
+def imported(export: Path, tmp_path: Path, **how: Any) -> Imported:
+    return import_dicom([export], out_of(tmp_path), ["CE-MR"], **how)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+def test_a_folder_of_patients_becomes_a_data_set_that_verifies(export: Path, tmp_path: Path) -> None:
+    done = imported(export, tmp_path)
+    assert (done.added, done.kept, done.unmasked, done.faults) == (
+        ("case_001", "case_002", "case_003", "case_004"),
+        (),
+        (),
+        (),
+    )
+    there = discover(done.folder)
+    assert [(c.id, c.patient) for c in there.cases] == [
+        ("case_001", "patient_001"),
+        ("case_002", "patient_002"),
+        ("case_003", "patient_002"),
+        ("case_004", "patient_003"),
+    ]
+    assert there.channels == ("CE-MR",) and there.labels == {"thrombus": 1}
+    assert json.loads((done.folder / "dataset.json").read_text())["numTraining"] == 4
+    made = preprocess.plan_and_preprocess(tmp_path, "DVT", n_folds=3, jobs=1, verify_only=True)
+    assert made.warnings == ()
+    done_again = command("plan_and_preprocess", "--root", tmp_path, "--folds", "3", "--verify-only", "--jobs", "1")
+    assert done_again.returncode == 0 and "Verified" in done_again.stdout
+
+
+def test_voxels_and_their_places_are_those_of_the_dicom(export: Path, tmp_path: Path) -> None:
+    done = imported(export, tmp_path)
+    for k in range(4):
+        image, grid = volume_io.read(done.folder / "imagesTr" / f"case_00{k + 1}_0000.nii.gz")
+        mask, _ = volume_io.read(done.folder / "labelsTr" / f"case_00{k + 1}.nii.gz")
+        assert np.array_equal(image, volume(seed=k)) and np.array_equal(mask, drawn())
+        true = series.choose(series.find(export / f"scan{k}"), None).grid
+        assert np.abs(grid.corners_mm() - true.corners_mm()).max() < 1e-4
+        points = points_of_nifti(done.folder / "labelsTr" / f"case_00{k + 1}.nii.gz")[1]
+        assert_same_points(points, true.position_mm(np.argwhere(drawn())))
+
+
+def test_nothing_of_the_patient_is_in_the_data_set(export: Path, tmp_path: Path) -> None:
+    """Neither name nor number nor any UID, in any file, unpacked; the key has the number, for its owner's eyes."""
+    done = imported(export, tmp_path)
+    secrets = [b"Meier", b"Huber", b"Wolf", b"Name^Of", b"1950", b"1.2.3", b"scan0", b"cor_fl3d"]
+    secrets += [series.choose(series.find(export / f"scan{k}"), None).series_uid.encode() for k in range(4)]
+    for name, body in tree(done.folder).items():
+        whole = name.encode() + (gzip.decompress(body) if name.endswith(".gz") else body)
+        assert not any(secret in whole for secret in secrets), name
+    assert done.key == tmp_path / "datasets_raw" / "DVT_import_key.csv"
+    assert done.key.stat().st_mode & 0o077 == 0
+    assert [(r["case_id"], r["dicom_patient_id"]) for r in rows(done.key)] == [
+        ("case_001", "Meier 1.1.1950"),
+        ("case_002", "Huber"),
+        ("case_003", "Huber"),
+        ("case_004", "Wolf"),
+    ]
+
+
+def test_cases_may_keep_the_names_of_their_folders_and_be_patients_of_their_own(export: Path, tmp_path: Path) -> None:
+    done = imported(export, tmp_path, keep_names=True, by="folder")
+    assert [(c.id, c.patient) for c in discover(done.folder).cases] == [
+        (f"scan{k}", f"patient_00{k + 1}") for k in range(4)
+    ]
+
+
+def test_one_id_for_all_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k in range(2):
+        with_mask(scan(tmp_path / "export" / f"scan{k}", "ANONYMOUS", k))
+    imported(tmp_path / "export", tmp_path)
+    assert "all 2 cases have one patient id in their DICOM" in capsys.readouterr().err
+
+
+def test_patients_without_an_id_are_patients_of_their_own(tmp_path: Path) -> None:
+    for k in range(2):
+        with_mask(scan(tmp_path / "export" / f"scan{k}", "", k))
+    assert [c.patient for c in discover(imported(tmp_path / "export", tmp_path).folder).cases] == [
+        "patient_001",
+        "patient_002",
+    ]
+
+
+def test_two_channels_are_two_series_on_one_grid(tmp_path: Path) -> None:
+    """The second counts its slices the other way, which loses nothing."""
+    folder = scan(tmp_path / "p", "one")
+    other = volume(seed=7)
+    start = np.array([-100.0, -30.0, 200.0]) + 4 * ACROSS + [7 * 1.3, 0, 0]
+    write_series(folder / "b", other, number=6, words="second", plane=((-1, 0, 0), (0, 0, -1)), start=start)
+    for path in (folder / "b").iterdir():
+        ds = pydicom.dcmread(path)
+        ds.PatientID = "one"
+        ds.save_as(path)
+    with_mask(folder)
+    done = import_dicom([folder], out_of(tmp_path), ["T1", "second"], series=["5", "SECOND"])
+    assert done.faults == ()
+    (case,) = discover(done.folder).cases
+    assert np.array_equal(volume_io.read(case.images[0])[0], volume())
+    assert np.array_equal(volume_io.read(case.images[1])[0], other[::-1, :, ::-1])
+    assert examine(case, {"thrombus": 1}).problems == ()
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+
+def test_masks_come_from_objects_with_frames_where_they_are_not_empty(tmp_path: Path) -> None:
+    folder = scan(tmp_path / "p", "one")
+    upper, lower = block(slice(0, 3), slice(1, 4)), block(slice(5, 9), slice(0, 2))
+    frames = [(2, START + 3 * ACROSS, lower), (1, START + ACROSS, upper)]
+    foreign(folder / "seg", folder, frames, ["Proximal", "Distal"])
+    done = import_dicom([folder], out_of(tmp_path), ["T1"], labels=["proximal", "distal"])
+    (case,) = discover(done.folder).cases
+    assert case.label is not None
+    mask = volume_io.read(case.label)[0]
+    assert np.array_equal(mask[1], upper) and np.array_equal(mask[3], 2 * lower) and mask.sum() == 9 + 16
+    points, objects = points_of_nifti(case.label), points_of_object(folder / "seg")
+    assert_same_points(points[1], objects["Proximal"])
+    assert_same_points(points[2], objects["Distal"])
+
+
+def test_an_object_of_another_series_is_not_taken(tmp_path: Path) -> None:
+    folder, other = scan(tmp_path / "p", "one"), scan(tmp_path / "other", "one", 1)
+    foreign(folder / "seg", other, [(1, START, block(slice(2), slice(2)))], ["thrombus"])
+    assert import_dicom([folder], out_of(tmp_path), ["T1"]).unmasked == ("case_001",)
+
+
+def test_what_predict_wrote_can_be_imported_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Corrected in a viewer it would come back like this, and somebody would have had a hand in it."""
+    folder = scan(tmp_path / "p", "one", plane=OBLIQUE)
+    found = series.find(folder)
+    segmentation.write_segmentation(folder / "seg.dcm", drawn(), found, [series.choose(found, None)], {"thrombus": 1})
+    (case,) = discover(import_dicom([folder], out_of(tmp_path), ["T1"]).folder).cases
+    assert case.label is not None and np.array_equal(volume_io.read(case.label)[0], drawn())
+    assert f"{folder}: seg.dcm: was drawn by dvtplan alone, by no person" in capsys.readouterr().err
+    ds = pydicom.dcmread(folder / "seg.dcm")
+    ds.SegmentSequence[0].SegmentAlgorithmType = "SEMIAUTOMATIC"
+    ds.save_as(folder / "seg.dcm")
+    import_dicom([folder], tmp_path / "other", ["T1"])
+    assert "was drawn by" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flips", [(True, False, False), (False, True, True)])
+def test_a_mask_whose_axes_run_otherwise_is_turned(tmp_path: Path, flips: tuple[bool, bool, bool]) -> None:
+    """As converters write it: rows from the bottom, slices last. Each voxel stays in its place."""
+    folder = scan(tmp_path / "p", "one", plane=OBLIQUE)
+    grid = series.choose(series.find(folder), None).grid
+    turn = geometry.turned_onto(grid, grid)
+    assert turn is not None
+    turn = type(turn)((2, 0, 1), flips)
+    volume_io.write_mask(tmp_path / "p.nii.gz", np.ascontiguousarray(turn.apply(drawn())), turn.grid(grid))
+    (case,) = discover(import_dicom([folder], out_of(tmp_path), ["T1"]).folder).cases
+    assert case.label is not None and np.array_equal(volume_io.read(case.label)[0], drawn())
+
+
+def test_a_table_names_masks_by_file_or_by_object(tmp_path: Path) -> None:
+    one, two = (with_mask(scan(tmp_path / "export" / name, name, k)) for k, name in enumerate("ab"))
+    foreign(two / "seg", two, [(1, START, block(slice(2), slice(2)))], ["thrombus"])
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "export" / "a.nii.gz").rename(tmp_path / "masks" / "first.nii.gz")
+    (tmp_path / "masks" / "table.csv").write_text("folder,mask\na,first.nii.gz\nb,12\n")
+    done = import_dicom([one, two], out_of(tmp_path), ["T1"], masks=tmp_path / "masks" / "table.csv")
+    sums = [int(volume_io.read(c.label)[0].sum()) for c in discover(done.folder).cases if c.label is not None]
+    assert sums == [int(drawn().sum()), 4]
+
+
+def test_scans_without_a_mask_lie_apart_until_they_have_one(tmp_path: Path) -> None:
+    folder = scan(tmp_path / "export" / "scan0", "one")
+    with_mask(scan(tmp_path / "export" / "scan1", "two", 1))
+    done = imported(tmp_path / "export", tmp_path)
+    assert done.unmasked == ("case_001",)
+    assert [c.id for c in discover(done.folder).cases] == ["case_002"]
+    assert (done.folder / "imagesTs" / "case_001_0000.nii.gz").exists()
+    with_mask(folder)
+    again = imported(tmp_path / "export", tmp_path)
+    assert (again.added, again.kept, again.unmasked) == (("case_001",), ("case_002",), ())
+    assert [c.id for c in discover(done.folder).cases] == ["case_001", "case_002"]
+    assert not list((done.folder / "imagesTs").iterdir())
+
+
+# --- again ----------------------------------------------------------------------------------------
+
+
+def test_running_again_adds_what_is_new_and_touches_nothing_else(export: Path, tmp_path: Path) -> None:
+    """Levels that somebody wrote into cases.csv stay, and a folder that moved is known by its series."""
+    done = imported(export, tmp_path)
+    table = done.folder / "cases.csv"
+    table.write_text(table.read_text().replace("case_002,patient_002,,,", "case_002,patient_002,-180,-182.5,"))
+    before = tree(done.folder)
+    (export / "scan1").rename(export / "moved")
+    (export / "scan1.nii.gz").rename(export / "moved.nii.gz")
+    with_mask(scan(export / "new", "Wolf", 9))
+    again = imported(export, tmp_path)
+    assert again.added == ("case_005",) and set(again.kept) == {f"case_00{k}" for k in range(1, 5)}
+    after = tree(done.folder)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"imagesTr/case_005_0000.nii.gz", "labelsTr/case_005.nii.gz", "cases.csv", "dataset.json"}
+    cases = {c.id: c for c in discover(done.folder).cases}
+    assert cases["case_002"].levels is not None and cases["case_002"].levels.left_mm == -180
+    assert cases["case_005"].patient == cases["case_004"].patient
+
+
+@pytest.mark.parametrize("fault", range(6))
+def test_an_import_that_was_cut_off_is_completed(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
+    """At any of the files of a case: the next run leaves what one run leaves."""
+    imported(export, tmp_path / "straight")
+    write, count = files.atomic_write, iter(range(100))
+
+    def cut(path: Path) -> Any:
+        if next(count) == fault:
+            raise KeyboardInterrupt
+        return write(path)
+
+    with monkeypatch.context() as patched:
+        for module in (files, volume_io):
+            patched.setattr(module, "atomic_write", cut)
+        with pytest.raises(KeyboardInterrupt):
+            imported(export, tmp_path)
+    imported(export, tmp_path)
+    assert tree(out_of(tmp_path)) == tree(out_of(tmp_path / "straight"))
+
+
+def test_a_data_set_whose_key_is_gone_is_not_guessed_at(export: Path, tmp_path: Path) -> None:
+    key = imported(export, tmp_path).key
+    key.rename(tmp_path / "locked_away.csv")
+    with pytest.raises(DvtError, match=r"whose key .*DVT_import_key.csv is not found"):
+        imported(export, tmp_path)
+    assert imported(export, tmp_path, key=tmp_path / "locked_away.csv").added == ()
+
+
+def test_other_channels_or_labels_are_another_data_set(export: Path, tmp_path: Path) -> None:
+    imported(export, tmp_path)
+    with pytest.raises(DvtError, match="asked for were CE-MR, proximal, distal"):
+        imported(export, tmp_path, labels=["proximal", "distal"])
+    with pytest.raises(DvtError, match="has the channels CE-MR"):
+        import_dicom([export], out_of(tmp_path), ["T1"])
+
+
+# --- faults ---------------------------------------------------------------------------------------
+
+
+def test_a_fault_of_one_patient_is_named_and_loses_nobody(export: Path, tmp_path: Path) -> None:
+    """One has a gap, one a mask elsewhere, one two volumes; the fourth is imported, and all once they are mended."""
+    gone = next(p for p in sorted((export / "scan0").iterdir()) if b"-27.5" in p.read_bytes())
+    kept_bytes = gone.read_bytes()
+    gone.unlink()
+    grid = series.choose(series.find(export / "scan1"), None).grid
+    good = (export / "scan1.nii.gz").read_bytes()
+    volume_io.write_mask(export / "scan1.nii.gz", drawn()[:4], grid.window(np.zeros(3), (4, 12, 8)))
+    scan(export / "scan2" / "more", "Huber", 2, number=8, words="other")
+    done = imported(export, tmp_path)
+    assert done.added == ("case_001",) and [r["dicom_patient_id"] for r in rows(done.key)] == ["Wolf"]
+    assert len(done.faults) == 3 and not any("\n" in line for line in done.faults)
+    assert f"{export / 'scan0'}: series 5 (cor_fl3d_vein): a gap of 2.5 mm" in done.faults[0]
+    assert (
+        f"{export / 'scan1.nii.gz'}: 4x12x8 voxels that are not those of series 5, 5x12x8. Nothing is resampled"
+        in done.faults[1]
+    )
+    assert f"{export / 'scan2'}: holds several volumes. Choose one of: --series 5: cor_fl3d_vein" in done.faults[2]
+    gone.write_bytes(kept_bytes)
+    (export / "scan1.nii.gz").write_bytes(good)
+    again = imported(export, tmp_path, series=["vein"])
+    assert again.faults == () and len(again.added) == 3 and again.kept == ("case_001",)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda p: with_mask(p, drawn(3)), "p.nii.gz: holds the values 3; dataset.json knows 0 background, 1 thrombus"),
+        (lambda p: shutil.copy(p.parent / "p.nii.gz", p / "mask.nii.gz"), "several masks may belong to series 5"),
+        (lambda p: (p.parent / "p.nii.gz").write_bytes(b"no"), "p.nii.gz: is named .gz and is not gzip"),
+    ],
+)
+def test_a_mask_that_cannot_be_taken_is_named(tmp_path: Path, spoil: Any, words: str) -> None:
+    spoil(with_mask(scan(tmp_path / "p", "one")))
+    done = import_dicom([tmp_path / "p"], out_of(tmp_path), ["T1"])
+    assert words in done.faults[0] and done.added == () and not done.folder.exists() and not done.key.exists()
+
+
+def test_a_shifted_mask_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    folder = scan(tmp_path / "p", "one")
+    grid = series.choose(series.find(folder), None).grid
+    volume_io.write_mask(tmp_path / "p.nii.gz", drawn(), grid.window(np.array([0, 0, 0.5]), grid.shape))
+    done = import_dicom([folder], out_of(tmp_path), ["T1"])
+    assert "up to 0.65 mm away (tolerance 0.02 mm)" in done.faults[0]
+
+
+def test_channels_on_two_grids_are_refused(tmp_path: Path) -> None:
+    folder = with_mask(scan(tmp_path / "p", "one"))
+    scan(folder / "b", "one", number=6, words="second", step=1.5)
+    done = import_dicom([folder], out_of(tmp_path), ["T1", "T2"], series=["5", "6"])
+    assert "series 6: 5x12x8 voxels that are not those of series 5" in done.faults[0]
+
+
+def test_what_cannot_be_asked_for_is_refused_at_once(export: Path, tmp_path: Path) -> None:
+    for how, words in (
+        ({"series": ["5", "6"]}, "--series names 2, --channels 1"),
+        ({"labels": ["a", "a"]}, "name each channel and label once"),
+        ({"masks": tmp_path / "none.csv"}, "is no readable table"),
+    ):
+        with pytest.raises(DvtError, match=words):
+            imported(export, tmp_path, **how)
+    with pytest.raises(DvtError, match=r"not found\. Name a folder"):
+        import_dicom([export / "none"], out_of(tmp_path), ["T1"])
+    assert not out_of(tmp_path).exists()
+
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+def test_one_folder_is_one_patient_or_many_by_what_is_in_it(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (export / "notes").mkdir()
+    (export / "notes" / "a.pdf").write_bytes(b"%PDF")
+    assert dataset_import.patients([export]) == [export / f"scan{k}" for k in range(4)]
+    assert f"Left out: {export / 'notes'}: holds no DICOM." in capsys.readouterr().err
+    assert dataset_import.patients([export / "scan0"]) == [export / "scan0"]
+    one = tmp_path / "one"
+    for number in (5, 6):
+        scan(one / str(number), "Meier", number=number)
+    assert dataset_import.patients([one]) == [one]
+    shutil.make_archive(str(tmp_path / "zips" / "a"), "zip", export / "scan0")
+    shutil.make_archive(str(tmp_path / "zips" / "b"), "zip", export / "scan1")
+    assert dataset_import.patients([tmp_path / "zips"]) == [tmp_path / "zips" / "a.zip", tmp_path / "zips" / "b.zip"]
+
+
+def test_archives_are_imported_without_being_unpacked(export: Path, tmp_path: Path) -> None:
+    for k in range(2):
+        shutil.make_archive(str(tmp_path / "zips" / f"scan{k}"), "zip", export / f"scan{k}")
+        shutil.copy(export / f"scan{k}.nii.gz", tmp_path / "zips")
+    done = imported(tmp_path / "zips", tmp_path)
+    assert done.added == ("case_001", "case_002") and done.unmasked == ()
+    assert np.array_equal(volume_io.read(done.folder / "imagesTr" / "case_002_0000.nii.gz")[0], volume(seed=1))
+
+
+def test_the_command_tells_what_it_did_and_ends_with_1_where_a_scan_was_lost(export: Path, tmp_path: Path) -> None:
+    words = ("import_dicom", "-i", *sorted(p for p in export.iterdir() if p.is_dir()), "-o", out_of(tmp_path))
+    done = command(*words, "--channels", "CE-MR")
+    assert done.returncode == 0 and f"{out_of(tmp_path)}: 4 cases imported, 0 there already" in done.stdout
+    next(p for p in sorted((export / "scan0").iterdir()) if b"-27.5" in p.read_bytes()).unlink()
+    shutil.rmtree(tmp_path / "datasets_raw")
+    (tmp_path / "datasets_raw" / "DVT_import_key.csv").unlink(missing_ok=True)
+    done = command(*words, "--channels", "CE-MR")
+    assert done.returncode == 1 and "3 cases imported" in done.stdout
+    assert "1 scan not imported.\n" in done.stderr and "scan0: series 5 (cor_fl3d_vein): a gap" in done.stderr
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="real images are not here")
+def test_real_series_are_imported(tmp_path: Path) -> None:
+    folders = [SHARED / "dicom" / name for name in ("ct_17_slices", "head_mr_35_slices")]
+    done = import_dicom(folders, out_of(tmp_path), ["any"])
+    assert (done.added, done.faults) == (("case_001", "case_002"), ())
+    for folder, case_id in zip(folders, done.added, strict=True):
+        found = series.find(folder)
+        true, grid = series.read_volume(found, series.choose(found, None))
+        image, where = volume_io.read(done.folder / "imagesTs" / f"{case_id}_0000.nii.gz")
+        assert np.array_equal(image, true) and np.abs(where.corners_mm() - grid.corners_mm()).max() < 1e-4
+        assert to_slice_order(where, "SI") == to_slice_order(grid, "SI")

@@ -1,0 +1,176 @@
+"""Single images into volumes: in order, on their true grid, and never into a false one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dvtplan.core.errors import DvtError
+from dvtplan.dicom.slice_sorting import Frame, Stack, describe, sort_into_volumes
+
+Vector = tuple[float, float, float]
+AXIAL: tuple[Vector, Vector] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+CORONAL: tuple[Vector, Vector] = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0))
+
+
+def frames(
+    count: int = 5, step: float = 3.0, plane: tuple[Vector, Vector] = AXIAL, start: Vector = (-80.0, -60.0, 10.0)
+) -> list[Frame]:
+    """Images of 4 x 6 pixels along their normal."""
+    normal = np.cross(*plane)
+    return [
+        Frame(
+            file=f"{k}.dcm",
+            uid=f"1.2.{k}",
+            shape=(4, 6),
+            position_mm=tuple(float(v) for v in start + k * step * normal),  # type: ignore[arg-type]
+            along_row=plane[0],
+            along_column=plane[1],
+            spacing_mm=(2.0, 1.5),
+        )
+        for k in range(count)
+    ]
+
+
+def only(made: Sequence[Stack]) -> Stack:
+    assert len(made) == 1
+    return made[0]
+
+
+def order(stack: Stack) -> list[str]:
+    return [frame.file for frame in stack.frames]
+
+
+def test_images_come_in_the_order_of_their_positions() -> None:
+    stack = only(sort_into_volumes(frames()[::-1], "s"))
+    assert order(stack) == [f"{k}.dcm" for k in range(5)] and stack.title == "" and stack.copies == 0
+    assert stack.grid.shape == (5, 4, 6) and stack.grid.spacing_mm == (3.0, 2.0, 1.5)
+    assert stack.grid.origin_mm == (-80.0, -60.0, 10.0)
+    assert stack.grid.direction == ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+    assert describe(stack) == "axial, 5x4x6, 3x2x1.5 mm"
+
+
+def test_against_the_normal_they_are_the_same_volume() -> None:
+    """Numbered from head to feet or from feet to head: the grid is that of the positions."""
+    up, down = (
+        only(sort_into_volumes(frames(step=s, start=z), "s")) for s, z in ((3.0, (0, 0, 0)), (-3.0, (0, 0, 12.0)))
+    )
+    assert up.grid == down.grid and order(up) == order(down)[::-1]
+
+
+@given(
+    angles=st.tuples(*[st.floats(-180, 180)] * 3),
+    start=st.tuples(*[st.floats(-500, 500)] * 3),
+    step=st.floats(0.5, 12),
+    seed=st.integers(0, 99),
+)
+def test_any_oblique_volume_has_every_voxel_in_its_place(angles: Vector, start: Vector, step: float, seed: int) -> None:
+    """Feet first, tilted, in any order: voxel (s, r, c) lies where image s says that its pixel (r, c) lies."""
+    turned = np.eye(3)
+    for axis, angle in enumerate(np.radians(angles)):
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[[a, a, b, b], [a, b, a, b]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+        turned = turn @ turned
+    plane: tuple[Vector, Vector] = (tuple(turned[:, 0]), tuple(turned[:, 1]))
+    given_frames = frames(4, step, plane, start)
+    shuffled = [given_frames[k] for k in np.random.default_rng(seed).permutation(4)]
+    stack = only(sort_into_volumes(shuffled, "s"))
+    for s, frame in enumerate(stack.frames):
+        for r, c in ((0, 0), (3, 0), (0, 5), (3, 5)):
+            true = np.array(frame.position_mm) + r * 2.0 * np.array(plane[1]) + c * 1.5 * np.array(plane[0])
+            assert np.abs(stack.grid.position_mm(np.array([s, r, c])) - true).max() < 1e-4
+
+
+# --- divided --------------------------------------------------------------------------------------
+
+
+def test_two_echoes_are_two_volumes() -> None:
+    both = [
+        replace(f, file=f"e{echo}{f.file}", uid=f"{f.uid}.{echo}", echo_ms=2.4 * echo)
+        for echo in (1, 2)
+        for f in frames()
+    ]
+    first, second = sort_into_volumes(both[::-1], "s")
+    assert (first.title, second.title) == ("echo time 2.4", "echo time 4.8")
+    assert order(first) == [f"e1{k}.dcm" for k in range(5)] and first.grid == second.grid
+
+
+def test_a_time_series_of_phases_and_magnitudes_is_divided_by_both() -> None:
+    made = sort_into_volumes(
+        [
+            replace(f, uid=f"{f.uid}.{kind}.{time}", kind=kind, time_point=str(time))
+            for kind in ("M", "P")
+            for time in (1, 2, 3)
+            for f in frames()
+        ],
+        "s",
+    )
+    assert [s.title for s in made] == [f"kind {k}, time point {t}" for k in "MP" for t in (1, 2, 3)]
+
+
+def test_a_time_of_each_image_is_no_property_of_a_volume() -> None:
+    """Every image has its own trigger time; the acquisitions tell the volumes apart, later in the list."""
+    both = [
+        replace(f, uid=f"{f.uid}.{a}", trigger_ms=100.0 * k + a, clock=f"10000{a}")
+        for a in (1, 2)
+        for k, f in enumerate(frames())
+    ]
+    assert [s.title for s in sort_into_volumes(both, "s")] == ["time 100001", "time 100002"]
+
+
+def test_three_planes_are_three_volumes_and_single_pictures_none() -> None:
+    mixed = [*frames(5), *frames(4, plane=CORONAL), *frames(2, plane=((0, 1, 0), (0, 0, -1)))]
+    mixed = [replace(f, uid=str(k)) for k, f in enumerate(mixed)]
+    made = sort_into_volumes(mixed, "s")
+    assert [(s.title, len(s.frames)) for s in made] == [("axial 4x6", 5), ("coronal 4x6", 4)]
+    assert sort_into_volumes(frames(2), "s") == []
+
+
+def test_copies_of_a_file_count_once() -> None:
+    stack = only(sort_into_volumes([*frames(), *(replace(f, file=f"copy_{f.file}") for f in frames())], "s"))
+    assert stack.copies == 5 and order(stack) == [f"{k}.dcm" for k in range(5)]
+
+
+# --- refused --------------------------------------------------------------------------------------
+
+
+def refusal(given_frames: list[Frame]) -> str:
+    with pytest.raises(DvtError) as caught:
+        sort_into_volumes(given_frames, "series 5")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_gap_is_named() -> None:
+    whole = frames(9)
+    told = refusal([*whole[:4], *whole[6:]])
+    assert "series 5: a gap of 9 mm between 3.dcm and 6.dcm, where slices lie 3 mm apart: 2 slices missing" in told
+
+
+def test_uneven_distances_are_named() -> None:
+    crooked = frames(6)
+    crooked[3] = replace(crooked[3], position_mm=(-80.0, -60.0, 10.0 + 9.9))
+    assert "slices lie unevenly, 3 mm apart and 3.9 mm between 2.dcm and 3.dcm" in refusal(crooked)
+
+
+def test_rounded_positions_are_no_unevenness() -> None:
+    rounded = [
+        replace(f, position_mm=(*f.position_mm[:2], round(10 + 1.2345 * k, 2))) for k, f in enumerate(frames(20))
+    ]
+    assert only(sort_into_volumes(rounded, "s")).grid.spacing_mm[0] == pytest.approx(1.2345, abs=1e-3)
+
+
+def test_a_tilted_gantry_is_named() -> None:
+    tilted = [replace(f, position_mm=(-80.0, -60.0 + 0.5 * k, f.position_mm[2])) for k, f in enumerate(frames())]
+    assert "slices are shifted against each other, by 2 mm in 4.dcm" in refusal(tilted)
+
+
+def test_images_of_one_place_that_nothing_tells_apart_are_named() -> None:
+    twice = [*frames(), replace(frames()[2], file="other.dcm", uid="9")]
+    assert "several images lie at one place, and nothing tells them apart (2.dcm and other.dcm)" in refusal(twice)

@@ -1,0 +1,108 @@
+"""Probability and agreement of lesions, on masks that can be counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.scenes import GRID, LEVELS, scene
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from dvtplan.anatomy.levels import Levels
+from dvtplan.findings.burden import measure
+from dvtplan.findings.lesion_confidence import ConfidenceCounter, Lesion, lesions, vote_type
+
+
+def found(levels: Levels | None = LEVELS, *, voted: bool = True, **more: object) -> list[Lesion]:
+    mask, chance, votes = scene()
+    votes_of = votes.__getitem__ if voted else None
+    return lesions(mask, GRID, levels, chance.__getitem__, votes_of, 2 if voted else 1, **more)  # type: ignore[arg-type]
+
+
+def test_lesions_are_numbered_by_volume_and_placed() -> None:
+    large, small = found()
+    assert (large.number, large.limb, large.slice_number) == (1, "left", 2)
+    assert (small.number, small.limb, small.slice_number) == (2, "right", 1)
+    assert large.volume_ml == pytest.approx(0.4) and small.volume_ml == pytest.approx(0.1)
+    # Rows 1, 2, 3, 4 at z 98, 96, 94, 92; slices 1, 1, 1, 2 at y 5, 5, 5, 10.
+    assert large.centre_lps_mm == pytest.approx((25.0, 6.25, 95.0))
+    assert small.centre_lps_mm == pytest.approx((-25.0, 0.0, 100.0))
+
+
+def test_probability_is_the_mean_and_the_peak_over_a_lesions_voxels() -> None:
+    large, small = found()
+    assert large.probability_mean == pytest.approx((0.6 + 0.7 + 0.8 + 0.9) / 4)
+    assert large.probability_peak == pytest.approx(0.9)
+    assert small.probability_mean == small.probability_peak == 0.5
+
+
+def test_folds_agree_by_the_share_that_each_alone_would_mark() -> None:
+    """Fold 0 marks all four voxels, fold 1 three; of the small one fold 0 marks nothing, fold 1 all."""
+    large, small = found()
+    assert (large.agreement_mean, large.agreement_min) == (0.875, 0.75)
+    assert (small.agreement_mean, small.agreement_min) == (0.5, 0.0)
+
+
+def test_a_single_fold_has_nobody_to_agree_with() -> None:
+    assert all(one.agreement_mean is None and one.agreement_min is None for one in found(voted=False))
+
+
+def test_a_lesion_across_the_level_is_of_both_regions_and_without_levels_of_none() -> None:
+    assert [one.region for one in found()] == ["proximal and distal", "proximal"]
+    assert [one.region for one in found(None)] == [None, None]
+
+
+def test_of_several_classes_the_commonest_names_a_lesion() -> None:
+    mask, chance, _ = scene()
+    mask[1, 1:3, 6], mask[1, 3, 6] = 7, 3
+    mask[2, 4, 6], mask[0, 0, 1] = 7, 3
+    made = lesions(mask, GRID, None, chance.__getitem__, classes={"anterior": 3, "posterior": 7})
+    assert [one.label for one in made] == ["posterior", "anterior"]
+    assert [one.label for one in found(classes={"thrombus": 1})] == [None, None]
+
+
+def test_an_empty_mask_has_no_lesion_and_asks_for_no_probability() -> None:
+    assert lesions(np.zeros(GRID.shape, np.uint8), GRID, LEVELS, lambda s: pytest.fail("asked")) == []
+
+
+def test_slices_without_a_lesion_are_never_read() -> None:
+    mask, chance, _ = scene()
+    mask[0] = 0
+    asked: list[int] = []
+    lesions(mask, GRID, None, lambda s: asked.append(s) or chance[s])  # type: ignore[func-returns-value]
+    assert asked == [1, 2]
+
+
+@settings(deadline=None)
+@given(arrays(bool, GRID.shape))
+def test_lesions_share_out_the_mask_as_the_burden_does(mask: np.ndarray) -> None:
+    made = lesions(mask, GRID, None, lambda s: np.ones(GRID.shape[1:]))
+    assert sum(one.volume_ml for one in made) == pytest.approx(mask.sum() * GRID.voxel_ml)
+    assert [one.volume_ml for one in made] == sorted((one.volume_ml for one in made), reverse=True)
+    pieces = sum(b.pieces for b in measure(mask, GRID, None))
+    assert len(made) <= pieces  # a piece across the middle counts in both limbs
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6))
+def test_what_is_nearly_marked_does_not_depend_on_blocks(block: int) -> None:
+    """0.25 and 0.49 count where they were not marked; 0.24 and what was marked do not."""
+    chance, mask = np.zeros(GRID.shape), np.zeros(GRID.shape, np.uint8)
+    chance[0, 0, :4] = 0.25, 0.24, 0.49, 0.6
+    mask[0, 0, 3] = 1
+    chance[2, 5, 7] = 0.3
+    tally = ConfidenceCounter(grid=GRID, levels=None)
+    for start in range(0, 3, block):
+        tally.add(chance[start : start + block], mask[start : start + block])
+    assert tally.nearly_ml == pytest.approx({"left": 0.1, "right": 0.2}) and tally.highest == 0.6
+
+
+@pytest.mark.parametrize(("folds", "kind"), [(1, "u1"), (8, "u1"), (9, "u2"), (17, "u4"), (33, "u8")])
+def test_votes_take_a_bit_for_each_fold(folds: int, kind: str) -> None:
+    assert vote_type(folds) == np.dtype(kind)
+
+
+def test_more_folds_than_bits_are_refused() -> None:
+    with pytest.raises(ValueError, match="65 folds"):
+        vote_type(65)

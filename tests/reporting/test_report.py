@@ -1,0 +1,436 @@
+"""The report of a data set, from files to one page; and pictures of predictions, one per test case."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.html_reader import Reader
+from helpers.processes import command, python
+
+from dvtplan import rendering
+from dvtplan.core import digests, json_records
+from dvtplan.core.errors import DvtError
+from dvtplan.data.paths import Workspace
+from dvtplan.data.prediction_log import Predicted
+from dvtplan.evaluation.evaluate import COLUMNS, evaluate
+from dvtplan.evaluation.secondary_metrics import read_metrics
+from dvtplan.imaging import volume_io
+from dvtplan.rendering import output, slices
+from dvtplan.reporting.report import choose_patients, draw_cases, write
+from dvtplan.reporting.report_charts import named_points
+
+
+def rewrite(path: Path, mask: np.ndarray) -> None:
+    """Another mask in place of one, as if it had been there from the first: what vouches for it follows."""
+    volume_io.write_mask(path, mask, volume_io.read(path)[1])
+    ledger = path.parent / "predictions.json"
+    if ledger.exists():
+        held = json_records.load(Predicted, ledger, "")
+        masks = {**held.masks, path.name.removesuffix(".nii.gz"): digests.file_digest((path,))}
+        json_records.save(replace(held, masks=masks), ledger)
+
+
+def prediction(workspace: Workspace, case: str) -> Path:
+    return next(workspace.results("gn_unet").glob(f"fold_*/predictions/{case}.nii.gz"))
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, np.ndarray]]:
+    """What panels were asked for, by the case in their title."""
+    seen: dict[str, dict[str, np.ndarray]] = {}
+    real = slices.panels
+
+    def note(image: np.ndarray, truth: np.ndarray, mask: np.ndarray, title: str, *others: Any) -> rendering.Figure:
+        seen[title.partition(":")[0]] = {"image": image, "truth": truth, "mask": mask}
+        return real(image, truth, mask, title, *others)
+
+    monkeypatch.setattr(slices, "panels", note)
+    return seen
+
+
+def test_every_test_case_gets_a_picture(trained: Workspace) -> None:
+    paths = draw_cases(trained, "gn_unet")
+    folder = trained.results("gn_unet") / "pictures"
+    assert sorted(paths) == [folder / f"c{k}.png" for k in range(4)] == sorted(folder.iterdir())
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_chosen_folds_alone_are_drawn(trained: Workspace, drawn: dict[str, dict[str, np.ndarray]]) -> None:
+    paths = draw_cases(trained, "gn_unet", [1])
+    tested = {p.name.removesuffix(".nii.gz") for p in trained.fold("gn_unet", 1).predictions.glob("*.nii.gz")}
+    assert {p.stem for p in paths} == set(drawn) == tested
+
+
+def test_the_slice_with_the_most_thrombus_is_shown(trained: Workspace, drawn: dict[str, dict[str, np.ndarray]]) -> None:
+    path = trained.raw / "labelsTr" / "c0.nii.gz"
+    truth = volume_io.read(path)[0]
+    truth[4, 1:20, 1:20] = 1
+    rewrite(path, truth)
+    draw_cases(trained, "gn_unet")
+    assert np.array_equal(drawn["c0"]["truth"], truth[4])
+    assert drawn["c0"]["image"].shape == drawn["c0"]["mask"].shape == (34, 33)
+
+
+def test_the_level_is_drawn_that_is_told_or_found(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coronal slices of 6 x 34 x 33 voxels; the toy has no knee, so without a table nothing is drawn."""
+    seen: list[int] = []
+    real = slices.panels
+
+    def note(*given: Any) -> rendering.Figure:
+        seen.append(len(given[-1]))
+        return real(*given)
+
+    monkeypatch.setattr(slices, "panels", note)
+    draw_cases(trained, "gn_unet")
+    assert seen == [0, 0, 0, 0]
+    _, grid = volume_io.read(trained.raw / "imagesTr" / "c0_0000.nii.gz")
+    middle = float(grid.corners_mm()[:, 2].mean())
+    (trained.raw / "cases.csv").write_text(f"case_id,level_left_mm\nc0,{middle}\n", encoding="utf-8")
+    seen.clear()
+    draw_cases(trained, "gn_unet")
+    assert sorted(seen) in ([0, 0, 0, 1], [0, 0, 0, 2])
+
+
+def test_without_truth_the_slice_with_the_most_predicted_is_shown(
+    trained: Workspace, drawn: dict[str, dict[str, np.ndarray]]
+) -> None:
+    mask = np.zeros((6, 34, 33), np.uint8)
+    mask[5, 3:6, 3:6] = 1
+    rewrite(trained.raw / "labelsTr" / "c0.nii.gz", 0 * mask)
+    rewrite(prediction(trained, "c0"), mask)
+    draw_cases(trained, "gn_unet")
+    assert np.array_equal(drawn["c0"]["mask"], mask[5]) and not drawn["c0"]["truth"].any()
+
+
+def test_empty_truth_and_empty_prediction_are_drawn_too(trained: Workspace) -> None:
+    empty = np.zeros((6, 34, 33), np.uint8)
+    rewrite(trained.raw / "labelsTr" / "c0.nii.gz", empty)
+    rewrite(prediction(trained, "c0"), empty)
+    assert trained.results("gn_unet") / "pictures" / "c0.png" in draw_cases(trained, "gn_unet")
+
+
+def test_a_missing_prediction_is_refused_with_the_command(trained: Workspace) -> None:
+    prediction(trained, "c1").unlink()
+    with pytest.raises(DvtError, match=r"no prediction by the present training \(fold (.): c1\). Run dvt_train \1"):
+        draw_cases(trained, "gn_unet")
+
+
+def test_a_prediction_of_an_earlier_training_is_not_drawn(trained: Workspace) -> None:
+    prediction(trained, "c1").parent.joinpath("predictions.json").unlink()
+    with pytest.raises(DvtError, match="no prediction by the present training"):
+        draw_cases(trained, "gn_unet")
+    assert not (trained.results("gn_unet") / "pictures").exists()
+
+
+def test_a_fold_that_is_not_there_is_refused(trained: Workspace) -> None:
+    with pytest.raises(DvtError, match=r"fold_7: .*splits\.json has only the folds 0 to 1"):
+        draw_cases(trained, "gn_unet", [0, 7])
+
+
+# --- the report ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scored(trained: Workspace) -> Workspace:
+    """Both folds trained, predicted and scored; one label, no levels."""
+    evaluate(trained, "gn_unet")
+    return trained
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and named, but neither painted nor encoded: what is tested is what is said of them."""
+
+    def touch(_: object, folder: Path, name: str) -> tuple[Path, ...]:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = (folder / f"{name}.png", folder / f"{name}.pdf")
+        for path in paths:
+            path.touch()
+        return paths
+
+    monkeypatch.setattr(output, "save_both", touch)
+    monkeypatch.setattr(output, "encode", lambda *_: b"")
+
+
+def add_network(workspace: Workspace, name: str, folds: tuple[int, ...] = (0, 1)) -> None:
+    """Another network with the same predictions."""
+    shutil.copytree(workspace.results("gn_unet"), workspace.results(name))
+    for k in {0, 1} - set(folds):
+        shutil.rmtree(workspace.fold(name, k).path)
+    evaluate(workspace, name)
+
+
+def read(workspace: Workspace, **options: object) -> Reader:
+    """The report as written, parsed."""
+    done = write(workspace, **options)  # type: ignore[arg-type]
+    return Reader(done.html.read_text(encoding="utf-8"))
+
+
+def describe(workspace: Workspace, text: str) -> None:
+    path = workspace.raw / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "description": text}))
+
+
+def headings(page: Reader) -> list[str]:
+    return [attributes["id"] for attributes in page.all("section")]
+
+
+def test_a_report_is_one_page_that_carries_every_image(scored: Workspace) -> None:
+    done = write(scored)
+    text = done.html.read_text(encoding="utf-8")
+    page = Reader(text)
+    assert done.html == scored.root / "results" / "Toy" / "report.html" and not page.open
+    assert "://" not in text and not page.all("script") and not page.all("link")
+    images = page.all("img")
+    assert all(image["src"].startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for image in images)
+    assert all(image["alt"] for image in images) and len(page.all("figcaption")) == len(page.all("figure")) == len(
+        images
+    )
+    # Volume, agreement, boxes, learning; and of each case two slices, or one, and a projection.
+    kinds = [image["src"][11:15] for image in images]
+    assert kinds.count("png;") == 4 and 8 <= kinds.count("jpeg") <= 12
+    assert (done.drawn, done.patients) == (4, 4)
+    assert headings(page)[:3] == ["glance", "words", "tables"] and headings(page)[-4:] == [
+        f"patient-{k}" for k in (1, 2, 3, 4)
+    ]
+
+
+def test_every_figure_lies_beside_it_as_png_and_pdf_and_old_ones_go(scored: Workspace) -> None:
+    folder = scored.report_figures
+    folder.mkdir(parents=True)
+    for name in ("old.png", "old.pdf", "notes.txt"):
+        (folder / name).touch()
+    done = write(scored)
+    assert sorted(folder.iterdir()) == sorted([*done.figures, folder / "notes.txt"])
+    for name in ("volume_dsc_gn_unet", "bland_altman_gn_unet", "dsc_boxes", "learning_gn_unet", "case_c0_projection"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_the_report_tells_what_metrics_tell(scored: Workspace) -> None:
+    rows = pd.read_csv(scored.metrics("gn_unet"))
+    page = read(scored)
+    mean = rows["dsc"].mean()
+    assert f"gn_unet 4 {mean:.2f} ±" in page.text and "all 2 folds" in page.text
+    assert "Regions by rule none (no regions). In predictions every value above 0 is thrombus." in page.text
+    worst = rows.sort_values("dsc").iloc[0]
+    assert f"{worst['case_id']} {worst['fold']} {worst['dsc']:.2f}" in page.text
+    assert page.text.index(f"Tested by fold {worst['fold']}") > 0
+    assert "AP has the fewest voxels" in page.text and "of 8 epochs" in page.text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_without_regions_only_all_is_told(scored: Workspace) -> None:
+    page = read(scored)
+    assert "all (n 4)" in page.text and "proximal (n" not in page.text and "Dotted" not in page.text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_levels_give_regions_and_lines(trained: Workspace) -> None:
+    table = "case_id,patient_id,level_left_mm,level_right_mm\n" + "".join(f"c{k},c{k},40,44\n" for k in range(4))
+    (trained.raw / "cases.csv").write_text(table)
+    evaluate(trained, "gn_unet")
+    page = read(trained)
+    assert "proximal (n" in page.text and "Dotted: the level of each limb." in page.text
+    assert "Dotted yellow lines are the levels of cases.csv" in page.text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_names_from_files_are_text(trained: Workspace) -> None:
+    evil = '<img src=x onerror=alert(1)>&"'
+    lines = "".join(f'c{k},"{evil.replace(chr(34), chr(34) * 2)}{k}"\n' for k in range(4))
+    (trained.raw / "cases.csv").write_text("case_id,patient_id\n" + lines)
+    describe(trained, f"synthetic {evil}")
+    evaluate(trained, "gn_unet")
+    page = read(trained)
+    assert not page.open and all(image["src"].startswith("data:") for image in page.all("img"))
+    assert f"{evil}0" in page.text and f"synthetic {evil}" in page.text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_phantom_data_are_called_phantom_everywhere(scored: Workspace) -> None:
+    assert "no evidence of clinical accuracy" not in read(scored).text
+    describe(scored, "synthetic: generator 2")
+    page = read(scored)
+    assert "Phantom data: images and truth were computed (synthetic: generator 2)" in page.text
+    captions = re.split(r"Figure \d\. ", page.text)[1:]
+    assert len(captions) == 4 and all("(phantom)" in caption for caption in captions)
+    assert "Table 1. Segmentation performance by region: gn_unet on Toy (phantom)." in page.text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_patient_without_truth_is_drawn_and_counted_apart(trained: Workspace) -> None:
+    rewrite(trained.raw / "labelsTr" / "c0.nii.gz", np.zeros((6, 34, 33), np.uint8))
+    mask = np.zeros((6, 34, 33), np.uint8)
+    mask[5, 3:6, 3:6] = 1
+    rewrite(prediction(trained, "c0"), mask)
+    evaluate(trained, "gn_unet")
+    page = read(trained)
+    assert "all (n 3)" in page.text and "all 1, 0.18 mL" in page.text  # 9 voxels of 20 mm3
+    assert "c0, only slice with truth or prediction: coronal slice 6 of 6" in page.text
+    assert "c0: scores over all slices, and volumes in mL; n/a: no truth in the region." in page.text
+    assert page.text.rindex("c0: scores") > page.text.rindex("c1: scores")  # last
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_two_networks_on_the_same_folds_are_compared(scored: Workspace) -> None:
+    add_network(scored, "unet")
+    page = read(scored)
+    assert "Table 2. Comparison of networks: Toy." in page.text and "Zero differences: all DSC unet 4" in page.text
+    assert {"volume_dsc_unet.png", "learning_unet.pdf"} <= {p.name for p in scored.report_figures.iterdir()}
+    assert "Pictures show the predictions of gn_unet." in page.text
+    assert "Pictures show the predictions of unet." in read(scored, networks=["unet", "gn_unet"]).text
+    assert "Table 2" not in read(scored, networks=["unet"]).text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_networks_on_other_folds_are_told_in_a_sentence(scored: Workspace) -> None:
+    add_network(scored, "unet", (1,))
+    page = read(scored)
+    assert "Table 2 leaves out gn_unet: no other network was scored on all 2 folds." in page.text
+    assert "Table 2. Comparison of networks: Toy." in read(scored, folds=[1]).text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_some_folds_can_be_reported_alone(scored: Workspace) -> None:
+    done = write(scored, folds=[1])
+    assert done.patients == 2 and "fold 1 of 2" in done.html.read_text()
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_fold_that_was_predicted_and_not_scored_is_named(trained: Workspace) -> None:
+    evaluate(trained, "gn_unet", folds=[0])
+    page = read(trained)
+    assert "fold 1 has predictions, but was not scored." in page.text and "all (n 2)" in page.text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_limit_draws_the_worst_and_the_best(scored: Workspace) -> None:
+    done = write(scored, patients=1)
+    rows = pd.read_csv(scored.metrics("gn_unet")).sort_values("dsc")
+    assert done.drawn == 2
+    drawn = {path.name.split("_")[1] for path in done.figures if path.name.startswith("case_")}
+    assert drawn == {rows["case_id"].iloc[0], rows["case_id"].iloc[-1]}
+    assert "2 of 4 patients are drawn: the worst and the best" in done.html.read_text()
+
+
+def test_choice_of_patients() -> None:
+    whole = pd.DataFrame(
+        {
+            "patient_id": ["a", "b", "c", "d", "e", "f"],
+            "dsc": [0.5, 0.9, 0.1, 0.7, math.nan, math.nan],
+            "counted": [True] * 4 + [False] * 2,
+            "false_positive_ml": [0.0, 0.0, 0.0, 0.0, 1.0, 2.0],
+        }
+    )
+    assert choose_patients(whole, None) == ["c", "a", "d", "b", "f", "e"]
+    assert choose_patients(whole, 1) == ["c", "b", "f"]
+    assert choose_patients(whole, 2) == choose_patients(whole, 9) == ["c", "a", "d", "b", "f", "e"]
+    assert choose_patients(whole, 3)[:4] == ["c", "a", "d", "b"]  # nobody twice
+
+
+def test_outliers_are_named_or_else_the_lowest() -> None:
+    at, rule = named_points([0.8, 0.82, 0.84, 0.86, 0.1])
+    assert at == [4] and "(0.74)" in rule  # quartiles 0.80 and 0.84
+    at, rule = named_points([0.9, 0.8, 0.85, 0.82, 0.83, 0.84, 0.86])
+    assert at == [1, 3, 4, 5, 2] and rule.startswith("the 5 patients with the lowest DSC; no DSC lies below")
+    assert named_points([]) == ([], "no patient")
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_missing_metrics_are_refused_with_the_command(trained: Workspace) -> None:
+    folder = trained.root / "results" / "Toy"
+    with pytest.raises(
+        DvtError, match=f"{folder}: no network has been scored. Run dvt_evaluate --dataset Toy --network"
+    ):
+        write(trained)
+    path, command = trained.metrics("gn_unet"), f"dvt_evaluate --dataset Toy --network gn_unet --root {trained.root}"
+    with pytest.raises(DvtError, match=f"{path}: not found. Run {command} first."):
+        write(trained, ["gn_unet"])
+    assert not trained.report.exists() and not trained.report_figures.exists()
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_an_unknown_network_is_refused(scored: Workspace) -> None:
+    with pytest.raises(DvtError, match="no results of that network; there are: gn_unet"):
+        write(scored, ["segnet"])
+
+
+@pytest.mark.parametrize("newer", ["prediction", "truth", "levels"])
+@pytest.mark.usefixtures("unpainted")
+def test_scores_older_than_what_they_tell_of_are_refused(scored: Workspace, newer: str) -> None:
+    path = {
+        "prediction": prediction(scored, "c1"),
+        "truth": scored.raw / "labelsTr" / "c2.nii.gz",
+        "levels": scored.raw / "cases.csv",
+    }[newer]
+    if newer == "levels":
+        path.write_text("case_id\nc0\n")
+    later = scored.metrics("gn_unet").stat().st_mtime + 5
+    os.utime(path, (later, later))
+    with pytest.raises(DvtError, match=f"metrics.csv: is older than {path}. Run dvt_evaluate "):
+        write(scored)
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_scores_of_other_cases_are_refused(scored: Workspace) -> None:
+    path = scored.metrics("gn_unet")
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if ",c2," not in line))
+    with pytest.raises(DvtError, match=r"does not hold the test cases of all 2 folds: c2\. Run dvt_evaluate"):
+        write(scored)
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "fold,case_id,tp,fp,fn\n0,c0,x,0,0\n", "\x00\x01"])
+@pytest.mark.usefixtures("unpainted")
+def test_damaged_metrics_are_one_line(scored: Workspace, text: str) -> None:
+    scored.metrics("gn_unet").write_text(text)
+    with pytest.raises(DvtError, match=r"metrics\.csv: .*Run dvt_evaluate .* again") as refused:
+        write(scored)
+    assert "\n" not in str(refused.value)
+
+
+def test_names_such_as_001_and_na_stay_names(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    words = {"case_id": "001", "patient_id": "NA", "region": "all", "rule": "none"}
+    pd.DataFrame([dict.fromkeys(COLUMNS, 1) | words]).to_csv(path, index=False)
+    rows = read_metrics(path, "dvt_evaluate")
+    assert rows.loc[0, ["case_id", "patient_id"]].tolist() == ["001", "NA"]
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_prediction_of_an_earlier_training_is_not_reported(scored: Workspace) -> None:
+    scored.fold("gn_unet", 1).ledger.unlink()
+    with pytest.raises(DvtError, match="no prediction by the present training"):
+        write(scored)
+
+
+def test_the_command_tells_what_was_written(scored: Workspace) -> None:
+    done = command("report", "--root", scored.root, "--patients", "1", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"{scored.report} (") and first.endswith("2 of 4 patients drawn)")
+    assert second == f"{len(list(scored.report_figures.iterdir()))} figures, PNG and PDF, in {scored.report_figures}"
+
+
+def test_the_command_refuses_in_one_line(trained: Workspace) -> None:
+    done = command("report", "--root", trained.root)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "Run dvt_evaluate" in done.stderr
+
+
+def test_help_tells_an_example_and_loads_nothing_heavy() -> None:
+    program = "import sys; from dvtplan import cli; sys.argv[1:] = ['--help']\n"
+    program += "try: cli.report()\nfinally: print(*sys.modules)"
+    done = python(["-c", program])
+    assert done.returncode == 0 and "example: dvt_report --dataset" in done.stdout
+    assert not {"torch", "matplotlib", "pandas", "SimpleITK"} & set(done.stdout.split())

@@ -1,0 +1,134 @@
+"""Groups of processes: one by itself, and two over Gloo on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dvtplan.core.errors import DvtError
+from dvtplan.training import distributed
+from dvtplan.training.distributed import TorchProcessGroup
+
+
+def put(folder: Path, text: str) -> None:
+    """Leave word of a process, by its rank."""
+    (folder / os.environ.get("RANK", "alone")).write_text(text)
+
+
+def meet(folder: Path) -> None:
+    """Average and share in a group; each process leaves word of what it got."""
+    with distributed.process_group("cpu") as group:
+        mean = group.mean(torch.tensor([1.0 + group.rank, 10.0 * group.rank]))
+        word = group.broadcast(f"from {group.rank}")
+        assert group.all_gather(f"of {group.rank}") == [f"of {rank}" for rank in range(group.world)]
+        assert group.gather_shards(group.shard("abcde")) == list("abcde")
+        network = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(network.weight, 2.0)
+        shared = group.wrap(network, "cpu")
+        shared(torch.full((1, 1), 1.0 + 2 * group.rank)).sum().backward()
+        gradient = 0.0 if network.weight.grad is None else float(network.weight.grad)
+        put(folder, f"{group.rank} of {group.world}, {mean.tolist()}, {word}, gradient {gradient}")
+        assert group.is_main == (group.rank == 0)
+
+
+def fail_in_the_second(folder: Path) -> None:
+    """The second process refuses, while the first is busy."""
+    with distributed.process_group("cpu") as group:
+        if group.rank == 1:
+            raise DvtError("file.nii.gz: is odd. Mend it.")
+        time.sleep(60)
+
+
+def die_in_the_second(folder: Path) -> None:
+    """As if the system had ended it for want of memory."""
+    with distributed.process_group("cpu") as group:
+        if group.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+
+
+def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:
+    distributed.launch(meet, 1, tmp_path)
+    assert (tmp_path / "alone").read_text() == "0 of 1, [1.0, 0.0], from 0, gradient 1.0"
+    network = torch.nn.Linear(1, 1)
+    assert TorchProcessGroup().wrap(network, "cpu") is network and TorchProcessGroup().is_main
+
+
+def test_one_process_of_a_launcher_uses_torch_distributed_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one GPU can try what several would do."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": probe.getsockname()[1]}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    with distributed.process_group("cpu") as group:
+        assert not group.connected
+    with distributed.process_group("cpu", alone_too=True) as group:
+        assert group.connected and torch.distributed.get_backend() == "gloo"
+        assert isinstance(group.wrap(torch.nn.Linear(1, 1), "cpu"), torch.nn.parallel.DistributedDataParallel)
+        assert torch.equal(group.mean(torch.tensor([3.0])), torch.tensor([3.0]))
+        assert group.all_gather("word") == ["word"] and group.broadcast("word") == "word"
+
+
+def test_two_processes_average_and_share(tmp_path: Path) -> None:
+    distributed.launch(meet, 2, tmp_path)
+    # Values 1 and 2, 0 and 10; gradients 1 and 3.
+    for rank in "01":
+        assert (tmp_path / rank).read_text() == f"{rank} of 2, [1.5, 5.0], from 0, gradient 2.0"
+
+
+def test_a_refusal_in_one_process_ends_all_and_arrives_as_its_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DvtError) as caught:
+        distributed.launch(fail_in_the_second, 2, tmp_path)
+    assert str(caught.value) == "file.nii.gz: is odd. Mend it."
+
+
+def test_a_killed_process_ends_all_with_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DvtError, match=r"^Process 2 of 2 was ended from outside .*SIGKILL.*memory") as caught:
+        distributed.launch(die_in_the_second, 2, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_under_a_launcher_the_function_simply_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    distributed.launch(put, 8, tmp_path, "here")
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "asked", "device"),
+    [("1", "auto", "cuda:1"), ("5", "cuda", "cuda:1"), ("1", "cpu", "cpu"), ("1", "cuda:0", "cuda:0")],
+)
+def test_processes_of_a_launcher_take_the_gpu_of_their_local_rank(
+    monkeypatch: pytest.MonkeyPatch, local_rank: str, asked: str, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert distributed.local_device(asked) == asked
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert distributed.local_device(asked) == device
+
+
+def test_a_queue_of_commands_keeps_its_slots_busy_and_returns_every_status(tmp_path: Path) -> None:
+    """Four commands on two slots; each notes its slot, and each waits until its partner has begun."""
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "folder, me, partner, status, slot = sys.argv[1:]\n"
+        "Path(folder, me).write_text(slot)\n"
+        "deadline = time.monotonic() + 30\n"
+        "while not Path(folder, partner).exists() and time.monotonic() < deadline: time.sleep(0.01)\n"
+        "sys.exit(int(status) if Path(folder, partner).exists() else 99)\n"
+    )
+    pairs = [("a", "b", "0"), ("b", "a", "3"), ("c", "d", "0"), ("d", "c", "7")]
+    commands = [[sys.executable, "-c", script, str(tmp_path), *words] for words in pairs]
+    assert distributed.run_commands(commands, [["left"], ["right"]]) == [0, 3, 0, 7]
+    slots = {name: (tmp_path / name).read_text() for name in "abcd"}
+    assert {slots["a"], slots["b"]} == {slots["c"], slots["d"]} == {"left", "right"}

@@ -1,0 +1,113 @@
+"""Focal loss against a float64 reference, its limits, and its safety at extreme logits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from dvtplan.training.losses import focal
+
+GAMMAS = (0.0, 0.1, 1.0, 2.0, 5.0)
+
+
+def batch(outputs: int, *, spread: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and targets of two 5x4 slices, every class present."""
+    random = np.random.default_rng(outputs)
+    logits = torch.tensor(random.normal(0, spread, (2, outputs, 5, 4)), dtype=torch.float32)
+    target = torch.tensor(random.integers(0, max(2, outputs), (2, 5, 4)), dtype=torch.uint8)
+    assert len(target.unique()) == max(2, outputs)
+    return logits, target
+
+
+def reference(logits: torch.Tensor, target: torch.Tensor, gamma: float, alpha: float | None) -> float:
+    """Lin et al. 2017, eq. 5, as it is written, in float64."""
+    z = logits.double().numpy()
+    if z.shape[1] == 1:
+        z = np.concatenate([np.zeros_like(z), z], axis=1)
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    true = np.take_along_axis(p, target.numpy()[:, None].astype(int), axis=1)[:, 0]
+    weight = 1.0 if alpha is None else np.where(target.numpy() > 0, alpha, 1 - alpha)
+    return float((-weight * (1 - true) ** gamma * np.log(true)).mean())
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("alpha", [None, 0.25])
+def test_equals_the_formula_in_float64(outputs: int, gamma: float, alpha: float | None) -> None:
+    logits, target = batch(outputs)
+    # A few float32 roundings (6e-8 each) on exponents of up to gamma * 10.
+    assert float(focal(logits, target, gamma, alpha)) == pytest.approx(
+        reference(logits, target, gamma, alpha), rel=5e-6
+    )
+
+
+def test_at_gamma_zero_one_output_is_binary_cross_entropy() -> None:
+    logits, target = batch(1)
+    expected = functional.binary_cross_entropy_with_logits(logits[:, 0], target.float())
+    torch.testing.assert_close(focal(logits, target, 0.0), expected)
+
+
+def test_at_gamma_zero_several_outputs_are_cross_entropy() -> None:
+    logits, target = batch(4)
+    torch.testing.assert_close(focal(logits, target, 0.0), functional.cross_entropy(logits, target.long()))
+
+
+def test_a_softmax_of_two_equals_a_sigmoid_of_their_difference() -> None:
+    logits, target = batch(2)
+    difference = (logits[:, 1:] - logits[:, :1]).contiguous()
+    for gamma in GAMMAS:
+        torch.testing.assert_close(focal(logits, target, gamma, 0.3), focal(difference, target, gamma, 0.3))
+
+
+def test_one_pixel_by_hand() -> None:
+    """Logit 0 is probability 1/2: (1/2)^2 * ln 2 for either class, times its weight."""
+    logits = torch.zeros(1, 1, 1, 1)
+    thrombus, background = torch.ones(1, 1, 1, dtype=torch.uint8), torch.zeros(1, 1, 1, dtype=torch.uint8)
+    quarter = 0.25 * math.log(2)
+    assert float(focal(logits, thrombus, 2.0)) == pytest.approx(quarter)
+    assert float(focal(logits, thrombus, 2.0, 0.75)) == pytest.approx(0.75 * quarter)
+    assert float(focal(logits, background, 2.0, 0.75)) == pytest.approx(0.25 * quarter)
+
+
+def test_alpha_weighs_all_foreground_classes_alike() -> None:
+    logits = torch.zeros(1, 3, 1, 3)
+    target = torch.tensor([[[0, 1, 2]]], dtype=torch.uint8)
+    # Each pixel has probability 1/3; the weights are 0.2, 0.8, 0.8.
+    each = (2 / 3) ** 2 * math.log(3)
+    assert float(focal(logits, target, 2.0, 0.8)) == pytest.approx(each * (0.2 + 0.8 + 0.8) / 3)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+@pytest.mark.parametrize("gamma", [0.1, 2.0, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_saturated_logits_give_finite_loss_and_gradient(outputs: int, gamma: float, dtype: torch.dtype) -> None:
+    """Logits of +-1e4 on the right and on the wrong side, and all equal."""
+    rows = [[sign * 1e4 * (k == hot) for k in range(outputs)] for sign in (1, -1) for hot in range(outputs)]
+    values = torch.tensor([*rows, [0.0] * outputs, [1e4] * outputs, [-1e4] * outputs])
+    for klass in range(max(2, outputs)):
+        logits = values.T[None, :, None, :].to(dtype).contiguous().requires_grad_()
+        target = torch.full((1, 1, len(values)), klass, dtype=torch.uint8)
+        loss = focal(logits, target, gamma)
+        loss.backward()
+        assert loss.dtype == torch.float32 and torch.isfinite(loss)
+        assert logits.grad is not None and torch.isfinite(logits.grad).all()
+
+
+def test_a_certain_and_wrong_pixel_still_pulls() -> None:
+    logits = torch.full((1, 1, 1, 1), -1e4, requires_grad=True)
+    focal(logits, torch.ones(1, 1, 1, dtype=torch.uint8), 2.0).backward()
+    assert logits.grad is not None
+    # p = 0: the loss is -logit, its slope -1.
+    assert float(logits.grad) == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_gradient_is_the_losss(outputs: int, gamma: float) -> None:
+    logits, target = batch(outputs)
+    exact = logits.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: focal(z, target, gamma, 0.4), (exact,))

@@ -1,0 +1,47 @@
+"""Draw the pictures of docs/phantom.md: python tools/draw_phantom.py --out docs/images"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from phantom import files, pictures
+from phantom.cohort import draw_requests, make_case
+
+SEED = 0
+"""Of the cohort whose patients are shown."""
+PATIENT, CLOTS = 3, (1, 4, 8, 11, 13, 20)
+"""Numbers of the cases that are shown whole, and magnified."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(description="Draw the pictures of docs/phantom.md.")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the JPEG files")
+    out = parser.parse_args(arguments).out
+    try:
+        files.make_folder(out, "--out")
+        _draw(out)
+    except OSError as error:
+        print(f"draw_phantom: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("draw_phantom: interrupted; run it again to draw all of them.", file=sys.stderr)
+        return 130
+    for path in sorted(out.glob("phantom_*.jpg")):
+        print(path)
+    return 0
+
+
+def _draw(out: Path) -> None:
+    requests = draw_requests("paper", SEED)
+    case = make_case(requests[PATIENT - 1], diagnostics=False)
+    pictures.whole_patient(case, out / "phantom_patient.jpg")
+    pictures.axial_sections(case, out / "phantom_sections.jpg")
+    pictures.twins([requests[number - 1] for number in CLOTS], out / "phantom_clots.jpg")
+    pictures.scales_and_difficulties(requests[PATIENT - 1], out / "phantom_scales.jpg")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

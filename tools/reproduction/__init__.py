@@ -1,0 +1,1 @@
+"""The paper's study, step by step."""

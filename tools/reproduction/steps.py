@@ -1,0 +1,145 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from phantom.cohort import make_cohort
+
+from dvtplan.core import json_records
+from dvtplan.core.errors import DvtError
+from dvtplan.core.text import duration, plural
+from dvtplan.data.folds import Splits
+from dvtplan.data.paths import Workspace
+from dvtplan.data.prediction_log import Predicted
+from dvtplan.models.training_run import Run
+from reproduction.study import Study, is_made, require_the_same, run_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a study."""
+
+    name: str
+    done: bool
+    seconds: float | None
+    """How long it will take; none where nothing tells yet, 0 for what takes next to nothing."""
+    run: Callable[[], None]
+
+
+def steps_of(study: Study) -> list[Step]:
+    """All steps in order, those that are done among them."""
+    workspace = study.workspace
+    place = ["--root", str(workspace.root), "--dataset", workspace.dataset]
+    planned = workspace.splits.exists()
+    require_the_same(study)
+    steps = []
+    if study.phantom is not None:
+        made = is_made(workspace, study.phantom)
+        steps.append(Step(name="phantom cohort", done=made, seconds=0, run=lambda: _make_phantom(study)))
+    plan = ["plan_and_preprocess", *place, "--folds", str(study.n_folds), "--preset", study.preset]
+    steps.append(Step(name="plan and preprocess", done=planned, seconds=0, run=lambda: _command(plan)))
+    for network in study.networks:
+        for fold in study.run_folds:
+            folder = workspace.fold(network, fold)
+            begun = folder.checkpoint.exists()
+            options = ["--resume"] if begun else study.training
+            command = ["train", str(fold), *place, "--network", network, *options]
+            trained = planned and _is_trained(workspace, network, fold)
+            steps.append(
+                Step(
+                    name=f"{network}, fold {fold}" + (" (begun)" if begun and not trained else ""),
+                    done=trained,
+                    seconds=_seconds_left(study, network, fold),
+                    run=lambda command=command: _command(command),  # type: ignore[misc]
+                )
+            )
+    folds = ["--folds", *map(str, study.run_folds)]
+    scoring = ["evaluate", *place, *folds]
+    if len(study.networks) > 1:
+        scoring += ["--compare", *study.networks]
+    else:
+        scoring += ["--network", *study.networks]
+    steps.append(Step(name="Tables 1 and 2", done=False, seconds=0, run=lambda: _command(scoring)))
+    report = ["report", *place, *folds, "--networks", *study.networks]
+    steps.append(Step(name="report", done=False, seconds=0, run=lambda: _command(report)))
+    return steps
+
+
+def describe(steps: Sequence[Step]) -> str:
+    """What is done and what is left, with the time where it is known."""
+    lines = [f"  {'done' if step.done else 'left'}  {step.name:<28}{_time_of(step)}" for step in steps]
+    left = [step for step in steps if not step.done]
+    known = sum(step.seconds or 0 for step in left)
+    unknown = sum(step.seconds is None for step in left)
+    time_left = f"about {duration(known)}" if known or not unknown else ""
+    more = f"{plural(unknown, 'training')} whose time the first of its network will tell" if unknown else ""
+    told = " and ".join(filter(None, (time_left, more)))
+    return "\n".join([*lines, f"{len(left)} of {len(steps)} steps left: {told}."])
+
+
+def run(steps: Callable[[], list[Step]]) -> None:
+    """Do what is left; after each step look anew at what is on disk."""
+    behind = 0
+    while True:
+        now = steps()
+        if behind == len(now):
+            return
+        step = now[behind]
+        behind += 1
+        if step.done:
+            continue
+        left = [s for s in now[behind - 1 :] if not s.done]
+        known = sum(s.seconds or 0 for s in left)
+        unknown = any(s.seconds is None for s in left)
+        told = f"; left about {duration(known)}{' and more' if unknown else ''}" if known else ""
+        print(f"\n== {step.name}  (step {behind} of {len(now)}{told})", file=sys.stderr, flush=True)
+        step.run()
+
+
+def _time_of(step: Step) -> str:
+    if step.done or step.seconds == 0:
+        return ""
+    return "time not known yet" if step.seconds is None else f"about {duration(step.seconds)}"
+
+
+def _is_trained(workspace: Workspace, network: str, fold: int) -> bool:
+    """Whether all epochs are behind it and every test case is predicted."""
+    folder = workspace.fold(network, fold)
+    if not (folder.run.exists() and folder.ledger.exists()):
+        return False
+    training = json_records.load(Run, folder.run, f"dvt_train {fold}")
+    test = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[fold].test
+    vouched = json_records.load(Predicted, folder.ledger, f"dvt_train {fold} --resume").cases
+    return training.epochs_done == training.recipe.epochs and set(test) <= set(vouched)
+
+
+def _seconds_left(study: Study, network: str, fold: int) -> float | None:
+    """Of a training: the rest of what was begun, else the budget, else what another fold of it took."""
+    own = run_of(study.workspace, network, fold)
+    if own is not None and own.epochs_done:
+        return own.seconds / own.epochs_done * (own.recipe.epochs - own.epochs_done)
+    if study.budget_s is not None:
+        return study.budget_s
+    others = [run_of(study.workspace, network, k) for k in study.run_folds]
+    paces = [r.seconds / r.epochs_done * r.recipe.epochs for r in others if r is not None and r.epochs_done]
+    return sum(paces) / len(paces) if paces else None
+
+
+def _make_phantom(study: Study) -> None:
+    root, dataset = study.workspace.root, study.workspace.dataset
+    try:
+        make_cohort(root, dataset, **study.phantom or {}, overwrite=True)
+    except OSError as error:
+        raise DvtError(str(error)) from error
+
+
+def _command(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "dvtplan.cli", *arguments]
+    status = subprocess.run(command).returncode
+    if status:
+        raise DvtError(f"{shlex.join(command)} ended with status {status}. Mend what it says and run this again.")

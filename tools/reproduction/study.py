@@ -1,0 +1,105 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from phantom.cohort import description_of
+
+from dvtplan.core import json_records
+from dvtplan.core.errors import DvtError
+from dvtplan.core.text import plural
+from dvtplan.data.folds import Splits
+from dvtplan.data.paths import Workspace
+from dvtplan.models.training_run import Run
+from dvtplan.planning.plan import Plan
+from dvtplan.planning.recipe import RECIPES
+
+NETWORKS = ("gn_unet", "unet", "segnet", "gcn")
+"""Those of the paper's Table 2, its own first."""
+FOLDS = 8
+"""As in the paper."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """What is to be reproduced, and where."""
+
+    workspace: Workspace
+    phantom: dict[str, Any] | None
+    """Arguments of ``make_cohort``; none for a data set that is there."""
+    n_folds: int
+    run_folds: tuple[int, ...]
+    """Which of them."""
+    networks: tuple[str, ...]
+    recipe: str
+    epochs: int | None
+    """Of every training; none for the recipe's, or what a time budget holds."""
+    budget_s: float | None
+    """Time budget of a fold; none where epochs decide."""
+    preset: str
+
+    @property
+    def training(self) -> list[str]:
+        """Options of every training that begins."""
+        told = ["--recipe", self.recipe]
+        told += [] if self.epochs is None else ["--epochs", str(self.epochs)]
+        return told + ([] if self.budget_s is None else ["--time-budget", f"{self.budget_s:g}s"])
+
+
+def is_made(workspace: Workspace, phantom: dict[str, Any]) -> bool:
+    """Whether the phantom is there, and the one that is asked for."""
+    path = workspace.raw / "dataset.json"
+    if not path.exists():
+        return False
+    wanted = description_of(phantom["scale"], phantom["difficulty"], phantom["seed"]), phantom["cases"]
+    try:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DvtError(f"{path}: is no readable description of a data set ({error}). Remove it, or mend it.") from error
+    found = content.get("description"), content.get("numTraining")
+    if found != wanted:
+        raise DvtError(
+            f"{path}: expected {wanted[1]} cases, {wanted[0]!r}; found {found[1]}, {found[0]!r}. Give the options of "
+            "that study, another --root, or --own-data."
+        )
+    return True
+
+
+def require_the_same(study: Study) -> None:
+    """Refuse to go on with what was planned or trained by other options: its tables would be of no one study.
+
+    Raises:
+        DvtError: naming the file, what it holds and what was asked for.
+    """
+    workspace = study.workspace
+    remedy = "Give the options of that study, or another --root."
+    if workspace.plan.exists():
+        preset = json_records.load(Plan, workspace.plan, "dvt_plan_and_preprocess").preset
+        if preset != study.preset:
+            raise DvtError(f"{workspace.plan}: expected --preset {study.preset}, found {preset}. {remedy}")
+    if workspace.splits.exists() and not workspace.own_splits.exists():
+        found = len(json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds)
+        if found != study.n_folds:
+            raise DvtError(f"{workspace.splits}: expected --folds {study.n_folds}, found {found}. {remedy}")
+    wanted = RECIPES[study.recipe]
+    for network in study.networks:
+        for fold in study.run_folds:
+            run = run_of(workspace, network, fold)
+            if run is None:
+                continue
+            epochs = study.epochs or (run.recipe.epochs if study.budget_s is not None else wanted.epochs)
+            asked = replace(wanted, name=run.recipe.name, target=run.recipe.target, epochs=epochs)
+            if run.recipe != asked:
+                raise DvtError(
+                    f"{workspace.fold(network, fold).run}: expected --recipe {study.recipe} with "
+                    f"{plural(epochs, 'epoch')}, found {run.recipe.name} with {plural(run.recipe.epochs, 'epoch')}."
+                    f" {remedy}"
+                )
+
+
+def run_of(workspace: Workspace, network: str, fold: int) -> Run | None:
+    path = workspace.fold(network, fold).run
+    return json_records.load(Run, path, f"dvt_train {fold}") if path.exists() else None

@@ -1,0 +1,1 @@
+"""Checks of the phantom and of the knee finder."""
