@@ -1,4 +1,4 @@
-"""What tests share: small raw data sets written to disk, prepared and trained once a session."""
+"""What tests share: small raw data sets written to disk, preprocessed and trained once a session."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def prepare_toy() -> Callable[..., Workspace]:
 
     def make(root: Path, **kinds: object) -> Workspace:
         workspace = write_raw(root, **kinds)  # type: ignore[arg-type]
-        preprocess.plan_and_preprocess(root, n_folds=2, jobs=1)
+        preprocess.plan_and_preprocess(root, options=preprocess.PreprocessOptions(folds=2, jobs=1))
         return workspace
 
     return make
@@ -33,7 +33,7 @@ def prepare_toy() -> Callable[..., Workspace]:
 
 @pytest.fixture(scope="session")
 def toy_once(tmp_path_factory: pytest.TempPathFactory, prepare_toy: Callable[..., Workspace]) -> Workspace:
-    """A prepared data set of four cases and one label. Read it; never write to it."""
+    """A preprocessed data set of four cases and one label. Read it; never write to it."""
     return prepare_toy(tmp_path_factory.mktemp("toy"))
 
 
@@ -56,7 +56,7 @@ def trained_once(toy_once: Workspace, tmp_path_factory: pytest.TempPathFactory) 
     workspace = Workspace(root, toy_once.dataset)
     recipe = Recipe(epochs=8, width=4, norm_groups=2, learning_rate=3e-3)
     for fold in (0, 1):
-        train.train_fold(workspace, fold, recipe=recipe, options=job.Options(device="cpu", workers=0))
+        train.train_fold(workspace, fold, recipe=recipe, options=job.TrainingOptions(device="cpu", workers=0))
         predict.predict_fold(workspace, "gn_unet", fold)
     return workspace
 

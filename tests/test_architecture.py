@@ -38,7 +38,7 @@ ADAPTERS = {
     "matplotlib": {"rendering.charts", "rendering.output", "rendering.page_layout", "rendering.slices"},
     "tqdm": {"core.console", "training.progress"},
     "pydicom": {"dicom.reader"},
-    "highdicom": {"dicom.segmentation"},
+    "highdicom": {"dicom.segmentation_writer"},
     "zipfile": {"core.verified_archive", "dicom.reader"},
     "torch.distributed": {"training.distributed"},
     "torch.multiprocessing": {"training.distributed"},
@@ -59,7 +59,7 @@ TOOLS_MAY_IMPORT = {
 }  # fmt: skip
 """Package of tools/ -> the packages of this repository that it may import. The phantom must not know what segments
 it."""
-PHANTOM_ADAPTERS = {"SimpleITK": {"cohort"}, "matplotlib": {"pictures"}, "tqdm": {"cohort"}}
+PHANTOM_ADAPTERS = {"SimpleITK": {"cohort"}, "matplotlib": {"figures"}, "tqdm": {"cohort"}}
 
 
 def modules(folder: Path) -> dict[str, Path]:

@@ -1,10 +1,10 @@
-"""Measure the program's own time against the machine's limit and against peers; ratios within one run.
+"""Measure the run time of dvtplan against the limits of the machine and against nnU-Net.
 
-Each figure is the median of several rounds in which what is compared takes turns. Let nothing else run beside it.
+Each value is the median of several rounds, in which the compared tasks take turns. Run nothing else meanwhile.
 
-    python tools/benchmark.py                              everything that this machine has
+    python tools/benchmark.py                              all sections that this machine supports
     python tools/benchmark.py --only train forward --json benchmarks/laptop.json
-    python tools/benchmark.py --nnunet ~/nnunet_env        nnU-Net beside ours; installed there once
+    python tools/benchmark.py --nnunet ~/nnunet_env        compare with nnU-Net, installed there on first use
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from arguments import at_least
-from bench import limits, machine, nnunet, prediction, rows, stages, startup, steps, training
+from bench import limits, machine, nnunet, prediction, results, stages, startup, steps, training
 from bench.inputs import Bench
-from bench.rows import Row
+from bench.results import Row
 
 from dvtplan.core.errors import DvtError
 from dvtplan.models import devices
@@ -39,19 +39,19 @@ SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], ...]] = {
     "parallel": (training.parallel,),
     "scale": (stages.growth, prediction.memory),
 }
-"""What may be measured, in this order."""
+"""Section -> its measurements, in the order of the output."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; gives the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0], epilog="See the head of this file.")
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0], epilog="Examples: see the file.")
     parser.add_argument("--only", nargs="+", choices=tuple(SECTIONS), default=tuple(SECTIONS), help="sections")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
-    parser.add_argument("--rounds", type=at_least(1), default=3, help="each figure is their median")
-    parser.add_argument("--tiny", action="store_true", help="smallest inputs: to see that it runs, not for figures")
-    parser.add_argument("--nnunet", type=Path, metavar="DIR", help="an environment with nnU-Net, made if need be")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where phantoms lie, kept; default: a new one")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    parser.add_argument("--rounds", type=at_least(1), default=3, help="each value is the median of the rounds")
+    parser.add_argument("--tiny", action="store_true", help="use the smallest inputs: only a test that everything runs")
+    parser.add_argument("--nnunet", type=Path, metavar="DIR", help="environment with nnU-Net, made if missing")
+    parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep phantoms there; default: a temporary folder")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     options = parser.parse_args(arguments)
     command = shlex.join(["python", "tools/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
     try:
@@ -61,17 +61,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
     device = devices.choose(options.device).device
-    told = machine.describe(device)
-    print(f"\n{told['processor']}, {told['cores']} cores ({told['instructions']}), {told['device']}, {told['date']}\n")
-    print(rows.to_text(found))
+    here = machine.describe(device)
+    print(f"\n{here['processor']}, {here['cores']} cores ({here['instructions']}), {here['device']}, {here['date']}\n")
+    print(results.to_text(found))
     if options.json is not None:
-        rows.save(found, told, command, options.json)
+        results.save(found, here, command, options.json)
         print(f"\n{options.json}")
     return 0
 
 
 def measure(options: argparse.Namespace, scratch: Path) -> list[Row]:
-    """The rows of the sections that were asked for."""
+    """Return the rows of the chosen sections."""
     bench = Bench(
         scratch=scratch,
         device=devices.choose(options.device).device,
@@ -80,11 +80,12 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Row]:
         nnunet=None if options.nnunet is None else nnunet.ready(options.nnunet),
     )
     found: list[Row] = []
-    for name, questions in SECTIONS.items():
+    for name, measurements in SECTIONS.items():
         if name in options.only:
-            for question in questions:
-                print(f"\n== {name}: {question.__doc__.splitlines()[0]}", file=sys.stderr)  # type: ignore[union-attr]
-                found.extend(question(bench))
+            for measurement in measurements:
+                title = (measurement.__doc__ or "").partition("\n")[0]
+                print(f"\n== {name}: {title}", file=sys.stderr)
+                found.extend(measurement(bench))
     return found
 
 

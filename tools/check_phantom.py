@@ -1,14 +1,14 @@
-"""Check a phantom cohort on disk against what it has to be: neither damaged, nor trivial, nor leaky.
+"""Check that a phantom cohort on disk is undamaged, not trivial, and without unintended cues.
 
-Every case is made again from its metadata and compared with its files; the same patient without clot, the
-veins and a second rater come that way too. The clauses in the table:
+Every case is made again from its metadata and compared with its files. The same patient without clot, the
+veins and a second rater are made in the same way. Clauses in the table:
 
-(0) files hold what their metadata says; (1) naive methods fail even with parameters from the truth;
-(2) finding the veins is most of the task, and distal is the harder part; (3) the cohort has the clots of
-the recipe; (4) clot changes an image nowhere else, and nothing else gives a patient's pattern away;
-(5) two raters agree as much as people do. What a network reaches is no part of this.
+(0) files agree with their metadata; (1) naive methods fail even with parameters from the truth; (2) finding
+the veins is most of the task, and distal is harder; (3) the cohort has the planned clots; (4) clot does not
+change the image elsewhere, and nothing else reveals a patient's pattern; (5) two raters agree as much as
+humans do. The performance of networks is not checked.
 
-Below the table stand the cases that fail a row which every case has to pass.
+The cases that fail a row which every case must pass are listed below the table.
 
     python tools/check_phantom.py --root . --dataset Phantom --jobs 2
 """
@@ -25,17 +25,15 @@ from phantom import VERSION, files
 from validation.case_check import CheckError
 from validation.cohort_check import NOT_MET, as_json, check_cohort, failures, table
 
-# ---- the command -----------------------------------------------------------------------------------
-
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit status: 0 all met, 1 not all met, 2 nothing to check."""
-    parser = argparse.ArgumentParser(description="Check a phantom cohort against what it has to be.")
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds datasets_raw/")
+    """Run the command and return its exit status: 0 all met, 1 not all met, 2 cannot be checked."""
+    parser = argparse.ArgumentParser(description="Check the files and the difficulty of a phantom cohort.")
+    parser.add_argument("--root", type=Path, required=True, help="folder that contains datasets_raw/")
     parser.add_argument("--dataset", default="Phantom", help="name of the cohort (default: Phantom)")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="cases checked at the same time (default: 1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows and every case's values")
-    parser.add_argument("--cases", type=at_least(1), help="only the first so many")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows and the values of every case")
+    parser.add_argument("--cases", type=at_least(1), metavar="N", help="check only the first N cases")
     options = parser.parse_args(arguments)
     try:
         if options.json:
@@ -45,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"check_phantom: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("check_phantom: interrupted; nothing is judged, run it again.", file=sys.stderr)
+        print("check_phantom: interrupted. There is no result; run it again.", file=sys.stderr)
         return 130
     first, missed = results[0], sum(row.verdict == NOT_MET for row in rows)
     head = f"{options.dataset}: {len(results)} cases, scale {first.scale}, difficulty {first.difficulty}"
@@ -63,13 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _verify_writable(path: Path) -> None:
-    """Refuse a place for the JSON file before the check, which takes minutes."""
+    """Raise an error if the JSON file cannot be written, before the check, which takes minutes."""
     if path.is_dir():
-        raise CheckError(f"{path}: expected a file, found a folder; name a file in it.")
+        raise CheckError(f"{path}: expected a file, found a folder. Name a file in it.")
     if not path.resolve().parent.is_dir():
-        raise CheckError(f"{path}: its folder does not exist; make it first.")
+        raise CheckError(f"{path}: its folder does not exist. Make the folder first.")
     if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
-        raise CheckError(f"{path}: no permission to write; mend it or name another file.")
+        raise CheckError(f"{path}: no permission to write. Fix the permissions or name another file.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/phantom.md: python tools/draw_phantom.py --out docs/images"""
+"""Draw the figures of docs/phantom.md: python tools/draw_phantom.py --out docs/images"""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from phantom import files, pictures
+from phantom import figures, files
 from phantom.cohort import draw_requests, make_case
 
 SEED = 0
-"""Of the cohort whose patients are shown."""
+"""Seed of the cohort whose patients are shown."""
 PATIENT, CLOTS = 3, (1, 4, 8, 11, 13, 20)
-"""Numbers of the cases that are shown whole, and magnified."""
+"""Case numbers of the patient shown whole and of the enlarged clots."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of docs/phantom.md.")
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(description="Draw the figures of docs/phantom.md.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the JPEG files")
     out = parser.parse_args(arguments).out
     try:
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"draw_phantom: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("draw_phantom: interrupted; run it again to draw all of them.", file=sys.stderr)
+        print("draw_phantom: interrupted. Run it again to draw all figures.", file=sys.stderr)
         return 130
     for path in sorted(out.glob("phantom_*.jpg")):
         print(path)
@@ -37,10 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _draw(out: Path) -> None:
     requests = draw_requests("paper", SEED)
     case = make_case(requests[PATIENT - 1], diagnostics=False)
-    pictures.whole_patient(case, out / "phantom_patient.jpg")
-    pictures.axial_sections(case, out / "phantom_sections.jpg")
-    pictures.twins([requests[number - 1] for number in CLOTS], out / "phantom_clots.jpg")
-    pictures.scales_and_difficulties(requests[PATIENT - 1], out / "phantom_scales.jpg")
+    figures.draw_patient(case, out / "phantom_patient.jpg")
+    figures.draw_axial_sections(case, out / "phantom_sections.jpg")
+    figures.draw_clot_examples([requests[number - 1] for number in CLOTS], out / "phantom_clots.jpg")
+    figures.draw_variants(requests[PATIENT - 1], out / "phantom_scales.jpg")
 
 
 if __name__ == "__main__":

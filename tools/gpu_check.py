@@ -1,11 +1,10 @@
-"""Check everything that runs on a GPU, in one command that keeps what it found at any moment.
+"""Check everything that runs on a GPU, in one command that saves each result at once.
 
-Parts, each in a process with a time limit: the machine and its limits; that results are right; how fast it is; and a
-whole study on phantoms. docs/developer/gpu_check.md says what each does and how to bring packages to a machine
-without internet.
+Each part runs in its own process with a time limit: limits of the machine, correctness, speed, and a whole study on
+phantoms. docs/developer/gpu_check.md describes the parts and how to install packages on a machine without internet.
 
     python tools/gpu_check.py --out check                     eight minutes on a GPU
-    python tools/gpu_check.py --out check --device cpu --scale tiny --minutes 2      the same on a CPU, to see it run
+    python tools/gpu_check.py --out check --device cpu --scale tiny --minutes 2      a test run on a CPU
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ try:
     from dvtplan.models import devices
 except ModuleNotFoundError as error:
     sys.exit(
-        f"gpu_check: the package {error.name} is not installed. docs/developer/gpu_check.md says how to bring packages "
-        "to a machine without internet."
+        f"gpu_check: the package {error.name} is not installed. docs/developer/gpu_check.md describes the installation "
+        "on a machine without internet."
     )
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-STATUS = "exit status: 0 nothing failed; 1 something failed, or nothing was reached; 2 wrong option; 129 to 143 stopped"
+STATUS = "exit status: 0 nothing failed; 1 something failed or nothing was reached; 2 invalid option; 129 to 143 stopped"
 SCRATCH = "gpu_check_scratch"
-"""Folder of phantoms and trainings, of which those of an earlier check go."""
+"""Name of the folder of phantoms and trainings; those of an earlier check are replaced."""
 LARGEST_LOG = 10_000_000
 """Bytes."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status is that of ``STATUS``."""
+    """Run the command and return its exit status, as in ``STATUS``."""
     options = _parser().parse_args(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     try:
@@ -62,7 +61,7 @@ def _check(options: argparse.Namespace, command: str) -> int:
     """Prepare the folders and run all parts."""
     device = devices.choose(options.device).device
     if not device.startswith(("cpu", "cuda")):
-        raise DvtError(f"--device {options.device}: only CUDA GPUs and CPUs are checked. Use --device cpu.")
+        raise DvtError(f"--device {options.device}: only CUDA GPUs and CPUs are supported. Use --device cpu.")
     scale = options.scale or ("tiny" if device == "cpu" else "paper")
     options.out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -106,14 +105,14 @@ def _run(settings: Settings, command: str, options: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    """Print a line; a reader that has gone does not end the check."""
+    """Print a line; a closed pipe does not end the check."""
     with contextlib.suppress(BrokenPipeError):
         print(text, flush=True)
 
 
 def _stop(number: int, _: FrameType | None) -> None:
     for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # once is enough; what was reached is being written
+        signal.signal(each, signal.SIG_IGN)  # the results are being written; ignore further signals
     raise Stopped(number)
 
 
@@ -121,12 +120,12 @@ def _clear(out: Path) -> None:
     """Remove the results of an earlier check from a folder.
 
     Raises:
-        DvtError: if the folder holds anything else.
+        DvtError: if the folder contains other files.
     """
     ours = {out / NAME, out / LOG, *study.result_files(out)}
     others = sorted(path.name for path in out.iterdir() if path not in ours and not path.name.startswith("."))
     if others:
-        raise DvtError(f"{out}: holds {others[0]}, which is not a result of this check. Name a new folder as --out.")
+        raise DvtError(f"{out}: contains {others[0]}, which is not a result of this check. Use a new folder as --out.")
     for path in ours:
         path.unlink(missing_ok=True)
 
@@ -136,17 +135,17 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__.partition("\n\n")[0],
         epilog=f"example: python tools/gpu_check.py --out check --minutes 8; {STATUS}",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the results go: 8 files")
-    parser.add_argument("--minutes", type=_minutes, default=8.0, help="time for everything (default: 8)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the results (8 files)")
+    parser.add_argument("--minutes", type=_minutes, default=8.0, help="total time (default: 8)")
     parser.add_argument(
-        "--scale", choices=tuple(COHORTS), help="of the phantoms; default: paper on a GPU, tiny on a CPU"
+        "--scale", choices=tuple(COHORTS), help="scale of the phantoms; default: paper on a GPU, tiny on a CPU"
     )
     parser.add_argument(
         "--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS), metavar="PART",
-        help=f"only these of {', '.join(PARTS)}",
+        help=f"run only these parts: {', '.join(PARTS)}",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep phantoms and trainings there")
+    parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep phantoms and trainings in this folder")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Levels: the proximal-distal boundary of each limb."""
+"""Levels: the boundary between proximal and distal in each limb."""
 
 from __future__ import annotations
 
@@ -6,36 +6,32 @@ from dataclasses import dataclass
 
 from dvtplan.core.errors import require
 
-# --- the raw data set ---------------------------------------------------------------------------
-
-
 ALL = "all"
-"""All thrombus, whatever its region; always scored."""
+"""Name of the region of all thrombus, which is always scored."""
 
 PROXIMAL_DISTAL = ("proximal", "distal")
-"""The regions that a level divides, in the order of their numbers 1 and 2."""
+"""Regions above and below a level, with the numbers 1 and 2."""
 
 LIMBS = ("left", "right")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levels:
-    """Where proximal ends and distal begins in each limb, as LPS z in mm (superior is larger).
+    """LPS z in mm at which proximal ends and distal begins in each limb (superior is larger).
 
-    In patient coordinates, so that it survives any resize. Where only one limb's level is known
-    it holds for the whole volume.
+    Patient coordinates stay valid after any resize. If only one limb's level is known, it holds for the whole volume.
     """
 
     left_mm: float | None = None
     right_mm: float | None = None
     midline_mm: float | None = None
-    """LPS x between the legs; none: the middle of the volume."""
+    """LPS x between the legs; None for the middle of the volume."""
 
     def __post_init__(self) -> None:
         require(self.left_mm is not None or self.right_mm is not None, "levels without any limb")
 
     @property
     def both_mm(self) -> tuple[float, float]:
-        """Left and right; one known level serves both limbs."""
+        """Levels of the left and the right limb; one known level holds for both."""
         known = [level for level in (self.left_mm, self.right_mm) if level is not None]
         return known[0], known[-1]

@@ -1,6 +1,6 @@
-"""The commands. Each parses, imports its stage, calls it, and prints what was written.
+"""The commands. Each one parses its options, calls its stage of the library, and prints what was written.
 
-Stages are imported after parsing, so that ``--help`` is quick and ``dvt_evaluate`` never loads torch.
+Stages are imported after parsing, so that ``--help`` is fast and ``dvt_evaluate`` never loads torch.
 """
 
 from __future__ import annotations

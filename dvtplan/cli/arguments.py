@@ -1,4 +1,4 @@
-"""What several commands take: where the data are, on what to run; and the types of options."""
+"""Options that several commands share, and types of options."""
 
 from __future__ import annotations
 
@@ -15,54 +15,55 @@ if TYPE_CHECKING:
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults are told where there is one to tell, and where the help does not tell it already."""
+    """Show a default, unless there is none or the help text states it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = action.default in (None, False, argparse.SUPPRESS) or "default" in (action.help or "")
-        return action.help if silent else super()._get_help_string(action)
+        hidden = action.default in (None, False, (), argparse.SUPPRESS) or "default" in (action.help or "")
+        return action.help if hidden else super()._get_help_string(action)
 
 
-def parser_of(what: str, example: str, *, telling: bool = True) -> argparse.ArgumentParser:
-    """A parser with what all commands have.
+def parser_of(description: str, example: str, *, verbosity: bool = True) -> argparse.ArgumentParser:
+    """Make a parser with the options that all commands have.
 
     Args:
-        what: what the command does.
-        example: of its use.
-        telling: whether it takes -q and -v.
+        description: what the command does.
+        example: command line that uses it.
+        verbosity: whether it has -q and -v.
     """
-    parser = argparse.ArgumentParser(**_told(what, example))
+    parser = argparse.ArgumentParser(**_settings(description, example))
     parser.add_argument("--version", action="version", version=f"dvtplan {__version__}")
-    if telling:
-        _add_telling(parser)
+    if verbosity:
+        _add_verbosity(parser)
     return parser
 
 
 def add_action(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, example: str
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str, example: str
 ) -> argparse.ArgumentParser:
-    """A parser for one of the things that a command does; arguments as of ``parser_of``."""
-    parser = actions.add_parser(name, help=what.partition(":")[0].rstrip("."), **_told(what, example))
-    _add_telling(parser)
+    """Add the parser of an action of a command; arguments as in ``parser_of``."""
+    summary = description.partition(":")[0].rstrip(".")
+    parser = actions.add_parser(name, help=summary, **_settings(description, example))
+    _add_verbosity(parser)
     return parser
 
 
-def _told(what: str, example: str) -> dict[str, Any]:
+def _settings(description: str, example: str) -> dict[str, Any]:
     return {
-        "description": what,
+        "description": description,
         "epilog": f"example: {example}",
         "formatter_class": _Help,
         "allow_abbrev": False,
     }
 
 
-def _add_telling(parser: argparse.ArgumentParser) -> None:
-    told = parser.add_mutually_exclusive_group()
-    told.add_argument("-q", "--quiet", action=_Telling, help="say nothing but errors, warnings and results")
-    told.add_argument("-v", "--verbose", action=_Telling, help="say more: times of every step, tracebacks of errors")
+def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action=_Verbosity, help="print only results, warnings and errors")
+    group.add_argument("-v", "--verbose", action=_Verbosity, help="also print timings, and tracebacks of errors")
 
 
-class _Telling(argparse.Action):
-    """How much a run tells, set as soon as it is read."""
+class _Verbosity(argparse.Action):
+    """Set how much is printed, as soon as the option is parsed."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
         super().__init__(option_strings, dest, nargs=0, default=False, **options)
@@ -75,44 +76,60 @@ class _Telling(argparse.Action):
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", type=Path, default=Path(), help="folder that holds datasets_raw")
-    parser.add_argument("--dataset", help="name in datasets_raw; needed only where there are several")
+    """Add the options that locate the data set."""
+    parser.add_argument("--root", type=Path, default=Path(), help="folder that contains datasets_raw")
+    parser.add_argument("--dataset", help="name of the data set in datasets_raw; required if there are several")
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N, cpu or mps")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: what the device does best")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="use torch.compile")
-    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, help="memory layout of images")
+    """Add the options of the computing device."""
+    parser.add_argument("--device", default="auto", help="where to compute: auto, cuda, cuda:N, cpu or mps")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="number format; default: the best that the device supports"
+    )
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="use torch.compile; default: only for training on a GPU",
+    )
+    parser.add_argument(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        help="store images with channels last; default: chosen for the device",
+    )
 
 
 def workspace_of(options: argparse.Namespace) -> Workspace:
+    """Open the data set that the options locate."""
     from dvtplan.data.paths import open_workspace
 
     return open_workspace(options.root, options.dataset)
 
 
 def whole_number(text: str) -> int:
+    """Parse a whole number from 0."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number (0, 1, 2, ...)")
     return int(text)
 
 
 def positive(text: str) -> int:
+    """Parse a whole number from 1."""
     if whole_number(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """'90s', '20m' or '8h' in seconds, as the type of an option."""
+    """Parse a time such as 90s, 20m or 8h into seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if match is None or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is no time with its unit; write 90s, 20m or 8h")
+        raise argparse.ArgumentTypeError(f"{text} is not a time with a unit; write 90s, 20m or 8h")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def millimetres(text: str) -> float:
+    """Parse a distance in mm, from 0."""
     if re.fullmatch(r"\d+(?:\.\d+)?", text) is None:
-        raise argparse.ArgumentTypeError(f"{text} is no distance in mm from 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a distance in mm, such as 2 or 2.5")
     return float(text)

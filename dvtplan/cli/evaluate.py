@@ -1,4 +1,4 @@
-"""The commands that score masks and report on them."""
+"""The command that scores masks."""
 
 from __future__ import annotations
 
@@ -17,31 +17,83 @@ def evaluate(argv: list[str]) -> None:
         "dvt_evaluate --split proximal/distal",
     )
     add_place(parser)
+    _add_inputs(parser)
+    _add_scoring(parser)
+    options = parser.parse_args(argv)
+    _refuse_conflicts(parser, options)
+    from dvtplan.evaluation.evaluate import Evaluation, NetworkComparison, compare_networks, evaluate, evaluate_folders
+    from dvtplan.evaluation.options import EvaluationOptions
+
+    how = EvaluationOptions(
+        split=options.split,
+        region_rule=options.region_rule,
+        jobs=options.jobs,
+        tolerance_mm=options.tolerance,
+        level_sensitivity=options.level_sensitivity,
+        estimate_levels=options.estimate_levels,
+    )
+    done: Evaluation | NetworkComparison
+    if options.predictions is not None:
+        done = evaluate_folders(
+            options.reference,
+            options.predictions,
+            options.output or options.predictions,
+            prediction_values=options.prediction_values,
+            dataset=None if options.dataset is None else workspace_of(options).raw,
+            options=how,
+        )
+    elif options.compare:
+        done = compare_networks(workspace_of(options), options.compare, options.folds, how)
+    else:
+        done = evaluate(workspace_of(options), options.network, options.folds, how)
+    print(done.text)
+    written = list(done.written)
+    if options.overlays and options.predictions is None:
+        from dvtplan.reporting.overlays import draw_overlays
+
+        written += draw_overlays(workspace_of(options), options.network, options.folds)
+    print("\n".join(map(str, written)))
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which masks are scored."""
+    parser.add_argument("--network", default="gn_unet", help="whose predictions")
+    parser.add_argument(
+        "--compare", nargs="+", metavar="NETWORK", help="several networks: Table 2, the first against each other one"
+    )
+    parser.add_argument("--folds", type=int, nargs="+", help="default: all that have predictions")
+    parser.add_argument(
+        "--reference", type=Path, help="folder of true masks, to score --predictions of any program against"
+    )
+    parser.add_argument(
+        "--predictions", type=Path, help="folder of predicted masks with the same names; requires --reference"
+    )
+    parser.add_argument(
+        "--prediction-values",
+        choices=("auto", "lesion", "labels"),
+        default="auto",
+        help="meaning of the values in --predictions",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, help="folder for the tables of --predictions; default: the folder of --predictions"
+    )
+    parser.add_argument("--overlays", action="store_true", help="draw prediction over truth for every test patient")
+
+
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how masks are scored."""
     parser.add_argument(
         "--split",
         type=_regions,
         metavar="A/B",
-        help="regions, such as proximal/distal; default: what labels and levels allow",
+        help="regions, such as proximal/distal; default: all that labels and levels allow",
     )
     parser.add_argument(
-        "--rule",
-        choices=("auto", "identity", "level"),
+        "--region-rule",
+        choices=("auto", "by-label", "level"),
         default="auto",
-        help="divide by the truth's labels, or at each limb's level in cases.csv",
+        help="divide by the labels of the truth, or at each limb's level in cases.csv",
     )
-    parser.add_argument("--network", default="gn_unet", help="whose predictions")
-    parser.add_argument(
-        "--compare", nargs="+", metavar="NETWORK", help="several networks: Table 2, the first against each other"
-    )
-    parser.add_argument("--folds", type=int, nargs="+", help="default: all that have predictions")
-    parser.add_argument("--labels", type=Path, help="folder of true masks, to score anyone's --predictions against")
-    parser.add_argument(
-        "--predictions", type=Path, help="folder of predicted masks of the same names; goes with --labels"
-    )
-    parser.add_argument(
-        "--predicted", choices=("auto", "lesion", "labels"), default="auto", help="what values in --predictions mean"
-    )
-    parser.add_argument("--out", type=Path, help="where the tables of --predictions go; default: into that folder")
     parser.add_argument("--tolerance", type=millimetres, default=2.0, metavar="MM", help="of surface Dice")
     parser.add_argument(
         "--level-sensitivity",
@@ -51,70 +103,23 @@ def evaluate(argv: list[str]) -> None:
     parser.add_argument(
         "--estimate-levels",
         action="store_true",
-        help="where cases.csv has no level take that found in the image; so done anyway where a rule needs levels",
+        help="use the level estimated from the image where cases.csv has none (automatic if the rule needs levels)",
     )
-    parser.add_argument("--jobs", type=positive, help="processes; default: as the data are large")
-    parser.add_argument("--pictures", action="store_true", help="draw prediction over truth for every test patient")
-    options = parser.parse_args(argv)
-    from dvtplan.evaluation import evaluate as evaluate_module
-    from dvtplan.evaluation.evaluate import Compared, Evaluation, compare_networks, evaluate_folders
+    parser.add_argument("--jobs", type=positive, help="processes; default: by the size of the data")
 
-    if (options.labels is None) != (options.predictions is None):
-        parser.error("--labels and --predictions go together")
-    if options.compare and (options.labels is not None or options.pictures):
-        parser.error("--compare goes with neither --labels and --predictions nor --pictures")
+
+def _refuse_conflicts(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse options that exclude each other."""
+    if (options.reference is None) != (options.predictions is None):
+        parser.error("--reference and --predictions must be used together")
+    if options.compare and (options.reference is not None or options.overlays):
+        parser.error("--compare cannot be used with --reference, --predictions or --overlays")
     if options.compare and (options.level_sensitivity or options.estimate_levels):
-        parser.error("--compare goes with neither --level-sensitivity nor --estimate-levels")
-    done: Evaluation | Compared
-    if options.predictions is not None:
-        done = evaluate_folders(
-            options.labels,
-            options.predictions,
-            options.out or options.predictions,
-            options.split,
-            options.rule,
-            predicted=options.predicted,
-            dataset=None if options.dataset is None else workspace_of(options).raw,
-            jobs=options.jobs,
-            tolerance_mm=options.tolerance,
-            level_sensitivity=options.level_sensitivity,
-            estimate_levels=options.estimate_levels,
-        )
-    elif options.compare:
-        workspace = workspace_of(options)
-        done = compare_networks(
-            workspace,
-            options.compare,
-            options.split,
-            options.folds,
-            options.rule,
-            options.jobs,
-            tolerance_mm=options.tolerance,
-        )
-    else:
-        workspace = workspace_of(options)
-        done = evaluate_module.evaluate(
-            workspace,
-            options.network,
-            options.split,
-            options.folds,
-            options.rule,
-            options.jobs,
-            tolerance_mm=options.tolerance,
-            level_sensitivity=options.level_sensitivity,
-            estimate_levels=options.estimate_levels,
-        )
-    print(done.text)
-    written = list(done.written)
-    if options.pictures and options.predictions is None:
-        from dvtplan.reporting.report import draw_cases
-
-        written += draw_cases(workspace, options.network, options.folds)
-    print("\n".join(map(str, written)))
+        parser.error("--compare cannot be used with --level-sensitivity or --estimate-levels")
 
 
 def _regions(text: str) -> tuple[str, ...]:
     names = tuple(text.split("/"))
     if len(set(names)) != len(names) or not all(names):
-        raise argparse.ArgumentTypeError(f"{text} names a region twice, or none; write proximal/distal")
+        raise argparse.ArgumentTypeError(f"{text} has an empty or repeated region; write proximal/distal")
     return names

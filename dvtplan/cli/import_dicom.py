@@ -1,7 +1,8 @@
-"""dvt_import"""
+"""The command dvt_import."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from dvtplan.cli.arguments import parser_of
@@ -13,8 +14,37 @@ from dvtplan.core.text import plural
 @command
 def import_dicom(argv: list[str]) -> None:
     """dvt_import"""
+    options = _parser().parse_args(argv)
+    from dvtplan.dicom import dataset_import
+    from dvtplan.dicom.import_options import ImportOptions
+
+    result = dataset_import.import_dicom(
+        options.input,
+        options.output,
+        ImportOptions(
+            channels=options.channels,
+            label_names=options.label_names,
+            series=options.series,
+            segmentation=options.segmentation,
+            masks=options.masks,
+            key=options.key,
+            patient_by=options.patient_by,
+            keep_names=options.keep_names,
+        ),
+    )
+    if result.added or result.kept:
+        print(f"{result.folder}: {plural(len(result.added), 'case')} imported, {len(result.kept)} already present")
+        if result.without_mask:
+            print(f"Without a mask, stored in imagesTs and not used for training: {', '.join(result.without_mask)}")
+        print(f"{result.key}: links cases to patients; keep it private, outside the data set")
+    if result.faults:
+        raise DvtError("\n".join([f"{plural(len(result.faults), 'scan')} not imported.", *result.faults]))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = parser_of(
-        "Make a data set of DICOM scans and their masks, under pseudonyms; run again, it adds what is new.",
+        "Make a data set from DICOM scans and their masks, with pseudonyms instead of names. Run it again to add new "
+        "scans.",
         "dvt_import -i export/* -o datasets_raw/DVT --channels CE-MR --series fl3d_vein",
     )
     parser.add_argument(
@@ -24,58 +54,52 @@ def import_dicom(argv: list[str]) -> None:
         nargs="+",
         required=True,
         metavar="SCAN",
-        help="a folder or ZIP of DICOM for each patient, or one folder of these",
+        help="a DICOM folder or ZIP archive for each patient, or one folder that contains these",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the data set, such as datasets_raw/DVT")
-    parser.add_argument("--channels", nargs="+", required=True, metavar="NAME", help="such as CE-MR")
     parser.add_argument(
-        "--labels",
+        "-o", "--output", type=Path, required=True, help="folder of the data set, such as datasets_raw/DVT"
+    )
+    parser.add_argument(
+        "--channels", nargs="+", required=True, metavar="NAME", help="name of each channel, such as CE-MR"
+    )
+    parser.add_argument(
+        "--label-names",
         nargs="+",
         default=(),
         metavar="NAME",
-        help="names of the values 1, 2, ... or of segments; default: thrombus",
+        help="names of the mask values 1, 2, ..., or of the segments; default: thrombus",
     )
     parser.add_argument(
-        "--series", nargs="+", metavar="S", help="for each channel the number of a series, or part of its description"
+        "--series",
+        nargs="+",
+        metavar="S",
+        help="for each channel, the series number or part of the series description",
     )
     parser.add_argument(
-        "--segmentation", metavar="S", help="of several segmentation objects, the number or part of the description"
+        "--segmentation",
+        metavar="S",
+        help="if there are several segmentation objects: the series number or part of the description of one",
     )
     parser.add_argument(
         "--masks",
         type=Path,
         metavar="CSV",
-        help="table with the columns folder and mask; default: the one mask in the folder, or beside it under its name",
+        help="table with the columns folder and mask; default: the only mask in the folder, or next to it with its "
+        "name",
     )
     parser.add_argument(
         "--key",
         type=Path,
         metavar="CSV",
-        help="who is who, to be kept; default: NAME_import_key.csv beside the data set",
+        help="private file that links cases to patients; default: NAME_import_key.csv next to the data set",
     )
     parser.add_argument(
-        "--patients", choices=("tag", "folder"), default="tag", help="who is one patient: one DICOM id, or one folder"
+        "--patient-by",
+        choices=("tag", "folder"),
+        default="tag",
+        help="what identifies a patient: the DICOM PatientID (tag), or the folder",
     )
-    parser.add_argument("--keep-names", action="store_true", help="call cases like their folders, not case_001, ...")
-    options = parser.parse_args(argv)
-    from dvtplan.dicom import dataset_import
-
-    done = dataset_import.import_dicom(
-        options.input,
-        options.output,
-        options.channels,
-        labels=options.labels,
-        series=options.series,
-        segmentation=options.segmentation,
-        masks=options.masks,
-        key=options.key,
-        by=options.patients,
-        keep_names=options.keep_names,
+    parser.add_argument(
+        "--keep-names", action="store_true", help="name cases after their folders, not case_001, case_002, ..."
     )
-    if done.added or done.kept:
-        print(f"{done.folder}: {plural(len(done.added), 'case')} imported, {len(done.kept)} there already")
-        if done.unmasked:
-            print(f"Without a mask, in imagesTs, which is not read: {', '.join(done.unmasked)}")
-        print(f"{done.key}: who is who; it is no part of the data set and names patients")
-    if done.faults:
-        raise DvtError("\n".join([f"{plural(len(done.faults), 'scan')} not imported.", *done.faults]))
+    return parser

@@ -1,4 +1,4 @@
-"""The command that makes a trained model ready to travel, and tells of one."""
+"""dvt_model: export a trained model to one file, or describe a model."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from dvtplan.cli.runner import command
 def model(argv: list[str]) -> None:
     """dvt_model"""
     parser = parser_of(
-        "Put a trained model into one file for others, or tell what is in such a file.",
+        "Export a trained model to one file for others, or describe a model.",
         "dvt_model export results/DVT/gn_unet gn_unet.zip",
-        telling=False,
+        verbosity=False,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="export | info")
     export = add_action(
         actions,
         "export",
-        "Write an archive of trained folds: weights, plan, recipe, ranges of the training data and Table 1; no "
-        "patient's or file's name.",
+        "Write an archive of trained folds: weights, plan, recipe, ranges of the training data and Table 1, "
+        "without names of patients or files.",
         "dvt_model export results/DVT/gn_unet gn_unet.zip --folds 0 1",
     )
-    export.add_argument("results", type=Path, metavar="RESULTS", help="a results folder, as results/DVT/gn_unet")
+    export.add_argument("results", type=Path, metavar="RESULTS", help="a results folder, such as results/DVT/gn_unet")
     export.add_argument("target", type=Path, metavar="MODEL.zip", help="the archive to write")
-    export.add_argument("--folds", type=int, nargs="+", help="default: all that are trained")
-    export.add_argument("--licence", type=Path, metavar="TXT", help="terms under which the weights may be used")
-    export.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    export.add_argument("--folds", type=int, nargs="+", help="folds to export; default: all that are trained")
+    export.add_argument("--licence", type=Path, metavar="TXT", help="text file with the licence of the weights")
+    export.add_argument("--overwrite", action="store_true", help="replace an existing file")
     export.add_argument(
         "--weights",
         choices=("float32", "float16"),
@@ -39,7 +39,7 @@ def model(argv: list[str]) -> None:
     info = add_action(
         actions,
         "info",
-        "Check a model and tell what it is: network, weights, classes, plan, training data, recipe, Table 1, digest.",
+        "Verify and describe a model: network, weights, classes, plan, training data, recipe, Table 1, digest.",
         "dvt_model info gn_unet.zip",
     )
     info.add_argument("path", type=Path, metavar="MODEL", help="an archive, or a results folder")
@@ -51,7 +51,7 @@ def model(argv: list[str]) -> None:
 
 
 def _info(path: Path) -> str:
-    """A model in words; torch is loaded for a results folder only, whose weights lie in a checkpoint."""
+    """Describe a model. torch is loaded only for a results folder, whose weights are in a checkpoint."""
     from dvtplan.models import description
 
     if not path.is_dir():
@@ -65,7 +65,7 @@ def _export(options: argparse.Namespace) -> None:
     from dvtplan.core import console, text
     from dvtplan.reporting.model_export import export_model
 
-    done = export_model(
+    exported = export_model(
         options.results,
         options.target,
         folds=options.folds,
@@ -73,7 +73,7 @@ def _export(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
         weights=options.weights,
     )
-    for line in done.left_out:
+    for line in exported.left_out:
         console.warn(line)
-    size = text.size(done.path.stat().st_size)
-    print(f"{done.path} ({size}, folds {' '.join(map(str, done.folds))}, digest {done.digest})")
+    size = text.size(exported.path.stat().st_size)
+    print(f"{exported.path} ({size}, folds {' '.join(map(str, exported.folds))}, digest {exported.digest})")

@@ -24,9 +24,9 @@ def report(argv: list[str]) -> None:
     parser.add_argument("--jobs", type=positive, help="processes; default: as there are many patients")
     options = parser.parse_args(argv)
     from dvtplan.core import text
-    from dvtplan.reporting.report import write
+    from dvtplan.reporting.report import write_report
 
-    done = write(workspace_of(options), options.networks, options.folds, options.patients, options.jobs)
+    done = write_report(workspace_of(options), options.networks, options.folds, options.patients, options.jobs)
     size = text.size(done.html.stat().st_size)
     print(f"{done.html} ({size}, {done.drawn} of {done.patients} patients drawn)")
     print(f"{len(done.figures)} figures, PNG and PDF, in {done.figures[0].parent}")

@@ -1,11 +1,13 @@
-"""How a command runs: one line for what the user can mend, an exit status that tells what happened."""
+"""Run a command: its exit status, its errors in one line, and messages with the names of its options."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,7 +17,10 @@ from dvtplan.core import process_group
 from dvtplan.core.errors import DvtError
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it; a DvtError gives 1, a wrong option 2."""
+"""Exit status after Ctrl-C, as in shells. A DvtError gives 1, an invalid option 2."""
+BROKEN_PIPE = 141
+"""Exit status if the reader of the output has closed it, as in shells."""
+
 COMMANDS = {
     "evaluate": "dvt_evaluate",
     "export_model": "dvt_model export",
@@ -26,33 +31,68 @@ COMMANDS = {
     "write_report": "dvt_report",
 }
 """Function of the library -> command."""
-BROKEN_PIPE = 141
-"""Where the reader of the output has gone, as shells have it."""
+OPTIONS = frozenset({
+    "also", "batch_size", "beta1", "burden", "channels", "channels_last", "compare", "compile", "dataset",
+    "device", "epochs", "estimate_levels", "findings", "focal_alpha", "focal_gamma", "folds", "gpus", "input",
+    "jobs", "keep_names", "key", "label_names", "learning_rate", "level", "level_sensitivity", "levels",
+    "licence", "loss", "lr_drops", "lr_factor", "masks", "model", "network", "networks", "norm_groups",
+    "output", "overlays", "oversampling", "overwrite", "page", "part", "patient_by", "patients", "precision",
+    "prediction_values", "predictions", "preset", "quiet", "recipe", "reference", "region_rule", "replan",
+    "resume", "root", "save_probabilities", "seed", "segmentation", "series", "split", "stations", "target",
+    "time_budget", "tolerance", "verbose", "verify_only", "weights", "width", "workers",
+})  # fmt: skip
+"""Parameters of the library whose option has the same name, with hyphens."""
+RENAMED = {
+    "compiled": "compile",
+    "processes": "gpus",
+    "source": "input",
+    "sources": "input",
+    "time_budget_s": "time_budget",
+}
+"""Parameter of the library -> name of its option, where they differ."""
+NEGATABLE = frozenset({"channels_last", "compile"})
+"""Options with a form ``--no-NAME``."""
 
 
 def for_command_line(message: str) -> str:
-    """Replace what the library wrote in backticks by the words of the command line.
+    """Replace the parameters and stages in a message by options and commands.
 
-    The library names a parameter as `` `folds` `` or `` `device='cpu'` `` and a stage by its function; they become
-    ``--folds``, ``--device cpu`` and ``dvt_train``.
+    The library writes a parameter as `` `folds` `` or `` `device='cpu'` `` and a stage as the name of its function.
+    They become ``--folds``, ``--device cpu`` and ``dvt_train``. Any other text in backticks stays as it is.
     """
-    return re.sub(r"`([a-z]\w*)(?:=([^`]*))?`", _words, message)
+    return re.sub(r"`([a-z]\w*)(?:=([^`\n]+))?`", _command_line_words, message)
 
 
-def _words(match: re.Match[str]) -> str:
+def _command_line_words(match: re.Match[str]) -> str:
     name, value = match[1], match[2]
     if name in COMMANDS and value is None:
         return COMMANDS[name]
+    name = RENAMED.get(name, name)
+    if name not in OPTIONS:
+        return match[0]
     option = name.replace("_", "-")
     if value in (None, "True"):
         return f"--{option}"
-    if value == "False":
-        return f"--no-{option}"
-    return f"--{option} {re.sub(r'[][,]', ' ', value).replace(chr(39), '').strip()}"
+    if value in ("False", "None"):
+        return f"--no-{option}" if name in NEGATABLE else f"no --{option}"
+    return f"--{option} {_shell_words(value)}"
+
+
+def _shell_words(value: str) -> str:
+    """Return a Python literal as words of a shell command."""
+    try:
+        literal = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    values = literal if isinstance(literal, (list, tuple)) else [literal]
+    return " ".join(shlex.quote(str(one)) for one in values)
 
 
 def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
-    """A console script: one line for what the user can mend, a traceback only for our own faults."""
+    """Make a console script of a function that takes the command line's words.
+
+    A DvtError ends it with one line and status 1. Any other exception is a bug, and keeps its traceback.
+    """
 
     @functools.wraps(main)
     def script() -> None:
@@ -67,9 +107,9 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
             if console.is_verbose():
                 traceback.print_exception(error)
             _flush()
-            sys.exit(_one_line(Path(sys.argv[0]).name, for_command_line(str(error))))
+            sys.exit(_error_message(Path(sys.argv[0]).name, for_command_line(str(error))))
         except KeyboardInterrupt:
-            print("\nInterrupted; what was finished is kept.", file=sys.stderr)
+            print("\nInterrupted. Finished results are kept.", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
             _flush()
@@ -79,28 +119,27 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
 
 
 def _flush() -> bool:
-    """Give out what was printed; false where its reader has gone, having seen enough (`dvt_model info M | head`)."""
+    """Flush stdout; return False if its reader has closed it (`dvt_model info M | head`)."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is left would fail once more at the end.
+        # Python flushes once more at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
 
 
-def _one_line(command: str, message: str) -> str:
-    """What an error leaves on the screen: under torchrun the first process tells it whole, the others say which
-    they are."""
+def _error_message(name: str, message: str) -> str:
+    """Return the message of an error; under torchrun the first process prints all of it, the others its first line."""
     rank, world = process_group.rank_and_world_size()
     if rank == 0:
-        return f"{command}: {message}"
-    return f"{command} (process {rank + 1} of {world}): {message.splitlines()[0]}"
+        return f"{name}: {message}"
+    return f"{name} (process {rank + 1} of {world}): {message.splitlines()[0]}"
 
 
 @contextlib.contextmanager
 def command_process_group() -> Iterator[process_group.ProcessGroup]:
-    """The processes that torchrun started for this command, or this one alone, which does without torch."""
+    """Join the processes that torchrun started for this command; a single process does not need torch."""
     if not process_group.under_torchrun():
         yield process_group.ProcessGroup()
         return

@@ -1,4 +1,4 @@
-"""The command that trains."""
+"""dvt_train: train folds and predict their test patients."""
 
 from __future__ import annotations
 
@@ -20,54 +20,64 @@ if TYPE_CHECKING:
 @command
 def train(argv: list[str]) -> None:
     """dvt_train"""
+    options = _parser().parse_args(argv)
+    workspace = workspace_of(options)
+    folds = _fold_numbers(options.fold, workspace)
+    started = [k for k in folds if workspace.fold(options.network, k).checkpoint.exists()]
+    if process_group.restart_count() and not options.overwrite:
+        options.resume = bool(started)
+    if options.only is None and len(folds) > 1 and options.gpus > 1 and not process_group.under_torchrun():
+        _train_in_parallel(folds, options, argv)
+        return
+    for fold in folds if options.only is None else [options.only]:
+        recipe, resume = recipe_of(options), options.resume and (fold in started or not started)
+        if recipe is None and options.resume and not resume:
+            recipe = _recipe_of_run(workspace.fold(options.network, started[0]))
+        _train_and_predict(workspace, fold, recipe, resume, options)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = parser_of("Train folds and predict their test patients.", "dvt_train 0 --recipe quick --time-budget 20m")
     parser.add_argument("fold", nargs="+", help="fold numbers, or all")
     add_place(parser)
-    parser.add_argument("--network", default="gn_unet", help="which network to train")
+    parser.add_argument("--network", default="gn_unet", help="network to train")
     parser.add_argument(
         "--gpus",
         type=positive,
         default=1,
         metavar="N",
-        help="data-parallel processes, one per GPU; several folds run side by side",
+        help="data-parallel processes, one per GPU; several folds are trained in parallel, one per GPU",
     )
     parser.add_argument(
-        "--workers", type=whole_number, help="reading processes; 0 keeps slices in memory; default: as they fit"
+        "--workers",
+        type=whole_number,
+        help="processes that read slices; 0 keeps all slices in memory; default: 0 if memory suffices",
     )
-    again = parser.add_mutually_exclusive_group()
-    again.add_argument(
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
         "--resume",
         action="store_true",
-        help="go on after the last finished epoch; of several folds, begin those not begun",
+        help="continue after the last finished epoch; of several folds, also start the others",
     )
-    again.add_argument("--overwrite", action="store_true", help="begin anew where a training already is")
+    existing.add_argument("--overwrite", action="store_true", help="replace an existing training")
     parser.add_argument(
-        "--time-budget", type=seconds, metavar="TIME", help="as many epochs as fit, at most the recipe's: 90s, 20m, 8h"
+        "--time-budget",
+        type=seconds,
+        metavar="TIME",
+        help="train as many epochs as fit, at most the recipe's: 90s, 20m, 8h",
     )
     parser.add_argument("--only", type=whole_number, help=argparse.SUPPRESS)
     add_recipe(parser)
     add_machine(parser)
-    options = parser.parse_args(argv)
-    workspace = workspace_of(options)
-    folds = _fold_numbers(options.fold, workspace)
-    begun = [k for k in folds if workspace.fold(options.network, k).checkpoint.exists()]
-    if process_group.restart_count() and not options.overwrite:
-        options.resume = bool(begun)
-    if options.only is None and len(folds) > 1 and options.gpus > 1 and not process_group.under_torchrun():
-        _side_by_side(folds, options, argv)
-        return
-    for fold in folds if options.only is None else [options.only]:
-        recipe, resume = recipe_of(options), options.resume and (fold in begun or not begun)
-        if recipe is None and options.resume and not resume:
-            recipe = _recipe_begun(workspace.fold(options.network, begun[0]))  # as the folds that were begun
-        _train_and_predict(workspace, fold, recipe, resume, options)
+    return parser
 
 
-def _recipe_begun(folder: FoldFolder) -> Recipe:
+def _recipe_of_run(folder: FoldFolder) -> Recipe:
+    """Return the recipe of a started fold, which the other folds must share."""
     from dvtplan.core import json_records
     from dvtplan.models.training_run import Run
 
-    return json_records.load(Run, folder.run, "dvt_train").recipe
+    return json_records.load(Run, folder.run, "`train_fold`").recipe
 
 
 def _train_and_predict(
@@ -75,7 +85,7 @@ def _train_and_predict(
 ) -> None:
     from dvtplan.inference import predict
     from dvtplan.models import devices
-    from dvtplan.training.job import Options
+    from dvtplan.training.job import TrainingOptions
     from dvtplan.training.train import train_fold
 
     folder = train_fold(
@@ -84,7 +94,7 @@ def _train_and_predict(
         network=options.network,
         recipe=recipe,
         epochs=getattr(options, "epochs", None),
-        options=Options(
+        options=TrainingOptions(
             device=options.device,
             precision=options.precision,
             channels_last=options.channels_last,
@@ -105,8 +115,8 @@ def _train_and_predict(
         print(folder.path)
 
 
-def _side_by_side(folds: list[int], options: argparse.Namespace, argv: list[str]) -> None:
-    """Train a fold per GPU, each in a process of its own, until all are done."""
+def _train_in_parallel(folds: list[int], options: argparse.Namespace, argv: list[str]) -> None:
+    """Train one fold per GPU at a time, each in its own process."""
     from dvtplan.models import devices
     from dvtplan.training import distributed
 
@@ -115,22 +125,22 @@ def _side_by_side(folds: list[int], options: argparse.Namespace, argv: list[str]
     failed = [k for k, status in zip(folds, distributed.run_commands(commands, slots), strict=True) if status]
     if failed:
         raise DvtError(
-            f"fold {', '.join(map(str, failed))}: failed, see above; the others are trained. Go on with --resume."
+            f"fold {', '.join(map(str, failed))}: failed, see above; the others are trained. Continue with --resume."
         )
 
 
 def _fold_numbers(words: list[str], workspace: Workspace) -> list[int]:
-    """Fold numbers as written, each once, or every fold for 'all'."""
+    """Return the given fold numbers, each once, or every fold for 'all'."""
     from dvtplan.core import json_records
     from dvtplan.data.folds import Splits
 
-    splits = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-    there = [fold.index for fold in splits.folds]
+    splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
+    available = [fold.index for fold in splits.folds]
     if "all" in words:
-        return there
-    wrong = [word for word in words if not word.isdecimal() or int(word) not in there]
-    if wrong:
+        return available
+    unknown = [word for word in words if not word.isdecimal() or int(word) not in available]
+    if unknown:
         raise DvtError(
-            f"fold {wrong[0]}: {workspace.splits} holds the folds 0 to {there[-1]}. Name some of them, or all."
+            f"fold {unknown[0]}: {workspace.splits} contains the folds 0 to {available[-1]}. Choose from these, or all."
         )
     return list(dict.fromkeys(int(word) for word in words))

@@ -1,4 +1,4 @@
-"""What a run tells: progress bars, notes, a log file and the table of epochs."""
+"""Messages and progress bars on stderr, with an optional log file."""
 
 from __future__ import annotations
 
@@ -20,17 +20,31 @@ _translation: list[Callable[[str], str]] = []
 
 
 def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Set what this process prints: quiet omits bars, notes and details; verbose adds details."""
+    """Set what this process prints: ``quiet`` leaves only warnings, ``verbose`` adds details."""
     verbosity.update(quiet=quiet, verbose=verbose)
 
 
 def set_translation(translate: Callable[[str], str]) -> None:
-    """Pass every message through a function before it is printed; the command line puts its options' names in."""
+    """Set a function that rewrites every message; the command line inserts the names of its options.
+
+    Worker processes use it too, so it must be defined in a module.
+    """
     _translation[:] = [translate]
 
 
+def settings() -> tuple[dict[str, bool], list[Callable[[str], str]]]:
+    """Return the verbosity and translation of this process, for ``restore`` in another process."""
+    return dict(verbosity), list(_translation)
+
+
+def restore(state: tuple[dict[str, bool], list[Callable[[str], str]]]) -> None:
+    """Print messages like the process that called ``settings``."""
+    verbosity.update(state[0])
+    _translation[:] = state[1]
+
+
 def translated(text: str) -> str:
-    """A message in the words of whoever runs the library."""
+    """Return a message as ``set_translation``'s function rewrites it."""
     return _translation[0](text) if _translation else text
 
 
@@ -40,7 +54,7 @@ def is_verbose() -> bool:
 
 
 def progress(items: Iterable[T], title: str, total: int | None = None, *, leave: bool = True) -> Iterable[T]:
-    """A progress bar on stderr over items; silent for none. It goes at the end, or stays to be read."""
+    """Iterate over items with a progress bar on stderr; ``leave`` keeps the bar at the end. No items, no bar."""
     if isinstance(items, Sized) and len(items) == 0:
         return items
     return tqdm(
@@ -57,15 +71,15 @@ def progress(items: Iterable[T], title: str, total: int | None = None, *, leave:
 
 
 def refresh_interval_s() -> float:
-    """Seconds between redraws of a bar: often for a person, seldom for a log file."""
+    """Return the seconds between redraws of a bar: short for a terminal, long for a log file."""
     return 0.2 if sys.stderr.isatty() else 15.0
 
 
 def info(text: str, log: Path | None = None) -> None:
-    """Say something on stderr without breaking a progress bar, and keep it in a log file.
+    """Print a message to stderr without breaking a progress bar, and append it to a log file.
 
     Raises:
-        DvtError: if the log cannot be written.
+        DvtError: if the log file cannot be written.
     """
     text = translated(text)
     if not verbosity["quiet"]:
@@ -80,11 +94,11 @@ def info(text: str, log: Path | None = None) -> None:
 
 
 def debug(text: str) -> None:
-    """Say something on stderr that only who asks for it by -v wants to know."""
+    """Print a message to stderr if details are wanted."""
     if is_verbose():
         info(text)
 
 
 def warn(text: str) -> None:
-    """Say on stderr what must not be missed; quiet does not silence it."""
+    """Print a warning to stderr, also if quiet."""
     tqdm.write(f"warning: {translated(text)}", file=sys.stderr)

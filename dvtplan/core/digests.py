@@ -1,4 +1,4 @@
-"""SHA-256 of files."""
+"""SHA-256 digests of files."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def file_digest(paths: tuple[Path, ...]) -> str:
-    """SHA-256 over the SHA-256 of each of several files, in order."""
-    return digest_of_digests([sha256(path) for path in paths])
-
-
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as sha256sum tells it."""
+    """Return the SHA-256 of a file's bytes, as sha256sum prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_of_files(paths: Sequence[Path]) -> str:
-    """SHA-256 of a file; of several that are one volume, that of theirs."""
-    return sha256(paths[0]) if len(paths) == 1 else file_digest(tuple(paths))
+def files_digest(paths: Sequence[Path]) -> str:
+    """Return the digest of files in order: the SHA-256 over their SHA-256s, also for a single file."""
+    return combine_digests([sha256(path) for path in paths])
 
 
-def digest_of_digests(digests: Sequence[str]) -> str:
-    """What ``file_digest`` gives for the files that have these."""
+def combine_digests(digests: Sequence[str]) -> str:
+    """Return the ``files_digest`` of the files that have these SHA-256s."""
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
+
+
+def volume_digest(paths: Sequence[Path]) -> str:
+    """Return the SHA-256 of a volume's file; if it has several files, their ``files_digest``."""
+    return sha256(paths[0]) if len(paths) == 1 else files_digest(paths)

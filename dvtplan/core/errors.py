@@ -1,28 +1,32 @@
-"""The one exception that a user is meant to read, and the words that messages share."""
+"""Errors that the user can fix, and a check for records."""
 
 from __future__ import annotations
 
 
 def require(condition: bool, message: str) -> None:
+    """Raise ValueError with the message unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
 
 class DvtError(Exception):
-    """Something the user can mend: the message names the file, what was expected, what was
-    found and what to do, in one line. The command line prints it without a traceback."""
+    """An error that the user can fix.
+
+    The message is one line: the file or value, what is wrong, what was expected, what to do. A parameter or a function
+    stands in backticks. The command line prints the message without a traceback.
+    """
 
 
 class DamagedScan(DvtError):
-    """A scan is at fault itself, whatever is asked of it."""
+    """The scan itself is faulty, whatever the options."""
 
 
 class WriteFailed(DvtError):
-    """Something cannot be written: the disk is full, or a folder forbids it. No scan is at fault."""
+    """A file cannot be written (full disk, permissions). The scan is not at fault."""
 
 
 class DatasetProblems(DvtError):
-    """Every problem of a data set at once, one line each."""
+    """All problems of a data set, one line each."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = tuple(problems)
@@ -30,5 +34,5 @@ class DatasetProblems(DvtError):
         super().__init__("\n".join([f"{len(problems)} {noun} found; nothing was written.", *problems]))
 
     def __reduce__(self) -> tuple[type[DatasetProblems], tuple[list[str]]]:
-        """Made anew from its problems, so that it survives the way out of a worker process."""
+        """Allow pickling, so that the error can leave a worker process."""
         return type(self), (list(self.problems),)

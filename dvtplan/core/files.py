@@ -19,23 +19,23 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 TEMP_PREFIX = ".writing-"
-"""How the names of half-written files and folders begin."""
+"""Prefix of the names of unfinished files and folders."""
 
 LOCK = ".lock"
-"""The file that a sole writer holds."""
+"""Name of the lock file in a folder."""
 LOCK_TRIES = 15
-"""Attempts, a fifth of a second apart, before the lock counts as taken."""
+"""Attempts, 0.2 s apart, before the lock counts as taken."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to; move it into place if nothing fails.
+    """Yield a temporary file next to ``path``; move it to ``path`` if the block succeeds.
 
-    The name keeps the suffixes (writers choose their format by them) and starts with a dot. On
-    any failure the temporary file is gone and what stood at ``path`` is untouched.
+    The temporary name keeps the suffixes, because writers choose the format by them, and starts with a dot. If the
+    block fails, the temporary file is removed and an existing file at ``path`` is unchanged.
 
     Raises:
-        DvtError: if the disk is full or the folder cannot be written.
+        WriteFailed: if the disk is full or the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,38 +57,44 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Be the only one of its kind at work in a folder, and begin by removing what a process that was
-    killed left half-written there.
+def exclusive_lock(folder: Path, *, name: str = LOCK, tries: int | None = None, clean: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on a folder; first remove leftovers of a killed process.
 
-    The lock is the operating system's: it ends with the process, however that ends. Where there are
-    no such locks (Windows), nobody is kept out.
+    The operating system releases the lock when the process ends. Without such locks (Windows) other processes are not
+    excluded.
+
+    Args:
+        folder: the folder; created if missing.
+        name: file name of the lock. Locks of different names do not exclude each other.
+        tries: attempts, a fifth of a second apart; None for ``LOCK_TRIES``.
+        clean: whether to remove leftovers. False where others write into the folder meanwhile.
 
     Raises:
         DvtError: if another process is at work there.
     """
-    lock = folder / LOCK
+    lock = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _acquire(lock)
+        file = _acquire(lock, LOCK_TRIES if tries is None else tries)
     except OSError as error:
         raise WriteFailed(cannot_write(folder, error)) from error
     if file is None:
-        raise DvtError(f"{folder}: another process is at work here. Wait for it, or end it.")
+        raise DvtError(f"{folder}: another process is at work here. Wait for it or end it.")
     with file:
         try:
-            _remove_leftovers(folder)
+            if clean:
+                _remove_leftovers(folder)
             yield
         finally:
             lock.unlink(missing_ok=True)
 
 
-def _acquire(lock: Path) -> IO[str] | None:
-    """The lock file, locked, or none where another process keeps it.
+def _acquire(lock: Path, tries: int) -> IO[str] | None:
+    """Return the locked file, or None if another process holds it.
 
-    The children of a process that was killed may hold it for a moment, so a few attempts are made.
+    Children of a killed process may hold the lock for a moment, so several attempts are made.
     """
-    for _ in range(LOCK_TRIES):
+    for _ in range(tries):
         file = lock.open("w")
         try:
             if fcntl is not None:
@@ -99,7 +105,7 @@ def _acquire(lock: Path) -> IO[str] | None:
             time.sleep(0.2)
         except OSError:  # a file system without locks
             return file
-        file.close()  # held by another, or the one that its last holder removed
+        file.close()  # another process holds it, or its last holder has removed it
     return None
 
 
@@ -108,13 +114,13 @@ def _remove_leftovers(folder: Path) -> None:
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)
         else:
-            with contextlib.suppress(OSError):  # writing beside it will say what is wrong there
+            with contextlib.suppress(OSError):  # the next write there reports the reason
                 draft.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> str:
-    """The one line for a write that failed."""
-    return f"{path}: cannot be written ({error.strerror or error}). Free space or mend the permissions, then run again."
+    """Return the message for a failed write."""
+    return f"{path}: cannot be written ({error.strerror or error}). Free space or fix the permissions, then run again."
 
 
 def _umask() -> int:
@@ -124,6 +130,6 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all."""
+    """Write a text file atomically, as UTF-8."""
     with atomic_write(path) as draft:
         draft.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Records on disk: readable JSON, written whole or not at all, read with every field checked."""
+"""Records as JSON files: written atomically, read with every field checked."""
 
 from __future__ import annotations
 
@@ -13,47 +13,46 @@ from typing import Any, TypeVar, Union
 from dvtplan.core.errors import DvtError
 from dvtplan.core.files import write_text
 
-NOT_IN_DIGEST = "aside"
-"""Metadata of a field that was added later and that nothing follows from: no digest counts it."""
-
+NOT_IN_DIGEST = "not_in_digest"
+"""Field metadata key: leave this field out of the record's digest."""
 
 SCHEMA = 1
-"""Raised when the meaning of a field changes."""
+"""Increased when the meaning of a field changes."""
 
 R = TypeVar("R")
 
 
 def save(record: Any, path: Path) -> str:
-    """Write a record as JSON and return its digest."""
+    """Write a record to a JSON file and return its digest."""
     write_text(path, dump(record))
     return digest(record)
 
 
 def load(kind: type[R], path: Path, made_by: str) -> R:
-    """Read a record of a known kind.
+    """Read a record from a JSON file.
 
     Args:
-        kind: the dataclass that the file must hold.
+        kind: the dataclass that the file must contain.
         path: the file.
-        made_by: the command that makes the file, for the message.
+        made_by: the function that writes the file, in backticks, for the message.
 
     Raises:
-        DvtError: if the file is missing, is no JSON, lacks or adds a field, or a value is illegal.
+        DvtError: if the file is missing or is not JSON, if a field is missing, unknown or invalid.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Run {made_by} first.") from None
     except (OSError, ValueError) as error:
-        raise DvtError(f"{path}: no readable JSON ({error}). Mend it or run {made_by} again.") from error
+        raise DvtError(f"{path}: is not readable JSON ({error}). Fix it or run {made_by} again.") from error
     try:
         return parse(kind, text)
     except ValueError as error:
-        raise DvtError(f"{path}: {error}. Mend it or run {made_by} again.") from error
+        raise DvtError(f"{path}: {error}. Fix it or run {made_by} again.") from error
 
 
 def is_json(path: Path) -> bool:
-    """Whether a file holds JSON, of whatever kind."""
+    """Return whether a file contains JSON of any kind."""
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -62,15 +61,15 @@ def is_json(path: Path) -> bool:
 
 
 def parse(kind: type[R], text: str) -> R:
-    """A record of a known kind from the text of its file.
+    """Parse the text of a record's file.
 
     Raises:
-        ValueError: if it is no JSON, is of another kind or schema, lacks or adds a field, or a value is illegal.
+        ValueError: if the text is not JSON or has another kind or schema, if a field is missing, unknown or invalid.
     """
     try:
-        body = json.loads(text, parse_constant=_no_number)
+        body = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"no readable JSON ({error})") from error
+        raise ValueError(f"is not readable JSON ({error})") from error
     expected = getattr(kind, "__name__", str(kind))
     if not isinstance(body, dict) or body.get("record") != expected or body.get("schema") != SCHEMA:
         found = f"{body.get('record')}, schema {body.get('schema')}" if isinstance(body, dict) else "a list or value"
@@ -79,42 +78,45 @@ def parse(kind: type[R], text: str) -> R:
     return typing.cast(R, from_json(kind, fields, ""))
 
 
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+def _refuse_constant(word: str) -> float:
+    raise ValueError(f"{word} is not a number")
 
 
 def dump(record: Any) -> str:
-    """The text of a record's file."""
+    """Return the text of a record's file."""
     body = {"schema": SCHEMA, "record": type(record).__name__, **to_json(record)}
     return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def digest(record: Any) -> str:
-    """SHA-256 of a record's content, independent of how its file is laid out.
+    """Return the SHA-256 of a record's content, independent of the file's layout.
 
-    Fields whose metadata say ``ASIDE`` are left out: nothing follows from them, so what rests on a record of
-    before they were measured still rests on it.
+    Fields with the metadata ``NOT_IN_DIGEST`` do not count. They were added later, and older digests must stay valid.
     """
-    text = json.dumps(to_json(record, aside=False), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(to_json(record, for_digest=True), sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def to_json(value: Any, *, aside: bool = True) -> Any:
-    """A record as dicts, lists and plain values; ``aside`` takes fields along that no digest counts."""
+def to_json(value: Any, *, for_digest: bool = False) -> Any:
+    """Convert a record to dicts, lists and plain values; ``for_digest`` omits the fields that no digest counts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = (f for f in dataclasses.fields(value) if aside or not f.metadata.get(NOT_IN_DIGEST))
-        return {f.name: to_json(getattr(value, f.name), aside=aside) for f in fields}
+        fields = (f for f in dataclasses.fields(value) if not for_digest or not f.metadata.get(NOT_IN_DIGEST))
+        return {f.name: to_json(getattr(value, f.name), for_digest=for_digest) for f in fields}
     if isinstance(value, dict):
-        return {key: to_json(item, aside=aside) for key, item in value.items()}
+        return {key: to_json(item, for_digest=for_digest) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_json(item, aside=aside) for item in value]
+        return [to_json(item, for_digest=for_digest) for item in value]
     if isinstance(value, Path):
         return str(value)
     return value
 
 
 def from_json(kind: Any, value: Any, where: str) -> Any:
-    """Build what a type hint asks for from JSON values; ValueError names the field that is off."""
+    """Convert JSON values to the type of a hint.
+
+    Raises:
+        ValueError: naming the invalid field.
+    """
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _record(typing.cast(type, kind), value, where)

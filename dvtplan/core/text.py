@@ -1,4 +1,4 @@
-"""Counts, lists, sizes and durations in words."""
+"""Format counts, lists, sizes and durations as text."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from datetime import datetime
 
 
 def shorten_list(names: Sequence[str]) -> str:
-    """The first names of what may be many, for a message in one line."""
+    """Join the first eight names and count the others: 'a, b and 3 more'."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def plural(n: int, noun: str, plural: str | None = None) -> str:
-    """'1 case', '2 cases'; the plural where an s does not make it."""
+    """Return a count with its noun: '1 case', '2 cases'. Give ``plural`` if it is not the noun with an s."""
     return f"{n} {noun}" if n == 1 else f"{n} {plural or noun + 's'}"
 
 
 def now() -> str:
-    """Date, time and zone."""
+    """Return the present date, time and zone in ISO 8601, to the second."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def duration(seconds: float) -> str:
-    """'42 s', '3 min 05 s', '2 h 10 min' or '3.1 days'."""
+    """Format a duration: '42 s', '3 min 05 s', '2 h 10 min' or '3.1 days'."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in a unit that people read: '12 MB', '3.4 GB'."""
+    """Format a number of bytes: '12 MB', '3.4 GB'."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= 0.9995 * scale:  # three digits of the smaller unit would round up to 1e+03
             return f"{count / scale:.3g} {unit}"

@@ -1,10 +1,11 @@
-"""cases.csv: patients and levels."""
+"""cases.csv: the patient and the levels of each case."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,40 +16,34 @@ LEVEL_COLUMNS = ("level_left_mm", "level_right_mm")
 CASES_COLUMNS = ("case_id", "patient_id", *LEVEL_COLUMNS, "midline_mm")
 
 
-def read_cases_table(path: Path) -> dict[str, tuple[str, Levels | None]]:
-    """Read ``cases.csv``: case id -> patient and levels.
+class CaseDetails(NamedTuple):
+    """One row of ``cases.csv``."""
 
-    Columns: case_id, and optionally patient_id, level_left_mm, level_right_mm, midline_mm (LPS
-    coordinates in mm). An empty patient is the case itself; without any level there are none.
-    Further columns and empty lines are left alone.
+    patient: str
+    levels: Levels | None
+
+
+def read_cases_table(path: Path) -> dict[str, CaseDetails]:
+    """Read ``cases.csv``.
+
+    Columns: case_id, and optionally patient_id, level_left_mm, level_right_mm, midline_mm (LPS coordinates in mm).
+    Without patient_id each case is its own patient. Other columns and empty lines are ignored.
+
+    Returns:
+        Case -> patient and levels (None if the row has no level).
 
     Raises:
-        DvtError: every fault of the file, a line each.
+        DvtError: with every fault of the file, one line each.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, restval="", skipinitialspace=True, strict=True)
-            table.fieldnames = [name.strip() for name in table.fieldnames or ()]
-            header = [name for name in table.fieldnames if name in CASES_COLUMNS]
-            rows = [(table.line_num, row) for row in table]
-    except FileNotFoundError as error:
-        raise DvtError(f"{path}: not found. Name a table with the columns {', '.join(CASES_COLUMNS)}.") from error
-    except (OSError, ValueError, csv.Error) as error:
-        raise DvtError(f"{path}: is no readable table ({error}). Save it as comma-separated text in UTF-8.") from error
-    if "case_id" not in header or len(set(header)) < len(header):
-        raise DvtError(
-            f"{path}: expected the columns {', '.join(CASES_COLUMNS)}, each once and case_id at least; "
-            f"found {', '.join(table.fieldnames) or 'none'}. Mend its first line."
-        )
     faults: list[str] = []
-    cases: dict[str, tuple[str, Levels | None]] = {}
-    for line, row in rows:
-        # A value beyond the header would silently belong to another column than it seems to.
-        beyond = [value for value in row.pop(None, []) if value.strip()]
-        if beyond:
+    cases: dict[str, CaseDetails] = {}
+    for line, row in _read_rows(path):
+        # A value without a column would shift the values after it to wrong columns.
+        extra = [value for value in row.pop(None, []) if value.strip()]
+        if extra:
             faults.append(
-                f"{path}, line {line}: holds {beyond[0]!r} beyond the last column. Write decimals with a point, "
-                "or name the column."
+                f"{path}, line {line}: contains {extra[0]!r} after the last column. Write decimals with a point, "
+                "or add a column name."
             )
             continue
         values = {name: value.strip() for name, value in row.items()}
@@ -56,16 +51,38 @@ def read_cases_table(path: Path) -> dict[str, tuple[str, Levels | None]]:
             continue
         case_id = values["case_id"]
         if not case_id or case_id in cases:
-            what = f"{case_id} stands twice" if case_id else "case_id is empty"
-            faults.append(f"{path}, line {line}: {what}. Keep one row per case.")
+            fault = f"{case_id} occurs twice" if case_id else "case_id is empty"
+            faults.append(f"{path}, line {line}: {fault}. Keep one row per case.")
             continue
         try:
-            cases[case_id] = (values.get("patient_id") or case_id, _levels(values))
+            cases[case_id] = CaseDetails(values.get("patient_id") or case_id, _levels(values))
         except ValueError as error:
             faults.append(f"{path}, line {line}: {error}. Give millimetres, or leave it empty.")
     if faults:
         raise DvtError("\n".join(faults))
     return cases
+
+
+def _read_rows(path: Path) -> list[tuple[int, dict[Any, Any]]]:
+    """Read the rows with their line numbers; values without a column are under None."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file, restval="", skipinitialspace=True, strict=True)
+            table.fieldnames = [name.strip() for name in table.fieldnames or ()]
+            header = [name for name in table.fieldnames if name in CASES_COLUMNS]
+            rows = [(table.line_num, row) for row in table]
+    except FileNotFoundError as error:
+        raise DvtError(f"{path}: not found. Give a table with the columns {', '.join(CASES_COLUMNS)}.") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise DvtError(
+            f"{path}: is not a readable table ({error}). Save it as comma-separated text in UTF-8."
+        ) from error
+    if "case_id" not in header or len(set(header)) < len(header):
+        raise DvtError(
+            f"{path}: expected the columns {', '.join(CASES_COLUMNS)}, each once and at least case_id; "
+            f"found {', '.join(table.fieldnames) or 'none'}. Fix its first line."
+        )
+    return rows
 
 
 def _levels(row: Mapping[str, str]) -> Levels | None:

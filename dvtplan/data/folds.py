@@ -1,4 +1,4 @@
-"""Cross-validation folds by patient."""
+"""Cross-validation folds: divide the patients, and check splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dvtplan.core.errors import DvtError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
-    """One division of the cases; no patient stands on both sides."""
+    """One fold: its training and test cases. No patient is in both."""
 
     index: int
     train: tuple[str, ...]
@@ -25,32 +25,34 @@ class Splits:
     """All folds of a cross-validation."""
 
     source: str
-    """'seed N', or the file that they were read from."""
+    """'seed N', or the file that they come from."""
     folds: tuple[Fold, ...]
 
 
 def split(patient_of: dict[str, str], folds: int, seed: int) -> Splits:
-    """Deal patients into folds at random, as evenly as possible (Huang 2019, section 2.4).
+    """Divide patients into folds at random, as evenly as possible (Huang 2019, section 2.4).
 
-    The first folds take the remainder: 58 patients in 8 folds give 8, 8 and six times 7.
+    The first folds get the remainder: 58 patients in 8 folds give 8, 8 and six times 7.
 
     Args:
-        patient_of: case id -> patient; all cases of a patient land in one fold.
-        folds: how many.
-        seed: decides the shuffle, whatever the order of ``patient_of``.
+        patient_of: case -> patient; all cases of a patient are in one fold.
+        folds: number of folds.
+        seed: of the shuffle; the order of ``patient_of`` has no influence.
 
     Raises:
         DvtError: if there are fewer patients than folds, fewer than two folds, or a negative seed.
     """
     patients = sorted(set(patient_of.values()))
     if seed < 0:
-        raise DvtError(f"--seed {seed}: expected a whole number from 0.")
+        raise DvtError(f"`seed={seed}`: expected a whole number from 0.")
     if len(patients) < 2:
-        raise DvtError(f"Folds need at least 2 patients; the data set has {len(patients)}. Add cases of others.")
+        raise DvtError(
+            f"Folds need at least 2 patients; the data set has {len(patients)}. Add cases of other patients."
+        )
     if not 2 <= folds <= len(patients):
         raise DvtError(
-            f"--folds {folds}: expected 2 to {len(patients)}, the number of patients. Choose a number among these, "
-            f"for example --folds {max(2, min(5, len(patients)))}."
+            f"`folds={folds}`: expected 2 to {len(patients)}, the number of patients. Use for example "
+            f"`folds={max(2, min(5, len(patients)))}`."
         )
     shuffled = np.random.default_rng(seed).permutation(len(patients))
     groups = [{patients[i] for i in part} for part in np.array_split(shuffled, folds)]
@@ -69,63 +71,75 @@ def _fold(index: int, held_out: set[str], patient_of: dict[str, str]) -> Fold:
 def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
     """Refuse splits that leak a patient or do not fit the data set.
 
+    Args:
+        splits: to check.
+        patient_of: case -> patient.
+        source: file of the splits, for messages.
+
     Raises:
-        DvtError: listing every fault at once.
+        DvtError: with every fault, one line each.
     """
     if not splits.folds:
-        raise DvtError(f"{source}: holds no fold. List at least one.")
+        raise DvtError(f"{source}: contains no fold. Add at least one.")
     faults: list[str] = []
     for position, fold in enumerate(splits.folds):
         where = f"{source}: fold {position}"
         if fold.index != position:
-            faults.append(f"{where} carries the index {fold.index}. Number the folds from 0 in order.")
+            faults.append(f"{where} has the index {fold.index}. Number the folds from 0 in order.")
         unknown = sorted((set(fold.train) | set(fold.test)) - set(patient_of))
         if unknown:
-            faults.append(f"{where} names cases that are not in the data set: {', '.join(unknown)}. Remove them.")
+            faults.append(f"{where} lists cases that are not in the data set: {', '.join(unknown)}. Remove them.")
         if not fold.train or not fold.test:
-            faults.append(f"{where} has no {'training' if not fold.train else 'test'} case. Give it at least one.")
+            faults.append(f"{where} has no {'training' if not fold.train else 'test'} case. Add at least one.")
         for side, ids in (("train", fold.train), ("test", fold.test)):
-            if again := sorted({c for c in ids if ids.count(c) > 1}):
-                faults.append(f"{where} names cases twice in {side}: {', '.join(again)}. Keep each once.")
+            if repeated := sorted({c for c in ids if ids.count(c) > 1}):
+                faults.append(f"{where} lists cases twice in {side}: {', '.join(repeated)}. Keep each once.")
         trained = {patient_of[c] for c in fold.train if c in patient_of}
         leaks = sorted({patient_of[c] for c in fold.test if c in patient_of} & trained)
         if leaks:
             faults.append(
-                f"{where} has patients in training and test at once: {', '.join(leaks)}. "
-                "Put all cases of a patient on one side."
+                f"{where} has patients in both training and test: {', '.join(leaks)}. "
+                "Put all cases of a patient into one of them."
             )
     tested = [c for fold in splits.folds for c in set(fold.test)]
     twice = sorted({c for c in tested if tested.count(c) > 1})
     if twice:
-        faults.append(f"{source}: tested in more than one fold: {', '.join(twice)}. Keep each case in one test list.")
-    lost = sorted(set(patient_of).difference(*((*fold.train, *fold.test) for fold in splits.folds)))
-    if lost:
         faults.append(
-            f"{source}: cases of the data set that stand in no fold: {', '.join(lost)}. Name them in a fold, "
-            "or take them out of the data set."
+            f"{source}: lists cases in more than one test list: {', '.join(twice)}. Keep each case in one test list."
+        )
+    missing = sorted(set(patient_of).difference(*((*fold.train, *fold.test) for fold in splits.folds)))
+    if missing:
+        faults.append(
+            f"{source}: lacks cases of the data set: {', '.join(missing)}. Add them to a fold, "
+            "or remove them from the data set."
         )
     if faults:
         raise DvtError("\n".join(faults))
 
 
 DEFAULT_FOLDS, DEFAULT_SEED = 8, 0
-"""The paper's number of folds; how patients are dealt into them."""
+"""The paper's number of folds, and our seed."""
 
 
-def own_splits(path: Path) -> Splits:
+def read_user_splits(path: Path) -> Splits:
+    """Read splits that a user wrote, also in nnU-Net's form.
+
+    Raises:
+        DvtError: if the file is not a list of folds.
+    """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         listed = body["folds"] if isinstance(body, dict) else body
-        own = tuple(
+        folds = tuple(
             Fold(index=k, train=_ids(entry["train"]), test=_ids(entry["test" if "test" in entry else "val"]))
             for k, entry in enumerate(listed)
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DvtError(
-            f'{path}: expected a list of {{"train": [case ids], "test": [case ids]}}, one entry a fold; '
-            f"found something else ({error!r}). Mend it or remove it."
+            f'{path}: expected a list of {{"train": [case ids], "test": [case ids]}}, one entry per fold; '
+            f"found something else ({error!r}). Fix or remove it."
         ) from error
-    return Splits(source=path.name, folds=own)
+    return Splits(source=path.name, folds=folds)
 
 
 def _ids(value: object) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dvtplan import __version__
 from dvtplan.core import console, json_records
-from dvtplan.core.digests import digest_of_digests, file_digest
+from dvtplan.core.digests import combine_digests, files_digest
 from dvtplan.core.errors import DvtError, require
 from dvtplan.data.paths import predictions_ledger, predictions_ledgers
 from dvtplan.imaging.volume_io import stem
@@ -174,7 +174,7 @@ class Ledger:
     def _stands(self, case_id: str, digest: str | None) -> bool:
         """Whether the mask of a case is there and has a digest."""
         mask = self._path.with_name(f"{case_id}.nii.gz")
-        return digest is not None and mask.exists() and file_digest((mask,)) == digest
+        return digest is not None and mask.exists() and files_digest((mask,)) == digest
 
     def is_changed(self, mask: Path) -> bool:
         """Whether a mask is there that no prediction wrote."""
@@ -199,7 +199,7 @@ class Ledger:
         self._mine.add(case_id)
         if case_id in self.masks:
             self._others[case_id] = self.masks[case_id]
-        self._enter(case_id, _of_all(images), digest_of_digests([mask_digest]), full=with_probabilities)
+        self._enter(case_id, _of_all(images), combine_digests([mask_digest]), full=with_probabilities)
         self.written.setdefault(f"{case_id}.nii.gz", set()).add(self.masks[case_id])
         self._save()
 
@@ -237,11 +237,11 @@ class Ledger:
 
 def _of_all(digests: Sequence[str]) -> str:
     """One digest of all files of a case."""
-    return digest_of_digests(digests) if digests else ""
+    return combine_digests(digests) if digests else ""
 
 
 def written(folder: Path) -> dict[str, set[str]]:
-    """Name of a mask -> digest (``digests.file_digest``) of every mask that predictions of whole folders wrote here
+    """Name of a mask -> digest (``digests.files_digest``) of every mask that predictions of whole folders wrote here
     under that name. Ledgers that cannot be read tell nothing."""
     found: dict[str, set[str]] = {}
     for path in predictions_ledgers(folder):
@@ -265,7 +265,7 @@ def changed(masks: Collection[Path]) -> set[Path]:
 
 def is_changed(mask: Path, known: Collection[str] = ()) -> bool:
     """Whether a mask that is there is none of those with a known digest, nor told by a record of its own."""
-    return file_digest((mask,)) not in {*known, *_of_its_own(mask)}
+    return files_digest((mask,)) not in {*known, *_of_its_own(mask)}
 
 
 def _of_its_own(mask: Path) -> set[str]:
@@ -277,7 +277,7 @@ def _of_its_own(mask: Path) -> set[str]:
     with contextlib.suppress(DvtError):
         whole = name.rpartition("_station_")[0]
         found |= {json_records.load(Composition, mask.with_name(f"{whole}_stations.json"), "").masks.get(mask.name, "")}
-    return {digest_of_digests([digest]) for digest in found if digest}
+    return {combine_digests([digest]) for digest in found if digest}
 
 
 def withdraw(mask: Path, known: Mapping[str, Collection[str]]) -> None:
@@ -349,7 +349,7 @@ class Diary:
             if held.model_digest != self._record.model_digest:
                 continue
             for name, case in held.cases.items():
-                if name in cases and masks.get(name, "") == digest_of_digests([case.mask_digest]):
+                if name in cases and masks.get(name, "") == combine_digests([case.mask_digest]):
                     self._take(name, case, held.starts[case.start])
 
     def add(self, name: str, case: PredictionOfCase) -> None:

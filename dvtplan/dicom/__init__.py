@@ -1,1 +1,1 @@
-"""DICOM studies in, segmentation objects out."""
+"""Read DICOM studies, write DICOM segmentation objects, and import studies into a data set."""

@@ -1,4 +1,4 @@
-"""The key file: pseudonym to DICOM identity."""
+"""Key file of an import, which links pseudonyms to DICOM identities, and the table of masks."""
 
 from __future__ import annotations
 
@@ -19,38 +19,39 @@ TABLE_COLUMNS = ("folder", "mask")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRow:
-    """One row of the key: who a case is. It belongs to the hospital, not to the data set."""
+    """One row of the key: identity of a case. It stays in the hospital, outside the data set."""
 
     case_id: str
     patient_id: str
-    """The pseudonym."""
+    """Pseudonym."""
     dicom_patient_id: str
-    """The tag itself; empty where the folder stands for the patient."""
+    """PatientID (0010,0020); empty if the folder identifies the patient."""
     series: str
-    """UIDs of the series, one for each channel, each with its letter where the series holds several volumes."""
+    """Series UID of each channel, with its letter if the series has several volumes."""
     source: str
-    """The folder or archive that was imported."""
+    """Imported folder or archive."""
     mask: str
-    """Where the mask came from; empty where there is none."""
+    """Origin of the mask; empty without a mask."""
 
 
 def next_number(word: str, taken: set[str]) -> str:
-    """The first free name after the last of its kind: a number is never given twice."""
+    """Return the name after the highest number taken, so that no number is used twice."""
     numbers = [int(m[1]) for name in taken if (m := re.fullmatch(rf"{word}_(\d+)", name))]
     return f"{word}_{max(numbers, default=0) + 1:03d}"
 
 
-def write_rows(lines: Sequence[Sequence[str]]) -> str:
+def csv_text(lines: Sequence[Sequence[str]]) -> str:
+    """Return rows as CSV text."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
 
 
 def read_key(path: Path) -> list[KeyRow]:
-    """The rows of a key; none where there is no file.
+    """Read the rows of a key; empty if the file does not exist.
 
     Raises:
-        DvtError: if it is no key.
+        DvtError: if the file is not a key.
     """
     if not path.exists():
         return []
@@ -58,32 +59,38 @@ def read_key(path: Path) -> list[KeyRow]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return [KeyRow(**row) for row in csv.DictReader(file, strict=True)]
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise DvtError(f"{path}: is no key of an import ({error}). Name another --key.") from error
+        raise DvtError(f"{path}: is not the key file of an import ({error}). Give another file as `key`.") from error
 
 
 def write_key(path: Path, rows: Sequence[KeyRow]) -> None:
+    """Write a key, readable only by its owner."""
     columns = [field.name for field in fields(KeyRow)]
     ordered = sorted(rows, key=lambda row: row.case_id)
-    write_text(path, write_rows([columns, *([getattr(row, name) for name in columns] for row in ordered)]))
-    with contextlib.suppress(OSError):  # where files have no owner
+    write_text(path, csv_text([columns, *([getattr(row, name) for name in columns] for row in ordered)]))
+    with contextlib.suppress(OSError):  # file systems without owners
         path.chmod(0o600)
 
 
-def read_table(path: Path) -> dict[str, str]:
-    """Input -> its mask, as the table of ``--masks`` names them.
+def read_mask_table(path: str | Path) -> dict[str, str]:
+    """Read a table of masks as input -> mask.
 
     Raises:
-        DvtError: if it is no such table, or names an input twice.
+        DvtError: if the file is not such a table, or lists an input twice.
     """
+    path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [[value.strip() for value in row] for row in csv.reader(file, strict=True) if any(row)]
     except (OSError, ValueError, csv.Error) as error:
-        raise DvtError(f"{path}: is no readable table ({error}). Save it as comma-separated text in UTF-8.") from error
+        raise DvtError(
+            f"{path}: cannot be read as a table ({error}). Save it as comma-separated text in UTF-8."
+        ) from error
     if not rows or tuple(rows[0]) != TABLE_COLUMNS or any(len(row) != 2 or not all(row) for row in rows):
-        raise DvtError(f"{path}: expected the columns {', '.join(TABLE_COLUMNS)}, both filled in every row. Mend it.")
-    made = dict(rows[1:])
-    if len(made) < len(rows) - 1:
-        twice = sorted({folder for folder, _ in rows[1:] if [f for f, _ in rows[1:]].count(folder) > 1})
-        raise DvtError(f"{path}: names {shorten_list(twice)} twice. Keep one row each.")
-    return made
+        raise DvtError(
+            f"{path}: expected the columns {', '.join(TABLE_COLUMNS)} with a value in every row. Correct the table."
+        )
+    folders = [folder for folder, _ in rows[1:]]
+    repeated = sorted({folder for folder in folders if folders.count(folder) > 1})
+    if repeated:
+        raise DvtError(f"{path}: lists {shorten_list(repeated)} twice. Keep one row for each folder.")
+    return dict(rows[1:])

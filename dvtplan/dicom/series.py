@@ -1,11 +1,12 @@
-"""DICOM folders and archives: the only door to pydicom, which comes with the extra `dicom`.
+"""List the volumes of a DICOM folder or archive, choose one, and read its voxels.
 
-Series are found by their tags and images by their positions; the names of files say nothing.
+Series are identified by their tags and images by their positions, never by file names.
 """
 
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,10 @@ from dvtplan.dicom.reader import (
     pydicom,
     read_frames,
     read_header,
-    read_number,
     read_pixels,
     require_pydicom,
     segment_label,
+    series_number,
 )
 from dvtplan.dicom.slice_sorting import Stack
 from dvtplan.imaging.geometry import Grid
@@ -37,64 +38,102 @@ from dvtplan.imaging.geometry import Grid
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """A volume that a folder or archive holds."""
+    """A volume in a folder or archive."""
 
     name: str
-    """What --series calls it: the series' number, and a letter where it holds several volumes."""
+    """Series number, with a letter if the series has several volumes. ``choose_volume`` takes it."""
     title: str
-    """Description, kind, matrix and spacing, for a list."""
+    """Series description, orientation, matrix and spacing, for lists."""
     stack: Stack
     series_uid: str = ""
     study_uid: str = ""
     patient_id: str = ""
-    """As the hospital has it: it is not to be shown, nor written into a data set."""
+    """As in the hospital: never show it or write it into a data set."""
     modality: str = ""
-    """As in DICOM, such as MR or CT; empty where it is not told."""
+    """Modality (0008,0060), such as MR or CT; empty if missing."""
 
     @property
     def grid(self) -> Grid:
-        """Where it lies; axes: image, row, column."""
+        """Return the grid; axes: image, row, column."""
         return self.stack.grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmentation:
-    """A segmentation object that a folder or archive holds: somebody's masks."""
+    """A segmentation object in a folder or archive."""
 
     file: str
     """Name within the folder or archive."""
     number: str
-    """Of its series."""
+    """Number of its series."""
     title: str
+    """Number, series description and segment names, for lists."""
     series_uids: tuple[str, ...]
-    """Of the series that it says its masks belong to."""
+    """The series that it refers to."""
     labels: tuple[str, ...]
     """Names of its segments."""
-    made_by: str = ""
-    """The program that drew it, where no person had a hand in it."""
+    algorithm: str = ""
+    """Name of the algorithm that drew a segment automatically; empty if a person drew or edited all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyContents:
-    """What a folder or archive holds."""
+    """Contents of a folder or archive."""
 
     source: Path
     volumes: tuple[Volume, ...]
     faults: tuple[str, ...]
-    """A line for each series that is no volume that may be read."""
-    left_out: tuple[str, ...]
-    """A line for each series that is none, such as a localizer."""
+    """One line for each series that cannot be read as a volume."""
+    skipped: tuple[str, ...]
+    """One line for each series that is not a volume, such as a localizer."""
     segmentations: tuple[Segmentation, ...] = ()
 
 
-def find(source: Path) -> StudyContents:
-    """List the volumes of a folder, an archive, or a file.
+def read_study(source: str | Path) -> StudyContents:
+    """List the volumes and segmentation objects of a folder, archive or file.
 
     Raises:
-        DvtError: if pydicom is not installed, or nothing there is a DICOM image.
+        DvtError: if pydicom is not installed, or the source has no DICOM image.
     """
     require_pydicom()
-    series: dict[str, list[Any]] = {}
+    source = Path(source)
+    all_series, segmentations = _group_by_series(source)
+    if not all_series and not segmentations:
+        raise DvtError(f"{source}: contains no DICOM image. Give the folder that the scanner or archive exported.")
+    volumes: list[Volume] = []
+    faults: list[str] = []
+    skipped: list[str] = []
+    numbers: Counter[int] = Counter()
+    for entries in all_series:
+        header = entries[0][1]
+        number = series_number(header)
+        name = f"{number}" + "'" * numbers[number]  # series of the same number differ by primes
+        numbers[number] += 1
+        description = _description(header)
+        label = f"series {name} ({description})"
+        try:
+            frames = [frame for file, one in entries for frame in read_frames(file, one)]
+            stacks = slice_sorting.sort_into_volumes(frames, f"{source}: {label}")
+        except DvtError as error:
+            faults.append(str(error))
+            continue
+        if not stacks:
+            skipped.append(f"{label}: {plural(len(frames), 'image')}, not a volume")
+        for k, stack in enumerate(stacks):
+            letter = chr(ord("a") + k) if len(stacks) > 1 else ""
+            volumes.append(_volume(name + letter, description, header, stack))
+    return StudyContents(
+        source=source,
+        volumes=tuple(volumes),
+        faults=tuple(faults),
+        skipped=tuple(skipped),
+        segmentations=tuple(sorted(segmentations, key=lambda one: (one.number, one.file))),
+    )
+
+
+def _group_by_series(source: Path) -> tuple[list[list[tuple[str, Any]]], list[Segmentation]]:
+    """Return the (file name, header) pairs of each series, by series number, and the segmentation objects."""
+    by_uid: dict[str, list[tuple[str, Any]]] = {}
     segmentations: list[Segmentation] = []
     with open_files(source) as files:
         for name, opener in progress(files, "Look", leave=False):
@@ -102,63 +141,43 @@ def find(source: Path) -> StudyContents:
             if header is not None and header.get("Modality") == SEGMENTATION:
                 segmentations.append(_segmentation(name, header))
             elif header is not None and is_image(header):
-                series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((name, header))
-    if not series and not segmentations:
-        raise DvtError(f"{source}: holds no DICOM image. Name the folder that the scanner or the archive has written.")
-    volumes: list[Volume] = []
-    faults: list[str] = []
-    left_out: list[str] = []
-    taken: dict[str, int] = {}
-    for files_of in sorted(series.values(), key=lambda entries: read_number(entries[0][1])):
-        header = files_of[0][1]
-        number = str(read_number(header))
-        taken[number] = taken.get(number, 0) + 1
-        number += "'" * (taken[number] - 1)  # another series of the same number
-        said = str(header.get("SeriesDescription") or "").strip()
-        said = said if said.lower() not in ("", "none") else "no description"  # the word is what some exports put there
-        modality = str(header.get("Modality") or "").strip()
-        if modality not in ("", MR):
-            said = f"{modality}, {said}"
-        label = f"series {number} ({said})"
-        try:
-            frames = [frame for name, one in files_of for frame in read_frames(name, one)]
-            made = slice_sorting.sort_into_volumes(frames, f"{source}: {label}")
-        except DvtError as error:
-            faults.append(str(error))
-            continue
-        if not made:
-            left_out.append(f"{label}: {plural(len(frames), 'image')}, no volume")
-        for k, stack in enumerate(made):
-            letter = chr(ord("a") + k) if len(made) > 1 else ""
-            kind = f"{said}{f', {stack.title}' if stack.title else ''}: {slice_sorting.describe(stack)}"
-            volumes.append(
-                Volume(
-                    name=number + letter,
-                    title=kind,
-                    stack=stack,
-                    series_uid=str(header.get("SeriesInstanceUID", "")),
-                    study_uid=str(header.get("StudyInstanceUID", "")),
-                    patient_id=str(header.get("PatientID") or "").strip(),
-                    modality=modality,
-                )
-            )
-    return StudyContents(
-        source=source,
-        volumes=tuple(volumes),
-        faults=tuple(faults),
-        left_out=tuple(left_out),
-        segmentations=tuple(sorted(segmentations, key=lambda one: (one.number, one.file))),
+                by_uid.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((name, header))
+    return sorted(by_uid.values(), key=lambda entries: series_number(entries[0][1])), segmentations
+
+
+def _description(header: Any) -> str:
+    """Return the series description, with the modality if it is not MR."""
+    text = str(header.get("SeriesDescription") or "").strip()
+    if text.lower() in ("", "none"):  # some exports write the word
+        text = "no description"
+    modality = _modality(header)
+    return text if modality in ("", MR) else f"{modality}, {text}"
+
+
+def _modality(header: Any) -> str:
+    return str(header.get("Modality") or "").strip()
+
+
+def _volume(name: str, description: str, header: Any, stack: Stack) -> Volume:
+    return Volume(
+        name=name,
+        title=f"{description}{f', {stack.title}' if stack.title else ''}: {slice_sorting.describe(stack)}",
+        stack=stack,
+        series_uid=str(header.get("SeriesInstanceUID", "")),
+        study_uid=str(header.get("StudyInstanceUID", "")),
+        patient_id=str(header.get("PatientID") or "").strip(),
+        modality=_modality(header),
     )
 
 
-def study_of(source: Path) -> tuple[str, str]:
-    """Patient id and study UID of the first DICOM image of a folder, archive or file; empty where there is none.
+def read_study_ids(source: str | Path) -> tuple[str, str]:
+    """Return patient ID and study UID of the first DICOM image of a folder, archive or file; empty if there is none.
 
     Raises:
         DvtError: if pydicom is not installed, or the source cannot be read.
     """
     require_pydicom()
-    with open_files(source) as files:
+    with open_files(Path(source)) as files:
         for name, opener in files:
             header = read_header(name, opener)
             if header is not None and is_image(header):
@@ -166,117 +185,122 @@ def study_of(source: Path) -> tuple[str, str]:
     return "", ""
 
 
-def choose(found: StudyContents, wanted: str | None) -> Volume:
-    """The volume that is wanted, or the only one.
+def choose_volume(study: StudyContents, wanted: str | None) -> Volume:
+    """Return the volume of a name, or the only volume.
 
     Args:
-        found: what is there.
-        wanted: its name; or part of its title, in small or capital letters, with ``*`` for anything.
+        study: contents to choose from.
+        wanted: name of the volume, or part of its title in upper or lower case, with ``*`` for any text; None for the
+            only volume.
 
     Raises:
-        DvtError: with a list of what is there, where there are several or the wanted one is not.
+        DvtError: with a list of the volumes, if several or none match.
     """
-    listed = "; ".join(f"--series {v.name}: {v.title}" for v in found.volumes)
-    if wanted is None and len(found.volumes) == 1 and not found.faults:
-        return found.volumes[0]
-    for volume in found.volumes:
+    if wanted is None and len(study.volumes) == 1 and not study.faults:
+        return study.volumes[0]
+    for volume in study.volumes:
         if volume.name == wanted:
             return volume
-    alike = [] if wanted is None else [v for v in found.volumes if _is_part(wanted, v.title)]
-    if len(alike) == 1:
-        return alike[0]
-    if not found.volumes:
-        others = "; ".join([*found.left_out, *(one.title for one in found.segmentations)])
-        if found.faults:
-            raise DamagedScan("\n".join(found.faults))
-        raise DvtError(f"{found.source}: holds no volume ({others}).")
-    if wanted is None and len(found.volumes) == 1:
-        raise DvtError(
-            "\n".join([*found.faults, f"{found.source}: besides holds {listed}. Name it to leave the rest."])
-        )
-    what = "holds several volumes"
-    if wanted is not None:
-        what += f" that {wanted} may mean"
-        listed = "; ".join(f"--series {v.name}: {v.title}" for v in alike or found.volumes)
-    if wanted is not None and not alike:
-        what = f"holds no volume {wanted}"
-    raise DvtError("\n".join([*found.faults, f"{found.source}: {what}. Choose one of: {listed}."]))
+    matching = [] if wanted is None else [volume for volume in study.volumes if _title_matches(wanted, volume.title)]
+    if len(matching) == 1:
+        return matching[0]
+    if not study.volumes and study.faults:
+        raise DamagedScan("\n".join(study.faults))
+    raise DvtError("\n".join([*study.faults, f"{study.source}: {_why_not_chosen(study, wanted, matching)}"]))
 
 
-def _is_part(wanted: str, title: str) -> bool:
-    """Whether words, or a pattern with ``*``, occur in a title. A number alone is the name of a series."""
-    bare = wanted.strip().lower()
-    return not bare.isdecimal() and bool(bare) and fnmatch.fnmatchcase(title.lower(), f"*{bare.replace('[', '[[]')}*")
+def _why_not_chosen(study: StudyContents, wanted: str | None, matching: Sequence[Volume]) -> str:
+    if not study.volumes:
+        return f"contains no volume ({'; '.join([*study.skipped, *(one.title for one in study.segmentations)])})."
+    if wanted is None and len(study.volumes) == 1:
+        return f"one other volume can be read: {list_volumes(study.volumes)}. Choose it with `series`."
+    if wanted is None:
+        return f"contains several volumes. Choose with `series`: {list_volumes(study.volumes)}."
+    if matching:
+        return f"contains several volumes that match {wanted}. Choose one of: {list_volumes(matching)}."
+    return f"contains no volume {wanted}. Choose one of: {list_volumes(study.volumes)}."
 
 
-def read_volume(found: StudyContents, volume: Volume) -> tuple[np.ndarray, Grid]:
-    """The voxels of a volume, rescaled as its files say, in the order of its grid.
+def list_volumes(volumes: Iterable[Volume]) -> str:
+    """Return the names and titles of volumes in one line."""
+    return "; ".join(f"{volume.name} ({volume.title})" for volume in volumes)
+
+
+def _title_matches(wanted: str, title: str) -> bool:
+    """Return whether a title contains a text or a pattern with ``*``. A number alone is the name of a series."""
+    pattern = wanted.strip().lower()
+    if not pattern or pattern.isdecimal():
+        return False
+    return fnmatch.fnmatchcase(title.lower(), f"*{pattern.replace('[', '[[]')}*")
+
+
+def read_volume(study: StudyContents, volume: Volume) -> tuple[np.ndarray, Grid]:
+    """Read the voxels of a volume, rescaled as its files specify, in the order of its grid.
 
     Returns:
-        int16, uint16 or what the files hold where nothing is to be rescaled, else float32; and the grid.
+        The stored number type (such as int16) if nothing has to be rescaled, else float32; and the grid.
 
     Raises:
-        DvtError: if a file is damaged or its compression is unknown here.
+        DvtError: if a file is damaged or its compression is not supported.
     """
     frames = volume.stack.frames
-    plain = all(frame.slope == 1 and frame.intercept == 0 for frame in frames)
+    stored = all(frame.slope == 1 and frame.intercept == 0 for frame in frames)
     array: np.ndarray | None = None
-    with open_files(found.source) as files:
+    with open_files(study.source) as files:
         openers = dict(files)
-        place = {(frame.file, frame.index): k for k, frame in enumerate(frames)}
+        slice_of = {(frame.file, frame.index): k for k, frame in enumerate(frames)}
         for name in progress(list(dict.fromkeys(frame.file for frame in frames)), "Read", leave=False):
-            pixels = read_pixels(f"{found.source}: {name}", openers[name])
+            pixels = read_pixels(f"{study.source}: {name}", openers[name])
             pixels = pixels[None] if pixels.ndim == 2 else pixels
-            for index, one in enumerate(pixels):
-                k = place.get((name, index))
+            for index, image in enumerate(pixels):
+                k = slice_of.get((name, index))
                 if k is None:
                     continue
-                if one.shape != frames[k].shape:
-                    raise DamagedScan(f"{found.source}: {frames[k].name}: {one.shape} pixels for {frames[k].shape}.")
+                if image.shape != frames[k].shape:
+                    raise DamagedScan(
+                        f"{study.source}: {frames[k].name}: {image.shape} pixels, expected {frames[k].shape}. "
+                        "Export it again."
+                    )
                 if array is None:
-                    array = np.empty(volume.grid.shape, one.dtype if plain else np.float32)
-                array[k] = one if plain else one * np.float64(frames[k].slope) + frames[k].intercept
+                    array = np.empty(volume.grid.shape, image.dtype if stored else np.float32)
+                array[k] = image if stored else image * np.float64(frames[k].slope) + frames[k].intercept
     if array is None:
-        raise DamagedScan(f"{found.source}: series {volume.name} has no pixels. Export it again.")
+        raise DamagedScan(f"{study.source}: series {volume.name} has no pixels. Export it again.")
     return array, volume.grid
 
 
-def headers(found: StudyContents, names: Iterable[str]) -> dict[str, Any]:
-    """All tags but the pixels of some of the files, by their names.
+def read_tags(study: StudyContents, names: Iterable[str]) -> dict[str, Any]:
+    """Read all tags except the pixels of some files, by file name.
 
     Raises:
         DvtError: if one cannot be read.
     """
     require_pydicom()
-    made = {}
-    with open_files(found.source) as files:
+    tags = {}
+    with open_files(study.source) as files:
         openers = dict(files)
         for name in names:
             try:
                 with openers[name]() as file:
-                    made[name] = pydicom.dcmread(file, stop_before_pixels=True)
+                    tags[name] = pydicom.dcmread(file, stop_before_pixels=True)
             except (InvalidDicomError, EOFError, OSError, KeyError, ValueError) as error:
-                raise DvtError(f"{found.source}: {name}: cannot be read ({error}). Copy or export it again.") from error
-    return made
+                raise DvtError(f"{study.source}: {name}: cannot be read ({error}). Copy or export it again.") from error
+    return tags
 
 
 def _segmentation(name: str, header: Any) -> Segmentation:
-    labels = tuple(segment_label(one) for one in header.get("SegmentSequence") or ())
-    number = str(read_number(header))
-    said = str(header.get("SeriesDescription") or "no description")
+    segments = header.get("SegmentSequence") or ()
+    labels = tuple(segment_label(one) for one in segments)
+    automatic = [one for one in segments if one.get("SegmentAlgorithmType") == "AUTOMATIC"]
+    number = str(series_number(header))
+    description = str(header.get("SeriesDescription") or "no description")
     return Segmentation(
         file=name,
         number=number,
-        title=f"segmentation {number} ({said}): {', '.join(labels) or 'no segment'}",
+        title=f"segmentation {number} ({description}): {', '.join(labels) or 'no segment'}",
         series_uids=tuple(
             str(one.get("SeriesInstanceUID", "")) for one in header.get("ReferencedSeriesSequence") or ()
         ),
         labels=labels,
-        made_by=_made_by(header.get("SegmentSequence") or ()),
+        algorithm=str(automatic[0].get("SegmentAlgorithmName") or "a program") if automatic else "",
     )
-
-
-def _made_by(segments: Sequence[Any]) -> str:
-    """The program that drew any of the segments without a person."""
-    drawn = [one for one in segments if one.get("SegmentAlgorithmType") == "AUTOMATIC"]
-    return str(drawn[0].get("SegmentAlgorithmName") or "a program") if drawn else ""

@@ -152,7 +152,7 @@ def _divide(
         if levels is None:
             raise ValueError("the rule level needs levels for every case")
         return regions.by_level(truth, grid, levels), regions.by_level(predicted, grid, levels)
-    if scheme.rule == "identity" and scheme.predicted_numbers is None:
+    if scheme.rule == "by-label" and scheme.predicted_numbers is None:
         usable = levels if scheme.regions == PROXIMAL_DISTAL else None
         return truth, by_identity(truth, predicted, grid, usable)
     return truth, predicted

@@ -1,24 +1,26 @@
-"""The evaluation stage: masks on disk in, ``metrics.csv`` and tables out; anyone's masks, not only ours."""
+"""The evaluation stage: read masks, write ``metrics.csv`` and tables. The masks may come from any program."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
+from dvtplan.data.cases_table import CaseDetails
 from dvtplan.data.dataset import PHANTOM_NOTE, Dataset, discover
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import METRICS, Workspace
-from dvtplan.evaluation import secondary_metrics, surface_distance, table1, table2
+from dvtplan.evaluation import level_sensitivity, secondary_metrics, stored_scores, table1, table2
 from dvtplan.evaluation.case_scores import score_case
-from dvtplan.evaluation.level_sensitivity import LevelShift, summarize_shifts, to_csv, to_text
+from dvtplan.evaluation.level_sensitivity import LevelShift
+from dvtplan.evaluation.options import DEFAULTS, EvaluationOptions, require_choice
 from dvtplan.evaluation.pairing import (
     Pair,
     choose_folds,
@@ -29,56 +31,57 @@ from dvtplan.evaluation.pairing import (
     read_reference,
 )
 from dvtplan.evaluation.region_rules import (
-    EvaluationOptions,
     ScoringPlan,
     label_numbers,
     plan_scoring,
     predicted_numbers,
     region_order,
-    require_choice,
     same_reading,
 )
 from dvtplan.imaging import volume_io
 
 COLUMNS = ("fold", "case_id", "patient_id", "region", "rule", "tp", "fp", "fn", *table1.SCORES,
            "truth_ml", "predicted_ml", "false_positive_ml", "counted", *secondary_metrics.COLUMNS)  # fmt: skip
-"""``metrics.csv``, one row per (case, region). ``counted``: whether the row enters the region's
-statistics, which it does where the patient, not only this case, has truth in the region. What
-follows it, and where that is empty, is said in ``measures_table``."""
+"""Columns of ``metrics.csv``, which has one row per (case, region). ``counted``: the row is in the region's
+statistics, because the patient (in this or another case) has truth in the region. ``secondary_metrics`` defines the
+columns after it, and where they are empty."""
 
 SENSITIVITY = "level_sensitivity.csv"
 """Scores with all levels moved."""
+
+PREDICTION_VALUES = ("auto", "lesion", "labels")
+"""Choices of ``prediction_values``."""
 
 BYTES_PER_VOXEL = 24
 """Peak memory of scoring a case: both masks as read, as maps, and their copies."""
 
 FEW_VOXELS = 300_000_000
-"""Below this, over all cases, starting processes costs more than it saves."""
+"""Below this number, over all cases, starting processes costs more time than it saves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What was scored and where it stands."""
+    """The scores, and where they were written."""
 
     rows: pd.DataFrame
     """``metrics.csv``."""
     table: table1.Table
     measures: secondary_metrics.MeasuresTable
-    """What is measured beside the scores of Table 1."""
+    """Measures in addition to the scores of Table 1."""
     written: tuple[Path, ...]
     shifts: LevelShift | None = None
-    """Table 1 with moved levels, where it was asked for."""
+    """Table 1 with moved levels, if level sensitivity was wanted."""
 
     @property
     def text(self) -> str:
-        """Table 1, the further measures and what moved levels make of it, as text to print."""
+        """All tables as text to print."""
         texts = [table1.to_text(self.table), secondary_metrics.to_text(self.measures)]
-        return "\n".join(texts if self.shifts is None else [*texts, to_text(self.shifts)])
+        return "\n".join(texts if self.shifts is None else [*texts, level_sensitivity.to_text(self.shifts)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """Several networks on the same patients, and where that stands."""
+class NetworkComparison:
+    """Several networks on the same patients, and where the tables were written."""
 
     evaluations: dict[str, Evaluation]
     """By network."""
@@ -92,202 +95,123 @@ class Compared:
         return table2.to_text(self.table)
 
 
+# --- entry points ---------------------------------------------------------------------------------
+
+
 def evaluate(
     workspace: Workspace,
     network: str,
-    split: tuple[str, ...] | None = None,
     folds: Sequence[int] | None = None,
-    rule: str = "auto",
-    jobs: int | None = None,
-    *,
-    tolerance_mm: float = surface_distance.TOLERANCE_MM,
-    level_sensitivity: bool = False,
-    estimate_levels: bool = False,
+    options: EvaluationOptions = DEFAULTS,
 ) -> Evaluation:
-    """Score the predictions of a network's folds; write metrics.csv and the tables beside them.
+    """Score the predictions of a network's folds; write metrics.csv and the tables next to them.
 
-    A mean over fewer cases than the folds test is the mistake to fear: a test case without a
-    prediction is an error, and so is a prediction of a case that its own fold trained on.
+    A missing prediction would silently shorten a mean, so it is an error. A prediction of a case that its own fold
+    trained on is an error, too.
 
     Args:
         workspace: the data set, its splits and its results.
         network: name of a results folder.
-        split: regions to report; none for what labels and levels allow.
-        folds: indices; none for every fold that has predictions.
-        rule: 'identity', 'level', or 'auto' for identity where the labels name the regions.
-        jobs: processes; none for one, or one per core where the data are large.
-        tolerance_mm: of surface Dice.
-        level_sensitivity: also score with all levels moved up and down, and write level_sensitivity.csv.
-        estimate_levels: where cases.csv has no level, take that which is found in the image; also without this
-            where the rule is level, or levels are moved.
+        folds: indices; None: every fold that has predictions.
+        options: regions, rule, levels, tolerance.
 
     Raises:
-        DvtError: for missing predictions, grids that differ, values without a meaning, regions
-            that cannot be had. Nothing is written then.
+        DvtError: for missing predictions, different grids, values without a meaning, or regions that are not
+            available. Then nothing is written.
     """
-    gathered = _gather(workspace, network, folds)
-    asked = EvaluationOptions(split=split, rule=rule, shifts=level_sensitivity, estimate=estimate_levels)
-    return _evaluate(workspace, network, gathered, asked, jobs, tolerance_mm)
-
-
-_Gathered = tuple[Dataset, Splits, tuple[Fold, ...], list[Pair]]
-
-
-def _gather(workspace: Workspace, network: str, folds: Sequence[int] | None) -> _Gathered:
-    """What is to be scored of a network, complete; no mask is opened."""
-    dataset = discover(workspace.raw)
-    splits = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-    chosen = choose_folds(workspace, network, splits, folds)
-    return dataset, splits, chosen, fold_pairs(workspace, network, dataset, chosen)
-
-
-def _evaluate(
-    workspace: Workspace,
-    network: str,
-    gathered: _Gathered,
-    asked: EvaluationOptions,
-    jobs: int | None,
-    tolerance_mm: float,
-) -> Evaluation:
-    """Score what was gathered of a network, and write."""
-    dataset, splits, chosen, pairs = gathered
-    ready = plan_scoring(
-        asked,
-        pairs,
-        region_order(dataset.labels),
-        workspace.raw / "cases.csv",
-        {case.id: case.images[0] for case in dataset.cases},
-        jobs,
-        truth_numbers=label_numbers(dataset.labels, dataset.labels),
-        predicted_numbers=same_reading(workspace, network, chosen, dataset.labels),
-    )
-    return _score_and_write(
-        ready,
-        workspace.results(network),
-        subject=f"{network} on {dataset.subject}",
-        folds=name_folds(chosen, splits),
-        notes=(*_warnings(dataset), *ready.notes, *note_training_differences(workspace, [network], chosen)),
-        jobs=jobs,
-        tolerance_mm=tolerance_mm,
-    )
-
-
-def _warnings(dataset: Dataset) -> tuple[str, ...]:
-    """What stands beside every score of a data set."""
-    return (PHANTOM_NOTE,) if dataset.is_phantom else ()
+    return _evaluate(workspace, network, _gather(workspace, network, folds), options)
 
 
 def evaluate_folders(
-    labels_dir: Path,
-    predictions_dir: Path,
+    reference: Path,
+    predictions: Path,
     out: Path,
-    split: tuple[str, ...] | None = None,
-    rule: str = "auto",
     *,
-    predicted: str = "auto",
+    prediction_values: str = "auto",
     dataset: Path | None = None,
-    jobs: int | None = None,
-    tolerance_mm: float = surface_distance.TOLERANCE_MM,
-    level_sensitivity: bool = False,
-    estimate_levels: bool = False,
+    options: EvaluationOptions = DEFAULTS,
 ) -> Evaluation:
-    """Score anyone's masks: every label against the prediction of the same name, whatever its ending.
+    """Score masks of any program: each true mask with the prediction of the same name, whatever its file ending.
 
-    Without ``dataset`` the names of the labels come from a dataset.json in the labels' folder or
-    above it, patients and levels from a cases.csv there. Without a dataset.json every value above
-    0 is thrombus; without a cases.csv every case is a patient.
+    Without ``dataset``, the label names come from a dataset.json in the reference folder or above it, and patients and
+    levels from a cases.csv there. Without a dataset.json every value above 0 is thrombus. Without a cases.csv every
+    case is a patient.
 
     Args:
-        labels_dir: truth, one file per case.
-        predictions_dir: predictions, one file per case.
+        reference: true masks, one file per case.
+        predictions: predicted masks, one file per case.
         out: folder for metrics.csv and the tables.
-        split: as in ``evaluate``.
-        rule: as in ``evaluate``.
-        predicted: 'lesion' (every value above 0 is thrombus), 'labels' (values are labels), or
-            'auto': what a dataset.json beside the predictions says, else 'labels' where there is
-            more than one label.
+        prediction_values: 'lesion' (every value above 0 is thrombus), 'labels' (values are labels), or 'auto': as a
+            dataset.json next to the predictions says, else 'labels' if there is more than one label.
         dataset: a folder in nnU-Net's raw layout that describes the cases.
-        jobs: as in ``evaluate``.
-        tolerance_mm: as in ``evaluate``.
-        level_sensitivity: as in ``evaluate``.
-        estimate_levels: as in ``evaluate``; images are those of ``dataset``.
+        options: as in ``evaluate``; levels are estimated from the images of ``dataset``.
 
     Raises:
-        DvtError: as ``evaluate``, and for a label without a prediction or the reverse.
+        DvtError: as ``evaluate``, and for a true mask without a prediction or the reverse.
     """
-    require_choice("--predicted", predicted, ("auto", "lesion", "labels"))
-    labels, details, table = read_reference(labels_dir, dataset)
+    require_choice("prediction_values", prediction_values, PREDICTION_VALUES)
+    described = read_reference(reference, dataset)
+    labels = described.labels
     pairs = [
-        Pair(case_id=case_id, patient=patient, truth=truth, prediction=prediction, levels=levels)
-        for case_id, truth, prediction in pair_by_name(labels_dir, predictions_dir)
-        for patient, levels in [details.get(case_id, (case_id, None))]
+        Pair(case_id=case_id, truth=truth, prediction=prediction, **details._asdict())
+        for case_id, truth, prediction in pair_by_name(reference, predictions)
+        for details in [described.details.get(case_id, CaseDetails(case_id, None))]
     ]
     named = labels if labels is not None else {"lesion": 1}
     images = {} if dataset is None else {case.id: case.images[0] for case in discover(dataset).cases}
-    if estimate_levels and not images:
-        raise DvtError("--estimate-levels: without --dataset there are no images to estimate levels from. Name it.")
-    ready = plan_scoring(
-        EvaluationOptions(split=split, rule=rule, shifts=level_sensitivity, estimate=estimate_levels),
+    if options.estimate_levels and not images:
+        raise DvtError("`estimate_levels`: levels are estimated from images. Name the data set with `dataset`.")
+    plan = plan_scoring(
+        options,
         pairs,
         region_order(named),
-        table,
+        described.cases_table,
         images,
-        jobs,
         truth_numbers=None if labels is None else label_numbers(labels, labels),
-        predicted_numbers=predicted_numbers(predictions_dir, predicted, named),
+        predicted_numbers=predicted_numbers(predictions, prediction_values, named),
     )
     return _score_and_write(
-        ready,
+        plan,
         out,
-        subject=f"{predictions_dir} against {labels_dir}",
-        folds=f"no folds but the masks in {predictions_dir}",
-        notes=ready.notes,
-        jobs=jobs,
-        tolerance_mm=tolerance_mm,
+        options,
+        subject=f"{predictions} against {reference}",
+        folds=f"no folds but the masks in {predictions}",
+        notes=plan.notes,
     )
 
 
 def compare_networks(
     workspace: Workspace,
     networks: Sequence[str],
-    split: tuple[str, ...] | None = None,
     folds: Sequence[int] | None = None,
-    rule: str = "auto",
-    jobs: int | None = None,
-    *,
-    tolerance_mm: float = surface_distance.TOLERANCE_MM,
-) -> Compared:
-    """Score several networks on the same folds; write each one's tables, Table 2, and a row per network and fold.
+    options: EvaluationOptions = DEFAULTS,
+) -> NetworkComparison:
+    """Score several networks on the same folds; write the tables of each, Table 2, and a row per network and fold.
 
     Args:
         workspace: the data set, its splits and its results.
-        networks: names of results folders; the first is compared with each other.
-        split: as in ``evaluate``.
+        networks: names of results folders; the first is compared with each other one.
         folds: as in ``evaluate``, for all networks.
-        rule: as in ``evaluate``.
-        jobs: as in ``evaluate``.
-        tolerance_mm: as in ``evaluate``.
+        options: as in ``evaluate``.
 
     Raises:
-        DvtError: as ``evaluate``, and if the networks were not scored on the same cases. Nothing of the comparison
-            is written then.
+        DvtError: as ``evaluate``, and if the networks were not scored on the same cases. Then nothing of the
+            comparison is written.
     """
     twice = sorted({name for name in networks if list(networks).count(name) > 1})
     if twice:
-        raise DvtError(f"--compare: {', '.join(twice)} is named twice. Name each network once.")
+        raise DvtError(f"Networks to compare: {', '.join(twice)} is named twice. Name each network once.")
     if len(networks) < 2:
-        raise DvtError("--compare: one network alone cannot be compared. Name two or more.")
+        raise DvtError("Networks to compare: there is only one. Name two or more.")
     gathered = {name: _gather(workspace, name, folds) for name in networks}  # before anything is scored or written
-    dataset, _, chosen, _ = gathered[networks[0]]
-    asked = EvaluationOptions(split=split, rule=rule)
-    done = {name: _evaluate(workspace, name, of, asked, jobs, tolerance_mm) for name, of in gathered.items()}
-    first = next(iter(done.values()))
+    first = gathered[networks[0]]
+    done = {name: _evaluate(workspace, name, inputs, options) for name, inputs in gathered.items()}
     table = table2.table_2(
         {name: one.rows for name, one in done.items()},
-        subject=dataset.subject,
-        rule=first.table.rule,
-        folds=first.table.folds,
-        notes=(*_warnings(dataset), *note_training_differences(workspace, networks, chosen)),
+        subject=first.dataset.subject,
+        rule=done[networks[0]].table.rule,
+        folds=done[networks[0]].table.folds,
+        notes=(*_warnings(first.dataset), *note_training_differences(workspace, networks, first.folds)),
     )
     texts = {
         "table2.csv": table2.to_csv(table),
@@ -295,68 +219,133 @@ def compare_networks(
         "table2.tex": table2.to_latex(table),
         "folds.csv": table.by_fold.to_csv(index=False, lineterminator="\n"),
     }
-    for name, text in texts.items():
-        files.write_text(workspace.comparison / name, text)
     written = [path for one in done.values() for path in one.written]
-    return Compared(evaluations=done, table=table, written=(*written, *(workspace.comparison / name for name in texts)))
+    written += _write(workspace.comparison, texts)
+    return NetworkComparison(evaluations=done, table=table, written=tuple(written))
 
 
-# --- what is written ------------------------------------------------------------------------------
+# --- one network ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    """What is scored of a network; all its files exist."""
+
+    dataset: Dataset
+    splits: Splits
+    folds: tuple[Fold, ...]
+    pairs: list[Pair]
+
+
+def _gather(workspace: Workspace, network: str, folds: Sequence[int] | None) -> _Inputs:
+    """Find the masks of a network without opening them."""
+    dataset = discover(workspace.raw)
+    splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
+    chosen = choose_folds(workspace, network, splits, folds)
+    pairs = fold_pairs(workspace, network, dataset, chosen)
+    return _Inputs(dataset=dataset, splits=splits, folds=chosen, pairs=pairs)
+
+
+def _evaluate(workspace: Workspace, network: str, inputs: _Inputs, options: EvaluationOptions) -> Evaluation:
+    """Score the masks of a network, and write."""
+    dataset = inputs.dataset
+    plan = plan_scoring(
+        options,
+        inputs.pairs,
+        region_order(dataset.labels),
+        workspace.raw / "cases.csv",
+        {case.id: case.images[0] for case in dataset.cases},
+        truth_numbers=label_numbers(dataset.labels, dataset.labels),
+        predicted_numbers=same_reading(workspace, network, inputs.folds, dataset.labels),
+    )
+    return _score_and_write(
+        plan,
+        workspace.results(network),
+        options,
+        subject=f"{network} on {dataset.subject}",
+        folds=name_folds(inputs.folds, inputs.splits),
+        notes=(
+            *_warnings(dataset), *plan.notes, *note_training_differences(workspace, [network], inputs.folds),
+        ),
+        checkpoints={fold.index: workspace.fold(network, fold.index).checkpoint for fold in inputs.folds},
+    )  # fmt: skip
+
+
+def _warnings(dataset: Dataset) -> tuple[str, ...]:
+    """Return the notes of every table of a data set."""
+    return (PHANTOM_NOTE,) if dataset.is_phantom else ()
+
+
+# --- score and write ------------------------------------------------------------------------------
 
 
 def _score_and_write(
-    ready: ScoringPlan,
+    plan: ScoringPlan,
     out: Path,
+    options: EvaluationOptions,
     *,
     subject: str,
     folds: str,
     notes: tuple[str, ...],
-    jobs: int | None,
-    tolerance_mm: float,
+    checkpoints: Mapping[int, Path] = MappingProxyType({}),
 ) -> Evaluation:
-    """Score every case, and write only when all of them have been scored."""
-    pairs, scheme = ready.pairs, ready.scheme
-    if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
-        raise DvtError(f"tolerance_mm {tolerance_mm}: expected 0 or more. Give a distance in mm.")
-    found = worker_pool.over_cases(
-        partial(score_case, scheme=scheme, tolerance_mm=tolerance_mm),
-        [(pair, None if ready.moved is None else ready.moved[pair.case_id]) for pair in pairs],
-        [pair.case_id for pair in pairs],
-        title="Evaluate",
-        jobs=_processes(pairs, jobs),
-    )
+    """Score every case, and write only when all cases have been scored."""
+    rule = plan.scheme.text
+    # Digests come first: a file that changes during scoring then makes the scores stale.
+    digests = stored_scores.digest_files(stored_scores.scored_files(plan.pairs, plan.cases_table, checkpoints))
+    found = _score(plan, options)
     rows = _frame(scored for scored, _ in found).astype({"fold": "Int64"})
     patients = table1.by_patient(rows)[["region", "patient_id", "counted"]]
     rows = rows.merge(patients, on=["region", "patient_id"], how="left", validate="many_to_one")[list(COLUMNS)]
-    table = table1.table_1(rows, subject=subject, rule=scheme.text, folds=folds, notes=notes)
-    measures = secondary_metrics.summarize_measures(rows, rule=scheme.text, folds=folds)
+    table = table1.table_1(rows, subject=subject, rule=rule, folds=folds, notes=notes)
+    measures = secondary_metrics.summarize_measures(rows, rule=rule, folds=folds)
+    metrics = rows.to_csv(index=False, lineterminator="\n")
     texts = {
-        METRICS: rows.to_csv(index=False, lineterminator="\n"),
+        METRICS: metrics,
         "table1.csv": table1.to_csv(table),
         "table1.md": table1.to_markdown(table),
         "table1.tex": table1.to_latex(table),
         "measures.csv": secondary_metrics.to_csv(measures),
+        stored_scores.RECORD: stored_scores.dump_record(rule, metrics, digests),
     }
     shifts = None
-    if ready.moved is not None:
-        said = (f"Scored: {folds}.", *ready.moved_notes)
-        shifts = summarize_shifts(_frame(moved for _, moved in found), notes=said)
-        texts[SENSITIVITY] = to_csv(shifts)
-    for name, text in texts.items():
-        files.write_text(out / name, text)
+    if plan.moved is not None:
+        shift_notes = (f"Scored: {folds}.", *plan.moved_notes)
+        shifts = level_sensitivity.summarize_shifts(_frame(moved for _, moved in found), notes=shift_notes)
+        texts[SENSITIVITY] = level_sensitivity.to_csv(shifts)
+    written = _write(out, texts)
     if shifts is None:
         (out / SENSITIVITY).unlink(missing_ok=True)  # of earlier scores
-    written = tuple(out / name for name in texts)
     return Evaluation(rows=rows, table=table, measures=measures, written=written, shifts=shifts)
 
 
-def _frame(found: Iterable[list[dict[str, Any]]]) -> pd.DataFrame:
+_Rows = list[dict[str, Any]]
+
+
+def _score(plan: ScoringPlan, options: EvaluationOptions) -> list[tuple[_Rows, _Rows]]:
+    """Score every case; return the rows of each, and those with moved levels."""
+    pairs = plan.pairs
+    return worker_pool.over_cases(
+        partial(score_case, scheme=plan.scheme, tolerance_mm=options.tolerance_mm),
+        [(pair, None if plan.moved is None else plan.moved[pair.case_id]) for pair in pairs],
+        [pair.case_id for pair in pairs],
+        title="Evaluate",
+        jobs=_processes(pairs, options.jobs),
+    )
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
+    """Write files of text into a folder; return their paths."""
+    for name, text in texts.items():
+        files.write_text(folder / name, text)
+    return tuple(folder / name for name in texts)
+
+
+def _frame(found: Iterable[_Rows]) -> pd.DataFrame:
     return pd.DataFrame([row for case in found for row in case])
 
 
 def _processes(pairs: Sequence[Pair], jobs: int | None) -> int:
-    """One process for few voxels, unless a number was asked for; as many as memory allows."""
+    """Use one process for few voxels unless a number is given, else as many as memory allows."""
     sizes = [volume_io.count_voxels(pair.truth) for pair in pairs]
-    if jobs is None and sum(sizes) < FEW_VOXELS:
-        return 1
-    return worker_pool.choose_workers(jobs, len(pairs), max(sizes) * BYTES_PER_VOXEL)
+    return worker_pool.choose_workers(jobs, sizes, BYTES_PER_VOXEL, few_voxels=FEW_VOXELS)

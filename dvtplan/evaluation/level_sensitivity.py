@@ -118,12 +118,9 @@ def to_text(table: LevelShift) -> str:
             line.region if line.shift_mm == SHIFTS_MM[0] else "",
             f"{line.shift_mm:+g} mm" if line.shift_mm else "0 mm",
             str(line.scores["dsc"].n),
-            *(f"{table_text.number(s.mean)} ± {table_text.number(s.sd)}" for s in line.scores.values()),
+            *(table_text.mean_sd(s.mean, s.sd) for s in line.scores.values()),
         )
         for line in table.lines
     ]
-    widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]
-    drawn = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in (header, *body)]
     title = "Level sensitivity. Table 1 by the rule level with all levels moved (up is positive): mean ± SD by patient."
-    notes = [table_text.wrapped(note) for note in table.notes]
-    return "\n".join([title, "", *drawn, "", *notes]) + "\n"
+    return table_text.text_table(title, [header, *body], table.notes)

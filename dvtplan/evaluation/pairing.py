@@ -1,26 +1,26 @@
-"""Which prediction belongs to which label: a fold's test cases, or two folders of anyone's masks."""
+"""Pairs of true mask and prediction: the test cases of a fold, or two folders of masks of any program."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvtplan.anatomy.levels import ALL, Levels
-from dvtplan.anatomy.regions import UNASSIGNED
+from dvtplan.anatomy.levels import Levels
 from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
-from dvtplan.data.cases_table import read_cases_table
+from dvtplan.data.cases_table import CaseDetails, read_cases_table
 from dvtplan.data.dataset import Dataset, discover
+from dvtplan.data.dataset_json import read_labels
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import Workspace, trained_folds
 from dvtplan.data.prediction_log import Predicted
+from dvtplan.imaging.volume_io import MASK_ENDINGS
 from dvtplan.models.training_run import Run, training_differences
 
-ENDINGS = (".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".gipl.gz")
-"""Endings of a mask in a folder of anyone's masks; other files are passed over."""
+RESUME = "`train_fold` with `resume=True`"
+"""How to predict the test cases of a trained fold again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,35 +33,41 @@ class Pair:
     prediction: Path
     levels: Levels | None
     fold: int | None = None
-    """None where the masks are no fold of ours."""
+    """None: the masks are not of a fold."""
 
 
 def choose_folds(workspace: Workspace, network: str, splits: Splits, folds: Sequence[int] | None) -> tuple[Fold, ...]:
-    """The folds to score; each has predictions and stands in the splits."""
+    """Choose the folds to score. Each has predictions and is in the splits.
+
+    Raises:
+        DvtError: for an unknown network or fold, or a fold without predictions.
+    """
     results = workspace.results(network)
     if not results.is_dir():
         there = ", ".join(workspace.trained_networks) or "none"
-        raise DvtError(f"{results}: no results of that network; there are: {there}. Run dvt_train.")
+        raise DvtError(f"{results}: no results of this network; there are: {there}. Run `train_fold` first.")
     present = [k for k in trained_folds(results) if workspace.fold(network, k).predictions.is_dir()]
     wanted = present if folds is None else sorted(set(folds))
     if not wanted:
-        raise DvtError(f"{results}: no fold has predictions. Run dvt_train 0, or name your folders of masks.")
+        raise DvtError(
+            f"{results}: no fold has predictions. Run `train_fold` first, or score folders of masks with `predictions`."
+        )
     for index in wanted:
         if not 0 <= index < len(splits.folds):
             raise DvtError(
                 f"{results / f'fold_{index}'}: {workspace.splits} has only the folds 0 to {len(splits.folds) - 1}. "
-                "Choose one with --folds, or remove what remains of other splits."
+                "Choose one with `folds`, or remove the results of other splits."
             )
         if index not in present:
-            others = " ".join(str(k) for k in present if k in wanted)
-            leave = f", or leave that fold out with --folds {others}" if others else ""
-            command = _training(workspace, network, index)
-            raise DvtError(f"{workspace.fold(network, index).predictions}: not found. Run {command}{leave}.")
+            others = [k for k in present if k in wanted]
+            omit = f", or omit this fold with `folds={others}`" if others else ""
+            action = _training(workspace, network, index)
+            raise DvtError(f"{workspace.fold(network, index).predictions}: not found. Run {action}{omit}.")
     return tuple(splits.folds[index] for index in wanted)
 
 
 def name_folds(chosen: Sequence[Fold], splits: Splits) -> str:
-    """'all 8 folds' or 'folds 0, 2 of 8'."""
+    """Name the folds: 'all 8 folds' or 'folds 0, 2 of 8'."""
     n = len(splits.folds)
     if len(chosen) == n:
         return f"all {n} folds"
@@ -69,74 +75,71 @@ def name_folds(chosen: Sequence[Fold], splits: Splits) -> str:
 
 
 def fold_pairs(workspace: Workspace, network: str, dataset: Dataset, folds: Sequence[Fold]) -> list[Pair]:
-    """The test cases of some folds with their predictions, complete.
+    """Pair the test cases of some folds with their predictions.
 
-    ``predictions.json`` vouches for each mask: a training that goes on, or begins anew, withdraws it.
+    ``predictions.json`` lists each current mask. A training that resumes or starts again removes it.
 
     Raises:
-        DvtError: for a prediction that is missing, of an earlier training, replaced since, or of a training case.
+        DvtError: for a prediction that is missing, of an earlier training, replaced, or of a training case.
     """
     found = [pair for fold in folds for pair in _test_pairs(workspace, network, dataset, fold)]
-    vouched = {fold.index: _vouched(workspace, network, fold.index) for fold in folds}
-    missing = [p for p in found if not p.prediction.is_file() or p.case_id not in vouched.get(p.fold or 0, ())]
+    listed = {fold.index: _listed_masks(workspace, network, fold.index) for fold in folds}
+    missing = [p for p in found if not p.prediction.is_file() or p.case_id not in listed.get(p.fold or 0, ())]
     if missing:
-        lacking = dict.fromkeys(pair.fold for pair in missing)
-        listed = [f"fold {k}: {', '.join(p.case_id for p in missing if p.fold == k)}" for k in lacking]
-        commands = " and ".join(_training(workspace, network, k or 0) for k in lacking)
+        incomplete = dict.fromkeys(pair.fold for pair in missing)
+        cases = [f"fold {k}: {', '.join(p.case_id for p in missing if p.fold == k)}" for k in incomplete]
+        actions = " and ".join(_training(workspace, network, k or 0) for k in incomplete)
         raise DvtError(
             f"{workspace.results(network)}: {len(missing)} of {len(found)} test cases have no prediction by the "
-            f"present training ({'; '.join(listed)}). Run {commands} to make them."
+            f"present training ({'; '.join(cases)}). Run {actions}."
         )
     for pair in found:
-        written = vouched[pair.fold or 0][pair.case_id]
-        if written and written != digests.file_digest((pair.prediction,)):
+        written = listed[pair.fold or 0][pair.case_id]
+        if written and written != digests.files_digest((pair.prediction,)):
             raise DvtError(
                 f"{pair.prediction}: is not the mask that {network} wrote there. Remove it and run "
-                f"{_training(workspace, network, pair.fold or 0)} to make it again, or score masks of your own with "
-                "dvt_evaluate --labels and --predictions."
+                f"{_training(workspace, network, pair.fold or 0)}, or score your own masks with `reference` and "
+                "`predictions`."
             )
     return found
 
 
-def _vouched(workspace: Workspace, network: str, fold: int) -> dict[str, str]:
-    """Case -> digest of the mask that the present training made of it; empty where that was not noted."""
+def _listed_masks(workspace: Workspace, network: str, fold: int) -> dict[str, str]:
+    """Map each case that the present training predicted to its mask's digest, empty if that was not recorded."""
     ledger = workspace.fold(network, fold).ledger
     if not ledger.exists():
         return {}
-    held = json_records.load(Predicted, ledger, f"dvt_train {fold} --resume")
-    return {case: held.masks.get(case, "") for case in held.cases}
+    index = json_records.load(Predicted, ledger, RESUME)
+    return {case: index.masks.get(case, "") for case in index.cases}
 
 
 def _training(workspace: Workspace, network: str, fold: int) -> str:
-    """The command that makes a fold's predictions, of what is trained there or from the start."""
-    begun = workspace.fold(network, fold).checkpoint.exists()
-    return workspace.command("dvt_train", fold, *(["--resume"] if begun else []), network=network)
+    """Name the stage that predicts the test cases of a fold, from its checkpoint if there is one."""
+    stage = RESUME if workspace.fold(network, fold).checkpoint.exists() else "`train_fold`"
+    return f"{stage} for fold {fold} of {network}"
 
 
 def note_training_differences(workspace: Workspace, networks: Sequence[str], folds: Sequence[Fold]) -> list[str]:
-    """A note where what stands in one table was not trained alike, so that it tells of more than one method, or of
-    more than the networks."""
+    """Return a note if the folds or networks of one table were trained differently."""
     files = [workspace.fold(network, fold.index).run for network in networks for fold in folds]
-    runs = [json_records.load(Run, file, "dvt_train") for file in files if file.exists()]
+    runs = [json_records.load(Run, file, "`train_fold`") for file in files if file.exists()]
     return training_differences(runs)
 
 
 def predicted_classes(workspace: Workspace, network: str, fold: int) -> dict[str, int]:
-    """What the values in a fold's masks mean, name -> value."""
-    return json_records.load(Predicted, workspace.fold(network, fold).ledger, f"dvt_train {fold} --resume").classes
+    """Read the classes of a fold's masks: name -> value."""
+    return json_records.load(Predicted, workspace.fold(network, fold).ledger, RESUME).classes
 
 
 def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold) -> Iterator[Pair]:
-    """The test cases of a fold and where their predictions must stand."""
+    """Yield the test cases of a fold with the paths of their predictions."""
     folder = workspace.fold(network, fold.index).predictions
     leaked = [case_id for case_id in fold.train if (folder / f"{case_id}.nii.gz").exists()]
     if leaked:
         raise DvtError(
             f"{folder}: holds predictions of {shorten_list(leaked)}, on which fold {fold.index} of "
-            f"{workspace.splits} trains. "
-            "The splits have changed. Make those again that it was trained by (dvt_plan_and_preprocess with the "
-            "--folds and --seed of then), or train it anew: "
-            f"{workspace.command('dvt_train', fold.index, '--overwrite', network=network)}."
+            f"{workspace.splits} trains. The splits have changed. Restore them (`plan_and_preprocess` with the earlier "
+            "`folds` and `seed`), or train this fold again (`train_fold` with `overwrite=True`)."
         )
     cases = {case.id: case for case in dataset.cases}
     for case_id in fold.test:
@@ -144,7 +147,7 @@ def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold
         if case is None or case.label is None:
             raise DvtError(
                 f"{workspace.splits}: fold {fold.index} tests {case_id}, which has no label in {workspace.raw}. "
-                "Run dvt_plan_and_preprocess again."
+                "Run `plan_and_preprocess` again."
             )
         yield Pair(
             case_id=case_id,
@@ -156,66 +159,72 @@ def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold
         )
 
 
-def read_reference(
-    labels_dir: Path, dataset: Path | None
-) -> tuple[dict[str, int] | None, dict[str, tuple[str, Levels | None]], Path]:
-    """Labels (none: unknown), patient and levels by case, and where a table of cases belongs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Description of a folder of true masks."""
+
+    labels: dict[str, int] | None
+    """Name -> value; None: unknown."""
+    details: dict[str, CaseDetails]
+    """By case; a case may be missing."""
+    cases_table: Path
+    """``cases.csv``; it need not exist."""
+
+
+def read_reference(reference: Path, dataset: Path | None) -> Reference:
+    """Read the description of a folder of true masks from ``dataset``, or from files in the folder or above it.
+
+    Raises:
+        DvtError: if a description cannot be read.
+    """
     if dataset is not None:
         described = discover(dataset)
-        details = {case.id: (case.patient, case.levels) for case in described.cases}
-        return described.labels, details, dataset / "cases.csv"
-    places = (labels_dir, labels_dir.absolute().parent)
+        details = {case.id: CaseDetails(case.patient, case.levels) for case in described.cases}
+        return Reference(labels=described.labels, details=details, cases_table=dataset / "cases.csv")
+    places = (reference, reference.absolute().parent)
     labels = next((read_labels(p / "dataset.json") for p in places if (p / "dataset.json").exists()), None)
-    table = next((p / "cases.csv" for p in places if (p / "cases.csv").exists()), labels_dir / "cases.csv")
-    return labels, read_cases_table(table) if table.exists() else {}, table
+    table = next((p / "cases.csv" for p in places if (p / "cases.csv").exists()), reference / "cases.csv")
+    details = read_cases_table(table) if table.exists() else {}
+    return Reference(labels=labels, details=details, cases_table=table)
 
 
-def pair_by_name(labels_dir: Path, predictions_dir: Path) -> list[tuple[str, Path, Path]]:
-    """Case id, label and prediction, paired by file name without its ending."""
-    labels, predictions = _masks(labels_dir), _masks(predictions_dir)
-    missing, extra = sorted(set(labels) - set(predictions)), sorted(set(predictions) - set(labels))
+def pair_by_name(reference: Path, predictions: Path) -> list[tuple[str, Path, Path]]:
+    """Pair the masks of two folders by file name without its ending.
+
+    Returns:
+        Case id, true mask and prediction of each case.
+
+    Raises:
+        DvtError: names every mask without a partner.
+    """
+    truths, predicted = _masks(reference), _masks(predictions)
+    missing, extra = sorted(set(truths) - set(predicted)), sorted(set(predicted) - set(truths))
     faults = []
     if missing:
         faults.append(
-            f"{predictions_dir}: {len(missing)} of {len(labels)} labels have no prediction of their name: "
+            f"{predictions}: {len(missing)} of {len(truths)} true masks have no prediction of the same name: "
             f"{', '.join(missing)}. Add or rename them."
         )
     if extra:
-        faults.append(f"{predictions_dir}: no label in {labels_dir} for {', '.join(extra)}. Add it or remove them.")
+        faults.append(f"{predictions}: no true mask in {reference} for {', '.join(extra)}. Add it or remove them.")
     if faults:
         raise DvtError("\n".join(faults))
-    return [(case_id, labels[case_id], predictions[case_id]) for case_id in sorted(labels)]
+    return [(case_id, truths[case_id], predicted[case_id]) for case_id in sorted(truths)]
 
 
 def _masks(folder: Path) -> dict[str, Path]:
-    """File name without its ending -> mask."""
+    """Map each file name without its ending to the mask."""
     if not folder.is_dir():
-        raise DvtError(f"{folder}: no such folder. Name one that holds a mask per case.")
+        raise DvtError(f"{folder}: not found. Name a folder with one mask per case.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        ending = next((e for e in ENDINGS if path.name.endswith(e)), None)
+        ending = next((e for e in MASK_ENDINGS if path.name.endswith(e)), None)
         if ending is None or path.name.startswith("."):
             continue
         case_id = path.name.removesuffix(ending)
         if case_id in found:
-            raise DvtError(f"{path}: {found[case_id].name} is of the same case. Keep one of them.")
+            raise DvtError(f"{path}: {found[case_id].name} is a mask of the same case. Keep one of them.")
         found[case_id] = path
     if not found:
-        raise DvtError(f"{folder}: holds no mask. Put one file per case there ({', '.join(ENDINGS)}).")
+        raise DvtError(f"{folder}: holds no mask. Put one file per case there ({', '.join(MASK_ENDINGS)}).")
     return found
-
-
-def read_labels(path: Path) -> dict[str, int]:
-    """Foreground label names and values of a dataset.json that need not describe a whole data set."""
-    try:
-        labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        foreground = {name: value for name, value in labels.items() if value != 0}
-        usable = all(type(value) is int and 0 < value < UNASSIGNED for value in foreground.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        usable, foreground = False, {}
-    if not usable or not foreground or len(set(foreground.values())) != len(foreground) or ALL in foreground:
-        raise DvtError(
-            f'{path}: expected "labels" that map each name but "{ALL}" to a number of its own, as in '
-            '{"background": 0, "lesion": 1}. Mend it.'
-        )
-    return foreground

@@ -23,22 +23,18 @@ n is smaller than theirs, and both numbers are told; what was predicted for the 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
-from dvtplan.anatomy.levels import ALL
-from dvtplan.core.errors import DvtError
-from dvtplan.core.text import plural, shorten_list
-from dvtplan.evaluation import table1
+from dvtplan.core.text import plural
+from dvtplan.evaluation import table_text
 from dvtplan.evaluation.confusion import Confusion
 from dvtplan.evaluation.lesion_detection import OVERLAP, VOLUMES, Lesions
 from dvtplan.evaluation.summary_statistics import Summary, summarize
 from dvtplan.evaluation.surface_distance import PERCENTILE, SurfaceScores
-from dvtplan.evaluation.table_text import TEXT_WIDTH, number, span
+from dvtplan.evaluation.table_text import mean_sd, number, span
 
 VOXELS = ("iou", "volume_difference_ml", "volume_difference_percent")
 """Columns that follow from voxel counts and volumes."""
@@ -107,7 +103,15 @@ DEFINITIONS = (
     "mask: then a true one is detected, a predicted one confirmed. Across regions a thrombus is a lesion of each, "
     "and one of all."
 )
-"""What a reader must know to read the numbers; ``surfaces`` and ``lesions`` say the rest."""
+"""What a reader must know to read the numbers; ``surface_distance`` and ``lesion_detection`` give all details."""
+
+TITLE = "Further measures, mean ± SD over patients where nothing else is said."
+TEXT_NOTE = (
+    "n after a measure: those who have it where they are fewer than the patients with truth. Lesions by volume "
+    "are counted over patients. False positive: predicted for patients without truth, in total. Median, range "
+    "and interval of each measure: measures.csv."
+)
+"""Note of the printed table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,25 +144,6 @@ class MeasuresTable:
     """The split rule's name and meaning."""
     folds: str
     """What was scored, as in 'folds 0, 2 of 8'."""
-
-
-def read_metrics(path: Path, command: str) -> pd.DataFrame:
-    """``metrics.csv`` of a network; names such as 001 and NA stay what they are."""
-    names = {column: "str" for column in ("case_id", "patient_id", "region", "rule")}
-    needed = [*names, "fold", "counted", *table1.COUNTS, *COLUMNS]
-    if not path.exists():
-        raise DvtError(f"{path}: not found. Run {command} first.")
-    try:
-        rows = pd.read_csv(path, dtype=names | {"fold": "Int64"}, keep_default_na=False, na_values=[""])
-        rows = rows.astype(dict.fromkeys(["tp", "fp", "fn"], "int64"))
-        lacking = [column for column in needed if column not in rows.columns]
-        usable = not lacking and bool((rows["region"] == ALL).any())
-    except (OSError, ValueError, KeyError) as error:
-        raise DvtError(f"{path}: is no readable table of scores ({error}). Run {command} again.") from error
-    if not usable:
-        what = f"the columns {shorten_list(lacking)}" if lacking else f"rows of the region {ALL}"
-        raise DvtError(f"{path}: lacks {what}. Run {command} again.")
-    return rows
 
 
 def lesion_counts(lesions: Lesions) -> dict[str, int]:
@@ -295,25 +280,12 @@ def to_csv(table: MeasuresTable) -> str:
 
 
 def to_text(table: MeasuresTable) -> str:
-    """A block for a terminal, to stand below Table 1: a line per measure, a column per region."""
+    """Format a row per measure and a column per region, for a terminal."""
     columns = [cells(region) for region in table.regions]
-    lines = [("", *(region.region for region in table.regions))]
+    rows = [("", *(region.region for region in table.regions))]
     for name, title in LINES.items():
-        lines.append((title.format(tolerance=f"{table.tolerance_mm:g} mm"), *(column[name] for column in columns)))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    body = ["  ".join(part.ljust(w) for part, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    notes = (
-        "n after a measure: those who have it where they are fewer than the patients with truth. Lesions by volume "
-        "are counted over patients. False positive: predicted for patients without truth, in total. Median, range "
-        "and interval of each measure: measures.csv.",
-        f"{DEFINITIONS} {POOLING_RULE}",
-        EMPTY_MEASURES_RULE,
-    )
-    wrapped = [textwrap.fill(note, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) for note in notes]
-    return (
-        "\n".join(["Further measures, mean ± SD over patients where nothing else is said.", "", *body, "", *wrapped])
-        + "\n"
-    )
+        rows.append((title.format(tolerance=f"{table.tolerance_mm:g} mm"), *(column[name] for column in columns)))
+    return table_text.text_table(TITLE, rows, (TEXT_NOTE, f"{DEFINITIONS} {POOLING_RULE}", EMPTY_MEASURES_RULE))
 
 
 def cells(region: RegionMeasures) -> dict[str, str]:
@@ -325,10 +297,10 @@ def cells(region: RegionMeasures) -> dict[str, str]:
     found = {"patients": str(region.patients)}
     for name, summary in region.measures.items():
         fewer = "" if summary.n == region.patients else f" (n = {summary.n})"
-        told = f"{number(summary.mean)} ± {number(summary.sd)}"
+        text = mean_sd(summary.mean, summary.sd)
         if name in DISTANCES:
-            told = f"{number(summary.median)}, {span(summary.minimum, summary.maximum)}"
-        found[name] = f"{told}{fewer}" if summary.n else "n/a"
+            text = f"{number(summary.median)}, {span(summary.minimum, summary.maximum)}"
+        found[name] = f"{text}{fewer}" if summary.n else "n/a"
     for name in BY_VOLUME:
         lesions, met = region.lesions[name]
         found[name] = f"{met} of {lesions}" if lesions else "none"

@@ -1,25 +1,33 @@
-"""Table 1 of the paper, from voxel counts per case: as text, CSV, Markdown and LaTeX."""
+"""Table 1 of the paper, from voxel counts per case, as text, CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from dvtplan.core.text import plural
+from dvtplan.evaluation import table_text
 from dvtplan.evaluation.confusion import EMPTY_MASK_RULE, Confusion
 from dvtplan.evaluation.summary_statistics import Summary, summarize
-from dvtplan.evaluation.table_text import number, span, tex, wrapped
 
 SCORES = {"dsc": "DSC", "precision": "Precision", "recall": "Recall"}
-"""Columns of the table, in the paper's order and words."""
+"""Columns of the table, with the paper's order and titles."""
 
-STATISTICS = ("Mean ± SD", "Median", "Range", "95 % CI of the mean")
-"""Rows of one region; the paper has the first three."""
+HEADER = ("", "", *SCORES.values())
+"""Header of every printed form."""
+
+STATISTICS: dict[str, Callable[[Summary], str]] = {
+    "Mean ± SD": lambda s: table_text.mean_sd(s.mean, s.sd),
+    "Median": lambda s: table_text.number(s.median),
+    "Range": lambda s: table_text.span(s.minimum, s.maximum),
+    "95 % CI of the mean": lambda s: table_text.span(s.ci_low, s.ci_high),
+}
+"""Rows of one region: name -> text of one score. The paper has the first three."""
 
 COUNTS = ["tp", "fp", "fn", "truth_ml", "predicted_ml", "false_positive_ml"]
-"""What adds up over the cases of a patient."""
+"""Columns that add up over the cases of a patient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +40,7 @@ class RegionScores:
     without_truth: int
     """Patients without truth in the region; they are not in the scores."""
     false_positive_ml: float
-    """What was predicted in the region for them, in total."""
+    """Total volume predicted in the region for these patients."""
 
     @property
     def n(self) -> int:
@@ -42,29 +50,29 @@ class RegionScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Table 1 with everything that a reader needs to know which numbers these are."""
+    """Table 1 with the notes that define its numbers."""
 
     caption: str
     regions: tuple[RegionScores, ...]
     notes: tuple[str, ...]
     rule: str
-    """The split rule's name and meaning."""
+    """Name and meaning of the region rule."""
     folds: str
-    """What was scored, as in 'folds 0, 2 of 8'."""
+    """Which folds were scored, as in 'folds 0, 2 of 8'."""
 
 
 def by_patient(rows: pd.DataFrame) -> pd.DataFrame:
-    """Pool the cases of each patient, then score.
+    """Add the counts of each patient's cases, then score.
 
-    A patient scanned twice is still one patient: a mean over cases would weigh that patient
-    double and its interval would be too narrow. Counts are added, in voxels, before any score.
+    The patient is the unit. A mean over cases would weigh a patient with two scans twice, and its confidence interval
+    would be too narrow.
 
     Args:
         rows: one per (case, region), with patient_id, region and ``COUNTS``.
 
     Returns:
-        One row per (region, patient) in order of appearance: ``COUNTS``, the scores, and whether
-        it is ``counted`` (has truth in the region). Scores are not a number where it is not.
+        One row per (region, patient) in order of appearance: ``COUNTS``, the scores, and ``counted`` (the patient has
+        truth in the region). Where ``counted`` is false, the scores are NaN.
     """
     pooled = rows.groupby(["region", "patient_id"], sort=False, as_index=False)[COUNTS].sum()
     counts = [Confusion(*map(int, row)) for row in pooled[["tp", "fp", "fn"]].itertuples(index=False)]
@@ -77,14 +85,14 @@ def by_patient(rows: pd.DataFrame) -> pd.DataFrame:
 def table_1(rows: pd.DataFrame, *, subject: str, rule: str, folds: str, notes: tuple[str, ...] = ()) -> Table:
     """Summarize scores per region as in Table 1 of Huang 2019.
 
-    The unit is the patient, in each region. The paper's rows are headed "56 lesions", "43
-    lesions" and "All 58 lesions" of 58 patients, so at least its last row has the same unit.
+    The unit is the patient, in each region. The paper's rows are headed "56 lesions", "43 lesions" and "All 58
+    lesions" of 58 patients, so at least its last row has the same unit.
 
     Args:
-        rows: as ``by_patient`` takes them, with case_id; regions come in order of appearance.
-        subject: whose masks were scored, for the caption.
-        rule: name and meaning of the rule that divides masks into regions.
-        folds: what was scored, as in 'folds 0, 2 of 8'.
+        rows: as for ``by_patient``, with case_id; regions keep their order of appearance.
+        subject: what was scored, for the caption.
+        rule: name and meaning of the region rule.
+        folds: which folds were scored, as in 'folds 0, 2 of 8'.
         notes: further footnotes.
     """
     pooled = by_patient(rows)
@@ -119,7 +127,7 @@ def table_1(rows: pd.DataFrame, *, subject: str, rule: str, folds: str, notes: t
 
 
 def to_csv(table: Table) -> str:
-    """One line per (region, score) in full precision; empty where a number does not exist."""
+    """Format one line per (region, score) in full precision; undefined numbers are empty."""
     lines = [
         {
             "region": region.region,
@@ -138,60 +146,39 @@ def to_csv(table: Table) -> str:
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
-def stored_rule(table: Path, name: str) -> str:
-    """Name and meaning of the rule that divided the masks, as Table 1 on disk tells it; else its name."""
-    try:
-        told = str(pd.read_csv(table)["rule"].iloc[0])
-    except (OSError, ValueError, LookupError):
-        return name
-    return told if told.startswith(name) else name
-
-
 def to_text(table: Table) -> str:
-    """The table for a terminal, in the paper's layout, with its notes wrapped."""
-    lines = [("", "", *SCORES.values()), *(line for region in table.regions for line in _lines(region))]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    body = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    notes = [wrapped(note) for note in table.notes]
-    return "\n".join([table.caption, "", *body, "", *notes]) + "\n"
+    """Format the table for a terminal, in the paper's layout, with wrapped notes."""
+    return table_text.text_table(table.caption, [HEADER, *_all_rows(table)], table.notes)
 
 
 def to_markdown(table: Table) -> str:
-    """The table for a README or an issue."""
-    header = ["|  |  | " + " | ".join(SCORES.values()) + " |", "|---" * (2 + len(SCORES)) + "|"]
-    body = [
-        "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |"
-        for region in table.regions
-        for line in _lines(region)
-    ]
-    notes = [f"- {note}" for note in table.notes]
-    return "\n".join([f"**{table.caption}**", "", *header, *body, "", *notes]) + "\n"
+    """Format the table in Markdown."""
+    return table_text.markdown_table(table.caption, [HEADER, *_all_rows(table)], table.notes)
 
 
 def to_latex(table: Table) -> str:
-    """A table environment that needs no package."""
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex(table.caption.removeprefix('Table 1. '))}}}"]
-    lines += [r"\begin{tabular}{ll" + "c" * len(SCORES) + "}", r"\hline"]
-    lines += [" & & " + " & ".join(SCORES.values()) + r" \\"]
-    for region in table.regions:
-        lines += [r"\hline", *(" & ".join(tex(cell) for cell in line) + r" \\" for line in _lines(region))]
-    lines += [r"\hline", r"\end{tabular}", "", r"\raggedright\footnotesize"]
-    lines += [tex(note) + r"\par" for note in table.notes]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-
-def _lines(region: RegionScores) -> list[tuple[str, ...]]:
-    """The cells of one region: its name and n, a statistic, and that statistic of each score."""
-    columns = [_cells(summary) for summary in region.scores.values()]
-    heads = [f"{region.region} (n = {region.n})"] + [""] * (len(STATISTICS) - 1)
-    return [(head, *cells) for head, *cells in zip(heads, STATISTICS, *columns, strict=True)]
-
-
-def _cells(summary: Summary) -> tuple[str, ...]:
-    """One score as ``STATISTICS`` names it; two decimals, as in the paper."""
-    return (
-        f"{number(summary.mean)} ± {number(summary.sd)}",
-        number(summary.median),
-        span(summary.minimum, summary.maximum),
-        span(summary.ci_low, summary.ci_high),
+    """Format the table as a LaTeX table environment."""
+    return table_text.latex_table(
+        table.caption.removeprefix("Table 1. "),
+        " & & " + " & ".join(SCORES.values()),
+        map(region_rows, table.regions),
+        table.notes,
+        columns="ll" + "c" * len(SCORES),
     )
+
+
+def region_rows(region: RegionScores) -> list[tuple[str, ...]]:
+    """Return the cells of one region, a row per statistic, as every form of the table prints them.
+
+    A row holds the name and n of the region (in the first row only), the statistic's name, and its value for each
+    score.
+    """
+    heads = [f"{region.region} (n = {region.n})"] + [""] * (len(STATISTICS) - 1)
+    return [
+        (head, statistic, *map(text, region.scores.values()))
+        for head, (statistic, text) in zip(heads, STATISTICS.items(), strict=True)
+    ]
+
+
+def _all_rows(table: Table) -> list[tuple[str, ...]]:
+    return [row for region in table.regions for row in region_rows(region)]

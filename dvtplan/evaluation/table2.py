@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,10 +15,9 @@ from dvtplan.evaluation.confusion import EMPTY_MASK_RULE
 from dvtplan.evaluation.paired_tests import Difference
 from dvtplan.evaluation.summary_statistics import Summary, summarize
 from dvtplan.evaluation.table1 import SCORES
-from dvtplan.evaluation.table_text import TEXT_WIDTH
 
 HEADER = ("", "", "Network", "Mean ± SD", "Range", "p", "p Holm", "Difference (CI)")
-"""Columns of every printed form."""
+"""Header of every printed form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +27,9 @@ class Entry:
     summary: Summary
     """Over the patients with truth in the region."""
     difference: Difference | None
-    """The reference less this network; none for the reference itself."""
+    """The reference minus this network; None for the reference itself."""
     p_holm: float
-    """Corrected over the networks compared in this region and score; not a number where there is no p."""
+    """Corrected over the networks compared in this region and score; NaN if there is no p."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +40,7 @@ class Comparison:
     reference: str
     """The network that the others are compared with."""
     entries: dict[str, dict[str, dict[str, Entry]]]
-    """Region -> network -> key of ``tables.SCORES``."""
+    """Region -> network -> key of ``table1.SCORES``."""
     notes: tuple[str, ...]
     by_fold: pd.DataFrame
     """A row per network, fold and region: n and the mean of each score."""
@@ -54,18 +52,18 @@ def table_2(
     """Compare networks with the first of them.
 
     Args:
-        rows: network -> what ``metrics.csv`` holds for it; the first is the reference.
+        rows: network -> its ``metrics.csv``; the first is the reference.
         subject: the data set, for the caption.
-        rule: name and meaning of the rule that divides masks into regions.
-        folds: what was scored, as in 'all 8 folds'.
-        notes: what a reader must know beside it, as that the networks were not trained alike.
+        rule: name and meaning of the region rule.
+        folds: which folds were scored, as in 'all 8 folds'.
+        notes: further notes, such as that the networks were trained differently.
 
     Raises:
         DvtError: if there are fewer than two networks, or they were not scored on the same cases of the
             same patients, each by the same fold.
     """
     if len(rows) < 2:
-        raise DvtError("--compare: one network alone cannot be compared. Name two or more.")
+        raise DvtError("A single network cannot be compared. Name two or more.")
     reference, *others = rows
     for name in others:
         _require_pairs(reference, rows[reference], name, rows[name])
@@ -96,35 +94,34 @@ def table_2(
 
 
 def _require_pairs(reference: str, one: pd.DataFrame, name: str, other: pd.DataFrame) -> None:
-    """Refuse what is not the same cases of the same patients in the same folds, with the same truth."""
+    """Refuse networks that were not scored on the same cases, patients, folds and truth."""
     key = ["case_id", "region"]
     here, there = one.set_index(key), other.set_index(key)
     unpaired = sorted({case for case, _ in here.index.symmetric_difference(there.index)})
     regions = [list(dict.fromkeys(frame["region"])) for frame in (one, other)]
     if set(regions[0]) != set(regions[1]):
         raise DvtError(
-            f"--compare: {reference} was scored in {', '.join(regions[0])}, {name} in {', '.join(regions[1])}. Score "
-            "both with the same --split."
+            f"{reference} was scored in {', '.join(regions[0])}, {name} in {', '.join(regions[1])}. Score both with "
+            "the same `split`."
         )
     if unpaired:
         raise DvtError(
-            f"--compare: {reference} and {name} were not scored on the same cases and regions: "
-            f"{shorten_list(unpaired)}. "
-            "Train and predict the same folds with both, or name those that both have with --folds."
+            f"{reference} and {name} were not scored on the same cases and regions: {shorten_list(unpaired)}. Train "
+            "and predict the same folds with both, or choose the folds that both have with `folds`."
         )
     there = there.loc[here.index]
     for column, what in (("patient_id", "patient"), ("fold", "fold"), ("rule", "rule")):
         differ = sorted({case for case, _ in here.index[here[column].astype(str) != there[column].astype(str)]})
         if differ:
             raise DvtError(
-                f"--compare: {reference} and {name} name another {what} for {shorten_list(differ)}. Score both anew."
+                f"{reference} and {name} have a different {what} for {shorten_list(differ)}. Score both again."
             )
     truth = [frame["tp"] + frame["fn"] for frame in (here, there)]
-    # Where regions follow the prediction's own labels this still holds: truth is divided without looking at it.
+    # This also holds if regions follow the prediction's own labels: the truth is divided independently.
     if bool((truth[0] != truth[1]).any()):
         changed = sorted({case for case, _ in here.index[truth[0] != truth[1]]})
         raise DvtError(
-            f"--compare: {reference} and {name} had another truth in {shorten_list(changed)}. Score both anew."
+            f"{reference} and {name} were scored with a different truth of {shorten_list(changed)}. Score both again."
         )
 
 
@@ -159,7 +156,7 @@ def _by_fold(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One line per (region, network, score) in full precision; empty where a number does not exist."""
+    """Format one line per (region, network, score) in full precision; undefined numbers are empty."""
     lines = []
     for region, networks in comparison.entries.items():
         for name, scores in networks.items():
@@ -182,39 +179,29 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def to_text(comparison: Comparison) -> str:
-    """The table for a terminal, with its notes wrapped."""
-    lines = [HEADER, *_cells(comparison)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-    text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    notes = [textwrap.fill(n, TEXT_WIDTH, break_long_words=False, break_on_hyphens=False) for n in comparison.notes]
-    return "\n".join([comparison.caption, "", *text, "", *notes]) + "\n"
+    """Format the table for a terminal, with wrapped notes."""
+    return table_text.text_table(comparison.caption, [HEADER, *_rows(comparison)], comparison.notes)
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The table for a README or an issue."""
-    body = _cells(comparison)
-    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in (HEADER, *body)]
-    lines.insert(1, "|---" * len(HEADER) + "|")
-    return "\n".join([f"**{comparison.caption}**", "", *lines, "", *(f"- {note}" for note in comparison.notes)]) + "\n"
+    """Format the table in Markdown."""
+    return table_text.markdown_table(comparison.caption, [HEADER, *_rows(comparison)], comparison.notes)
 
 
 def to_latex(comparison: Comparison) -> str:
-    """A table environment that needs no package."""
-    lines = [
-        r"\begin{table}",
-        r"\centering\small",
-        rf"\caption{{{table_text.tex(comparison.caption.removeprefix('Table 2. '))}}}",
-    ]
-    lines += [r"\begin{tabular}{lll" + "c" * (len(HEADER) - 3) + "}", r"\hline"]
-    lines += [" & ".join(table_text.tex(cell) for cell in HEADER) + r" \\", r"\hline"]
-    lines += [" & ".join(table_text.tex(cell) for cell in line) + r" \\" for line in _cells(comparison)]
-    lines += [r"\hline", r"\end{tabular}", "", r"\raggedright\footnotesize"]
-    lines += [table_text.tex(note) + r"\par" for note in comparison.notes]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    """Format the table as a LaTeX table environment."""
+    return table_text.latex_table(
+        comparison.caption.removeprefix("Table 2. "),
+        " & ".join(map(table_text.tex, HEADER)),
+        [_rows(comparison)],
+        comparison.notes,
+        columns="lll" + "c" * (len(HEADER) - 3),
+        style=r"\centering\small",
+    )
 
 
-def _cells(comparison: Comparison) -> list[tuple[str, ...]]:
-    """A line per region, score and network; region and score stand in the first line that they hold for."""
+def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return a row per region, score and network. Region and score are named in their first row only."""
     body = []
     for region, networks in comparison.entries.items():
         of = f"{region} (n = {next(iter(networks[comparison.reference].values())).summary.n})"
@@ -225,22 +212,19 @@ def _cells(comparison: Comparison) -> list[tuple[str, ...]]:
                 tested = ["", "", ""]
                 if d is not None:
                     tested = [p_text(d.p), p_text(entry.p_holm), " ".join(difference_text(d))]
-                numbers = (
-                    f"{table_text.number(s.mean)} ± {table_text.number(s.sd)}",
-                    table_text.span(s.minimum, s.maximum),
-                )
+                numbers = (table_text.mean_sd(s.mean, s.sd), table_text.span(s.minimum, s.maximum))
                 body.append((of, title, name, *numbers, *tested))
                 of = title = ""
     return body
 
 
 def p_text(p: float) -> str:
-    """A p-value in three decimals; never a zero."""
+    """Format a p-value with three decimals, never as zero."""
     return "n/a" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def difference_text(difference: Difference) -> tuple[str, str]:
-    """Estimate and interval in two decimals."""
+    """Format estimate and interval with two decimals."""
     low, high = difference.ci_low, difference.ci_high
     return _signed(difference.estimate), "(no interval)" if math.isnan(low) else f"({_signed(low)} to {_signed(high)})"
 

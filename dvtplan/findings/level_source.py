@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dvtplan.anatomy.knee import LEVEL_BELOW_KNEE_MM, Landmarks
+from dvtplan.anatomy.landmarks import LEVEL_BELOW_KNEE_MM, Landmarks
 from dvtplan.anatomy.levels import Levels
 
 LEVEL_SOURCES = {

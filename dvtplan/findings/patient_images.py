@@ -52,7 +52,7 @@ class ScanPictures:
         there, front_grid = np.argwhere(marked), order.grid(grid)
         front = Panel(
             image_HW=order.apply(image).max(axis=0),
-            marked_HW=np.any(order.apply(marked), axis=0),
+            segmented_HW=np.any(order.apply(marked), axis=0),
             pixel_mm=(front_grid.spacing_mm[1], front_grid.spacing_mm[2]),
             sides=SIDES["AP"],
             ends=ENDS["AP"],
@@ -71,7 +71,7 @@ class ScanPictures:
             axis = found.maker.slice_axis
             panel = Panel(
                 image_HW=image[s],
-                marked_HW=marked[s],
+                segmented_HW=marked[s],
                 pixel_mm=(grid.spacing_mm[1], grid.spacing_mm[2]),
                 sides=SIDES[axis],
                 ends=ENDS[axis],

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dvtplan.anatomy import knee
-from dvtplan.anatomy.knee import Landmarks
+from dvtplan.anatomy import scan_landmarks
+from dvtplan.anatomy.landmarks import Landmarks
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core import console, digests, json_records, text
 from dvtplan.core.errors import DvtError
@@ -72,7 +72,7 @@ def resolve_levels(case: Case, mask: Path, asked: FindingsOptions) -> LevelAssig
     told = asked.table.get(case.id) or asked.table.get(name)
     found: dict[str, Landmarks] = {}
     if told is None and asked.given is None and asked.estimate:
-        found[name] = knee.of_image(case.images[0])
+        found[name] = scan_landmarks.estimate_scan(case.images[0])
         json_records.save(found[name], mask_files.levels_path(mask))
     asked.divided[name] = level_source.assign_levels([name], {name: told}, asked.given, found)[name]
     return asked.divided[name]

@@ -1,4 +1,4 @@
-"""What is asked of millions of voxels, in the ways that take least time; same answers as NumPy's plain ones."""
+"""Fast equivalents of NumPy functions for large, mostly empty volumes."""
 
 from __future__ import annotations
 
@@ -7,44 +7,43 @@ from collections.abc import Sequence
 import numpy as np
 
 CONNECTIVITY_26 = np.ones((3, 3, 3), bool)
-"""Voxels that share a corner, an edge or a face are of one piece (26-connectivity)."""
+"""Structuring element: voxels that share a corner, an edge or a face are connected (26-connectivity)."""
 
 BLOCK = 1 << 20
-"""Voxels at a time where a copy would be eight times the image."""
+"""Voxels at a time where a copy of all would need eight times the memory of the image."""
 
 
 def nonzero_indices(mask: np.ndarray) -> np.ndarray:
-    """As ``np.flatnonzero``, which is twenty times as fast on a mask of booleans as on one of bytes; and masks of
-    bytes, nearly all zero, are looked through eight at a time."""
+    """Return the same as ``np.flatnonzero``. Masks of bytes are searched eight at a time, which is faster."""
     if mask.dtype.itemsize > 1 or not mask.flags.c_contiguous:
         return np.flatnonzero(mask if mask.dtype == bool else mask != 0)
     flat = mask.reshape(-1).view(np.uint8)
     whole = len(flat) // 8 * 8
     words = np.flatnonzero(flat[:whole].view(np.uint64) != 0)
-    near = np.concatenate([(8 * words[:, None] + np.arange(8)).reshape(-1), np.arange(whole, len(flat))])
-    return near[flat[near] != 0]
+    candidates = np.concatenate([(8 * words[:, None] + np.arange(8)).reshape(-1), np.arange(whole, len(flat))])
+    return candidates[flat[candidates] != 0]
 
 
 def bounding_box(*masks: np.ndarray) -> tuple[slice, ...] | None:
-    """The smallest box that holds every voxel but 0 of masks of one shape; none where there is none."""
+    """Return the smallest box around all non-zero voxels of masks of one shape, or None if there are none."""
     found = [np.stack(np.unravel_index(nonzero_indices(mask), mask.shape)) for mask in masks]
-    there = np.concatenate(found, axis=1)
-    if there.shape[1] == 0:
+    indices = np.concatenate(found, axis=1)
+    if indices.shape[1] == 0:
         return None
-    return tuple(slice(int(a.min()), int(a.max()) + 1) for a in there)
+    return tuple(slice(int(a.min()), int(a.max()) + 1) for a in indices)
 
 
 def unique_values(labels: np.ndarray) -> np.ndarray:
-    """As ``np.unique``, for an image that is nearly all zero; what is not a number comes once, and last."""
+    """Return the same as ``np.unique``, faster for a mostly empty image. NaN occurs once, as the last value."""
     nonzero = labels[labels != 0]
     found = np.unique(nonzero)
     return found if len(nonzero) == labels.size else np.unique(np.append(found, labels.dtype.type(0)))
 
 
 def percentiles(image: np.ndarray, wanted: Sequence[float]) -> np.ndarray:
-    """As ``np.percentile`` of all voxels: linear between order statistics, float64.
+    """Return the same as ``np.percentile`` of all voxels: linear between order statistics, float64.
 
-    Scanners write integers of up to 16 bits. Of those it is quicker to count how often each occurs.
+    Scanners write integers of up to 16 bits. For these a histogram of all values is faster.
     """
     if image.dtype.kind not in "iu" or image.dtype.itemsize > 2 or image.size == 0:
         return np.percentile(image, wanted)

@@ -1,9 +1,8 @@
-"""Where voxels are: grids in patient space, anatomical axes, and the way to one slice order.
+"""Grids in patient space, anatomical axes, and the slice order.
 
-Axis order, stated once. An array in *file order* has the axes of the file, slowest first (what
-SimpleITK calls z, y, x). An array in *slice order* is (S, H, W): S counts slices, and the other
-two run as a radiologist holds the film (see ``SLICE_ORDER``). Patient coordinates are LPS, in mm:
-x grows to the patient's left, y to posterior, z to superior.
+Axis order: an array in *file order* has the axes of the file, slowest first (z, y, x in SimpleITK). An array in *slice
+order* is (S, H, W): S counts slices, and H and W run as on a radiologist's film (see ``SLICE_ORDER``). Patient
+coordinates are LPS, in mm: x increases to the patient's left, y to posterior, z to superior.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ SLICE_ORDER = {
 """Slice axis -> anatomical axis of S, H, W and the sign of the LPS coordinate along it."""
 
 GRID_TOLERANCE_MM = 1e-3
-"""Two grids are the same where no corner is further apart than this."""
+"""Two grids are the same if no corner is further apart than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The placement of a voxel array in the patient.
+    """The position of a voxel array in the patient.
 
-    ``direction[a]`` is the LPS unit vector along array axis ``a``, so an axis permutation moves
-    ``shape``, ``spacing_mm`` and ``direction`` together and leaves ``origin_mm`` alone.
+    ``direction[a]`` is the LPS unit vector along array axis ``a``. So an axis permutation changes ``shape``,
+    ``spacing_mm`` and ``direction``, but not ``origin_mm``.
     """
 
     shape: tuple[int, int, int]
@@ -49,7 +48,7 @@ class Grid:
             raise ValueError(f"a grid needs three positive axis lengths, not {self.shape}")
         if not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
             raise ValueError(f"spacing must be positive, not {self.spacing_mm} mm")
-        # A position that is not a number would be no distance away from any other.
+        # NaN would pass every comparison of distances.
         if not np.isfinite([self.origin_mm, *self.direction]).all():
             raise ValueError(f"origin and direction must be finite, not {self.origin_mm}, {self.direction}")
 
@@ -60,45 +59,49 @@ class Grid:
 
     @property
     def steps_mm(self) -> np.ndarray:
-        """For each array axis the LPS vector from one voxel to the next, shape (3, 3)."""
+        """LPS vector from one voxel to the next along each array axis, shape (3, 3)."""
         return np.asarray(self.direction) * np.asarray(self.spacing_mm)[:, None]
 
     def position_mm(self, index: np.ndarray) -> np.ndarray:
-        """LPS positions, shape (..., 3), of (fractional) array indices, shape (..., 3)."""
+        """Return LPS positions (..., 3) of possibly fractional array indices (..., 3)."""
         return np.asarray(self.origin_mm) + np.asarray(index, float) @ self.steps_mm
 
     def index_of(self, positions_mm: np.ndarray) -> np.ndarray:
-        """Fractional array indices of LPS positions, shape (..., 3); the inverse of ``position_mm``."""
+        """Return fractional array indices (..., 3) of LPS positions (..., 3); the inverse of ``position_mm``."""
         return np.asarray((np.asarray(positions_mm) - self.origin_mm) @ np.linalg.inv(self.steps_mm))
 
     def window(self, first: np.ndarray, shape: tuple[int, ...]) -> Grid:
-        """The same voxels in another window: from the voxel of index ``first``, which may lie outside, on."""
+        """Return the grid of another window of the same lattice.
+
+        Args:
+            first: index of the window's first voxel; it may lie outside this grid.
+            shape: of the window.
+        """
         x, y, z = self.position_mm(first).tolist()
         return replace(self, shape=shape, origin_mm=(x, y, z))  # type: ignore[arg-type]
 
     def corners_mm(self) -> np.ndarray:
-        """LPS positions of the eight corner voxels, shape (8, 3)."""
+        """Return the LPS positions of the eight corner voxels, shape (8, 3)."""
         ends = [(0, n - 1) for n in self.shape]
         return self.position_mm(np.array(list(itertools.product(*ends))))
 
 
 def distance_mm(a: Grid, b: Grid) -> float:
-    """The largest distance between equal corners of two grids; infinite where shapes differ."""
+    """Return the largest distance between corresponding corners of two grids; infinite if the shapes differ."""
     if a.shape != b.shape:
         return float("inf")
     return float(np.linalg.norm(a.corners_mm() - b.corners_mm(), axis=1).max())
 
 
 def same_grid(a: Grid, b: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> bool:
-    """Whether both arrays sample the same places."""
+    """Return whether both grids sample the same positions."""
     return distance_mm(a, b) <= tolerance_mm
 
 
 def anatomical_axes(grid: Grid) -> tuple[tuple[str, int], ...]:
-    """For each array axis, the nearest anatomical axis and the sign of LPS along it.
+    """Return the nearest anatomical axis of each array axis, and the sign of LPS along it.
 
-    Oblique grids take the permutation with the largest total cosine, so that each anatomical
-    axis is used exactly once.
+    For oblique grids the permutation with the largest sum of cosines is used, so that each anatomical axis occurs once.
     """
     cosines = np.asarray(grid.direction)
     best = max(
@@ -109,7 +112,7 @@ def anatomical_axes(grid: Grid) -> tuple[tuple[str, int], ...]:
 
 
 def orientation_code(grid: Grid) -> str:
-    """Where each array axis points, fastest axis first, as in 'LPS' or 'RAI'."""
+    """Return the direction of each array axis as a letter, fastest axis first, for example 'LPS'."""
     letters = {
         ("LR", 1): "L",
         ("LR", -1): "R",
@@ -128,20 +131,15 @@ class Reorientation:
     order: tuple[int, int, int]
     """Source axis of each new axis."""
     flips: tuple[bool, bool, bool]
-    """Whether each new axis runs against its source axis."""
+    """Whether each new axis runs opposite to its source axis."""
 
     def apply(self, array: np.ndarray) -> np.ndarray:
-        """View an array of the source grid in the new order."""
+        """Return a view of a source array in the new order. Writing to the view writes to the source."""
         flip = tuple(slice(None, None, -1 if f else 1) for f in self.flips)
         return array.transpose(self.order)[flip]
 
-    def undo(self, array: np.ndarray) -> np.ndarray:
-        """View an array of the new order in the source order; the inverse of ``apply``."""
-        flip = tuple(slice(None, None, -1 if f else 1) for f in self.flips)
-        return array[flip].transpose(np.argsort(self.order))
-
     def grid(self, grid: Grid) -> Grid:
-        """The grid of ``apply(array)`` for an array on ``grid``."""
+        """Return the grid of ``apply(array)`` for an array on ``grid``."""
         start = np.zeros(3)
         for new_axis, source in enumerate(self.order):
             if self.flips[new_axis]:
@@ -161,11 +159,7 @@ class Reorientation:
 
 
 def turned_onto(grid: Grid, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> Reorientation | None:
-    """How to bring an array of one grid onto another that has the same voxels, with axes in another order or direction.
-
-    Returns:
-        The turn, which loses nothing; none where the voxels are not the same.
-    """
+    """Return the reorientation from one grid to another that has the same voxels, or None if the voxels differ."""
     for order in itertools.permutations(range(3)):
         for flips in itertools.product((False, True), repeat=3):
             turn = Reorientation((order[0], order[1], order[2]), (flips[0], flips[1], flips[2]))
@@ -175,7 +169,12 @@ def turned_onto(grid: Grid, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM
 
 
 def to_slice_order(grid: Grid, slice_axis: str) -> Reorientation:
-    """How to bring a file-order array of ``grid`` into (S, H, W) for a slice axis of ``AXES``."""
+    """Return the reorientation from file order to (S, H, W).
+
+    Args:
+        grid: of the file.
+        slice_axis: the anatomical axis of S, one of ``AXES``.
+    """
     here = anatomical_axes(grid)
     names = [name for name, _ in here]
     wanted = SLICE_ORDER[slice_axis]

@@ -1,9 +1,8 @@
-"""A NIfTI-1 file's own bytes: what its header promises, and its voxels where nothing has to be interpreted.
+"""Check NIfTI-1 files byte by byte, and read their voxels if these are plain numbers.
 
-SimpleITK 2.5.7 dies on a 5-D file, fills voxels that are missing and voxels that are no numbers
-with zeros, and takes an axis of no length for one voxel: all but the first without a word. So every
-file is read here to its end; and where its voxels stand there as plain numbers, as they nearly
-always do, they are handed over, and need not be unpacked a second time.
+SimpleITK 2.5.7 crashes on 5-D files. Without a message it replaces missing voxels and NaN by 0 and reads an axis of
+length 0 as one voxel. So this module reads every file to its end. Plain voxels, the usual case, are returned, so that
+they are unpacked only once.
 """
 
 from __future__ import annotations
@@ -27,13 +26,12 @@ import numpy as np
 from dvtplan.core.errors import DvtError
 
 ENDINGS = tuple(f".{kind}{gz}" for kind in ("nii", "nia", "hdr", "img") for gz in ("", ".gz"))
-"""Names that SimpleITK takes for NIfTI, in any case of letters."""
-
+"""Endings that SimpleITK reads as NIfTI, in upper or lower case."""
 
 BLOCK = 1 << 20
-"""Bytes that are unpacked at a time; a multiple of every voxel's size."""
+"""Bytes to unpack at a time; a multiple of the size of every voxel type."""
 GZIP_AT_MOST = 1100
-"""How many times its size a gzip file can unpack to (1032, and something for its ends)."""
+"""Largest expansion of a gzip file (1032, and a margin for its ends)."""
 
 
 def inspect(path: Path) -> tuple[int, ...]:
@@ -43,48 +41,49 @@ def inspect(path: Path) -> tuple[int, ...]:
         Voxels along each axis, slowest first.
 
     Raises:
-        DvtError: for anything that SimpleITK would misread in silence, or crash on.
+        DvtError: for a header that SimpleITK would misread or crash on.
     """
     with _unzipped(_halves(path)[0]) as file:
         return _layout(path, file.read(348)).shape
 
 
 def read(path: Path) -> np.ndarray | None:
-    """Check a NIfTI file, that its voxels are all there and are numbers, and read them.
+    """Check that a NIfTI file is complete and its voxels are finite, and read the voxels.
 
     Returns:
-        The voxels in file order, slowest axis first, in the file's number type and this machine's
-        byte order; none where they have to be interpreted (scaled, of a rare type, of a header of
-        more than three axes, in two files), which is SimpleITK's part.
+        The voxels in file order, slowest axis first, in the file's number type and this machine's byte order. None if
+        SimpleITK must interpret them: scaled, of a rare type, with more than three axes, or in two files.
 
     Raises:
-        DvtError: for anything that SimpleITK would misread in silence, or crash on.
+        DvtError: for a file that SimpleITK would misread or crash on.
     """
     header, body = _halves(path)
     with _unzipped(header) as file:
         layout = _layout(path, file.read(348))
-    promised = layout.length <= body.stat().st_size * GZIP_AT_MOST  # else no room is made for what cannot be there
+    promised = (
+        layout.length <= body.stat().st_size * GZIP_AT_MOST
+    )  # otherwise no memory is reserved for impossible sizes
     voxels = np.empty(layout.length if layout.plain is not None and promised else 0, np.uint8)
     with _unzipped(body) as file:
         found = len(file.read(layout.offset))
         while n := file.readinto(voxels[found - layout.offset :][:BLOCK].data):
             found += n
-        bad, held = _not_finite(voxels, layout), len(voxels) > 0
+        bad, is_complete = _not_finite(voxels, layout), len(voxels) > 0
         while block := file.read(BLOCK):
-            bad += 0 if held else _not_finite(block[: max(0, layout.offset + layout.length - found)], layout)
+            bad += 0 if is_complete else _not_finite(block[: max(0, layout.offset + layout.length - found)], layout)
             found += len(block)
     end = layout.offset + layout.length
     if found < end:
-        raise DvtError(f"{body}: is cut off: expected {end} bytes, found {found}. Copy or export it again.")
+        raise DvtError(f"{body}: is truncated: expected {end} bytes, found {found}. Copy or export it again.")
     if bad and layout.fractions is not None:
         raise DvtError(not_finite(body, bad, layout.length // layout.fractions.itemsize))
-    if layout.plain is None or not held:
+    if layout.plain is None or not is_complete:
         return None
     return voxels.view(layout.plain).reshape(layout.shape).astype(layout.plain.newbyteorder("="), copy=False)
 
 
 def _not_finite(part: np.ndarray | bytes, layout: _Layout) -> int:
-    """How many voxels of a part of a file are no numbers: SimpleITK makes zeros of them, without a word."""
+    """Count the voxels in a part of a file that are not finite; SimpleITK would replace them by 0."""
     if layout.fractions is None:
         return 0
     numbers = np.frombuffer(part, layout.fractions, len(part) // layout.fractions.itemsize)
@@ -92,41 +91,43 @@ def _not_finite(part: np.ndarray | bytes, layout: _Layout) -> int:
 
 
 def _halves(path: Path) -> tuple[Path, Path]:
-    """The files with a NIfTI volume's header and its voxels: mostly one, else a .hdr and its .img."""
+    """Return the files of a volume's header and voxels: usually one file, otherwise a .hdr and its .img."""
     name = re.fullmatch(r"(.+)\.(?:hdr|img)(?:\.gz)?", path.name, re.IGNORECASE)
     if name is None:
         return path, path
-    there = {p.name.lower(): p for p in path.parent.iterdir()}
+    files = {p.name.lower(): p for p in path.parent.iterdir()}
     halves = []
     for kind in (".hdr", ".img"):
         wanted = f"{name[1]}{kind}"
-        half = there.get(wanted.lower(), there.get(f"{wanted}.gz".lower()))
+        half = files.get(wanted.lower(), files.get(f"{wanted}.gz".lower()))
         if half is None:
-            raise DvtError(f"{path}: its other half {wanted} is not found. Put both into one folder.")
+            raise DvtError(f"{path}: its other half {wanted} was not found. Put both files into one folder.")
         halves.append(half)
     return halves[0], halves[1]
 
 
 @contextlib.contextmanager
 def _unzipped(path: Path) -> Iterator[io.BufferedIOBase]:
-    """A file as it is after unpacking; what is wrong with its gzip data comes up as it is read."""
+    """Open a file, unpacked if it is gzip; faults of the gzip data are raised while it is read."""
     with path.open("rb") as plain:
         zipped = plain.read(2) == b"\x1f\x8b"
     if path.name.lower().endswith(".gz") != zipped:
-        said, is_it = (".gz", "is not gzip") if not zipped else ("without .gz", "is gzip")
-        raise DvtError(f"{path}: is named {said} and {is_it}. Rename it or export it again.")
+        fault = "is gzip, but its name does not end in .gz" if zipped else "is not gzip, but its name ends in .gz"
+        raise DvtError(f"{path}: {fault}. Rename it or export it again.")
     unzip, damaged = unpacker()
     try:
         with unzip(path, "rb") if zipped else path.open("rb") as file:
             yield file
     except (EOFError, gzip.BadGzipFile, damaged):
-        raise DvtError(f"{path}: gzip data are damaged or cut off. Copy or export it again.") from None
+        raise DvtError(f"{path}: gzip data are damaged or truncated. Copy or export it again.") from None
 
 
 @functools.cache
 def unpacker() -> tuple[Callable[..., Any], type[Exception]]:
-    """What opens a gzip file, and what it raises for damaged data: Intel's library where it is installed (the extra
-    "fast"), which takes about a third of zlib's time."""
+    """Return the function that opens a gzip file, and its exception for damaged data.
+
+    Intel's library, if installed (extra "fast"), takes about a third of zlib's time.
+    """
     try:
         faster, errors = (importlib.import_module(f"isal.{name}") for name in ("igzip", "isal_zlib"))
     except ImportError:
@@ -136,42 +137,46 @@ def unpacker() -> tuple[Callable[..., Any], type[Exception]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layout:
-    """Where a NIfTI file keeps its voxels."""
+    """Position and type of the voxels in a NIfTI file."""
 
     offset: int
-    """Bytes before the first."""
+    """Bytes before the first voxel."""
     length: int
-    """Bytes of all of them."""
+    """Bytes of all voxels."""
     fractions: np.dtype | None
-    """Their type where it can hold what is no number."""
+    """Number type if it can represent NaN, otherwise None."""
     shape: tuple[int, ...]
     """Voxels along each axis, slowest first."""
     plain: np.dtype | None
-    """Their type where they need no interpretation."""
+    """Number type if the voxels are plain numbers, otherwise None."""
 
 
 def _layout(path: Path, head: bytes) -> _Layout:
-    """What a NIfTI-1 header (NIfTI-1 standard, nifti1.h) promises, if it is one of a 3-D volume."""
+    """Parse the NIfTI-1 header (nifti1.h) of a 3-D volume.
+
+    Raises:
+        DvtError: if it is not the header of a 3-D volume.
+    """
     if len(head) < 348:
-        raise DvtError(f"{path}: is no NIfTI file (shorter than its header). Export it again.")
+        raise DvtError(f"{path}: is not a NIfTI file (shorter than its header). Export it again.")
     orders = {struct.unpack(order + "i", head[:4])[0]: order for order in "<>"}
     if 540 in orders:
-        raise DvtError(f"{path}: is NIfTI-2, which cannot be read here. Save it as NIfTI-1 (.nii.gz).")
+        raise DvtError(f"{path}: is NIfTI-2, which is not supported. Save it as NIfTI-1 (.nii.gz).")
     if 348 not in orders:
-        raise DvtError(f"{path}: is no NIfTI file (its header does not begin with 348). Export it again.")
+        raise DvtError(f"{path}: is not a NIfTI file (its header does not begin with 348). Export it again.")
     order = orders[348]
     dim = struct.unpack(order + "8h", head[40:56])
     if not 1 <= dim[0] <= 7:
-        raise DvtError(f"{path}: its NIfTI header names {dim[0]} dimensions. Export it again.")
+        raise DvtError(f"{path}: its NIfTI header lists {dim[0]} dimensions. Export it again.")
     shape = dim[1 : 1 + dim[0]]
     if dim[0] > 4 or any(n > 1 for n in shape[3:]) or dim[0] < 3:
         raise DvtError(not_3d(path, shape))
     spacing = struct.unpack(order + "3f", head[80:92])
-    # SimpleITK takes an axis of no length for one voxel, and no spacing for 1 mm, without a word.
+    # SimpleITK would silently read an axis of length 0 as one voxel, and a spacing of 0 as 1 mm.
     if min(shape) < 1 or not all(math.isfinite(s) and s for s in spacing):
         raise DvtError(
-            f"{path}: its NIfTI header names {'x'.join(map(str, shape))} voxels of "
-            f"{' x '.join(f'{s:g}' for s in spacing)} mm. Mend the header or export it again."
+            f"{path}: its NIfTI header lists {'x'.join(map(str, shape))} voxels of "
+            f"{' x '.join(f'{s:g}' for s in spacing)} mm. Fix the header or export it again."
         )
     kind, bits = struct.unpack(order + "2h", head[70:74])
     (offset,) = struct.unpack(order + "f", head[108:112])
@@ -192,18 +197,16 @@ def _layout(path: Path, head: bytes) -> _Layout:
 
 
 KINDS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
-"""datatype of nifti1.h -> NumPy's name, for numbers that are kept as they are."""
+"""datatype of nifti1.h -> NumPy type, for types that are read without SimpleITK."""
 
 
 def not_3d(path: Path, shape: tuple[int, ...]) -> str:
-    """The one line for a file of fewer or more than three axes."""
+    """Return the message for a file that is not 3-D."""
     size = "x".join(str(n) for n in shape)
-    mend = (
-        "Save all slices as one volume." if len(shape) < 3 else "Save each time point, echo or channel as its own file."
-    )
-    return f"{path}: is {len(shape)}-D ({size}), expected 3-D. {mend}"
+    fix = "Save all slices as one volume" if len(shape) < 3 else "Save each time point, echo or channel as its own file"
+    return f"{path}: is {len(shape)}-D ({size}), expected 3-D. {fix}."
 
 
 def not_finite(path: Path, bad: int, voxels: int) -> str:
-    """The one line for voxels that are no numbers."""
-    return f"{path}: {bad} of {voxels} voxels are not finite. Replace them, with 0 outside the body."
+    """Return the message for voxels that are not finite."""
+    return f"{path}: {bad} of {voxels} voxels are not finite. Replace them, for example by 0 outside the body."

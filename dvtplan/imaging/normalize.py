@@ -1,6 +1,6 @@
-"""Min-max normalization (Huang 2019, eq. 1) and the scopes it can take.
+"""Min-max normalization (Huang 2019, eq. 1), per slice or per volume.
 
-The paper's X is "images", in a paragraph about 2-D slices: scope 'slice' is the literal reading.
+The paper's X is "images", in a paragraph about 2-D slices. So scope 'slice' is the literal reading.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dvtplan.imaging import array_ops
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalization:
-    """Min-max scaling (Huang 2019, eq. 1) and what its minimum and maximum are taken over."""
+    """Settings of the min-max scaling (Huang 2019, eq. 1)."""
 
     scope: str
-    """'slice' or 'volume'."""
+    """'slice' or 'volume': the voxels over which minimum and maximum are taken."""
     clip_percentiles: tuple[float, float] | None = None
-    """Percentiles of the scope that stand in for minimum and maximum; none: the true ones."""
+    """Percentiles that replace minimum and maximum; None for the true extremes."""
 
     def __post_init__(self) -> None:
         require(self.scope in ("slice", "volume"), f"scope must be 'slice' or 'volume', not {self.scope!r}")
@@ -33,14 +33,14 @@ class Normalization:
 
 
 def limits(image_SHW: np.ndarray, how: Normalization) -> np.ndarray:
-    """The intensities that become 0 and 1, for every slice.
+    """Return the intensities that become 0 and 1, for every slice.
 
     Args:
         image_SHW: one channel, any real type, scanner units.
-        how: scope, and whether percentiles stand in for the extremes.
+        how: the settings.
 
     Returns:
-        float64 (S, 2): low and high; the same row for all slices where the scope is the volume.
+        float64 (S, 2): low and high; with scope 'volume' all rows are equal.
     """
     if how.scope == "volume":
         return np.tile(_range(image_SHW, how), (image_SHW.shape[0], 1))
@@ -48,33 +48,22 @@ def limits(image_SHW: np.ndarray, how: Normalization) -> np.ndarray:
 
 
 def scale(image_SHW: np.ndarray, limits_S2: np.ndarray) -> np.ndarray:
-    """Map each slice's limits to 0 and 1 and clip what lies outside.
+    """Scale each slice so that its limits become 0 and 1, and clip.
 
-    A slice without a range (low equals high) becomes all zeros.
+    A slice whose limits are equal becomes all zeros.
+
+    Args:
+        image_SHW: one channel, any real type.
+        limits_S2: low and high of each slice.
 
     Returns:
         float32, same shape.
     """
     low, high = limits_S2[:, 0, None, None], limits_S2[:, 1, None, None]
     width = high - low
-    # Not times 1 / width, which is infinite for the smallest of widths.
+    # Dividing, because 1 / width is infinite for the smallest widths.
     scaled = (image_SHW - low) / np.where(width > 0, width, np.inf)
     return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32)
-
-
-def min_max(image: np.ndarray) -> np.ndarray:
-    """Scale intensities to [0, 1] (Huang 2019, eq. 1).
-
-    A constant image has no range; it becomes all zeros.
-
-    Args:
-        image: any shape, any real dtype, arbitrary scanner units.
-
-    Returns:
-        float32, same shape; the minimum maps to 0, the maximum to 1.
-    """
-    flat = image.reshape(1, 1, -1)
-    return scale(flat, limits(flat, Normalization(scope="volume"))).reshape(image.shape)
 
 
 def _range(image: np.ndarray, how: Normalization) -> np.ndarray:

@@ -1,8 +1,7 @@
-"""Resizing as the paper's MATLAB did it: `imresize`, bicubic, antialiased when it shrinks.
+"""Resizing as in the paper's MATLAB: `imresize`, bicubic, antialiased when it shrinks.
 
-A resize is a matrix per axis, (n_out, n_in) with rows that sum to 1, so that the same weights
-serve numpy here and torch on a device. Pixel centres sit at half-integers: output i samples input
-``(i + 0.5) * n_in / n_out - 0.5``, which keeps the field of view.
+A resize is one matrix (n_out, n_in) per axis, whose rows sum to 1. So NumPy and torch can use the same weights. Pixel
+centres are at half-integers: output i samples input ``(i + 0.5) * n_in / n_out - 0.5``, which keeps the field of view.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Kernel = Callable[[np.ndarray], np.ndarray]
 
 
 def cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel with a = -0.5 (Keys 1981, eq. 15), support 4."""
+    """Evaluate Keys' cubic convolution kernel with a = -0.5 (Keys 1981, eq. 15), support 4."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1.0
     far = -0.5 * x**3 + 2.5 * x**2 - 4.0 * x + 2.0
@@ -25,7 +24,7 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 
 def triangle(x: np.ndarray) -> np.ndarray:
-    """Linear interpolation's kernel, support 2."""
+    """Evaluate the kernel of linear interpolation, support 2."""
     return np.maximum(0.0, 1.0 - np.abs(x))
 
 
@@ -34,10 +33,10 @@ _SUPPORT: dict[Kernel, float] = {cubic: 4.0, triangle: 2.0}
 
 @lru_cache(maxsize=64)
 def weights(n_in: int, n_out: int, kernel: Kernel = cubic) -> scipy.sparse.csr_array:
-    """The matrix that resizes one axis, (n_out, n_in), float64.
+    """Return the matrix that resizes one axis, (n_out, n_in), float64.
 
-    Where the axis shrinks the kernel is widened by the same factor (antialiasing). Beyond the
-    edge the signal is mirrored, edge pixel included, as MATLAB does.
+    If the axis shrinks, the kernel is widened by the same factor (antialiasing). Beyond the edge the signal is
+    mirrored, edge pixel included, as in MATLAB.
     """
     ratio = n_out / n_in
     stretch = max(1.0, 1.0 / ratio)
@@ -57,7 +56,7 @@ def weights(n_in: int, n_out: int, kernel: Kernel = cubic) -> scipy.sparse.csr_a
 def imresize(image_HW: np.ndarray, shape: tuple[int, int], kernel: Kernel = cubic) -> np.ndarray:
     """Resize one slice, bicubic by default.
 
-    Bicubic interpolation overshoots at edges; clip where a range matters.
+    Bicubic interpolation overshoots at edges; clip if the range matters.
 
     Returns:
         float32 of ``shape``.
@@ -68,7 +67,7 @@ def imresize(image_HW: np.ndarray, shape: tuple[int, int], kernel: Kernel = cubi
 
 
 def nearest(label_HW: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize a label slice: every output pixel takes the nearest input pixel; type kept."""
+    """Resize a label slice: every output pixel takes the value of the nearest input pixel, in the same type."""
     height, width = label_HW.shape
     return label_HW.take(_nearest_index(height, shape[0]), axis=0).take(_nearest_index(width, shape[1]), axis=1)
 

@@ -1,6 +1,6 @@
-"""Slices on disk in a file without a name: a volume's worth of memory for the price of one slice.
+"""A buffer of slices in a temporary file, so that a volume needs the memory of one slice.
 
-The file vanishes with the process, however that ends.
+The file has no name, and disappears with the process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dvtplan.core.files import cannot_write
 
 
 class SliceBuffer:
-    """A (S, H, W) array, written slice after slice and read in blocks."""
+    """An array (S, H, W) on disk, written slice by slice and read in blocks."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -31,15 +31,15 @@ class SliceBuffer:
         self._dtype = np.dtype(np.uint8)
 
     def append(self, slices: Iterable[np.ndarray]) -> None:
-        """Add slices of one shape and type.
+        """Append slices (H, W) of one shape and type.
 
         Raises:
             DvtError: if the disk is full.
         """
         try:
-            for one in slices:
-                self._shape, self._dtype = one.shape, one.dtype
-                self._file.write(np.ascontiguousarray(one).tobytes())
+            for slice_HW in slices:
+                self._shape, self._dtype = slice_HW.shape, slice_HW.dtype
+                self._file.write(np.ascontiguousarray(slice_HW).tobytes())
                 self._count += 1
             self._file.flush()
         except OSError as error:
@@ -49,7 +49,7 @@ class SliceBuffer:
         return self._count
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Slices start to stop as one array; all of them by default."""
+        """Return the slices from start to stop, all by default, as an array (S, H, W)."""
         stop = self._count if stop is None else min(stop, self._count)
         each = int(np.prod(self._shape)) * self._dtype.itemsize
         self._file.seek(start * each)
@@ -58,13 +58,13 @@ class SliceBuffer:
         return np.frombuffer(data, self._dtype).reshape(stop - start, *self._shape)
 
     def read_into(self, slices: np.ndarray) -> None:
-        """All slices, one after the other, into an array or a view of one."""
+        """Copy all slices into an array (S, H, W), which may be a view."""
         for s in range(self._count):
             slices[s] = self.read(s, s + 1)[0]
 
     def close(self) -> None:
-        """Give the disk space back."""
-        # A full disk fails once more here, for the bytes that wait in the buffer: they are not wanted.
+        """Remove the file."""
+        # On a full disk closing fails again, for buffered bytes that nobody needs.
         with contextlib.suppress(OSError):
             self._file.close()
 

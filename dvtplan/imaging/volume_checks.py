@@ -1,4 +1,4 @@
-"""Faults of images, masks and their grids, one line each."""
+"""Checks of images, masks and their grids; each fault is one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dvtplan.imaging.geometry import GRID_TOLERANCE_MM, Grid, distance_mm
 
 
 def image_faults(path: Path, array: np.ndarray) -> Iterable[str]:
-    """What is wrong with the voxels of an image, a line each."""
+    """Yield the faults in the voxels of an image."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
         yield nifti.not_finite(path, bad, array.size)
@@ -21,7 +21,7 @@ def image_faults(path: Path, array: np.ndarray) -> Iterable[str]:
 
 
 def grid_faults(path: Path | None, grid: Grid, image_path: Path, image_grid: Grid) -> Iterable[str]:
-    """Whether a file lies elsewhere than the image it belongs to, a line each."""
+    """Yield the difference between the grid of a file and that of its image."""
     if grid.shape != image_grid.shape:
         yield (
             f"{path}: shape {grid.shape[::-1]} differs from that of {image_path.name}, {image_grid.shape[::-1]}. "
@@ -40,10 +40,13 @@ def _show(values: tuple[float, ...]) -> str:
 
 
 def label_faults(path: Path | None, array: np.ndarray, labels: dict[str, int]) -> Iterable[str]:
-    """Which values of a mask the data set does not know, in one line."""
+    """Yield the values of a mask that are not labels of the data set, in one line."""
     present = array_ops.unique_values(array)
     unknown = [v for v in present.tolist() if v not in (0, *labels.values())]
     if unknown:
         shown = ", ".join(f"{v:.9g}" for v in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         known = ", ".join(f"{value} {name}" for name, value in labels.items())
-        yield f"{path}: holds the values {shown}; dataset.json knows 0 background, {known}. Mend the label or the list."
+        yield (
+            f"{path}: contains the values {shown}; dataset.json lists 0 background, {known}. "
+            "Fix the mask or the list."
+        )

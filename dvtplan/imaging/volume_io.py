@@ -1,4 +1,4 @@
-"""Volumes on disk: the only door to SimpleITK."""
+"""Read and write volumes: the only adapter for SimpleITK."""
 
 from __future__ import annotations
 
@@ -19,20 +19,27 @@ from dvtplan.imaging.nifti import not_3d
 
 T = TypeVar("T")
 
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+"""File endings of volumes that are read and written."""
+MASK_ENDINGS = (*ENDINGS, ".hdr", ".nhdr", ".gipl", ".gipl.gz")
+"""File endings of masks that other programs wrote, which are only read."""
+
 _KEEP = {np.dtype(t) for t in ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")}
-NOTES_AT_MOST = 79
-"""Characters that descrip of nifti1.h holds, and its end."""
+"""Number types that are returned unchanged."""
+MAX_NOTES = 79
+"""Characters of descrip in nifti1.h, without its end."""
 
 
-def read(path: Path) -> tuple[np.ndarray, Grid]:
-    """Read a 3-D scalar volume in the file's own number type.
+def read(path: str | Path) -> tuple[np.ndarray, Grid]:
+    """Read a 3-D scalar volume in the file's number type.
 
     Returns:
         The array in file order (slowest axis first) and its grid.
 
     Raises:
-        DvtError: if the file is missing, damaged, or no 3-D scalar volume.
+        DvtError: if the file is missing or damaged, or is not a 3-D scalar volume.
     """
+    path = Path(path)
     voxels = _inspect(path)
     if voxels is not None:
         grid = _header_grid(path)
@@ -45,7 +52,7 @@ def read(path: Path) -> tuple[np.ndarray, Grid]:
     image = _three_dimensional(path, image)
     array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "c":
-        raise DvtError(f"{path}: holds complex numbers, expected real ones. Export the magnitude.")
+        raise DvtError(f"{path}: contains complex numbers, expected real numbers. Export the magnitude.")
     if array.dtype not in _KEEP:
         array = array.astype(np.float64)
     grid = _make_grid(path, image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
@@ -53,69 +60,74 @@ def read(path: Path) -> tuple[np.ndarray, Grid]:
 
 
 def write_mask(
-    path: Path,
+    path: str | Path,
     mask: np.ndarray,
     grid: Grid,
     *,
     names: Mapping[str, int] | None = None,
-    noted: Callable[[Path], None] | None = None,
+    before_move: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write a file-order uint8 mask on a grid, whole or not at all, and read it back to be sure.
+    """Write a file-order uint8 mask atomically, and read it back as a check.
 
     Args:
-        path: of the mask; its ending says the format.
-        mask: in the order of the grid.
-        grid: where it lies.
-        names: name -> value, as words into the header (of NIfTI: descrip, of 80 characters).
-        noted: is given the draft once it is whole, before it takes the place of what is at ``path``.
+        path: the file; its ending determines the format.
+        mask: shape ``grid.shape``.
+        grid: the mask's grid.
+        names: label -> value, written into the header as text (NIfTI: descrip, at most 79 characters).
+        before_move: called with the complete temporary file before it is moved to ``path``.
 
     Raises:
-        DvtError: if it cannot be written, or what stands on disk differs (a full disk).
+        WriteFailed: if it cannot be written, or if the file on disk differs (full disk).
     """
-    words = "; ".join(f"{value} {name}" for name, value in (names or {}).items())
-    told = words.encode("ascii", "replace").decode()[:NOTES_AT_MOST]
-    _write(path, mask.astype(np.uint8, copy=False), grid, told, noted)
+    text = "; ".join(f"{value} {name}" for name, value in (names or {}).items())
+    notes = text.encode("ascii", "replace").decode()[:MAX_NOTES]
+    _write(path, mask.astype(np.uint8, copy=False), grid, notes, before_move)
 
 
-def write_probabilities(path: Path, probabilities: np.ndarray, grid: Grid) -> None:
-    """Write file-order float32 probabilities on a grid; otherwise as ``write_mask``."""
+def write_probabilities(path: str | Path, probabilities: np.ndarray, grid: Grid) -> None:
+    """Write file-order probabilities as float32; otherwise as ``write_mask``."""
     _write(path, probabilities.astype(np.float32, copy=False), grid)
 
 
-def write_image(path: Path, image: np.ndarray, grid: Grid) -> None:
-    """Write a file-order image in its own number type; otherwise as ``write_mask``."""
+def write_image(path: str | Path, image: np.ndarray, grid: Grid) -> None:
+    """Write a file-order image in its number type; otherwise as ``write_mask``."""
     _write(path, image, grid)
 
 
 def _write(
-    path: Path, array: np.ndarray, grid: Grid, words: str = "", noted: Callable[[Path], None] | None = None
+    path: str | Path,
+    array: np.ndarray,
+    grid: Grid,
+    notes: str = "",
+    before_move: Callable[[Path], None] | None = None,
 ) -> None:
+    path = Path(path)
     if array.shape != grid.shape:
         raise ValueError(f"array {array.shape} does not fit its grid {grid.shape}")
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(grid.spacing_mm[::-1])
     image.SetOrigin(grid.origin_mm)
     image.SetDirection(np.asarray(grid.direction)[::-1].T.ravel().tolist())
-    if words:
-        image.SetMetaData("ITK_FileNotes", words)
+    if notes:
+        image.SetMetaData("ITK_FileNotes", notes)
     with atomic_write(path) as draft:
         try:
             sitk.WriteImage(image, str(draft), useCompression=True)
-            del image  # two of the volume are enough to have in memory
-            # NIfTI's writer does not report a full disk, so only reading back tells.
-            back = sitk.ReadImage(str(draft))  # a view lives no longer than its image
+            del image  # at most two copies in memory
+            # The NIfTI writer does not report a full disk, so the file is read back.
+            back = sitk.ReadImage(str(draft))  # must outlive its view
             view = sitk.GetArrayViewFromImage(back)
             intact = view.shape == array.shape and all(map(np.array_equal, view, array))
         except RuntimeError as error:
             raise WriteFailed(f"{path}: cannot be written ({_reason(error)}). Free space, then run again.") from error
         if not intact:
-            raise WriteFailed(f"{path}: what was written does not read back the same. Free space, then run again.")
-        if noted is not None:
-            noted(draft)
+            raise WriteFailed(f"{path}: the written file differs when read back. Free space, then run again.")
+        if before_move is not None:
+            before_move(draft)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The files that a volume consists of: of MetaImage (.mhd) also the one that its header names."""
+    """Return the files of a volume: for MetaImage (.mhd) also the file that its header names."""
     if path.suffix.lower() != ".mhd":
         return (path,)
     named = re.search(rb"(?m)^ElementDataFile *= *(\S[^\r\n]*)", path.read_bytes()[:100_000])
@@ -123,21 +135,22 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path, voxels) if voxels != path and voxels.is_file() else (path,)
 
 
-def read_grid(path: Path) -> Grid:
-    """The grid of a volume from its header alone; raises as ``read``, but cannot see missing voxels."""
+def read_grid(path: str | Path) -> Grid:
+    """Read the grid of a volume from its header; raises as ``read``, but does not notice missing voxels."""
+    path = Path(path)
     _inspect(path, voxels=False)
     return _header_grid(path) or read(path)[1]
 
 
 def count_voxels(path: Path) -> int:
-    """How many voxels a volume's header promises; raises as ``read_grid``, and takes a tenth of its time."""
+    """Return the number of voxels in a volume's header; raises as ``read_grid``, but takes a tenth of its time."""
     if path.name.lower().endswith(nifti.ENDINGS):
-        return math.prod(_told(path, nifti.inspect))
+        return math.prod(_checked(path, nifti.inspect))
     return math.prod(read_grid(path).shape)
 
 
 def _header_grid(path: Path) -> Grid | None:
-    """The grid of a 3-D volume as its header tells; none where it has further axes of one voxel."""
+    """Read the grid of a 3-D volume from its header; None if it has further axes of one voxel."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -153,18 +166,20 @@ def _header_grid(path: Path) -> Grid | None:
 
 
 def _inspect(path: Path, *, voxels: bool = True) -> np.ndarray | None:
-    """Refuse, from the first bytes, what would make SimpleITK fail in obscure words or crash.
+    """Refuse files on which SimpleITK would crash or fail with an obscure message.
 
-    A 5-D NIfTI file kills the process inside SimpleITK 2.5.7, so the header is read here first.
-    With ``voxels``, a NIfTI file is also read to its end, to see that all of them are there, and
-    they are handed back where SimpleITK would only read them once more.
+    SimpleITK 2.5.7 crashes on a 5-D NIfTI file, so the header is read here first. With ``voxels`` a NIfTI file is read
+    to its end.
+
+    Returns:
+        The voxels, if SimpleITK does not have to interpret them.
     """
     if not path.name.lower().endswith(nifti.ENDINGS):
-        _told(path, _first_byte)
+        _checked(path, _first_byte)
     elif voxels:
-        return _told(path, nifti.read)
+        return _checked(path, nifti.read)
     else:
-        _told(path, nifti.inspect)
+        _checked(path, nifti.inspect)
     return None
 
 
@@ -173,15 +188,15 @@ def _first_byte(path: Path) -> bytes:
         return file.read(1)
 
 
-def _told(path: Path, look: Callable[[Path], T]) -> T:
-    """What a look at a file gives; what hinders it in one line."""
+def _checked(path: Path, inspect: Callable[[Path], T]) -> T:
+    """Return what a function reads from a file; turn system errors into one line."""
     try:
         size = path.stat().st_size
         if path.is_dir():
-            raise DvtError(f"{path}: expected a volume file, found a folder. Name the file.")
+            raise DvtError(f"{path}: expected a volume file, found a folder. Give the file.")
         if size == 0:
             raise DvtError(f"{path}: is empty (0 bytes). Copy or export it again.")
-        return look(path)
+        return inspect(path)
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Check the path.") from None
     except PermissionError:
@@ -198,7 +213,7 @@ def _three_dimensional(path: Path, image: sitk.Image) -> sitk.Image:
         raise DvtError(not_3d(path, size))
     if image.GetNumberOfComponentsPerPixel() != 1:
         n = image.GetNumberOfComponentsPerPixel()
-        raise DvtError(f"{path}: has {n} values a voxel, expected 1. Save each component as a file of its own.")
+        raise DvtError(f"{path}: has {n} values per voxel, expected 1. Save each component as a file of its own.")
     return image
 
 
@@ -209,13 +224,13 @@ def _make_grid(
     origin: tuple[float, ...],
     direction: tuple[float, ...],
 ) -> Grid:
-    """ITK's x, y, z with direction columns -> array order with direction rows."""
+    """Convert ITK's x, y, z with direction columns to array order with direction rows."""
     if not np.isfinite([*spacing, *origin, *direction]).all() or 0 in spacing:
         shown = [" x ".join(f"{v:g}" for v in values) for values in (spacing, origin)]
         raise DvtError(
-            f"{path}: its header gives the spacing {shown[0]} mm and the origin {shown[1]} mm. Export it again."
+            f"{path}: its header contains the spacing {shown[0]} mm and the origin {shown[1]} mm. Export it again."
         )
-    # A header alone may count backwards along an axis; ITK turns that axis when it reads the voxels.
+    # In a header a spacing may be negative; ITK reverses that axis when it reads the voxels.
     columns = np.asarray(direction, float).reshape(3, 3) * np.sign(spacing)
     spacing = tuple(abs(s) for s in spacing)
     rows = columns.T[::-1]
@@ -229,24 +244,20 @@ def _make_grid(
 
 def _unreadable(path: Path, error: RuntimeError) -> str:
     reason = _reason(error)
-    mend = "Resample it onto axes at right angles." if "orthonormal" in reason else "Export it again."
-    return f"{path}: cannot be read ({reason}). {mend}"
+    fix = "Resample it onto axes at right angles." if "orthonormal" in reason else "Export it again."
+    return f"{path}: cannot be read ({reason}). {fix}"
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last telling line of an ITK exception, which comes as a page."""
+    """Return the last informative line of an ITK exception, which has a page of text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # MetaImage files that are cut off come with the last error of the system, which is of no file.
-    telling = [line for line in lines if line != "Reason: No such file or directory"]
-    last = telling[-1] if telling else "unknown reason"
+    # For truncated MetaImage files ITK appends the last system error, which concerns no file.
+    informative = [line for line in lines if line != "Reason: No such file or directory"]
+    last = informative[-1] if informative else "unknown reason"
     return re.sub(r"^(Reason: |(sitk::|ITK )ERROR: |\w+\(0x[0-9a-f]+\): )+", "", last).rstrip(".!")
 
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-"""Of volumes that are looked for in a folder."""
-
-
 def stem(path: Path) -> str:
-    """A file's or folder's name without the ending of a volume or an archive."""
+    """Return a file or folder name without the ending of a volume, an archive or a DICOM file."""
     found = next((e for e in (*ENDINGS, ".zip", ".dcm") if path.name.lower().endswith(e)), "")
     return path.name[: len(path.name) - len(found)]

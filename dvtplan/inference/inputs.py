@@ -16,7 +16,7 @@ from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural
 from dvtplan.data.dataset import Case
 from dvtplan.dicom import reader
-from dvtplan.dicom.series import StudyContents, Volume, choose, find, read_volume
+from dvtplan.dicom.series import StudyContents, Volume, choose_volume, read_study, read_volume
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
 from dvtplan.imaging.stitching import Stitched, stitch
@@ -140,9 +140,9 @@ def _station(path: Path) -> tuple[np.ndarray, Grid]:
 
 def _look(source: Path, names: Sequence[str | None]) -> tuple[StudyContents, list[Volume]]:
     """What a source holds, and the volumes of some names; tells what else is there and cannot be taken."""
-    found = find(source)
-    chosen = [choose(found, name) for name in names]
-    for line in (*found.faults, *found.left_out):
+    found = read_study(source)
+    chosen = [choose_volume(found, name) for name in names]
+    for line in (*found.faults, *found.skipped):
         console.info(f"Left out: {line}")
     return found, chosen
 

@@ -9,8 +9,8 @@ from dvtplan.core import console
 from dvtplan.core.files import write_text
 from dvtplan.data import prediction_log
 from dvtplan.data.mask_files import dicom_seg_path
-from dvtplan.dicom import segmentation
-from dvtplan.dicom.segmentation import colour
+from dvtplan.dicom import segmentation_reader, segmentation_writer
+from dvtplan.dicom.segmentation_writer import class_colour
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.volume_io import stem
 from dvtplan.inference.inputs import PredictionInput
@@ -57,8 +57,8 @@ def write_formats(
         written.append(beside)
         corrected = path in changed or (given.composed is not None and masks[0] in changed)
         if beside.exists() and not overwrite:
-            maker, kinds = segmentation.algorithm_of(beside)
-            if maker != segmentation.MANUFACTURER:
+            maker, kinds = segmentation_reader.read_algorithm(beside)
+            if maker != segmentation_writer.MANUFACTURER:
                 console.warn(f"{beside}: comes from elsewhere, and is kept. --overwrite makes it anew.")
                 continue
             if beside.stat().st_mtime_ns >= path.stat().st_mtime_ns and not (corrected and "AUTOMATIC" in kinds):
@@ -66,7 +66,7 @@ def write_formats(
         if given.found is None:
             raise ValueError("a segmentation object without a series")
         mask, _ = volume_io.read(path)
-        segmentation.write_segmentation(
+        segmentation_writer.write_segmentation(
             beside, mask, given.found, shown, model.classes, model=model.digest[:16], corrected=corrected
         )
     return written
@@ -79,7 +79,7 @@ def write_label_descriptions(path: Path, classes: Mapping[str, int]) -> None:
         DvtError: if it cannot be written.
     """
     rows = [(0, (0, 0, 0), 0, "Clear Label")]
-    rows += [(value, colour(k), 1, name.replace('"', "'")) for k, (name, value) in enumerate(classes.items())]
+    rows += [(value, class_colour(k), 1, name.replace('"', "'")) for k, (name, value) in enumerate(classes.items())]
     lines = [
         f'{value:5d} {r:5d} {g:4d} {b:4d} {shown:8d} {shown:2d} {shown:2d}    "{name}"'
         for value, (r, g, b), shown, name in rows

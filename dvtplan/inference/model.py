@@ -12,6 +12,7 @@ from torch import nn
 from dvtplan import __version__
 from dvtplan.core import console
 from dvtplan.data.paths import FoldFolder
+from dvtplan.data.phantom import is_phantom
 from dvtplan.findings.record import ModelIdentity
 from dvtplan.models import checkpoint, devices, model_store, weight_files
 from dvtplan.models.devices import DeviceConfig
@@ -50,9 +51,9 @@ class Model:
 
     @property
     def is_phantom(self) -> bool:
-        """Whether it was trained on computed images; models of which that is not known are judged by the name."""
-        known = None if self.training is None else self.training.phantom
-        return "phantom" in self.plan.dataset.lower() if known is None else known
+        """Whether it was trained on phantoms; if that is not recorded, the data set's name decides."""
+        recorded = None if self.training is None else self.training.phantom
+        return bool(is_phantom(self.plan.dataset, recorded=recorded))
 
     @property
     def maker(self) -> ModelIdentity:
@@ -69,7 +70,7 @@ class Model:
         )
 
 
-def load_model(path: Path, *, folds: Sequence[int] | None = None, setup: DeviceConfig | None = None) -> Model:
+def load_model(path: Path | str, *, folds: Sequence[int] | None = None, setup: DeviceConfig | None = None) -> Model:
     """Load trained folds.
 
     Args:
@@ -81,10 +82,12 @@ def load_model(path: Path, *, folds: Sequence[int] | None = None, setup: DeviceC
         DvtError: if the folder holds no trained fold, or not the ones asked for, or they differ in
             plan or classes; if an archive is damaged or not ours.
     """
-    setup = setup or devices.choose()
+    path, setup = Path(path), setup or devices.choose()
     with model_store.open_model(path, folds) as stored:
         loaded = [_load_network(stored, k, setup) for k in stored.runs]
     runs = list(stored.runs.values())
+    if stored.warning:
+        console.warn(stored.warning)
     for line in training_differences(runs):
         console.info(f"{path}: {line}")
     return Model(
@@ -112,7 +115,7 @@ def _load_network(stored: StoredModel, fold: int, setup: DeviceConfig) -> tuple[
         network = checkpoint.build_network(run)
         checkpoint.set_weights(network, found)
     digest = weight_files.weights_digest(checkpoint.get_weights(network))
-    network = network.eval().to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+    network = setup.place(network.eval())
 
     def trial(forward: devices.Forward) -> None:
         shape = stored.plan.target_shape

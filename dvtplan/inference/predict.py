@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -11,16 +10,16 @@ from pathlib import Path
 from typing import TypedDict
 
 from dvtplan.core import console, files, json_records, text
-from dvtplan.core.digests import digest_of_files, sha256
+from dvtplan.core.digests import volume_digest, sha256
 from dvtplan.core.errors import DamagedScan, DvtError, WriteFailed
 from dvtplan.core.text import plural
-from dvtplan.data import dataset, mask_files, prediction_log
+from dvtplan.data import dataset, dataset_json, mask_files, prediction_log
 from dvtplan.data.dataset import Case
 from dvtplan.data.folds import Splits
 from dvtplan.data.mask_files import probability_path
 from dvtplan.data.paths import Workspace, prediction_record, prediction_records
 from dvtplan.data.prediction_log import Diary, Ledger, Prediction, PredictionOfCase, PredictionStart
-from dvtplan.dicom import reader, segmentation
+from dvtplan.dicom import reader, segmentation_writer
 from dvtplan.findings import writer
 from dvtplan.findings.record import read_findings
 from dvtplan.findings.writer import FindingsOptions
@@ -111,7 +110,7 @@ def predict_path(
     if source.is_dir() and out.exists() and out.samefile(source):
         raise DvtError(f"{out}: is the folder of the images, where masks would pass for images. Name another -o.")
     if mask_formats.DICOM_SEG in also:
-        segmentation.import_highdicom()
+        segmentation_writer.import_highdicom()
     named = {
         "input": source,
         "output": out,
@@ -330,7 +329,7 @@ def predict_cases(
             if given is not None and not overwrite and held.is_changed(path):
                 raise DvtError(f"{path}: was changed while it was predicted, and is kept. Run again.")
             record = _case_prediction(case, digests, path, draft, spent, spoken)
-            files.write_text(out / "dataset.json", _labels_json(model))
+            dataset_json.write(out / dataset_json.FILE_NAME, model.classes, ".nii.gz")
             diary.add(case.id, record)
             held.add(case.id, digests, record.mask_digest, with_probabilities=save_probabilities)
 
@@ -370,7 +369,7 @@ def _digests(case: Case) -> list[str]:
     """SHA-256 of each image file; none where one is not there, which reading will say."""
     if not all(p.is_file() for p in case.images):
         return []
-    return [digest_of_files(volume_io.files_of(p)) for p in case.images]
+    return [volume_digest(volume_io.files_of(p)) for p in case.images]
 
 
 def _session(model: Model, options: Mapping[str, str]) -> Prediction:
@@ -435,6 +434,3 @@ class _Throughput:
         )
 
 
-def _labels_json(model: Model) -> str:
-    """What the values in the masks mean, in nnU-Net's words."""
-    return json.dumps({"labels": {"background": 0, **model.classes}, "file_ending": ".nii.gz"}, indent=1) + "\n"

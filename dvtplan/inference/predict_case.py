@@ -107,7 +107,7 @@ def predict_case(
                 probability_path(path, name).unlink(missing_ok=True)
 
         mask = network_pass.in_file_order(masks, opened, np.uint8)
-        volume_io.write_mask(path, mask, opened.grid, names=model.classes, noted=noted)
+        volume_io.write_mask(path, mask, opened.grid, names=model.classes, before_move=noted)
         times.append(time.monotonic())
         if evidence is not None:
             evidence.tell(path, masks.read(), opened.channels[0], image_names(case, spoken or {}), odd)

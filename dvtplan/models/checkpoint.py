@@ -1,4 +1,4 @@
-"""Trained weights and all that a training needs to go on: written whole, read without running code."""
+"""Checkpoints: weights and the state that a resumed training needs. Written atomically, read without executing code."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epoch
         "rng_cpu": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    # Through memory: given a name, torch writes it into the archive, and equal states must give equal
-    # bytes; and on a full disk its own writer fails in words of its own.
+    # Through memory: torch would write the file's name into the archive, but equal states must give equal bytes. On
+    # a full disk torch's own writer raises an unclear error.
     archive = io.BytesIO()
     torch.save(state, archive)
     with atomic_write(path) as draft:
@@ -47,12 +47,12 @@ def save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epoch
 
 
 def epochs_done(path: Path) -> int:
-    """How many epochs a checkpoint has behind it."""
+    """Return the number of finished epochs of a checkpoint; raises as ``restore``."""
     return int(_load(path, mapped=True)["epochs_done"])
 
 
 def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Put a checkpoint's state into a network and its optimizer, and random generators back.
+    """Load a checkpoint into a network, its optimizer and the random generators.
 
     Returns:
         The number of finished epochs.
@@ -71,17 +71,17 @@ def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def load_weights(path: Path, network: nn.Module) -> None:
-    """Put a checkpoint's weights into a network; raises as ``restore``."""
+    """Load a checkpoint's weights into a network; raises as ``restore``."""
     _fill(path, network, _load(path, mapped=True)["network"])
 
 
 def weights(path: Path) -> dict[str, np.ndarray]:
-    """A checkpoint's weights by name; raises as ``restore``."""
+    """Return a checkpoint's weights by name; raises as ``restore``."""
     return {name: tensor.numpy() for name, tensor in _load(path, mapped=True)["network"].items()}
 
 
 def build_network(run: Run) -> nn.Module:
-    """The network that a run trained, with weights that still are to be filled in."""
+    """Build the network that a run trained, with initial weights."""
     recipe = run.recipe
     return build(
         run.network, run.channels, outputs_of(len(run.classes)), width=recipe.width, norm_groups=recipe.norm_groups
@@ -89,39 +89,41 @@ def build_network(run: Run) -> nn.Module:
 
 
 def expected_weights(run: Run, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of every weight of a run's network, which itself takes no memory here, however large.
+    """Return dtype and shape of every weight of a run's network, without allocating memory for it.
 
     Raises:
-        DvtError: if there is no such network; ``name`` says where the run stands.
+        DvtError: if there is no such network; ``name`` names the run's file.
     """
     if run.network not in NETWORKS:
-        raise DvtError(f"{name}: is of a network {run.network!r}; known are {', '.join(NETWORKS)}. Check its version.")
+        raise DvtError(
+            f"{name}: names an unknown network {run.network!r}; known are {', '.join(NETWORKS)}. Check its version."
+        )
     with torch.device("meta"):
         weights = build_network(run).state_dict()
     return {key: (str(weight.dtype).removeprefix("torch."), tuple(weight.shape)) for key, weight in weights.items()}
 
 
 def get_weights(network: nn.Module) -> dict[str, np.ndarray]:
-    """The weights of a network on the CPU, by name; they share its memory."""
+    """Return the weights of a network on the CPU, by name; they share its memory."""
     return {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
 
 
 def set_weights(network: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
-    """Put arrays into a network whose ``shapes`` they have."""
+    """Load arrays into a network; they must have its ``expected_weights``."""
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
 
 
 def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """Read a checkpoint; ``mapped`` leaves on disk what is not looked at."""
+    """Read a checkpoint; ``mapped`` reads from disk only what is used."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Train this fold first.") from None
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DvtError(f"{path}: no readable checkpoint ({reason}). Train this fold again.") from error
-    whole = isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in FIELDS.items())
-    if not whole or state["schema"] != SCHEMA:
+        raise DvtError(f"{path}: is not a readable checkpoint ({reason}). Train this fold again.") from error
+    complete = isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in FIELDS.items())
+    if not complete or state["schema"] != SCHEMA:
         raise DvtError(f"{path}: expected a checkpoint of schema {SCHEMA}. Train this fold again.")
     return state
 
@@ -129,8 +131,8 @@ def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
 def _match_layout(optimizer: torch.optim.Optimizer) -> None:
     """Give an optimizer's moments the memory layout of their weights.
 
-    Those of a checkpoint keep the layout that they were saved with; the fused optimizer of a GPU refuses another one
-    than the weights', and that of a CPU mixes up the elements.
+    Loaded moments keep the layout of the checkpoint. If it differs from the weights' layout, the fused optimizer fails
+    on a GPU and mixes up elements on a CPU.
     """
     for weight, moments in optimizer.state.items():
         for name, value in moments.items():
@@ -142,4 +144,4 @@ def _fill(path: Path, network: nn.Module, weights: dict[str, torch.Tensor]) -> N
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise DvtError(f"{path}: its weights do not fit this network. Check --network and run.json.") from error
+        raise DvtError(f"{path}: its weights do not fit this network. Check `network` and run.json.") from error

@@ -1,4 +1,4 @@
-"""What a model says of itself, as text."""
+"""Describe a trained model as text."""
 
 from __future__ import annotations
 
@@ -15,43 +15,42 @@ from dvtplan.models.weight_files import float_type, tensor_digest
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.training_ranges import SMALLEST_GROUP, Range, TrainingData
 
-# --- what is told ---------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """A model in words."""
+class ModelDescription:
+    """What ``to_text`` shows of a model."""
 
     path: Path
     plan: Plan
     runs: dict[int, Run]
     data: TrainingData | None
-    """None: not known."""
+    """None: unknown."""
     table: str
-    """Table 1; empty where the model was not scored, or since it was."""
+    """Table 1; empty if the present model was not scored."""
     weights: str
     """The type in which the weights are stored, one of ``FLOATS``."""
     digest: str
     about: str
-    """What ``path`` is, and whether it is whole."""
+    """Kind of ``path``, and whether it is complete."""
 
 
-def describe_archive(path: Path) -> Described:
-    """Read everything in an archive and tell of it; torch is not loaded.
+def describe_archive(path: Path | str) -> ModelDescription:
+    """Read and verify an archive and describe it, without loading torch.
 
     Raises:
-        DvtError: as ``opened``; if any member does not fit its digest.
+        DvtError: as ``open_model``; if any member does not fit its digest.
     """
+    path = Path(path)
     with open_model(path) as stored:
         archive = stored.archive
         if archive is None:
-            raise ValueError(f"{path} is no archive")
+            raise ValueError(f"{path} is not an archive")
         floats = float_type(archive)
         digests = [(run, _archived_digest(archive, k, floats)) for k, run in stored.runs.items()]
         for name in (name for name in archive.manifest.members if "/weights/" not in name):
             archive.read(name)
         count, size = len(archive.manifest.members), path.stat().st_size
-        return Described(
+        return ModelDescription(
             path=path,
             plan=stored.plan,
             runs=stored.runs,
@@ -65,39 +64,39 @@ def describe_archive(path: Path) -> Described:
 
 
 def _archived_digest(archive: ArchiveReader, fold: int, floats: str) -> str:
-    """As ``weights_digest``, without the network; ``floats`` is the type of all its float weights."""
-    home = f"fold_{fold}/weights/"
-    names = [name for name in archive.manifest.members if name.startswith(home)]
-    return json_records.digest({n[len(home) : -len(".npy")]: tensor_digest(archive, n, floats) for n in names})
+    """Return ``weights_digest`` of a fold without its network; ``floats`` is the type of all its float weights."""
+    prefix = f"fold_{fold}/weights/"
+    names = [name for name in archive.manifest.members if name.startswith(prefix)]
+    return json_records.digest({n[len(prefix) : -len(".npy")]: tensor_digest(archive, n, floats) for n in names})
 
 
-def to_text(of: Described) -> str:
-    """A model for a terminal."""
-    first = next(iter(of.runs.values()))
-    rows, columns = of.plan.target_shape
-    normal = of.plan.normalization
+def to_text(model: ModelDescription) -> str:
+    """Format a description for a terminal."""
+    first = next(iter(model.runs.values()))
+    rows, columns = model.plan.target_shape
+    normal = model.plan.normalization
     clipped = "" if normal.clip_percentiles is None else ", percentiles {:g} and {:g}".format(*normal.clip_percentiles)
     recipe = first.recipe
     lines = [
-        ("model", str(of.path)),
-        ("", of.about),
+        ("model", str(model.path)),
+        ("", model.about),
         ("network", f"{first.network}, width {recipe.width}, {first.parameters:,} parameters"),
-        ("weights", of.weights),
-        ("channels", ", ".join(of.plan.channels)),
+        ("weights", model.weights),
+        ("channels", ", ".join(model.plan.channels)),
         ("classes", ", ".join(f"{name} = {value}" for name, value in first.classes.items())),
-        *(("folds" if k == next(iter(of.runs)) else "", _fold(run)) for k, run in of.runs.items()),
-        ("plan", f"{of.plan.preset}: slices along {of.plan.slice_axis}, as {rows}x{columns}, scaled by "
-                 f"{normal.scope}{clipped}; of data set {of.plan.dataset}"),
+        *(("folds" if k == next(iter(model.runs)) else "", _fold(run)) for k, run in model.runs.items()),
+        ("plan", f"{model.plan.preset}: slices along {model.plan.slice_axis}, as {rows}x{columns}, scaled by "
+                 f"{normal.scope}{clipped}; of data set {model.plan.dataset}"),
         ("recipe", f"{recipe.name}: {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, learning rate "
-                   f"{recipe.learning_rate:g}, focal gamma {recipe.focal_gamma:g}, oversampling "
+                   f"{recipe.learning_rate:g}, loss {recipe.describe_loss()}, oversampling "
                    f"{recipe.oversampling:g}, seed {recipe.seed}"),
-        *_data_lines(of.data),
-        ("digest", of.digest),
+        *_data_lines(model.data),
+        ("digest", model.digest),
         ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
     ]  # fmt: skip
-    table = of.table.rstrip() or "No Table 1: not scored, or not since it was trained."
-    told = [f"{head:<12}{text}" for head, text in lines]
-    return "\n".join([*told, "", table, "", "Research software, no medical device."])
+    table = model.table.rstrip() or "No Table 1: the model was not scored since it was trained."
+    body = [f"{head:<12}{text}" for head, text in lines]
+    return "\n".join([*body, "", table, "", "Research software, not a medical device."])
 
 
 def _fold(run: Run) -> str:
@@ -108,11 +107,11 @@ def _fold(run: Run) -> str:
 
 def _data_lines(data: TrainingData | None) -> list[tuple[str, str]]:
     if data is None:
-        return [("trained on", "not told")]
-    kind = {True: "phantoms", False: "no phantoms", None: "whether phantoms is not known"}[data.phantom]
-    of = f"{plural(data.cases, 'case')} of {plural(data.patients, 'patient')}"
+        return [("trained on", "unknown")]
+    kind = {True: "phantoms", False: "patients", None: "patients or phantoms (unknown)"}[data.phantom]
+    size = f"{plural(data.cases, 'case')} of {plural(data.patients, 'patient')}"
     lines = [
-        ("trained on", f"{data.dataset}: {of}, {kind}"),
+        ("trained on", f"{data.dataset}: {size}, {kind}"),
         *([("", PHANTOM_WARNING)] if data.phantom else []),
         ("", "spacing in mm: " + "; ".join(f"{axis} {_span(s)}" for axis, s in data.spacing_mm.items())),
         ("", "voxels: " + "; ".join(f"{axis} {_span(s)}" for axis, s in data.shape.items())),
@@ -124,8 +123,8 @@ def _data_lines(data: TrainingData | None) -> list[tuple[str, str]]:
     return lines
 
 
-def _span(spread: Range) -> str:
-    """'1.25', or '1.25 to 1.4 (median 1.3)'."""
-    if spread.minimum == spread.maximum:
-        return f"{spread.median:.4g}"
-    return f"{spread.minimum:.4g} to {spread.maximum:.4g} (median {spread.median:.4g})"
+def _span(values: Range) -> str:
+    """Return '1.25', or '1.25 to 1.4 (median 1.3)'."""
+    if values.minimum == values.maximum:
+        return f"{values.median:.4g}"
+    return f"{values.minimum:.4g} to {values.maximum:.4g} (median {values.median:.4g})"

@@ -1,4 +1,4 @@
-"""epochs.csv."""
+"""``epochs.csv``: one row for each finished epoch of a training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dvtplan.core.files import write_text
 
 
 def read_epochs(path: Path, before: int) -> list[dict[str, Any]]:
-    """Rows of ``epochs.csv`` with an epoch number below ``before``; none where there is no file.
+    """Read the rows of ``epochs.csv`` whose epoch is below ``before``; an empty list if there is no file.
 
     Raises:
-        DvtError: if the file is no such table.
+        DvtError: if the file is not such a table.
     """
     if not path.exists():
         return []
@@ -24,11 +24,11 @@ def read_epochs(path: Path, before: int) -> list[dict[str, Any]]:
         with path.open(newline="", encoding="utf-8") as file:
             return [row for row in csv.DictReader(file) if int(row["epoch"]) < before]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DvtError(f"{path}: is no table of epochs ({error!r}). Move it away, then run again.") from error
+        raise DvtError(f"{path}: is not a table of epochs ({error!r}). Move it away, then run again.") from error
 
 
 def write_epochs(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write ``epochs.csv`` whole; all rows have the keys of the first."""
+    """Write ``epochs.csv`` atomically; all rows must have the keys of the first."""
     text = io.StringIO()
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()

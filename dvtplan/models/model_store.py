@@ -1,104 +1,121 @@
-"""A trained model on disk, without torch: a results folder, or the archive in which it travels.
+"""A trained model on disk, without torch: a results folder, or an archive to share.
 
-An archive holds plan.json, fingerprint.json (ranges, no case), table1.csv and table1.txt where the model was scored,
-NOTICE.txt and manifest.json; and of each fold run.json, which names no case, and weights/TENSOR.npy, numbers alone.
+An archive contains plan.json, fingerprint.json (ranges, no cases), NOTICE.txt and manifest.json; table1.csv and
+table1.txt if the model was scored; and for each fold run.json, without names of cases, and weights/TENSOR.npy.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvtplan.core import console, json_records, verified_archive
+from dvtplan.core import json_records, verified_archive
 from dvtplan.core.errors import DvtError
 from dvtplan.core.verified_archive import DOWNLOAD_AGAIN, ArchiveReader
-from dvtplan.data.dataset import is_synthetic
+from dvtplan.data.dataset_json import read_description
 from dvtplan.data.paths import FoldFolder, model_description, model_fingerprint, model_plan, trained_folds
+from dvtplan.data.phantom import is_phantom
 from dvtplan.models.training_run import Run
 from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.training_ranges import TrainingData, summarize
 
 KIND = "dvtplan model"
-"""What the manifest says the archive is for."""
+"""Kind of archive, as in its manifest."""
 PLAN, DATA, NOTICE = "plan.json", "fingerprint.json", "NOTICE.txt"
 TABLE_CSV, TABLE_TEXT = "table1.csv", "table1.txt"
 WITHHELD = "withheld"
-"""Stands for the name of each case that does not travel."""
+"""Replaces the name of each case in an archive."""
 WIDEST = 1024
-"""Channels of the first level in an archive; published is 32."""
+"""Largest width (channels of the first level) in an archive; the published width is 32."""
 MOST_CHANNELS = 64
-"""Image channels in an archive."""
+"""Largest number of image channels in an archive."""
 LONGEST_NAME = 100
-"""Characters in the name of a class, which becomes part of file names."""
+"""Most characters in the name of a class, which becomes part of file names."""
+GZIP_MAGIC = b"\x1f\x8b"
 FLOATS = ("float32", "float16")
-"""The types in which an archive may store the float32 weights of a network. It stores all of them in one type."""
+"""Number types in which an archive may store float32 weights. It stores all of them in one type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredModel:
-    """The folds of a model that are to be used; they agree in plan and classes."""
+    """Some folds of a model, which agree in plan and classes."""
 
     path: Path
     plan: Plan
     runs: dict[int, Run]
-    """By fold, in the order asked for."""
+    """By fold, in the requested order."""
     archive: ArchiveReader | None
-    """None: ``path`` is a results folder, whose weights ``checkpoint`` reads."""
+    """None: ``path`` is a results folder; ``checkpoint`` reads its weights."""
     training: TrainingData | None
-    """What the folds were trained on, where that lies beside their plan."""
+    """Ranges of the data that the folds were trained on; None if unknown."""
+    warning: str = ""
+    """Why ``training`` is None although a fingerprint exists; empty if there is no such problem."""
 
 
 @contextlib.contextmanager
-def open_model(path: Path, folds: Sequence[int] | None = None) -> Iterator[StoredModel]:
+def open_model(path: Path | str, folds: Sequence[int] | None = None) -> Iterator[StoredModel]:
     """Open a results folder or an archive.
 
     Args:
-        path: a folder such as ``results/DATASET/NETWORK``, or a file that ``dvt_model export`` wrote.
-        folds: which; none for all that are trained.
+        path: a folder such as ``results/DATASET/NETWORK``, or a file that ``export_model`` wrote.
+        folds: numbers of folds; None: all that are trained.
 
     Raises:
-        DvtError: if it holds no trained fold, or not the ones asked for, or they differ in plan or classes; or if
-            an archive is not what such an archive must be.
+        DvtError: if there is no trained fold, or a requested fold is missing, or folds differ in plan or classes; or
+            if an archive is damaged, compressed or not a model archive.
     """
+    path = Path(path)
     if not path.is_file():
         yield _of_folder(path, folds)
         return
+    _refuse_gzip(path)
     with verified_archive.open_archive(path, KIND) as archive:
         yield _of_archive(path, archive, folds)
 
 
+def _refuse_gzip(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
+            target = path.stem if path.suffix == ".gz" else f"unpacked_{path.name}"
+            raise DvtError(
+                f"{path}: is compressed with gzip, but a model archive is a ZIP file. Run gunzip first: "
+                f"gunzip -c {path.name} > {target}"
+            )
+
+
 def _of_folder(path: Path, folds: Sequence[int] | None) -> StoredModel:
-    there = [k for k in trained_folds(path) if FoldFolder(path / f"fold_{k}").checkpoint.exists()]
-    if not there:
-        fault = "holds no trained fold" if path.exists() else "not found"
-        raise DvtError(f"{path}: {fault}. Name a folder like results/DATASET/gn_unet, or an archive of a model.")
-    chosen = _choose(path, there, folds)
-    plan = json_records.load(Plan, model_plan(path), "dvt_train")
+    trained = [k for k in trained_folds(path) if FoldFolder(path / f"fold_{k}").checkpoint.exists()]
+    if not trained:
+        fault = "contains no trained fold" if path.exists() else "not found"
+        raise DvtError(f"{path}: {fault}. Name a folder like results/DATASET/gn_unet, or a model archive.")
+    chosen = _choose(path, trained, folds)
+    plan = json_records.load(Plan, model_plan(path), "`train_fold`")
     files = {k: FoldFolder(path / f"fold_{k}").run for k in chosen}
-    runs = {k: json_records.load(Run, file, "dvt_train") for k, file in files.items()}
+    runs = {k: json_records.load(Run, file, "`train_fold`") for k, file in files.items()}
     _require_agreement(plan, model_plan(path), runs, {k: str(file) for k, file in files.items()})
-    return StoredModel(path=path, plan=plan, runs=runs, archive=None, training=_training(path, plan, runs))
+    training, warning = _training(path, plan, runs)
+    return StoredModel(path=path, plan=plan, runs=runs, archive=None, training=training, warning=warning)
 
 
-def _training(results: Path, plan: Plan, runs: Mapping[int, Run]) -> TrainingData | None:
-    """The ranges of the scans that some folds were trained on, where their fingerprint lies beside the plan."""
+def _training(results: Path, plan: Plan, runs: Mapping[int, Run]) -> tuple[TrainingData | None, str]:
+    """Return the ranges of the scans that some folds were trained on, and why they are missing, if unexpectedly."""
     path = model_fingerprint(results)
     if not path.exists():
-        return None
-    data = trained_on(json_records.load(Fingerprint, path, "dvt_train"), plan, runs, _is_phantom(results))
-    if data is None:
-        console.warn(f"{path}: is not of the data that {model_plan(results)} was derived from. Scans are not compared.")
-    return data
+        return None, ""
+    phantom = is_phantom(plan.dataset, description=read_description(model_description(results)))
+    data = trained_on(json_records.load(Fingerprint, path, "`train_fold`"), plan, runs, phantom)
+    if data is not None:
+        return data, ""
+    return None, f"{path}: is not of the data that {model_plan(results)} was derived from. Scans are not compared."
 
 
 def trained_on(
     fingerprint: Fingerprint, plan: Plan, runs: Mapping[int, Run], phantom: bool | None
 ) -> TrainingData | None:
-    """The ranges of the scans that some folds were trained on; none where the fingerprint is of other data."""
+    """Return the ranges of the scans that some folds were trained on; None if the fingerprint is of other data."""
     trained = {case for run in runs.values() for case in run.train}
     known = {case.id for case in fingerprint.cases}
     if json_records.digest(fingerprint) != plan.fingerprint_digest or not trained <= known:
@@ -106,34 +123,26 @@ def trained_on(
     return summarize(fingerprint, trained, phantom)
 
 
-def _is_phantom(results: Path) -> bool | None:
-    """What the data set of a model says of itself; nothing where that was not kept or cannot be read."""
-    try:
-        body = json.loads(model_description(results).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    words = body.get("description", "") if isinstance(body, dict) else ""
-    return is_synthetic(words) if isinstance(words, str) else None
-
-
 def _of_archive(path: Path, archive: ArchiveReader, folds: Sequence[int] | None) -> StoredModel:
     members = archive.manifest.members
-    there = sorted(int(name.split("/")[0].removeprefix("fold_")) for name in members if _is_run(name))
-    if not there:
-        raise DvtError(f"{path}: holds no trained fold. {DOWNLOAD_AGAIN}")
+    stored = sorted(int(name.split("/")[0].removeprefix("fold_")) for name in members if _is_run(name))
+    if not stored:
+        raise DvtError(f"{path}: contains no trained fold. {DOWNLOAD_AGAIN}")
     plan = archive.record(Plan, PLAN)
-    runs = {k: archive.record(Run, f"fold_{k}/run.json") for k in there}
-    _require_agreement(plan, path / PLAN, runs, {k: f"{path}: fold_{k}/run.json" for k in there})
+    runs = {k: archive.record(Run, f"fold_{k}/run.json") for k in stored}
+    _require_agreement(plan, path / PLAN, runs, {k: f"{path}: fold_{k}/run.json" for k in stored})
     for k, run in runs.items():
         fault = _implausible(run, plan)
         if fault or run.fold != k:
             raise DvtError(f"{path}: fold_{k}/run.json: {fault or f'is of fold {run.fold}'}. {DOWNLOAD_AGAIN}")
-    fixed = {PLAN, DATA, NOTICE, TABLE_CSV, TABLE_TEXT, *(f"fold_{k}/run.json" for k in there)}
-    homes = tuple(f"fold_{k}/weights/" for k in there)
-    strange = [name for name in members if name not in fixed and not (name.startswith(homes) and name.endswith(".npy"))]
-    if strange:
-        raise DvtError(f"{path}: holds {strange[0]}, which is no part of a model. {DOWNLOAD_AGAIN}")
-    chosen = _choose(path, there, folds)
+    fixed = {PLAN, DATA, NOTICE, TABLE_CSV, TABLE_TEXT, *(f"fold_{k}/run.json" for k in stored)}
+    homes = tuple(f"fold_{k}/weights/" for k in stored)
+    unexpected = [
+        name for name in members if name not in fixed and not (name.startswith(homes) and name.endswith(".npy"))
+    ]
+    if unexpected:
+        raise DvtError(f"{path}: contains {unexpected[0]}, which does not belong to a model. {DOWNLOAD_AGAIN}")
+    chosen = _choose(path, stored, folds)
     data = archive.record(TrainingData, DATA) if DATA in archive else None
     if data is not None and data.channel_names != plan.channels:
         raise DvtError(f"{path}: {DATA} is of other channels than {PLAN}. {DOWNLOAD_AGAIN}")
@@ -141,17 +150,17 @@ def _of_archive(path: Path, archive: ArchiveReader, folds: Sequence[int] | None)
 
 
 def _is_run(name: str) -> bool:
-    """Whether a member is the ``run.json`` of a fold, whose number is written as we write it."""
+    """Return whether a member is the ``run.json`` of a fold, with its number in canonical form."""
     fold, _, rest = name.partition("/")
     number = fold.removeprefix("fold_")
     return rest == "run.json" and number.isdecimal() and len(number) < 9 and fold == f"fold_{int(number)}"
 
 
-def _choose(path: Path, there: Sequence[int], folds: Sequence[int] | None) -> tuple[int, ...]:
-    missing = sorted(set(folds or ()) - set(there))
+def _choose(path: Path, available: Sequence[int], folds: Sequence[int] | None) -> tuple[int, ...]:
+    missing = sorted(set(folds or ()) - set(available))
     if missing:
-        raise DvtError(f"{path}: holds the folds {there}, not {missing}. Choose among them.")
-    return tuple(dict.fromkeys(folds or there))
+        raise DvtError(f"{path}: contains the folds {available}, not {missing}. Choose among them.")
+    return tuple(dict.fromkeys(folds or available))
 
 
 def _require_agreement(plan: Plan, plan_file: Path, runs: Mapping[int, Run], files: Mapping[int, str]) -> None:
@@ -161,28 +170,32 @@ def _require_agreement(plan: Plan, plan_file: Path, runs: Mapping[int, Run], fil
         if run.plan_digest != digest:
             raise DvtError(f"{files[k]}: was trained by another plan than {plan_file}. Train it again.")
         if run.classes != runs[first].classes:
-            raise DvtError(f"{files[k]}: predicts other classes than fold {first}. Name folds that agree.")
+            raise DvtError(f"{files[k]}: predicts other classes than fold {first}. Choose folds that agree.")
 
 
 def _implausible(run: Run, plan: Plan) -> str:
-    """What an archive's run cannot be; empty if nothing. Checked before a network of its size is thought of."""
+    """Return what is invalid in an archive's run; empty if nothing. Checked before a network of its size is built."""
     values = list(run.classes.values())
     if not values or values != sorted(set(values)) or not 1 <= values[0] <= values[-1] <= 254:
         return f"classes must map names to rising values from 1 to 254, not {run.classes}"
     for name in run.classes:
         if not name or len(name) > LONGEST_NAME or any(c in name for c in "/\\:"):
-            return f"a class cannot be called {name[:LONGEST_NAME]!r}, which becomes part of file names"
+            return f"a class cannot have the name {name[:LONGEST_NAME]!r}, which becomes part of file names"
     if run.channels != len(plan.channels) or run.channels > MOST_CHANNELS:
         return f"takes {run.channels} channels, the plan names {len(plan.channels)} (at most {MOST_CHANNELS})"
     if run.recipe.width > WIDEST:
-        return f"a width of {run.recipe.width} is beyond {WIDEST}"
+        return f"a width of {run.recipe.width} is above {WIDEST}"
     return ""
 
 
 def model_digest(plan: Plan, folds: Sequence[tuple[Run, str]]) -> str:
-    """Of what decides a mask: the plan, and of each fold its network and the digest of its weights.
+    """Return the digest of everything that decides a mask: the plan, and each fold's network and weights.
 
-    The same for a results folder and an archive of it; the optimizer's state has no part in it.
+    Args:
+        plan: of the model.
+        folds: run and digest of the weights of each fold.
+
+    A results folder and an archive of it have the same digest. The optimizer's state does not enter.
     """
     parts = [
         {

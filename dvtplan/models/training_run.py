@@ -1,4 +1,4 @@
-"""run.json: what a fold was trained with."""
+"""``run.json``: how a fold was trained."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dvtplan.planning.recipe import Recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a fold was trained with, and how far: ``run.json``."""
+    """How a fold was trained, and how far: ``run.json``."""
 
     network: str
     fold: int
     recipe: Recipe
-    """As used, every field decided."""
+    """As used; no field is 'auto'."""
     classes: dict[str, int]
-    """What the network's outputs mean: name -> value in predicted masks; one: a sigmoid."""
+    """Meaning of the outputs: class name -> value in predicted masks. One class: a sigmoid."""
     channels: int
     parameters: int
     train: tuple[str, ...]
@@ -32,25 +32,26 @@ class Run:
     started: str
     epochs_done: int
     seconds: float
-    """Of training, over all resumes."""
+    """Training time over all resumes."""
     waiting_share: float
-    """Of that time, the share spent waiting for data."""
+    """Share of ``seconds`` spent waiting for data."""
 
 
 def training_differences(runs: Sequence[Run]) -> list[str]:
-    """A line if folds, or networks, were trained by different recipes or plans; none if all are alike."""
+    """Return a line if folds or networks were trained by different recipes or plans; an empty list if not."""
     kinds: dict[tuple[Recipe, str], list[Run]] = {}
     for run in runs:
         kinds.setdefault((replace(run.recipe, name=""), run.plan_digest), []).append(run)
     if len(kinds) < 2:
         return []
     networks = dict.fromkeys(run.network for run in runs)
-    told = []
-    for of in kinds.values():
-        folds = {name: ", ".join(str(run.fold) for run in of if run.network == name) for name in networks}
+    groups = []
+    for members in kinds.values():
+        folds = {name: ", ".join(str(run.fold) for run in members if run.network == name) for name in networks}
         who = [f"{name} fold {k}" if len(networks) > 1 else f"fold {k}" for name, k in folds.items() if k]
-        told.append(f"{', '.join(who)}: {of[0].recipe.name}, {plural(of[0].recipe.epochs, 'epoch')}")
+        recipe = members[0].recipe
+        groups.append(f"{', '.join(who)}: {recipe.name}, {plural(recipe.epochs, 'epoch')}")
     plans = len({digest for _, digest in kinds})
-    also = f"; by {plans} plans" if plans > 1 else ""
+    other_plans = f"; by {plans} plans" if plans > 1 else ""
     what = "networks" if len(networks) > 1 else "folds"
-    return [f"These {what} were not trained alike ({'; '.join(told)}{also})."]
+    return [f"These {what} were not trained alike ({'; '.join(groups)}{other_plans})."]

@@ -1,4 +1,4 @@
-"""Weights as .npy members and their digests."""
+"""Weights as .npy members of a model archive, and their digests."""
 
 from __future__ import annotations
 
@@ -14,19 +14,16 @@ from dvtplan.core.verified_archive import DOWNLOAD_AGAIN, ArchiveReader
 from dvtplan.models.model_store import FLOATS
 
 DTYPES = {"float32": "<f4", "float16": "<f2", "int64": "<i8"}
-"""Numbers that weights are made of -> how a .npy file calls them."""
+"""Number type of weights -> its name in a .npy file."""
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
 """Tensor name -> dtype (a key of ``DTYPES``) and shape."""
 
 
-# --- weights --------------------------------------------------------------------------------------
-
-
 def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """How a .npy file of a dtype and a shape begins (NumPy's format 1.0), in C order.
+    """Return the header of a .npy file (NumPy's format 1.0, C order).
 
-    Written here, so that bytes do not depend on NumPy's version, and compared rather than parsed.
+    It is written here, so that bytes do not depend on NumPy's version. On reading it is compared, not parsed.
     """
     words = f"{{'descr': '{DTYPES[dtype]}', 'fortran_order': False, 'shape': {shape!r}, }}"
     padding = -(10 + len(words) + 1) % 64
@@ -35,7 +32,7 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 def npy(array: np.ndarray) -> bytes:
-    """A .npy file of numbers, which ``numpy.load`` reads without unpickling."""
+    """Return an array as a .npy file, which ``numpy.load`` reads without unpickling."""
     return npy_header(str(array.dtype), array.shape) + np.ascontiguousarray(array, DTYPES[str(array.dtype)]).tobytes()
 
 
@@ -45,27 +42,28 @@ def widened(array: np.ndarray) -> np.ndarray:
 
 
 def weights_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Of names, shapes and numbers of the weights of a network, as it uses them: float16 counts as float32."""
+    """Return the digest of the names, shapes and values of a network's weights; float16 counts as float32."""
     return json_records.digest(
         {name: hashlib.sha256(npy(widened(array))).hexdigest() for name, array in arrays.items()}
     )
 
 
 def weights_name(fold: int, tensor: str) -> str:
-    """Where a tensor lies in an archive."""
+    """Return the name of a tensor's member in an archive."""
     return f"fold_{fold}/weights/{tensor}.npy"
 
 
 def archived_weights(archive: ArchiveReader, fold: int, expected: Shapes) -> dict[str, np.ndarray]:
-    """The weights of a fold in the types of its network, once all names and sizes are as the network needs them.
+    """Read the weights of a fold in the types of its network, after a check of all names and sizes.
 
     Args:
-        archive: where they lie.
-        fold: whose.
-        expected: every tensor that the network has.
+        archive: contains the weights.
+        fold: number of the fold.
+        expected: every tensor of the network.
 
     Raises:
-        DvtError: if a tensor is missing, beyond, of another dtype or shape, or not finite, or float types are mixed.
+        DvtError: if a tensor is missing or unknown, has another dtype or shape, or is not finite, or if float types
+            are mixed.
     """
     floats = float_type(archive)
     stored = {name: (floats if dtype == "float32" else dtype, shape) for name, (dtype, shape) in expected.items()}
@@ -85,13 +83,13 @@ def archived_weights(archive: ArchiveReader, fold: int, expected: Shapes) -> dic
 
 
 def float_type(archive: ArchiveReader) -> str:
-    """The type of the first float weights in an archive. All others must have the same."""
+    """Return the type of the first float weights in an archive. All others must have the same."""
     names = (name for name in archive.manifest.members if "/weights/" in name)
     return next((dtype for name in names if (dtype := _type_of(archive.read(name))) in FLOATS), FLOATS[0])
 
 
 def _type_of(content: bytes) -> str:
-    """The number type of a .npy file that begins as ``npy_header`` begins. Empty if it begins otherwise."""
+    """Return the number type of a .npy file whose header is that of ``npy_header``; empty if it is not."""
     starts = {(header := npy_header(dtype, ()))[:8] + header[10:25]: dtype for dtype in DTYPES}
     return starts.get(content[:8] + content[10:25], "")  # bytes 8 and 9 are the header's length
 
@@ -99,12 +97,12 @@ def _type_of(content: bytes) -> str:
 def _array(archive: ArchiveReader, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     content, header = archive.read(name), npy_header(dtype, shape)
     if not content.startswith(header):
-        raise DvtError(f"{archive.path}: {name} is no array of {dtype} and shape {shape}. {DOWNLOAD_AGAIN}")
+        raise DvtError(f"{archive.path}: {name} is not an array of {dtype} and shape {shape}. {DOWNLOAD_AGAIN}")
     return _numbers(archive, name, content, dtype, len(header)).reshape(shape)
 
 
 def _numbers(archive: ArchiveReader, name: str, content: bytes, dtype: str, start: int) -> np.ndarray:
-    """The numbers of a .npy file behind its header, which are finite."""
+    """Return the values of a .npy file after its header, and check that they are finite."""
     array = np.frombuffer(content, DTYPES[dtype], offset=start).astype(dtype)
     if not np.isfinite(array).all():
         raise DvtError(f"{archive.path}: {name} holds weights that are not finite. {DOWNLOAD_AGAIN}")
@@ -112,7 +110,7 @@ def _numbers(archive: ArchiveReader, name: str, content: bytes, dtype: str, star
 
 
 def tensor_digest(archive: ArchiveReader, name: str, floats: str) -> str:
-    """SHA-256 of the .npy file of a tensor, or of the float32 file that a float16 tensor becomes when it is used."""
+    """Return the SHA-256 of a tensor's .npy file; of float16, that of the float32 file that it becomes when used."""
     content = archive.read(name)
     dtype, start = _type_of(content), 10 + int.from_bytes(content[8:10], "little")
     count = len(content) - start

@@ -1,4 +1,4 @@
-"""Measure what one case looks like."""
+"""The fingerprint of a data set: what was measured in each case."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from dvtplan.core.errors import require
 from dvtplan.core.json_records import NOT_IN_DIGEST
-
-# --- what was measured ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,22 +22,22 @@ class ChannelFingerprint:
     """Per axis: 90th over 10th percentile of the slices' maxima above the minimum."""
     shares_below: tuple[float, float] | None = field(default=None, metadata={NOT_IN_DIGEST: True})
     """Share of the voxels below a tenth (background, mostly air) and below half of the way from ``low`` to
-    ``high``. None in fingerprints from before it was measured."""
+    ``high``. None in a fingerprint of an older version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionFingerprint:
-    """How much of one label a case holds."""
+    """Extent of one label in a case."""
 
     voxels: int
     ml: float
     components: int
-    """26-connected pieces."""
+    """Number of 26-connected components."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFingerprint:
-    """What one case looks like. Axes are anatomical (LR, AP, SI), whatever the file's order."""
+    """Measurements of one case. Axes are anatomical (LR, AP, SI), in any file order."""
 
     id: str
     patient: str
@@ -48,7 +46,7 @@ class CaseFingerprint:
     orientation: str
     channels: tuple[ChannelFingerprint, ...]
     positive_slices: dict[str, int]
-    """Per axis: how many slices hold any foreground."""
+    """Per axis: number of slices that contain foreground."""
     regions: dict[str, RegionFingerprint]
     source_digest: str
     """SHA-256 of the raw files."""
@@ -56,7 +54,7 @@ class CaseFingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """What the data set looks like, case by case."""
+    """Measurements of a data set, case by case."""
 
     dataset: str
     channels: tuple[str, ...]
@@ -64,4 +62,4 @@ class Fingerprint:
     cases: tuple[CaseFingerprint, ...]
 
     def __post_init__(self) -> None:
-        require(len(self.cases) > 0, "a fingerprint of no cases")
+        require(len(self.cases) > 0, "a fingerprint needs at least one case")

@@ -13,7 +13,7 @@ from dvtplan.imaging.geometry import AXES, Grid, anatomical_axes, orientation_co
 from dvtplan.planning.fingerprint import CaseFingerprint, ChannelFingerprint, RegionFingerprint
 
 OUTLIER_PERCENTILES = (0.5, 99.5)
-"""What lies beyond counts as an outlier (nnU-Net's clipping percentiles)."""
+"""Intensities outside count as outliers (nnU-Net's clipping percentiles)."""
 
 
 def measure(
@@ -28,11 +28,11 @@ def measure(
     """Measure one case.
 
     Args:
-        case_id: its name.
-        patient: whose it is.
-        images: one file-order array per channel, all on ``grid``.
-        label: file-order array of label values.
-        grid: the placement of all of them.
+        case_id: id of the case.
+        patient: id of the patient.
+        images: one array (file order) per channel, all on ``grid``.
+        label: label values (file order).
+        grid: placement of all arrays.
         labels: foreground label name -> value.
         source_digest: of the raw files.
     """
@@ -50,7 +50,7 @@ def measure(
 
 
 def unlabelled(case_id: str, channels: Sequence[ChannelFingerprint], grid: Grid) -> CaseFingerprint:
-    """A scan without truth, from what its channels measured; nothing is said of labels and source."""
+    """Return the fingerprint of a scan without truth; fields on labels and source stay empty."""
     by_name = _by_name(grid)
     return CaseFingerprint(
         id=case_id,
@@ -66,7 +66,7 @@ def unlabelled(case_id: str, channels: Sequence[ChannelFingerprint], grid: Grid)
 
 
 def channel(image: np.ndarray, grid: Grid) -> ChannelFingerprint:
-    """Measure the intensities of one file-order array on its grid."""
+    """Measure the intensities of one array (file order) on its grid."""
     low, high = array_ops.percentiles(image, OUTLIER_PERCENTILES)
     minimum = float(image.min())
     tenth, half = (float(np.mean(image < low + share * (high - low))) for share in (0.1, 0.5))
@@ -81,13 +81,13 @@ def channel(image: np.ndarray, grid: Grid) -> ChannelFingerprint:
 
 
 def _by_name(grid: Grid) -> dict[str, int]:
-    """Anatomical axis -> array axis."""
+    """Return anatomical axis -> array axis."""
     names = [name for name, _ in anatomical_axes(grid)]
     return {name: names.index(name) for name in AXES}
 
 
 def _spread(image: np.ndarray, axis: int, minimum: float) -> float:
-    """How much the brightest pixel differs from slice to slice: the 90th over the 10th percentile."""
+    """Return the spread of the slices' maxima along an axis: the 90th over the 10th percentile."""
     peaks = image.max(axis=tuple(a for a in range(3) if a != axis)).astype(float) - minimum
     low, high = np.percentile(peaks, (10, 90))
     return float(high / low) if low > 0 else float(len(peaks))

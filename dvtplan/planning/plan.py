@@ -1,4 +1,4 @@
-"""Plan and Variant: the record."""
+"""The plan of a data set: how its cases are preprocessed and augmented."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from dvtplan.core.json_records import digest
 from dvtplan.imaging.geometry import AXES
 from dvtplan.imaging.normalize import Normalization
 
-# --- what was decided -----------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One augmentation of a slice: rotate, scale about the centre, then perhaps mirror columns."""
+    """One augmentation of a slice: rotation, scaling about the centre, then optional mirroring of columns."""
 
     angle_deg: float
     """Counter-clockwise as displayed."""
     scale: float
-    """Above 1 enlarges what is seen."""
+    """Above 1 enlarges the image content."""
     mirror: bool
 
     def __post_init__(self) -> None:
@@ -29,21 +27,21 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How every case of a data set is cut, resized, normalized and augmented."""
+    """How every case of a data set is sliced, resized, normalized and augmented."""
 
     dataset: str
     preset: str
     """'auto' (derived from the fingerprint) or 'paper' (Huang 2019 to the letter)."""
     slice_axis: str
-    """Anatomical axis that counts slices."""
+    """Anatomical axis along which slices are stacked: LR, AP or SI."""
     target_shape: tuple[int, int]
-    """Rows and columns that the network sees."""
+    """Rows and columns of the network's input."""
     normalization: Normalization
     variants: tuple[Variant, ...]
     channels: tuple[str, ...]
     labels: dict[str, int]
     because: dict[str, str]
-    """For each decision, the sentence that explains it with its numbers."""
+    """For each decision, a sentence that gives the reason with its numbers."""
     fingerprint_digest: str
 
     def __post_init__(self) -> None:
@@ -63,12 +61,12 @@ class Plan:
 
 
 def differences(a: Plan, b: Plan) -> list[str]:
-    """Names of the decisions in which two plans differ."""
+    """Return the names of the decisions in which two plans differ."""
     fields = ("slice_axis", "target_shape", "normalization", "variants", "labels", "channels")
     return [name for name in fields if getattr(a, name) != getattr(b, name)]
 
 
-def preparation_digest(plan: Plan) -> str:
-    """Digest of what prepared slices depend on: all of the plan but its variants and its prose."""
+def preprocessing_digest(plan: Plan) -> str:
+    """Return the digest of what preprocessed slices depend on: the plan without variants and reasons."""
     identity = (Variant(angle_deg=0.0, scale=1.0, mirror=False),)
     return digest(replace(plan, variants=identity, because={}, preset="", fingerprint_digest=""))

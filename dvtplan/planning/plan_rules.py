@@ -1,7 +1,7 @@
-"""The plan rules: one function per decision, each with the reason it gives.
+"""The plan rules: one function per decision.
 
-A rule returns its decision and a sentence with the numbers behind it. Nothing here looks at a
-network or at a fold; no intensity of the data set enters a plan, only how to treat one image.
+A rule returns its decision and a sentence with the reason and its numbers. No rule depends on a network or a fold. A
+plan contains no intensity of the data set, only how to normalize each image.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan, Variant
 
 STEP = 32
-"""Target shapes are multiples of this: five poolings (SegNet), the deepest of the comparators."""
+"""Target shapes are multiples of this. It is a multiple of the divisor of every entry of ``models`` ``NETWORKS``."""
 FLOOR_LOSS = 0.10
-"""The share of an axis that rounding down may cost."""
+"""Largest share of an axis that rounding down may remove."""
 SLICE_SPREAD = 1.25
-"""Above this spread of slice maxima, scaling by slice would change a tissue's value by a quarter."""
+"""With a larger spread of slice maxima, scaling by slice would change a tissue's value by a quarter."""
 OUTLIER_SHARE = 0.25
-"""Clip where the outer 1 % of voxels take more than this share of the intensity range."""
+"""Clip if the outer 1 % of voxels take more than this share of the intensity range."""
 CLIP_PERCENTILES = (0.5, 99.5)
 
 PAPER_SHAPE = (960, 320)
@@ -36,8 +36,8 @@ def derive(fingerprint: Fingerprint, preset: str = "auto") -> Plan:
     """Derive the plan of a data set.
 
     Args:
-        fingerprint: of all of its cases.
-        preset: 'auto' applies the rules, 'paper' fixes what Huang 2019 fixed.
+        fingerprint: of all its cases.
+        preset: 'auto' applies the rules, 'paper' takes the fixed choices of Huang 2019.
 
     Raises:
         ValueError: if the preset is unknown.
@@ -47,38 +47,37 @@ def derive(fingerprint: Fingerprint, preset: str = "auto") -> Plan:
     axis, why_axis = slice_axis(fingerprint)
     shape, why_shape = target_shape(fingerprint, axis)
     normal, why_normal = normalization(fingerprint, axis)
-    changes, why_changes = variants(axis, tuple(fingerprint.labels))
+    chosen, why_variants = variants(axis, tuple(fingerprint.labels))
     if preset == "paper":
         shape, why_shape = PAPER_SHAPE, "The paper resizes every slice to 960x320 (section 2.2)."
         normal = Normalization(scope="slice")
         why_normal = "The paper scales each image by its own minimum and maximum (eq. 1), read as each 2-D slice."
-        changes = twelve_variants(mirror=True)
-        why_changes = "The paper's 2 rotations x 3 scales x mirror = 12 variants (section 2.2)."
+        chosen = twelve_variants(mirror=True)
+        why_variants = "The paper's 2 rotations x 3 scales x mirror = 12 variants (section 2.2)."
     return Plan(
         dataset=fingerprint.dataset,
         preset=preset,
         slice_axis=axis,
         target_shape=shape,
         normalization=normal,
-        variants=changes,
+        variants=chosen,
         channels=fingerprint.channels,
         labels=fingerprint.labels,
         because={
             "slice_axis": why_axis,
             "target_shape": why_shape,
             "normalization": why_normal,
-            "variants": why_changes,
+            "variants": why_variants,
         },
         fingerprint_digest=digest(fingerprint),
     )
 
 
 def slice_axis(fingerprint: Fingerprint) -> tuple[str, str]:
-    """Slices run along the anatomical axis with the fewest voxels (median over cases).
+    """Stack slices along the anatomical axis with the fewest voxels (median over cases).
 
-    The axis with the largest spacing, which others take, may cut near-isotropic leg volumes along
-    an in-plane axis. Equal counts go to the larger spacing, then to coronal before axial before
-    sagittal.
+    The usual choice, the axis with the largest spacing, may slice near-isotropic leg volumes along an in-plane axis.
+    Ties go to the larger spacing, then to coronal before axial before sagittal.
     """
     count = {axis: median(c.shape[axis] for c in fingerprint.cases) for axis in SLICE_ORDER}
     spacing = {axis: median(c.spacing_mm[axis] for c in fingerprint.cases) for axis in SLICE_ORDER}
@@ -88,7 +87,7 @@ def slice_axis(fingerprint: Fingerprint) -> tuple[str, str]:
 
 
 def target_shape(fingerprint: Fingerprint, axis: str) -> tuple[tuple[int, int], str]:
-    """The median in-plane shape, each axis floored to a multiple of 32, or raised where that costs too much."""
+    """Take the median in-plane shape, floored to multiples of 32, or raised if flooring removes too much."""
     rows, columns = (median(c.shape[name] for c in fingerprint.cases) for name, _ in SLICE_ORDER[axis][1:])
     shape = (_fit(rows), _fit(columns))
     return shape, (
@@ -103,8 +102,10 @@ def _fit(length: float) -> int:
 
 
 def normalization(fingerprint: Fingerprint, axis: str) -> tuple[Normalization, str]:
-    """Min-max (eq. 1), by slice as in the paper unless the slices' maxima differ too much; clipped
-    where few voxels take a large part of the range."""
+    """Scale by minimum and maximum (eq. 1), by slice as in the paper unless the slices' maxima differ too much.
+
+    Clip if few voxels take a large part of the range.
+    """
     channels = [channel for case in fingerprint.cases for channel in case.channels]
     spread = median(c.slice_maximum_spread[axis] for c in channels)
     outer = median(_outlier_share(c.minimum, c.low, c.high, c.maximum) for c in channels)
@@ -123,10 +124,10 @@ def _outlier_share(minimum: float, low: float, high: float, maximum: float) -> f
 
 
 def variants(axis: str, labels: Sequence[str]) -> tuple[tuple[Variant, ...], str]:
-    """The paper's twelve variants; no mirror where it would be no mirror image of a patient.
+    """Return the paper's twelve variants, without mirroring if that would give no valid image of a patient.
 
-    Mirroring exchanges the patient's left and right. That is dropped where left-right does not
-    lie in the slice, or where labels name a side, which a mirror would swap.
+    Mirroring columns exchanges the patient's left and right. It is omitted if the slices are sagittal, or if labels
+    name a side, which mirroring would exchange.
     """
     sided = [name for name in labels if re.search(r"(?<![a-z])(left|right|l|r)(?![a-z])", name.lower())]
     if axis == "LR":
@@ -140,6 +141,6 @@ def variants(axis: str, labels: Sequence[str]) -> tuple[tuple[Variant, ...], str
 
 
 def twelve_variants(mirror: bool) -> tuple[Variant, ...]:
-    """{-2, 0} degrees x {0.9, 1.0, 1.1} x mirror (section 2.2); six without the mirror."""
+    """Return {-2, 0} degrees x {0.9, 1.0, 1.1} x mirror (section 2.2); six without the mirror."""
     choices = itertools.product(ANGLES_DEG, SCALES, (False, True) if mirror else (False,))
     return tuple(Variant(angle_deg=a, scale=s, mirror=m) for a, s, m in choices)

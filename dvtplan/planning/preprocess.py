@@ -1,4 +1,4 @@
-"""The first stage: discover, verify, measure, derive, split, prepare."""
+"""The first stage: verify and measure a raw data set, derive its plan, divide its patients, preprocess its slices."""
 
 from __future__ import annotations
 
@@ -10,41 +10,59 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from dvtplan.core import files, json_records, text, worker_pool
+from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DatasetProblems, DvtError
 from dvtplan.core.process_group import ProcessGroup
-from dvtplan.core.text import plural
+from dvtplan.core.text import duration, plural
 from dvtplan.data import folds
-from dvtplan.data.dataset import Case, Dataset, oddities, survey
-from dvtplan.data.folds import DEFAULT_FOLDS, DEFAULT_SEED, Splits, own_splits
+from dvtplan.data.dataset import Case, Dataset, consistency_warnings, survey
+from dvtplan.data.folds import DEFAULT_FOLDS, DEFAULT_SEED, Splits, read_user_splits
 from dvtplan.data.paths import Workspace, open_workspace
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import to_slice_order
 from dvtplan.planning import preprocessed_cases, slice_preprocessing
-from dvtplan.planning.cost import describe_cost
 from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan, differences
 from dvtplan.planning.plan_rules import derive
+from dvtplan.planning.plan_text import describe_plan
+from dvtplan.planning.preprocessed_cases import STAGE
 from dvtplan.planning.verification import Examination, examine
 
 R = TypeVar("R")
 
-COMMAND = "dvt_plan_and_preprocess"
-ALONE = ProcessGroup()
+SINGLE_PROCESS = ProcessGroup()
 BYTES_PER_VOXEL = 24
-"""Peak memory of examining or preparing a case: the file's own array, a float64 scaling of it,
-float16 slices, labels, and their copies."""
+"""Peak memory of verifying or preprocessing a case: the file's own array, a float64 scaling of it, float16 slices,
+labels, and their copies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessOptions:
+    """How to plan and preprocess."""
+
+    preset: str = "auto"
+    """'auto' (derived from the data) or 'paper' (Huang 2019 to the letter)."""
+    folds: int | None = None
+    """Folds by patient; None: as in an earlier run, else 8. A ``splits.json`` in the raw folder replaces them."""
+    seed: int | None = None
+    """Of the folds; None: as in an earlier run, else 0."""
+    jobs: int | None = None
+    """Worker processes; None: one per core, as memory allows."""
+    verify_only: bool = False
+    """Stop after the verification, write nothing."""
+    replan: bool = False
+    """Derive ``plan.json`` again even if it was edited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessed:
-    """What the stage made."""
+    """The result of ``plan_and_preprocess``."""
 
     workspace: Workspace
     fingerprint: Fingerprint
     plan: Plan
     splits: Splits | None
-    """None where only the data were verified and no folds can be had."""
+    """None if the data were only verified and cannot be divided into folds."""
     warnings: tuple[str, ...]
     summary: str
     """The plan and the costs, as text to print."""
@@ -52,204 +70,214 @@ class Preprocessed:
     """Where the time went."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CasePool:
+    """All processes that share the cases of a data set."""
+
+    raw: Dataset
+    jobs: int | None
+    group: ProcessGroup
+
+    def map(self, function: Callable[[Case], R], cases: Sequence[Case], title: str) -> list[R]:
+        """Apply a function to this process's share of cases, in as many worker processes as memory allows."""
+        mine = self.group.shard(cases)
+        processes = worker_pool.choose_workers(self.jobs, [_largest_case(self.raw)] * len(mine), BYTES_PER_VOXEL)
+        return worker_pool.over_cases(function, mine, [c.id for c in mine], title=title, jobs=processes)
+
+
 def plan_and_preprocess(
-    root: Path,
+    root: Path | str,
     dataset: str | None = None,
     *,
-    preset: str = "auto",
-    n_folds: int | None = None,
-    seed: int | None = None,
-    jobs: int | None = None,
-    verify_only: bool = False,
-    replan: bool = False,
-    team: ProcessGroup = ALONE,
+    options: PreprocessOptions | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Preprocessed:
-    """Verify a raw data set, derive its plan, divide its patients and prepare its slices.
+    """Verify a raw data set, derive its plan, divide its patients into folds and preprocess its slices.
 
-    Nothing is written before every file has been verified. What is already prepared from the same
-    files by the same plan is kept, so an interrupted run goes on where it stopped. A ``plan.json``
-    that was edited by hand is kept and used.
+    Nothing is written before every file has been verified. A case that is already preprocessed from the same files
+    by the same plan is kept, so an interrupted run continues where it stopped. A ``plan.json`` that was edited by
+    hand is kept and used.
 
     Args:
         root: the folder that holds ``datasets_raw``.
-        dataset: its name there; none for the only one.
-        preset: 'auto' or 'paper'.
-        n_folds: folds by patient; none for those that were made before, else 8. A ``splits.json`` in
-            the raw folder replaces them.
-        seed: of the folds; none for those that were made before, else 0.
-        jobs: worker processes; none for one per core, as memory allows.
-        verify_only: stop after the verification, write nothing.
-        replan: derive ``plan.json`` anew even if it was edited.
-        team: processes, on one machine or on several with one disk, that share the cases out.
+        dataset: its name there; None: the only one.
+        options: how to plan and preprocess.
+        group: processes that share the cases, on one machine or on several with a common disk.
 
     Raises:
-        DatasetProblems: everything that is wrong with the data set, at once.
-        DvtError: for a bad plan, bad splits, or a disk that is full.
+        DatasetProblems: with all problems of the data set.
+        DvtError: for an invalid plan, invalid splits, or a full disk.
     """
+    options = options or PreprocessOptions()
     begin = time.monotonic()
-    workspace = open_workspace(root, dataset)
+    workspace = open_workspace(Path(root), dataset)
     raw, problems = survey(workspace.raw)
     if raw is None:
         raise DatasetProblems(problems)
-    fingerprint, warnings = _verify(raw, problems, jobs, team)
-    verified = time.monotonic() - begin
-    splits: Splits | None = None
-    standing = _standing_splits(workspace)
-    try:
-        splits = _splits(workspace, raw, n_folds, seed, standing)
-    except DvtError as error:
-        if not verify_only:
-            raise
-        warnings = (*warnings, *str(error).splitlines())  # the data are sound all the same
-    plan, remark = _plan(workspace, fingerprint, preset, replan)
-    told = (remark, None if splits is None else _other_folds(workspace, splits, standing))
-    warnings = (*warnings, *filter(None, told))
-    summary = _summary(fingerprint, plan, splits)
+    pool = _CasePool(raw=raw, jobs=options.jobs, group=group)
+    fingerprint, warnings = _verify(pool, problems)
+    verified_s = time.monotonic() - begin
+    splits, split_warnings = _divide(workspace, raw, options)
+    plan, plan_warnings = _plan(workspace, fingerprint, options)
     result = Preprocessed(
         workspace=workspace,
         fingerprint=fingerprint,
         plan=plan,
         splits=splits,
-        warnings=warnings,
-        summary=summary,
-        spent=f"Verified {plural(len(raw.cases), 'case')} in {text.duration(verified)}.",
+        warnings=(*warnings, *plan_warnings, *split_warnings),
+        summary=describe_plan(fingerprint, plan, splits),
+        spent=f"Verified {plural(len(raw.cases), 'case')} in {duration(verified_s)}.",
     )
-    team.all_gather(None)  # all have read what stands there, before any of it is replaced
-    if verify_only or splits is None:
+    group.all_gather(None)  # all processes have read the old files before any of them is replaced
+    if options.verify_only or splits is None:
         return result
-    with files.exclusive_lock(workspace.preprocessed) if team.is_main else contextlib.nullcontext():
-        if team.is_main:
-            json_records.save(fingerprint, workspace.fingerprint)
-            json_records.save(plan, workspace.plan)
+    return replace(result, spent=f"{result.spent} {_write(result, splits, pool)}")
+
+
+def _write(result: Preprocessed, splits: Splits, pool: _CasePool) -> str:
+    """Write the records and the preprocessed cases. Return how many cases that were, and how long it took."""
+    workspace, group = result.workspace, pool.group
+    with files.exclusive_lock(workspace.preprocessed) if group.is_main else contextlib.nullcontext():
+        if group.is_main:
+            json_records.save(result.fingerprint, workspace.fingerprint)
+            json_records.save(result.plan, workspace.plan)
             json_records.save(splits, workspace.splits)
         begin = time.monotonic()
-        count = _prepare_all(workspace, raw, fingerprint, plan, jobs, team)
-        team.all_gather(None)
-    prepared_in = f" Prepared {count} of them in {text.duration(time.monotonic() - begin)}"
-    kept = "" if count == len(raw.cases) else "; the others were so already"
-    return replace(result, spent=f"{result.spent}{prepared_in}{kept}.")
+        count = _preprocess_cases(workspace, result.fingerprint, result.plan, pool)
+        group.all_gather(None)
+    kept = "" if count == len(pool.raw.cases) else "; the others were up to date"
+    return f"Preprocessed {count} of them in {duration(time.monotonic() - begin)}{kept}."
 
 
-def _verify(
-    raw: Dataset, problems: list[str], jobs: int | None, team: ProcessGroup
-) -> tuple[Fingerprint, tuple[str, ...]]:
-    """Look at every voxel of a data set, whose listing may have had problems already; measure it and remark on it.
+def _verify(pool: _CasePool, problems: list[str]) -> tuple[Fingerprint, tuple[str, ...]]:
+    """Check and measure every voxel of a data set. Return its fingerprint and warnings.
 
     Raises:
-        DatasetProblems: with those of the listing.
+        DatasetProblems: with ``problems``, which its listing had, and those of its files.
     """
-    look = partial(examine, labels=raw.labels)
-    found: list[Examination] = team.gather_shards(_over(raw.cases, look, "Verify", raw, jobs, team))
-    problems = [*problems, *(line for examination in found for line in examination.problems)]
+    raw = pool.raw
+    mine = pool.map(partial(examine, labels=raw.labels), raw.cases, "Verify")
+    examinations: list[Examination] = pool.group.gather_shards(mine)
+    problems = [*problems, *(line for examination in examinations for line in examination.problems)]
     if problems:
         raise DatasetProblems(problems)
-    cases = tuple(e.fingerprint for e in found if e.fingerprint is not None)
+    cases = tuple(e.fingerprint for e in examinations if e.fingerprint is not None)
     fingerprint = Fingerprint(dataset=raw.name, channels=raw.channels, labels=raw.labels, cases=cases)
-    return fingerprint, (*oddities(raw), *(line for e in found for line in e.warnings))
-
-
-def _over(
-    cases: Sequence[Case], work: Callable[[Case], R], title: str, raw: Dataset, jobs: int | None, team: ProcessGroup
-) -> list[R]:
-    """Do something with this process's share of cases, in as many processes as cores and memory allow."""
-    mine = team.shard(cases)
-    processes = worker_pool.choose_workers(jobs, len(mine), _largest_case(raw) * BYTES_PER_VOXEL)
-    return worker_pool.over_cases(work, mine, [c.id for c in mine], title=title, jobs=processes)
+    return fingerprint, (*consistency_warnings(raw), *(line for e in examinations for line in e.warnings))
 
 
 def _largest_case(raw: Dataset) -> int:
-    """Voxels of the largest case over all its channels, from headers; 0 where none can be read."""
+    """Return the voxels of the largest case over all its channels, from headers; 0 if none can be read."""
     sizes = [0]
     for case in raw.cases:
         try:
             sizes.append(volume_io.count_voxels(case.images[0]) * len(case.images))
         except DvtError:
-            continue  # examined, and reported, with the rest
+            continue  # the verification reports it
     return max(sizes)
 
 
-def _splits(
-    workspace: Workspace, raw: Dataset, n_folds: int | None, seed: int | None, standing: Splits | None
-) -> Splits:
-    """The user's own splits, or those that were made before, or seeded ones; without a leak."""
-    path = workspace.own_splits
+# --- folds ----------------------------------------------------------------------------------------
+
+
+def _divide(workspace: Workspace, raw: Dataset, options: PreprocessOptions) -> tuple[Splits | None, tuple[str, ...]]:
+    """Divide the patients into folds. Return the folds and warnings.
+
+    With ``verify_only`` a fault of the folds becomes a warning, because the data are sound nevertheless.
+    """
+    existing = _existing_splits(workspace)
+    try:
+        splits = _splits(workspace, raw, options, existing)
+    except DvtError as error:
+        if not options.verify_only:
+            raise
+        return None, tuple(str(error).splitlines())
+    return splits, _changed_folds(workspace, splits, existing)
+
+
+def _splits(workspace: Workspace, raw: Dataset, options: PreprocessOptions, existing: Splits | None) -> Splits:
+    """Return the user's own splits, or those of an earlier run, or seeded ones, after a check for leaks."""
+    path = workspace.user_splits
     patient_of = {case.id: case.patient for case in raw.cases}
     if path.exists():
-        splits, source = own_splits(path), str(path)
+        splits, source = read_user_splits(path), str(path)
         folds.check(splits, patient_of, source)
         return splits
-    before = (DEFAULT_FOLDS, DEFAULT_SEED)
-    if standing is not None and standing.source.startswith("seed "):
-        before = len(standing.folds), int(standing.source.removeprefix("seed "))
-    count, chosen = (old if new is None else new for new, old in zip((n_folds, seed), before, strict=True))
-    splits = folds.split(patient_of, count, chosen)
-    folds.check(splits, patient_of, f"--folds {count}")
+    count, seed = DEFAULT_FOLDS, DEFAULT_SEED
+    if existing is not None and existing.source.startswith("seed "):
+        count, seed = len(existing.folds), int(existing.source.removeprefix("seed "))
+    count = count if options.folds is None else options.folds
+    seed = seed if options.seed is None else options.seed
+    splits = folds.split(patient_of, count, seed)
+    folds.check(splits, patient_of, f"`folds={count}`")
     return splits
 
 
-def _standing_splits(workspace: Workspace) -> Splits | None:
-    """What an earlier run divided the patients into, where it can be read."""
+def _existing_splits(workspace: Workspace) -> Splits | None:
+    """Return the splits of an earlier run, or None if there are none that can be read."""
     try:
-        return json_records.load(Splits, workspace.splits, COMMAND) if workspace.splits.exists() else None
+        return json_records.load(Splits, workspace.splits, STAGE) if workspace.splits.exists() else None
     except DvtError:
         return None
 
 
-def _other_folds(workspace: Workspace, splits: Splits, standing: Splits | None) -> str | None:
-    """A warning where trainings rest on other folds than there will be."""
+def _changed_folds(workspace: Workspace, splits: Splits, existing: Splits | None) -> tuple[str, ...]:
+    """Warn if networks may be trained on other folds than the new ones."""
     networks = workspace.trained_networks
-    if standing is None or standing.folds == splits.folds or not networks:
-        return None
-    before = f"{plural(len(standing.folds), 'fold')}, {standing.source}"
+    if existing is None or existing.folds == splits.folds or not networks:
+        return ()
+    before = f"{plural(len(existing.folds), 'fold')}, {existing.source}"
     return (
-        f"{workspace.splits}: was {before}, by which {', '.join(networks)} may be trained; now "
-        f"{plural(len(splits.folds), 'fold')}, {splits.source}. Their results count only with the folds of then."
+        f"{workspace.splits}: was {before}, by which {', '.join(networks)} may be trained; is now "
+        f"{plural(len(splits.folds), 'fold')}, {splits.source}. Their results are valid only with the earlier folds.",
     )
 
 
-def _plan(workspace: Workspace, fingerprint: Fingerprint, preset: str, replan: bool) -> tuple[Plan, str | None]:
-    """The derived plan, or the one on disk where it was derived from these data and then edited; and
-    what to tell the user about it."""
-    derived = derive(fingerprint, preset)
-    if replan or not workspace.plan.exists():
-        return derived, None
-    standing = json_records.load(Plan, workspace.plan, f"{COMMAND} --replan")
-    edited = differences(standing, derived)
-    if standing.fingerprint_digest != derived.fingerprint_digest or standing.preset != preset:
+# --- plan -----------------------------------------------------------------------------------------
+
+
+def _plan(workspace: Workspace, fingerprint: Fingerprint, options: PreprocessOptions) -> tuple[Plan, tuple[str, ...]]:
+    """Return the derived plan, or the plan on disk if it was derived from these data and then edited; and warnings."""
+    derived = derive(fingerprint, options.preset)
+    if options.replan or not workspace.plan.exists():
+        return derived, ()
+    existing = json_records.load(Plan, workspace.plan, f"{STAGE} with `replan=True`")
+    edited = differences(existing, derived)
+    if existing.fingerprint_digest != derived.fingerprint_digest or existing.preset != options.preset:
         if not edited:
-            return derived, None
-        why = f"for --preset {preset}" if standing.preset != preset else "because the raw data changed"
-        return derived, f"{workspace.plan}: derived anew {why}; {', '.join(edited)} changed, edits included."
+            return derived, ()
+        why = f"for `preset={options.preset}`" if existing.preset != options.preset else "because the raw data changed"
+        return derived, (f"{workspace.plan}: derived again {why}; changed, edits included: {', '.join(edited)}.",)
     if not edited:
-        return derived, None
-    if standing.labels != fingerprint.labels or standing.channels != fingerprint.channels:
+        return derived, ()
+    if existing.labels != fingerprint.labels or existing.channels != fingerprint.channels:
         raise DvtError(
-            f"{workspace.plan}: labels and channels must stay those of dataset.json. Undo that edit, "
-            f"or run {COMMAND} --replan."
+            f"{workspace.plan}: labels and channels must be those of dataset.json. Undo that edit, "
+            f"or run {STAGE} with `replan=True`."
         )
-    words = {name: f"Edited by hand; the rule gave: {derived.because.get(name, '')}" for name in edited}
-    remark = f"{workspace.plan}: {', '.join(edited)} edited by hand, and kept. --replan derives the plan anew."
-    return replace(standing, because={**derived.because, **words}), remark
+    reasons = {name: f"Edited by hand; the rule gave: {derived.because.get(name, '')}" for name in edited}
+    warning = f"{workspace.plan}: edited by hand, and kept: {', '.join(edited)}. Set `replan=True` to derive it again."
+    return replace(existing, because={**derived.because, **reasons}), (warning,)
 
 
-def _prepare_all(
-    workspace: Workspace, raw: Dataset, fingerprint: Fingerprint, plan: Plan, jobs: int | None, team: ProcessGroup
-) -> int:
-    """Prepare what is not current; how many cases that were, of all processes together."""
+# --- slices ---------------------------------------------------------------------------------------
+
+
+def _preprocess_cases(workspace: Workspace, fingerprint: Fingerprint, plan: Plan, pool: _CasePool) -> int:
+    """Preprocess the cases that are not up to date. Return their number, over all processes."""
     digests = {case.id: case.source_digest for case in fingerprint.cases}
-    waiting = [
+    outdated = [
         case
-        for case in raw.cases
-        if team.is_main
+        for case in pool.raw.cases
+        if pool.group.is_main
         and not preprocessed_cases.is_current(workspace.preprocessed_case(case.id), plan, digests[case.id])
     ]
-    work = partial(_prepare_case, workspace=workspace, plan=plan, digests=digests)
-    waiting = team.broadcast(waiting)
-    _over(waiting, work, "Prepare", raw, jobs, team)
-    return len(waiting)
+    outdated = pool.group.broadcast(outdated)
+    pool.map(partial(_preprocess_case, workspace=workspace, plan=plan, digests=digests), outdated, "Preprocess")
+    return len(outdated)
 
 
-def _prepare_case(case: Case, workspace: Workspace, plan: Plan, digests: dict[str, str]) -> None:
+def _preprocess_case(case: Case, workspace: Workspace, plan: Plan, digests: dict[str, str]) -> None:
     if case.label is None:
         raise ValueError(f"{case.id} has no label")
     label, grid = volume_io.read(case.label)
@@ -257,35 +285,3 @@ def _prepare_case(case: Case, workspace: Workspace, plan: Plan, digests: dict[st
     images = [order.apply(volume_io.read(path)[0]) for path in case.images]
     image, classes = slice_preprocessing.preprocess_slices(images, order.apply(label), plan)
     preprocessed_cases.save(workspace.preprocessed_case(case.id), image, classes, case.id, plan, digests[case.id])
-
-
-def _summary(fingerprint: Fingerprint, plan: Plan, splits: Splits | None) -> str:
-    """The plan with its reasons, the data in numbers, and what a fold of the paper's recipe costs."""
-    cases = fingerprint.cases
-    slices = sum(c.shape[plan.slice_axis] for c in cases)
-    positive = sum(c.positive_slices[plan.slice_axis] for c in cases)
-    lines = [
-        f"{fingerprint.dataset}: {len(cases)} cases of {len({c.patient for c in cases})} patients, "
-        f"{slices} slices, {positive} with foreground ({positive / slices:.0%})"
-    ]
-    for name in fingerprint.labels:
-        volumes_ml = [c.regions[name].ml for c in cases if c.regions[name].voxels]
-        mean = sum(volumes_ml) / len(volumes_ml) if volumes_ml else 0.0
-        lines.append(f"  {name:<14} in {len(volumes_ml)} cases, {mean:.3g} mL on average")
-    lines.append(f"Plan ({plan.preset})")
-    normal = plan.normalization
-    clip = "no clipping" if normal.clip_percentiles is None else f"clip {normal.clip_percentiles}"
-    decided = {
-        "slice_axis": plan.slice_axis,
-        "target_shape": f"{plan.target_shape[0]}x{plan.target_shape[1]}",
-        "normalization": f"min-max by {normal.scope}, {clip}",
-        "variants": str(len(plan.variants)),
-    }
-    for name, value in decided.items():
-        lines += [f"  {name:<14} {value}", f"  {'':<14} {plan.because[name]}"]
-    if splits is None:
-        return "\n".join(lines)
-    tests = [len(f.test) for f in splits.folds]
-    lines.append(f"Folds ({splits.source}): {len(tests)}, with {', '.join(map(str, tests))} test cases")
-    lines.append(describe_cost(plan, splits, fingerprint))
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Prepared slices: memory-mapped (S, C, H, W) images and (S, H, W) labels per case."""
+"""Preprocessed cases on disk: memory-mapped images (S, C, H, W) and labels (S, H, W)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,34 @@ import numpy as np
 from dvtplan.core import files, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.imaging.array_ops import unique_values
-from dvtplan.planning.plan import Plan, preparation_digest
+from dvtplan.planning.plan import Plan, preprocessing_digest
 
-COMMAND = "dvt_plan_and_preprocess"
+STAGE = "`plan_and_preprocess`"
+"""The stage that writes what this subpackage stores, for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreprocessedCase:
-    """What lies beside the arrays of one prepared case."""
+    """``case.json`` of a preprocessed case."""
 
     id: str
     slices: int
     classes: tuple[tuple[int, ...], ...]
-    """For each slice, which classes beside the background it holds."""
+    """For each slice, the foreground classes that it contains."""
     preparation_digest: str
     source_digest: str
 
 
 def save(folder: Path, image: np.ndarray, label: np.ndarray, case_id: str, plan: Plan, source_digest: str) -> None:
-    """Write a prepared case, whole or not at all.
+    """Write a preprocessed case atomically.
+
+    Args:
+        folder: of the case; an existing one is replaced.
+        image: float16 (S, C, H, W).
+        label: uint8 class numbers (S, H, W).
+        case_id: id of the case.
+        plan: by which it was preprocessed.
+        source_digest: of its raw files.
 
     Raises:
         DvtError: if the disk is full or the folder cannot be written.
@@ -40,7 +49,7 @@ def save(folder: Path, image: np.ndarray, label: np.ndarray, case_id: str, plan:
         id=case_id,
         slices=len(label),
         classes=tuple(_classes(label_HW) for label_HW in label),
-        preparation_digest=preparation_digest(plan),
+        preparation_digest=preprocessing_digest(plan),
         source_digest=source_digest,
     )
     try:
@@ -67,7 +76,7 @@ def _classes(label_HW: np.ndarray) -> tuple[int, ...]:
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
-    """As ``np.save``, which says nothing where the disk is full for the last few kilobytes alone."""
+    """Write as ``np.save``, which reports no error if only the last few kilobytes do not fit on the disk."""
     array = np.ascontiguousarray(array)
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
@@ -77,19 +86,23 @@ def _write_array(path: Path, array: np.ndarray) -> None:
 
 
 def describe(folder: Path) -> PreprocessedCase:
-    """What a prepared case holds, without opening its arrays; raises DvtError where it is not there."""
-    return json_records.load(PreprocessedCase, folder / "case.json", COMMAND)
+    """Read ``case.json`` of a preprocessed case.
+
+    Raises:
+        DvtError: if it is missing or damaged.
+    """
+    return json_records.load(PreprocessedCase, folder / "case.json", STAGE)
 
 
 def is_current(folder: Path, plan: Plan, source_digest: str) -> bool:
-    """Whether a prepared case is whole and follows from this plan and these raw files."""
+    """Return whether a preprocessed case is complete and follows from this plan and these raw files."""
     try:
         about = describe(folder)
         image, label = arrays(folder)
     except DvtError:
         return False
     return (
-        about.preparation_digest == preparation_digest(plan)
+        about.preparation_digest == preprocessing_digest(plan)
         and about.source_digest == source_digest
         and image.shape == (about.slices, len(plan.channels), *plan.target_shape)
         and label.shape == (about.slices, *plan.target_shape)
@@ -97,21 +110,20 @@ def is_current(folder: Path, plan: Plan, source_digest: str) -> bool:
 
 
 def require_current(folder: Path, plan: Plan, plan_path: Path, source_digest: str) -> None:
-    """Refuse a prepared case that does not follow from the plan as it stands now.
+    """Refuse a preprocessed case that does not follow from the present plan and raw files.
 
     Raises:
-        DvtError: naming both files and the command that mends it.
+        DvtError: naming the case and the plan.
     """
     describe(folder)
     if not is_current(folder, plan, source_digest):
         raise DvtError(
-            f"{folder}: was prepared by another plan or from other raw files than {plan_path} stands for now. "
-            f"Run {COMMAND} again."
+            f"{folder}: was preprocessed by another plan than {plan_path}, or from other raw files. Run {STAGE} again."
         )
 
 
 def arrays(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Memory-mapped float16 image (S, C, H, W) and uint8 label (S, H, W) of one case.
+    """Open the memory-mapped float16 image (S, C, H, W) and uint8 label (S, H, W) of one case.
 
     Raises:
         DvtError: if a file is missing or damaged.
@@ -119,4 +131,4 @@ def arrays(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         return np.load(folder / "image.npy", mmap_mode="r"), np.load(folder / "label.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise DvtError(f"{folder}: prepared slices cannot be read ({error}). Run {COMMAND} again.") from error
+        raise DvtError(f"{folder}: the preprocessed slices cannot be read ({error}). Run {STAGE} again.") from error

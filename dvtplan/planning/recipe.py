@@ -1,50 +1,110 @@
-"""Recipe and the named recipes."""
+"""The training recipe: its fields, what users read about them, and the named recipes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dvtplan.core.errors import DvtError, require
+from dvtplan.core.json_records import NOT_IN_DIGEST
+
+SETTING = "setting"
+"""Field metadata key: the ``Setting`` of a field of ``Recipe``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Describe one field of a recipe to users. The command line and the report are generated from it."""
+
+    label: str
+    """Row of the report."""
+    unit: str = ""
+    help: str = ""
+    """Help text of the command-line option; empty: no option."""
+    choices: tuple[str, ...] = ()
+    """Accepted values; empty: any of the field's type."""
+    minimum: int = 1
+    """Smallest accepted value of an int."""
+
+    @property
+    def title(self) -> str:
+        """Label with its unit: 'batch size (slices per step)'."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def _setting(default: Any, *, in_digest: bool = True, **described: Any) -> Any:
+    return field(default=default, metadata={SETTING: Setting(**described), NOT_IN_DIGEST: not in_digest})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides a training beside the plan, the fold and the network's shape.
+    """Everything that decides a training besides the plan, the fold and the network.
 
-    The defaults are the recipe `paper`; what the paper leaves open is marked "ours".
+    The defaults are the recipe `paper`. "Ours" marks what the paper does not state.
     """
 
-    name: str = "paper"
-    """What it is called; of a changed one, which fields were."""
-    epochs: int = 250
-    """Passes over the training slices, each in one random variant (section 2.4)."""
-    batch_size: int = 2
+    name: str = _setting("paper", label="recipe")
+    """Name; for a changed recipe also the changed fields."""
+    epochs: int = _setting(250, label="epochs", unit="passes over the training slices", help="passes over the training "
+                           "slices")  # fmt: skip
+    """Passes over the training slices, each slice in one random variant (section 2.4)."""
+    batch_size: int = _setting(
+        2,
+        label="batch size",
+        unit="slices per step",
+        help="slices per step over all processes, or auto for the fastest",
+    )
     """Slices per step, over all processes together (section 2.4)."""
-    learning_rate: float = 1e-3
+    learning_rate: float = _setting(
+        1e-3, label="learning rate at the start", unit="Adam", help="Adam's step size at the start"
+    )
     """Adam's step size at the start (section 2.4)."""
-    lr_drops: tuple[float, ...] = (0.6, 0.85)
-    """Fractions of the epochs after which the learning rate falls (ours)."""
-    lr_factor: float = 0.1
-    """What it is multiplied with: the paper's "gamma 0.1" in the solver's sense (our reading)."""
-    beta1: float = 0.9
+    lr_drops: tuple[float, ...] = _setting(
+        (0.6, 0.85),
+        label="drops of the learning rate",
+        unit="share of the epochs",
+        help="shares of the epochs after which the learning rate drops",
+    )
+    """Shares of the epochs after which the learning rate drops (ours)."""
+    lr_factor: float = _setting(
+        0.1, label="factor of each drop", help="factor by which each drop multiplies the learning rate"
+    )
+    """Factor of each drop: the paper's "gamma 0.1" in the solver's sense (our reading)."""
+    beta1: float = _setting(0.9, label="Adam's momentum", unit="beta 1", help="Adam's momentum")
     """Adam's first moment decay, the paper's "momentum" (section 2.4)."""
-    focal_gamma: float = 2.0
+    loss: str = _setting("focal", in_digest=False, label="loss", help="loss function")
+    """A key of ``training.losses.LOSSES``. The options of a loss are the fields whose names begin with its name."""
+    focal_gamma: float = _setting(2.0, label="focal loss, gamma", help="focusing exponent of the focal loss")
     """Focusing exponent (Lin et al. 2017; the paper gives none)."""
-    focal_alpha: float | None = None
-    """Weight of the foreground, 1 - alpha for the background; none: both weigh 1 (ours)."""
-    oversampling: float = 0.0
-    """Share of the slices of an epoch that are drawn anew from those with lesions, every label equally
+    focal_alpha: float | None = _setting(
+        None,
+        label="focal loss, weight of the foreground",
+        unit="alpha",
+        help="weight of the foreground in the focal loss, from 0 to 1",
+    )
+    """Weight of the foreground, 1 - alpha for the background; None: both have weight 1 (ours)."""
+    oversampling: float = _setting(
+        0.0,
+        label="share of an epoch drawn from slices with lesions, labels in turn",
+        help="share of an epoch drawn from slices with lesions, labels in turn",
+    )
+    """Share of the slices of an epoch that are drawn from the slices with lesions, every label equally
     often; 0: every slice comes once (ours)."""
-    norm_groups: int = 32
+    norm_groups: int = _setting(32, label="groups of a group normalization", help="groups of each group normalization")
     """Groups of a group normalization (Keras' default; the paper gives none)."""
-    width: int = 32
+    width: int = _setting(32, label="channels of the first level", help="channels of the first level")
     """Channels of the first level; 32 gives the paper's "about 7.8 million" parameters."""
-    target: str = "auto"
-    """'lesion' trains the union of all labels, 'labels' a class each; 'auto' is 'lesion' for a single
-    label and for proximal/distal, which differ by place and not by look, else 'labels'."""
-    seed: int = 0
+    target: str = _setting(
+        "auto",
+        label="target",
+        unit="lesion: the union of all labels",
+        help="lesion: the union of all labels, labels: a class each; auto decides by the labels' names",
+        choices=("auto", "lesion", "labels"),
+    )
+    """'lesion' trains the union of all labels, 'labels' a class each. 'auto' is 'lesion' for a single label
+    and for proximal/distal, which differ by place and not by appearance, else 'labels'."""
+    seed: int = _setting(0, label="seed", help="seed of weights, order and variants", minimum=0)
     """Decides initial weights, the order of slices and their variants."""
 
     def __post_init__(self) -> None:
@@ -63,7 +123,7 @@ class Recipe:
         require(self.focal_gamma >= 0, f"focal_gamma must not be negative, not {self.focal_gamma}")
         require(
             self.focal_alpha is None or 0 < self.focal_alpha < 1,
-            f"focal_alpha must lie in (0, 1) or be none, not {self.focal_alpha}",
+            f"focal_alpha must lie in (0, 1) or be None, not {self.focal_alpha}",
         )
         require(0 <= self.oversampling <= 1, f"oversampling must lie in [0, 1], not {self.oversampling}")
         require(self.width >= 1 and self.norm_groups >= 1, "width and norm_groups must be at least 1")
@@ -72,38 +132,50 @@ class Recipe:
             f"norm_groups {self.norm_groups} must divide width {self.width}",
         )
         require(self.seed >= 0, f"seed must not be negative, not {self.seed}")
-        require(
-            self.target in ("auto", "lesion", "labels"),
-            f"target must be 'auto', 'lesion' or 'labels', not {self.target!r}",
-        )
-        require(self.seed >= 0, f"seed must not be negative, not {self.seed}")
+        targets = settings()["target"].choices
+        require(self.target in targets, f"target must be one of {', '.join(targets)}, not {self.target!r}")
 
     def learning_rate_at(self, epoch: int) -> float:
-        """The learning rate during an epoch, counted from 0."""
+        """Return the learning rate of an epoch, counted from 0."""
         passed = sum(epoch >= round(f * self.epochs) for f in self.lr_drops)
         return self.learning_rate * self.lr_factor**passed
+
+    def describe_loss(self) -> str:
+        """Return the loss and its options: 'focal (gamma 2.0, alpha None)'."""
+        prefix = f"{self.loss}_"
+        names = [f.name for f in fields(self) if f.name.startswith(prefix)]
+        options = ", ".join(f"{name.removeprefix(prefix)} {getattr(self, name)}" for name in names)
+        return f"{self.loss} ({options})" if options else self.loss
+
+
+def settings() -> dict[str, Setting]:
+    """Return the ``Setting`` of each field of ``Recipe``, by the field's name."""
+    return {f.name: f.metadata[SETTING] for f in fields(Recipe)}
 
 
 RECIPES = {
     "paper": Recipe(),
     "quick": Recipe(name="quick", epochs=60, batch_size=4, lr_drops=(0.75, 0.92), focal_alpha=0.75, oversampling=0.5),
 }
-"""By name. `quick` is the same method at a budget for a laptop: fewer epochs, a learning rate that
-stays high for longer, foreground that weighs three times the background, without which few steps
-find little of a sparse lesion (phantom `tiny`, seed 0, 432 steps: DSC .53 against .35), and half of
-an epoch drawn from slices with lesions, proximal and distal as often: where every slice comes once,
-a tenth of what is seen holds distal thrombus, of few voxels each (phantom `tiny`, 40 test patients of
-two folds, 1080 steps, 2026-11-25: distal DSC .11 against .06, both together .54 against .53)."""
+"""Recipes by name.
+
+`quick` is the same method within the budget of a laptop. It has fewer epochs, and its learning rate stays high for
+longer. The foreground has three times the weight of the background: without it, few steps find little of a sparse
+lesion (phantom `tiny`, seed 0, 432 steps: DSC .53 against .35). Half of an epoch is drawn from slices with lesions,
+proximal and distal equally often: if every slice comes once, a tenth of the slices hold distal thrombus, of few voxels
+each (phantom `tiny`, 40 test patients of two folds, 1080 steps, 2026-11-25: distal DSC .11 against .06, both together
+.54 against .53).
+"""
 
 
-def override(name: str, **fields: Any) -> Recipe:
-    """A named recipe with some fields changed; its name says which.
+def override(name: str, **changes: Any) -> Recipe:
+    """Return a named recipe with some fields changed; its name lists them.
 
     Raises:
-        DvtError: if a value is illegal.
+        DvtError: if a value is invalid.
     """
-    changed = f"{name} with {', '.join(fields)}" if fields else name
+    changed = f"{name} with {', '.join(changes)}" if changes else name
     try:
-        return replace(RECIPES[name], **fields, name=changed)
+        return replace(RECIPES[name], **changes, name=changed)
     except ValueError as error:
-        raise DvtError(f"recipe: {error}. Mend that option.") from error
+        raise DvtError(f"recipe: {error}. Correct this value.") from error

@@ -10,12 +10,12 @@ from dvtplan.planning.plan import Plan
 
 
 def preprocess_slices(image_CSHW: list[np.ndarray], label_SHW: np.ndarray, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Normalize and resize one case (section 2.2: eq. 1, then imresize; nearest for labels).
+    """Normalize and resize one case (section 2.2: eq. 1, then imresize; nearest pixel for labels).
 
     Args:
-        image_CSHW: one slice-order array per channel, scanner units.
-        label_SHW: slice-order label values of the files.
-        plan: what to do.
+        image_CSHW: one array (slice order) per channel, scanner units.
+        label_SHW: label values of the files (slice order).
+        plan: how to preprocess.
 
     Returns:
         float16 image (S, C, H, W) in [0, 1] and uint8 label (S, H, W) with class numbers: 0
@@ -39,7 +39,7 @@ def preprocess_slices(image_CSHW: list[np.ndarray], label_SHW: np.ndarray, plan:
 
 
 def preprocess_slice(image_HW: np.ndarray, limits_2: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Normalize one slice to its limits and resize it; float32 in [0, 1]."""
+    """Normalize one slice to its limits and resize it. Return float32 in [0, 1]."""
     scaled = scale(image_HW[None], limits_2[None])[0]
     # Bicubic interpolation overshoots next to edges.
     return np.clip(imresize(scaled, shape), 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""What training data looked like, in ranges that tell of no single patient."""
+"""Ranges of the training data, which reveal no single patient."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dvtplan.imaging.geometry import AXES
 from dvtplan.planning.fingerprint import CaseFingerprint, Fingerprint
 
 THICK = 1.5
-"""Voxels are thickest along an axis whose spacing is at least so many times that of both others."""
+"""Voxels are thickest along an axis if its spacing is at least this many times that of both others."""
 SMALLEST_GROUP = 5
-"""Of fewer cases with a label nothing is told but their number: figures of their lesions would be those of patients."""
+"""If fewer cases have a label, only their number is given: other values would be those of single patients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """One quantity over all cases; its three values need not come from one case."""
+    """Range of one quantity over all cases; the three values may come from different cases."""
 
     minimum: float
     median: float
@@ -27,7 +27,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelData:
-    """Intensities of one channel, in scanner units; fields as those of ``ChannelFingerprint``."""
+    """Intensities of one channel, in scanner units; same fields as ``ChannelFingerprint``."""
 
     minimum: Range
     low: Range
@@ -35,39 +35,39 @@ class ChannelData:
     maximum: Range
     slice_maximum_spread: dict[str, Range]
     shares_below: tuple[Range, Range] | None
-    """None where no fingerprint has them."""
+    """None if no case has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelData:
-    """How often and how large a label is."""
+    """Frequency and size of one label."""
 
     cases: int
-    """That hold it."""
+    """Number of cases that contain it."""
     ml: Range | None
-    """Over the cases that hold it; none of few."""
+    """Over the cases that contain it; None if these are fewer than ``SMALLEST_GROUP``."""
     components: Range | None
-    """26-connected pieces, likewise."""
+    """Number of 26-connected components, likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """A fingerprint without its cases: no name, no digest of a file, and no two figures of one patient together."""
+    """A fingerprint as ranges over its cases: no names, no file digests, no combined values of one patient."""
 
     dataset: str
     phantom: bool | None
-    """Whether the patients are phantoms; none where nobody knows."""
+    """Whether the patients are phantoms; None if unknown."""
     cases: int
     patients: int
     orientations: dict[str, int]
-    """How many cases have which."""
+    """Orientation -> number of cases."""
     shape: dict[str, Range]
     """Voxels along LR, AP, SI."""
     spacing_mm: dict[str, Range]
     view_mm: dict[str, Range]
     """Field of view: shape times spacing."""
     thickest: dict[str, int]
-    """How many cases have clearly thickest voxels along which axis; 'none' where along none."""
+    """Axis along which voxels are thickest -> number of cases; 'none' if along no axis."""
     channel_names: tuple[str, ...]
     channels: tuple[ChannelData, ...]
     labels: dict[str, LabelData]
@@ -75,7 +75,7 @@ class TrainingData:
     def __post_init__(self) -> None:
         for name in ("shape", "spacing_mm", "view_mm"):
             if set(getattr(self, name)) != set(AXES):
-                raise ValueError(f"{name} must be of the axes {', '.join(AXES)}, not of {list(getattr(self, name))}")
+                raise ValueError(f"{name} must have the axes {', '.join(AXES)}, not {list(getattr(self, name))}")
         if not self.thickest or not set(self.thickest) <= {*AXES, "none"}:
             raise ValueError(f"thickest must count the axes {', '.join(AXES)} and none, not {list(self.thickest)}")
         if len(self.channel_names) != len(self.channels):
@@ -84,19 +84,19 @@ class TrainingData:
 
 
 def summarize(fingerprint: Fingerprint, cases: Collection[str], phantom: bool | None) -> TrainingData:
-    """The ranges of some cases of a data set.
+    """Summarize some cases of a data set in ranges.
 
     Args:
         fingerprint: of the data set.
-        cases: ids of those that were trained on.
-        phantom: whether they are phantoms, if known.
+        cases: ids of the cases that were trained on.
+        phantom: whether they are phantoms; None if unknown.
 
     Raises:
-        ValueError: if one of them has no fingerprint, or there is none.
+        ValueError: if there are no cases, or one has no fingerprint.
     """
     chosen = [case for case in fingerprint.cases if case.id in set(cases)]
     if not chosen or len(chosen) != len(set(cases)):
-        raise ValueError(f"{len(set(cases))} cases asked for, {len(chosen)} of them have a fingerprint")
+        raise ValueError(f"{len(set(cases))} cases requested, {len(chosen)} of them have a fingerprint")
     return TrainingData(
         dataset=fingerprint.dataset,
         phantom=phantom,
@@ -114,36 +114,36 @@ def summarize(fingerprint: Fingerprint, cases: Collection[str], phantom: bool | 
 
 
 def view_mm(case: CaseFingerprint) -> dict[str, float]:
-    """Field of view along each axis."""
+    """Return the field of view along each axis."""
     return {axis: case.shape[axis] * case.spacing_mm[axis] for axis in AXES}
 
 
 def thickest_axis(case: CaseFingerprint) -> str | None:
-    """The axis along which voxels are clearly thickest, as slices of a 2-D scan are; none where none is."""
+    """Return the axis along which voxels are clearly thickest, as in a 2-D scan; None if there is none."""
     first, second, _ = sorted(AXES, key=lambda axis: -case.spacing_mm[axis])
     return first if case.spacing_mm[first] >= THICK * case.spacing_mm[second] else None
 
 
 def _channel(cases: Collection[CaseFingerprint], k: int) -> ChannelData:
-    seen = [case.channels[k] for case in cases]
-    shares = [one.shares_below for one in seen if one.shares_below is not None]
+    channels = [case.channels[k] for case in cases]
+    shares = [one.shares_below for one in channels if one.shares_below is not None]
     return ChannelData(
-        minimum=_spread(one.minimum for one in seen),
-        low=_spread(one.low for one in seen),
-        high=_spread(one.high for one in seen),
-        maximum=_spread(one.maximum for one in seen),
-        slice_maximum_spread={axis: _spread(one.slice_maximum_spread[axis] for one in seen) for axis in AXES},
+        minimum=_spread(one.minimum for one in channels),
+        low=_spread(one.low for one in channels),
+        high=_spread(one.high for one in channels),
+        maximum=_spread(one.maximum for one in channels),
+        slice_maximum_spread={axis: _spread(one.slice_maximum_spread[axis] for one in channels) for axis in AXES},
         shares_below=(_spread(low for low, _ in shares), _spread(half for _, half in shares)) if shares else None,
     )
 
 
 def _label(cases: Collection[CaseFingerprint], name: str) -> LabelData:
     found = [case.regions[name] for case in cases if case.regions[name].voxels > 0]
-    told = len(found) >= SMALLEST_GROUP
+    enough = len(found) >= SMALLEST_GROUP
     return LabelData(
         cases=len(found),
-        ml=_spread(one.ml for one in found) if told else None,
-        components=_spread(one.components for one in found) if told else None,
+        ml=_spread(one.ml for one in found) if enough else None,
+        components=_spread(one.components for one in found) if enough else None,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dvtplan.core.digests import file_digest
+from dvtplan.core.digests import files_digest
 from dvtplan.core.errors import DvtError
 from dvtplan.data.dataset import Case
 from dvtplan.imaging import volume_io
@@ -17,22 +17,20 @@ from dvtplan.imaging.volume_checks import grid_faults, image_faults, label_fault
 from dvtplan.planning.fingerprint import CaseFingerprint
 from dvtplan.planning.measurement import measure
 
-# --- what the volumes hold ------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What a look at every voxel of a case found."""
+    """Result of checking every voxel of a case."""
 
     case_id: str
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     fingerprint: CaseFingerprint | None
-    """None where there are problems."""
+    """None if there are problems."""
 
 
 def examine(case: Case, labels: dict[str, int]) -> Examination:
-    """Read a case whole, check it, and measure it if it is sound. Never raises for a bad file."""
+    """Read and check a case, and measure it if it has no problem. A faulty file is reported, not raised."""
     problems: list[str] = []
     images = {path: image for path in case.images if (image := _try_read(path, problems)) is not None}
     truth = _try_read(case.label, problems) if case.label is not None else None
@@ -56,9 +54,9 @@ def examine(case: Case, labels: dict[str, int]) -> Examination:
         truth[0],
         grid,
         labels,
-        file_digest((*case.images, case.label)) if case.label is not None else "",
+        files_digest((*case.images, case.label)) if case.label is not None else "",
     )
-    warnings = tuple(_remarks(case, truth[0], grid))
+    warnings = tuple(_warnings(case, truth[0], grid))
     return Examination(case_id=case.id, problems=(), warnings=warnings, fingerprint=measured)
 
 
@@ -70,9 +68,9 @@ def _try_read(path: Path, problems: list[str]) -> tuple[np.ndarray, Grid] | None
         return None
 
 
-def _remarks(case: Case, label: np.ndarray, grid: Grid) -> Iterable[str]:
+def _warnings(case: Case, label: np.ndarray, grid: Grid) -> Iterable[str]:
     if not label.any():
-        yield f"{case.label}: holds no foreground. Legal for a patient without thrombus; check that it is meant."
+        yield f"{case.label}: contains no foreground. Check that this patient has no thrombus."
     heights = grid.corners_mm()[:, 2]
     for limb, level in (
         ("left", case.levels and case.levels.left_mm),

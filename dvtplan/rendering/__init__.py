@@ -1,5 +1,4 @@
-"""Figures and HTML (matplotlib).
+"""Figures (matplotlib) and HTML.
 
-No colour carries meaning alone: lines differ in their dashes, and the curves and boxes of a chart in line, mark or
-hatch.
+Nothing differs only in colour: lines differ in their dashes, and the curves and boxes of a chart in line, mark or hatch.
 """

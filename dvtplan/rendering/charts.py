@@ -1,4 +1,4 @@
-"""Charts of scores and of training; curves and boxes differ in line, mark or hatch beside their colour."""
+"""Charts of scores and of training; curves and boxes differ in line, mark or hatch, not only in colour."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from dvtplan.rendering.output import WIDTH_IN, save
 
 COLOURS = ("#0072b2", "#d55e00", "#007a5a", "#9a4f7f", "#5a5a5a", "#8a6d00", "#1f78c8", "#b03a2e")
-"""Of Okabe and Ito's, darkened to 4.5:1 on white where they were lighter."""
+"""Colours of Okabe and Ito, darkened to a contrast of 4.5:1 on white."""
 LINES = ("-", "--", "-.", ":")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
-"""Each is taken in turn, so that neighbours differ in more than their colour."""
+"""Used in turn, so that neighbours differ in more than colour."""
 LEAST_LOSS = 1e-12
-"""What a loss of zero is drawn as: a logarithmic axis has no zero."""
+"""Value at which a loss of zero is drawn, because a logarithmic axis has no zero."""
 
 _CHART: Any = {
     "font.size": 9,
@@ -35,13 +35,13 @@ _CHART: Any = {
 
 
 def learning_curve(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Draw the mean loss of each epoch, with the learning rate beside it."""
+    """Draw the mean loss and the learning rate of each epoch, and save the chart."""
     epochs = [int(row["epoch"]) + 1 for row in rows]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     losses = [max(float(row["loss"]), LEAST_LOSS) for row in rows]
-    axes.semilogy(epochs, losses, color="#1f5fa8", label="training loss (focal)")
-    axes.set(xlabel="epoch", ylabel="mean focal loss", title=title)
+    axes.semilogy(epochs, losses, color="#1f5fa8", label="training loss")
+    axes.set(xlabel="epoch", ylabel="mean training loss", title=title)
     rate = axes.twinx()
     rate.step(epochs, [float(row["learning_rate"]) for row in rows], where="mid", color="#999999", linewidth=1)
     rate.set(ylabel="learning rate", yscale="log")
@@ -50,7 +50,7 @@ def learning_curve(rows: Sequence[dict[str, Any]], path: Path, title: str) -> No
 
 
 def learning_curves(folds: Mapping[int, Sequence[dict[str, Any]]], title: str) -> Figure:
-    """The mean loss of each epoch of several folds, over their learning rates.
+    """Draw the mean loss of each epoch of several folds, above their learning rates.
 
     Args:
         folds: fold -> rows of its ``epochs.csv``.
@@ -67,7 +67,7 @@ def learning_curves(folds: Mapping[int, Sequence[dict[str, Any]]], title: str) -
             loss.plot(epochs, losses, label=f"fold {fold}", marker=mark, **style)
             rates = [float(row["learning_rate"]) for row in rows]
             rate.step(epochs, rates, where="mid", marker=mark, **style)
-        loss.set(yscale="log", ylabel="mean focal loss", title=title)
+        loss.set(yscale="log", ylabel="mean training loss", title=title)
         rate.set(yscale="log", ylabel="learning\nrate", xlabel="epoch")
         rate.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axes in (loss, rate):
@@ -79,12 +79,12 @@ def learning_curves(folds: Mapping[int, Sequence[dict[str, Any]]], title: str) -
 def volume_against_dsc(
     volume_ml: Sequence[float], dsc: Sequence[float], labels: Mapping[int, str], title: str
 ) -> Figure:
-    """Figure 3 of the paper: the volume of a patient's thrombus against the DSC, a point per patient.
+    """Draw Figure 3 of the paper: thrombus volume against DSC, one point per patient.
 
     Args:
         volume_ml: of the truth, above 0.
         dsc: of the same patients.
-        labels: position in these lists -> what is written beside the point.
+        labels: index in these lists -> text next to the point.
         title: printed above.
     """
     with matplotlib.rc_context(_CHART):
@@ -103,7 +103,7 @@ def volume_against_dsc(
 
 
 def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis with round numbers as ticks, wide enough for all values."""
+    """Make the x axis logarithmic, with round ticks, and wide enough for all values."""
     low, high = (min(values) / 1.3, max(values) * 1.3) if values else (1.0, 10.0)
     multiples = (1, 1.5, 2, 3, 4, 5, 6, 8) if high / low < 10 else (1, 2, 5) if high / low < 300 else (1,)
     steps = [m * 10.0**e for e in range(-6, 7) for m in multiples]
@@ -114,10 +114,10 @@ def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _label_points(axes: Axes, x: Sequence[float], y: Sequence[float], labels: Mapping[int, str]) -> None:
-    """Names beside points where they cover neither a point nor another name, each tied to its point.
+    """Print names next to points without covering a point or another name, each with a line to its point.
 
-    Places are tried at growing distances around the point, in shares of the axes; letters are
-    counted, not measured, which is enough to keep names apart.
+    Positions at growing distances are tried, in shares of the axes. The width of a name is estimated from its number of
+    letters.
     """
     (left, right), (bottom, top) = np.log(axes.get_xlim()), axes.get_ylim()
     points = [
@@ -147,24 +147,24 @@ def _label_points(axes: Axes, x: Sequence[float], y: Sequence[float], labels: Ma
             fontsize=8,
             arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#777777", "shrinkA": 0, "shrinkB": 2},
         )
-        name.set_in_layout(False)  # else the axes give way to it
+        name.set_in_layout(False)  # otherwise the axes would shrink
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    """Whether two boxes (left, bottom, right, top) share any place."""
+    """Return whether two boxes (left, bottom, right, top) overlap."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def bland_altman(
     truth_ml: Sequence[float], predicted_ml: Sequence[float], bias_ml: float, limits_ml: tuple[float, float], title: str
 ) -> Figure:
-    """Bland and Altman's plot of volume: predicted less true, against the mean of both, a point per patient.
+    """Draw the Bland-Altman plot of volume: predicted minus true against the mean of both, one point per patient.
 
     Args:
         truth_ml: per patient.
         predicted_ml: of the same patients.
         bias_ml: mean difference.
-        limits_ml: of agreement, lower and upper; not a number where there are too few patients.
+        limits_ml: lower and upper limit of agreement; NaN if there are too few patients.
         title: printed above.
     """
     truth, predicted = np.asarray(truth_ml, float), np.asarray(predicted_ml, float)
@@ -173,7 +173,7 @@ def bland_altman(
         axes = figure.add_subplot()
         axes.axhline(0, color="#777777", linewidth=0.8)
         axes.plot((truth + predicted) / 2, predicted - truth, "o", color=COLOURS[0], markerfacecolor="none", zorder=3)
-        # Bias at one end, limits above and below the other, so that narrow limits do not print over each other.
+        # Bias at one end, limits above and below the line at the other, so that close limits do not overlap.
         labels = (
             ("bias", bias_ml, "-", 0, 2),
             ("limit", limits_ml[0], "--", 1, -2),
@@ -200,10 +200,10 @@ def bland_altman(
 
 
 def boxes(groups: Sequence[tuple[str, Mapping[str, Sequence[float]]]], title: str) -> Figure:
-    """DSC per region and network: a box and every patient's point, one line per network, so that names fit.
+    """Draw DSC per region and network: a box and a point per patient, one row per network.
 
     Args:
-        groups: region -> network -> a score per patient, from above downwards.
+        groups: region -> network -> one score per patient, from top to bottom.
         title: printed above.
     """
     lines = [(region, network, list(scores)) for region, by in groups for network, scores in by.items()]
@@ -223,9 +223,9 @@ def boxes(groups: Sequence[tuple[str, Mapping[str, Sequence[float]]]], title: st
                 )  # fmt: skip
                 for box in drawn["boxes"]:
                     box.set(facecolor="#eeeeee", edgecolor=colour, hatch=HATCHES[k % len(HATCHES)])
-            aside = 0.2 * np.sin(2.4 * np.arange(len(scores)))  # the same at each run, unlike random jitter
+            offset = 0.2 * np.sin(2.4 * np.arange(len(scores)))  # the same in every run, unlike random jitter
             axes.plot(
-                scores, place + aside, MARKS[k % len(MARKS)],
+                scores, place + offset, MARKS[k % len(MARKS)],
                 color=colour, markersize=4, markerfacecolor="white", zorder=3, clip_on=False,
             )  # fmt: skip
         axes.set_yticks(at, [f"{region}, {network} (n {len(scores)})" for region, network, scores in lines])

@@ -1,7 +1,7 @@
-"""One HTML page that needs nothing but itself: text and images in, markup out.
+"""Build a self-contained HTML page from text and images.
 
-A string is text and is escaped; only ``Html`` is markup, and only this module makes it. The page
-has no script, loads nothing, and says so to the browser.
+A string is text and is escaped. Only ``Html`` is markup, and only this module creates it. The page has no script and
+loads nothing; its policy forbids both.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import html
 from collections.abc import Iterable, Sequence
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What the browser may load: nothing but the page's own images and styles, whatever a name in it says."""
+"""Content security policy: only the images and styles inside the page."""
 
 MOST_ROWS_UNBROKEN = 20
-"""A table of more rows may be divided between pages of paper."""
+"""A printed table with more rows may continue on the next page."""
 
 STYLE = """
 :root {
@@ -120,61 +120,61 @@ footer { margin-top: 3rem; border-top: 2px solid var(--line); }
 
 
 class Html(str):
-    """Markup; any other string is text."""
+    """Markup. Any other string is text."""
 
     __slots__ = ()
 
 
 def text(value: str) -> Html:
-    """A text as markup, its line ends kept; markup as it is."""
+    """Escape a text and keep its line ends; return markup unchanged."""
     return value if isinstance(value, Html) else Html(html.escape(value).replace("\n", "<br>"))
 
 
 def join(parts: Iterable[str], between: str = "") -> Html:
-    """Texts and markup, one after the other."""
+    """Join texts and markup."""
     return Html(text(between).join(text(part) for part in parts))
 
 
 INLINE = ("a", "strong", "span")
-"""Elements within a line, behind which no line ends."""
+"""Elements inside a line, without a line end after them."""
 
 
 def element(tag: str, *content: str, **attributes: str) -> Html:
-    """An element; attributes are text, ``class_`` stands for class and an underscore for a hyphen."""
+    """Make an element. Write the attribute class as ``class_``, and a hyphen as an underscore."""
     named = ((name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items())
-    given = "".join(f' {name}="{html.escape(value)}"' for name, value in named)
-    return Html(f"<{tag}{given}>{join(content)}</{tag}" + (">" if tag in INLINE else ">\n"))
+    attributes_text = "".join(f' {name}="{html.escape(value)}"' for name, value in named)
+    return Html(f"<{tag}{attributes_text}>{join(content)}</{tag}" + (">" if tag in INLINE else ">\n"))
 
 
 def paragraph(*content: str, kind: str = "") -> Html:
-    """A paragraph; ``kind`` is a class of ``STYLE``, such as 'note' or 'lead'."""
+    """Make a paragraph; ``kind`` is a class of ``STYLE``, such as 'note' or 'lead'."""
     return element("p", *content, class_=kind) if kind else element("p", *content)
 
 
 def banner(*content: str) -> Html:
-    """What nobody must overlook."""
+    """Make a prominent warning."""
     return element("p", *content, class_="banner", role="note")
 
 
 def bullets(items: Iterable[str]) -> Html:
-    """A list without order; nothing for none."""
+    """Make an unordered list; empty for no items."""
     points = [element("li", item) for item in items]
     return element("ul", *points) if points else Html("")
 
 
 def terms(pairs: Iterable[tuple[str, str]]) -> Html:
-    """Words and what they mean, a paragraph each."""
-    told = [paragraph(element("strong", f"{word}."), " ", meaning) for word, meaning in pairs]
-    return element("div", *told, class_="terms")
+    """Make a glossary: one paragraph per term and its meaning."""
+    entries = [paragraph(element("strong", f"{word}."), " ", meaning) for word, meaning in pairs]
+    return element("div", *entries, class_="terms")
 
 
 def link(target: str, *content: str) -> Html:
-    """A link to an id within the page."""
+    """Make a link to an id in the page."""
     return element("a", *content, href=f"#{target}")
 
 
 def section(id_: str, title: str, *content: str, level: int = 2, kind: str = "") -> Html:
-    """A section with its heading, which a link finds by its id."""
+    """Make a section with a heading and an id for links."""
     more = {"class_": kind} if kind else {}
     heading = element(f"h{level}", title, id=f"{id_}-title")
     return element("section", heading, *content, id=id_, aria_labelledby=f"{id_}-title", **more)
@@ -186,14 +186,13 @@ def table(
     groups: Iterable[tuple[str, Iterable[Sequence[str]]]],
     wide: Sequence[int] = (),
 ) -> Html:
-    """A table that scrolls sideways where the page is too narrow.
+    """Make a table that scrolls sideways on a narrow page.
 
     Args:
-        caption: says what is in it.
-        header: a title per column.
-        groups: name and rows; the name stands over its rows, none for an empty one. The first cell
-            of a row is its header.
-        wide: columns of sentences, which may break and need room.
+        caption: of the table.
+        header: one title per column.
+        groups: name and rows; the name is printed above its rows unless empty. The first cell of a row is its header.
+        wide: indices of columns with sentences, whose text may wrap.
     """
     bodies, count = [], 0
     for name, rows in groups:
@@ -211,12 +210,12 @@ def table(
 
 
 def figure(image: bytes, kind: str, alt: str, *caption: str) -> Html:
-    """An image that the page carries itself.
+    """Make a figure with the image inside the page.
 
     Args:
         image: the file's bytes.
-        kind: 'png' for a chart, which turns dark with the page, or 'jpeg' for a picture, which does not.
-        alt: what is seen, for who cannot see it.
+        kind: 'png' for a chart, which is inverted in dark mode, or 'jpeg' for a picture, which is not.
+        alt: alternative text.
         caption: printed below.
     """
     shown = Html(f'<img src="{data_uri(image, kind)}" alt="{html.escape(_plain(alt))}">')
@@ -224,25 +223,24 @@ def figure(image: bytes, kind: str, alt: str, *caption: str) -> Html:
 
 
 def grid(*content: str, kind: str = "") -> Html:
-    """Figures or tables beside each other, as many as there is room for; of the kind 'tables' one below the other
-    on paper."""
+    """Arrange figures or tables side by side, as many as fit. On paper the kind 'tables' has one per row."""
     return element("div", *content, class_=f"grid {kind}".rstrip())
 
 
 def data_uri(image: bytes, kind: str) -> str:
-    """The image inside an address."""
+    """Return the data URI of an image."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
 
 
 def document(title: str, contents: Sequence[tuple[str, str]], before: str, *sections: str, footer: str = "") -> str:
-    """The whole page.
+    """Make the whole page.
 
     Args:
         title: of the window and the first heading.
-        contents: id and name of what the list of contents leads to.
-        before: stands between the heading and the list of contents.
-        sections: what follows.
-        footer: the last words.
+        contents: id and name of each entry in the table of contents.
+        before: content between the heading and the table of contents.
+        sections: the main content.
+        footer: content at the end.
     """
     leads = element("nav", bullets(link(id_, name) for id_, name in contents), aria_label="Contents")
     head = (
@@ -263,5 +261,5 @@ def document(title: str, contents: Sequence[tuple[str, str]], before: str, *sect
 
 
 def _plain(value: str) -> str:
-    """Text for an attribute: one line."""
+    """Return text as one line, for an attribute."""
     return " ".join(value.split())

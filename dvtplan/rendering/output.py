@@ -1,11 +1,13 @@
-"""A figure out of here: as a file, whole or not at all, or as bytes for a page."""
+"""Save figures atomically, or encode them as PNG or JPEG bytes.
+
+Only ``Figure`` and canvas objects are used, never pyplot: a user's matplotlib backend stays as it is.
+"""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,27 +15,25 @@ from matplotlib.image import imsave
 
 from dvtplan.core.files import atomic_write
 
-matplotlib.use("Agg")
-
 WIDTH_IN = 4.8
-"""Of every chart and panel: with letters of 9 points it can be read on a telephone 360 pixels wide."""
+"""Width of every chart and panel: with 9-point letters it is readable on a phone 360 pixels wide."""
 DPI = 200
-"""Of what is saved, and of charts in a page; not of ``learning_curve``."""
+"""Resolution of saved figures and of charts in a page, except ``learning_curve``."""
 JPEG_DPI = 160
-"""Of a picture in a page: 768 pixels wide, two for each of a telephone's."""
+"""Resolution of a picture in a page: 768 pixels wide, twice the width of a phone."""
 JPEG_QUALITIES = (85, 75, 65, 55, 45, 35)
-"""Tried in turn until an image is small enough."""
+"""JPEG qualities, tried in order until an image is small enough."""
 
 
 def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
-    """Write a figure whole or not at all; PNG, PDF or SVG by its ending, without a date inside."""
+    """Save a figure atomically as PNG, PDF or SVG, by its ending, without a date inside."""
     dated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     with atomic_write(path) as draft:
         figure.savefig(draft, dpi=dpi, metadata=dated.get(path.suffix))
 
 
 def save_both(figure: Figure, folder: Path, name: str) -> tuple[Path, ...]:
-    """Write a figure as PNG and as PDF; gives both files."""
+    """Save a figure as PNG and as PDF; return both paths."""
     paths = (folder / f"{name}.png", folder / f"{name}.pdf")
     for path in paths:
         save(figure, path)
@@ -41,12 +41,12 @@ def save_both(figure: Figure, folder: Path, name: str) -> tuple[Path, ...]:
 
 
 def encode(figure: Figure, kind: str, most_bytes: int | None = None) -> bytes:
-    """A figure as the bytes of a 'png' or 'jpeg'.
+    """Encode a figure as PNG or JPEG.
 
     Args:
-        figure: any.
+        figure: the figure.
         kind: 'png' for charts, 'jpeg' for pictures of patients.
-        most_bytes: a JPEG is made coarser until it fits, as far as ``JPEG_QUALITIES`` goes.
+        most_bytes: the quality of a JPEG is reduced until it fits, down to the last of ``JPEG_QUALITIES``.
     """
     buffer = io.BytesIO()
     if kind == "png":
@@ -59,7 +59,7 @@ def encode(figure: Figure, kind: str, most_bytes: int | None = None) -> bytes:
     figure.set_dpi(dpi)
     for quality in JPEG_QUALITIES:
         buffer = io.BytesIO()
-        # Full colour resolution: at half of it thin red and green lines turn to mud.
+        # Full colour resolution: with less, thin red and green lines blur.
         imsave(buffer, pixels, format="jpeg", pil_kwargs={"quality": quality, "subsampling": 0, "optimize": True})
         if most_bytes is None or buffer.tell() <= most_bytes:
             break

@@ -1,4 +1,4 @@
-"""Slices and projections of patients: the truth green and solid, the prediction red and dashed."""
+"""Draw slices and projections of patients: truth green and solid, prediction red and dashed."""
 
 from __future__ import annotations
 
@@ -19,62 +19,77 @@ TRUTH_COLOUR = "#00d000"
 PREDICTION_COLOUR = "#ff3030"
 """The paper's Figures 2 and 4: truth green, prediction red."""
 DASHES = (0, (5, 4))
-"""Of the prediction's line: lengths drawn and left out, in widths of the line."""
+"""Dashes of the prediction's line: lengths of dash and gap in line widths."""
 LEVEL_COLOUR = "#ffd23f"
-"""Of the line between proximal and distal."""
+"""Colour of the line between proximal and distal."""
 MAGNIFICATION = 6.0
-"""The most that a lesion is enlarged."""
+"""Largest enlargement of a lesion."""
 MARGIN_MM = 40.0
-"""Of the surroundings, how much a magnified lesion shows."""
-FRAGMENTS_MM = 10.0
-"""Pieces of thrombus that are nearer than this are magnified together."""
+"""Surroundings that the panel of an enlarged lesion shows, in total."""
+FRAGMENT_GAP_MM = 10.0
+"""Components of thrombus closer than this are enlarged together."""
 GAP_IN = 0.06
-"""Between the panels of a picture."""
+"""Gap between the panels of a figure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A level in a slice, as points in pixels; not a number where it leaves the limb or the slice."""
+    """A level in a slice as points in pixels; NaN outside the limb or the slice."""
 
     name: str
-    """Printed at its end, as in 'level L'."""
+    """Text at its end, such as 'level L'."""
     columns: np.ndarray
     rows: np.ndarray
 
 
-def panels(
-    image_HW: np.ndarray,
-    truth_HW: np.ndarray,
-    prediction_HW: np.ndarray,
-    title: str,
-    pixel_mm: tuple[float, float],
-    sides: tuple[str, str] = ("R", "L"),
-    lines: Sequence[Line] = (),
-    focus: str = "lesion",
-) -> Figure:
-    """Figures 2 and 4 for a narrow page: the whole slice with contours, and its box magnified without and with them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A slice or projection with its masks, as all panels of a figure show it."""
+
+    image_HW: np.ndarray
+    """Any units."""
+    truth_HW: np.ndarray
+    """Every non-zero value is true."""
+    prediction_HW: np.ndarray
+    """Every non-zero value is predicted."""
+    pixel_mm: tuple[float, float]
+    """Height and width of a pixel."""
+    sides: tuple[str, str] = ("R", "L")
+    """Letters at the left and the right edge."""
+    lines: Sequence[Line] = ()
+    """Levels."""
+
+    @property
+    def height_mm(self) -> float:
+        """Height of the image."""
+        return float(self.image_HW.shape[0] * self.pixel_mm[0])
+
+    @property
+    def width_mm(self) -> float:
+        """Width of the image."""
+        return float(self.image_HW.shape[1] * self.pixel_mm[1])
+
+
+def panels(view: View, title: str, focus: str = "lesion") -> Figure:
+    """Draw the paper's Figures 2 and 4 for a narrow page.
+
+    The first panel is the whole slice with contours. The two others enlarge the box in it, without and with contours.
 
     Args:
-        image_HW: one slice, any units.
-        truth_HW: what is true there; any non-zero value.
-        prediction_HW: what was predicted; any non-zero value.
+        view: the slice.
         title: printed above.
-        pixel_mm: height and width of a pixel.
-        sides: letters at the left and the right edge.
-        lines: levels, drawn in the whole slice and in the box.
-        focus: the box holds the largest 'lesion', or the one with the most 'error'.
+        focus: the box is around the largest 'lesion', or around the component with the most 'error'.
     """
-    view = View(image_HW, truth_HW != 0, prediction_HW != 0, pixel_mm, sides, tuple(lines))
-    slim = view.height_mm / view.width_mm
-    if slim >= 1.2:  # beside each other: a tall slice, and two squares of half its height
-        whole_in = (WIDTH_IN - GAP_IN / 2) / (1 + slim / 2)
-        tall_in = whole_in * slim
+    aspect = view.height_mm / view.width_mm
+    if aspect >= 1.2:  # side by side: a tall slice, and two squares of half its height
+        whole_in = (WIDTH_IN - GAP_IN / 2) / (1 + aspect / 2)
+        tall_in = whole_in * aspect
         side_in = (tall_in - GAP_IN) / 2
         left_in = whole_in + GAP_IN
         places = [(0.0, 0.0, whole_in, tall_in), (left_in, side_in + GAP_IN, side_in, side_in)]
         places += [(left_in, 0.0, side_in, side_in)]
     else:
-        side_in, whole_in = (WIDTH_IN - GAP_IN) / 2, WIDTH_IN * slim
+        side_in, whole_in = (WIDTH_IN - GAP_IN) / 2, WIDTH_IN * aspect
         tall_in = side_in + GAP_IN + whole_in
         places = [(0.0, side_in + GAP_IN, WIDTH_IN, whole_in), (0.0, 0.0, side_in, side_in)]
         places += [(side_in + GAP_IN, 0.0, side_in, side_in)]
@@ -88,17 +103,8 @@ def panels(
     return figure
 
 
-def projection(
-    image_HW: np.ndarray,
-    truth_HW: np.ndarray,
-    prediction_HW: np.ndarray,
-    title: str,
-    pixel_mm: tuple[float, float],
-    sides: tuple[str, str] = ("R", "L"),
-    lines: Sequence[Line] = (),
-) -> Figure:
-    """A projection of a volume, without and with the outlines of truth and prediction; arguments as ``panels``."""
-    view = View(image_HW, truth_HW != 0, prediction_HW != 0, pixel_mm, sides, tuple(lines))
+def projection(view: View, title: str) -> Figure:
+    """Draw a projection of a volume twice: without and with the outlines of truth and prediction."""
     half_in = (WIDTH_IN - GAP_IN) / 2
     tall_in = half_in * view.height_mm / view.width_mm
     places = [(0.0, 0.0, half_in, tall_in), (half_in + GAP_IN, 0.0, half_in, tall_in)]
@@ -108,30 +114,10 @@ def projection(
     return figure
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the panels of one picture share."""
-
-    image: np.ndarray
-    truth: np.ndarray
-    prediction: np.ndarray
-    pixel_mm: tuple[float, float]
-    sides: tuple[str, str]
-    lines: tuple[Line, ...]
-
-    @property
-    def height_mm(self) -> float:
-        return float(self.image.shape[0] * self.pixel_mm[0])
-
-    @property
-    def width_mm(self) -> float:
-        return float(self.image.shape[1] * self.pixel_mm[1])
-
-
 def _black(
     title: str, places: Sequence[tuple[float, float, float, float]], tall_in: float, view: View
 ) -> tuple[Figure, list[Axes]]:
-    """A black figure with a title above and a legend below; places are left, bottom, width, height in inches."""
+    """Make a black figure with a title above and a legend below; places are left, bottom, width, height in inches."""
     above_in, below_in = 0.12 + 0.17 * len(title.splitlines()), 0.26
     total_in = above_in + tall_in + below_in
     figure = Figure(figsize=(WIDTH_IN, total_in), facecolor="black")
@@ -154,10 +140,10 @@ def _black(
 
 
 def paint(axes: Axes, view: View, *, contours: bool, window: Window | None) -> None:
-    """One panel: the image, and over it outlines and levels, the patient's sides and a bar of known length."""
-    rows, columns = view.image.shape
-    low, high = np.percentile(view.image, (0.5, 99.5))
-    axes.imshow(view.image, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    """Draw one panel: image, outlines and levels, the patient's sides, and a scale bar."""
+    rows, columns = view.image_HW.shape
+    low, high = np.percentile(view.image_HW, (0.5, 99.5))
+    axes.imshow(view.image_HW, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
     if contours:
         for line in view.lines:
             axes.plot(line.columns, line.rows, ":", color=LEVEL_COLOUR, linewidth=1.3)
@@ -170,10 +156,10 @@ def paint(axes: Axes, view: View, *, contours: bool, window: Window | None) -> N
                     line.columns[at], line.rows[at], line.name,
                     color=LEVEL_COLOUR, fontsize=7, ha=side, va="bottom", clip_on=True,
                 )  # fmt: skip
-        # The truth is the wider line, so that it is seen beside the dashes of a prediction on the same edge.
+        # The truth has the wider line, so that it is visible next to the dashes of a prediction on the same edge.
         wide = 1.2 if window is None else 1.9
-        draw_edge(axes, view.truth, TRUTH_COLOUR, "-", wide)
-        draw_edge(axes, view.prediction, PREDICTION_COLOUR, DASHES, 0.7 * wide)
+        draw_edge(axes, view.truth_HW != 0, TRUTH_COLOUR, "-", wide)
+        draw_edge(axes, view.prediction_HW != 0, PREDICTION_COLOUR, DASHES, 0.7 * wide)
     (left, right), (top, bottom) = window or ((-0.5, columns - 0.5), (-0.5, rows - 0.5))
     axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], facecolor="black")
     for x, letter in zip((0.02, 0.98), view.sides, strict=True):
@@ -185,7 +171,7 @@ def paint(axes: Axes, view: View, *, contours: bool, window: Window | None) -> N
 
 
 def draw_edge(axes: Axes, mask: np.ndarray, colour: str, style: Any, width: float) -> None:
-    """The edge of a mask along its pixels' own borders, not through their corners."""
+    """Draw the edge of a boolean mask along the borders of its pixels, not through their centres."""
     if not mask.any():
         return
     spans = [(int(at.min()), int(at.max()) + 1) for at in np.nonzero(mask)]
@@ -198,7 +184,7 @@ def draw_edge(axes: Axes, mask: np.ndarray, colour: str, style: Any, width: floa
 
 
 def _scale_bar(axes: Axes, width_mm: float) -> None:
-    """A bar of the longest round length that takes at most a third of the panel's width."""
+    """Draw a bar of the longest round length within a third of the panel's width."""
     lengths = [length for length in (1, 2, 5, 10, 20, 50, 100, 200) if length <= width_mm / 3]
     if not lengths:
         return
@@ -212,32 +198,31 @@ Window = tuple[tuple[float, float], tuple[float, float]]
 
 
 def window_around(view: View, focus: str) -> Window:
-    """A square, in mm, around the lesion to be magnified; in the middle of the slice where there is none."""
-    spans = _piece(view.truth, view.prediction, view.pixel_mm, focus)
+    """Return a window, square in mm, around the component to enlarge; without any, in the middle of the slice."""
+    spans = _component(view.truth_HW != 0, view.prediction_HW != 0, view.pixel_mm, focus)
     smaller_mm = min(view.height_mm, view.width_mm)
     long_mm = max((last - first + 1) * mm for (first, last), mm in zip(spans, view.pixel_mm, strict=True))
     side_mm = max(1.3 * long_mm + min(MARGIN_MM, 0.15 * smaller_mm), smaller_mm / MAGNIFICATION)
     ends = []
-    for (first, last), length, mm in zip(spans, view.image.shape, view.pixel_mm, strict=True):
+    for (first, last), length, mm in zip(spans, view.image_HW.shape, view.pixel_mm, strict=True):
         side = side_mm / mm
         start = (first + last) / 2 - side / 2
-        # Within the slice where it fits, else the slice in its middle.
+        # Inside the slice if it fits, otherwise with the slice in its middle.
         start = min(max(start, -0.5), length - 0.5 - side) if side <= length else (length - 1 - side) / 2
         ends.append((float(start), float(start + side)))
     return ends[1], ends[0]
 
 
-def _piece(
+def _component(
     truth: np.ndarray, prediction: np.ndarray, pixel_mm: tuple[float, float], focus: str
 ) -> list[tuple[int, int]]:
-    """First and last row, first and last column of the piece of thrombus to be magnified; fragments that lie close
-    are one piece."""
+    """Return first and last row, first and last column of the component to enlarge; close fragments count as one."""
     mask = truth | prediction
     if not mask.any():
         return [(length // 2, length // 2) for length in mask.shape]
     apart = ndimage.distance_transform_edt(~mask, sampling=pixel_mm)
-    pieces, _ = ndimage.label(apart <= FRAGMENTS_MM / 2, np.ones((3, 3)))
+    components, _ = ndimage.label(apart <= FRAGMENT_GAP_MM / 2, np.ones((3, 3)))
     wrong = truth ^ prediction
     counted = wrong if focus == "error" and wrong.any() else mask
-    chosen = np.bincount(pieces[counted]).argmax()
-    return [(int(at.min()), int(at.max())) for at in np.nonzero(mask & (pieces == chosen))]
+    chosen = np.bincount(components[counted]).argmax()
+    return [(int(at.min()), int(at.max())) for at in np.nonzero(mask & (components == chosen))]

@@ -1,4 +1,4 @@
-"""Pictures of one case: its worst and its best slice, and a projection, with the contours of truth and prediction."""
+"""Pictures of one case: its worst and best slice, and a projection, with contours of truth and prediction."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import numpy as np
 from dvtplan.anatomy import knee
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import DvtError
+from dvtplan.data.dataset import Dataset
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid, same_grid, to_slice_order
 from dvtplan.rendering import output
-from dvtplan.rendering.slices import Line, panels, projection
+from dvtplan.rendering.slices import Line, View, panels, projection
 from dvtplan.rendering.views import SIDES, VIEWS, level_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture of one case with its words."""
+    """A picture of one case with its caption."""
 
     case_id: str
     image: bytes
     """JPEG."""
     alt: str
-    """What is seen, for who cannot see it."""
+    """Alternative text."""
     caption: str
     files: tuple[Path, ...]
     """The same picture on disk."""
@@ -34,25 +35,25 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One case to picture."""
+    """One case to draw."""
 
     case_id: str
     image: Path
     truth: Path
     prediction: Path
     levels: Levels | None
-    """None: those that are found in the image."""
+    """None: estimate them from the image."""
     slice_axis: str
     channel: str
-    """What is said of the image where there are several."""
+    """Text on the drawn channel if there are several, else empty."""
     subject: str
-    """Stands behind the case in titles, as in '(phantom), gn_unet'."""
+    """Follows the case's name in titles, as in ' (phantom), gn_unet'."""
     folder: Path
-    """Where the files go."""
+    """Folder for the files."""
     most_bytes: int
-    """Of the picture as JPEG."""
+    """Limit for the picture as JPEG."""
     levels_estimated: bool = False
-    """Whether the levels were found in the image; what is drawn then says so."""
+    """Whether the levels were estimated from the image; the picture then says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,21 +62,21 @@ class Scan:
 
     image: np.ndarray
     truth: np.ndarray
-    """Boolean, as the prediction."""
+    """Boolean, like the prediction."""
     prediction: np.ndarray
     grid: Grid
 
     @property
     def pixel_mm(self) -> tuple[float, float]:
-        """Height and width of a pixel."""
+        """Height and width of a pixel, in mm."""
         return self.grid.spacing_mm[1], self.grid.spacing_mm[2]
 
 
 def read(image: Path, truth: Path, prediction: Path, slice_axis: str) -> Scan:
-    """An image with both masks; every value but 0 is thrombus.
+    """Read an image with both masks; every value but 0 is thrombus.
 
     Raises:
-        DvtError: if a file cannot be read, or a mask does not lie on the image's grid.
+        DvtError: if a file cannot be read, or a mask is not on the image's grid.
     """
     voxels, grid = volume_io.read(image)
     order = to_slice_order(grid, slice_axis)
@@ -83,13 +84,18 @@ def read(image: Path, truth: Path, prediction: Path, slice_axis: str) -> Scan:
     for path in (truth, prediction):
         mask, own = volume_io.read(path)
         if not same_grid(grid, own):
-            raise DvtError(f"{path}: lies on another grid than {image}. Run dvt_plan_and_preprocess to see why.")
+            raise DvtError(f"{path}: is not on the grid of {image}. Run `plan_and_preprocess` to see the difference.")
         masks.append(order.apply(mask != 0))
     return Scan(image=order.apply(voxels), truth=masks[0], prediction=masks[1], grid=order.grid(grid))
 
 
+def first_channels(dataset: Dataset) -> dict[str, Path]:
+    """Return each case's image of the first channel, on which everything is drawn."""
+    return {case.id: case.images[0] for case in dataset.cases}
+
+
 def draw(request: Request) -> list[Picture]:
-    """The worst slice, the best, and a projection from the front."""
+    """Draw the worst slice, the best slice, and a projection from the front."""
     files = request.image, request.truth, request.prediction
     scan = read(*files, request.slice_axis)
     levels, estimated = levels_of(scan, request.levels)
@@ -98,26 +104,26 @@ def draw(request: Request) -> list[Picture]:
     return [*slices, _of_volume(request, scan if request.slice_axis == "AP" else read(*files, "AP"))]
 
 
-def levels_of(scan: Scan, told: Levels | None) -> tuple[Levels | None, bool]:
-    """The levels that are drawn, and whether they were found in the image; none where nobody knows them."""
-    if told is not None:
-        return told, False
+def levels_of(scan: Scan, known: Levels | None) -> tuple[Levels | None, bool]:
+    """Return the levels to draw (None: unknown), and whether they were estimated from the image."""
+    if known is not None:
+        return known, False
     found = knee.estimate(scan.image, scan.grid).levels
     return found, found is not None
 
 
 def slice_dsc(truth_SHW: np.ndarray, prediction_SHW: np.ndarray) -> np.ndarray:
-    """DSC of each slice on its own, shape (S,); not a number where there is neither truth nor prediction."""
+    """Compute the DSC of each slice, shape (S,); NaN for a slice without truth and prediction."""
     both = (truth_SHW & prediction_SHW).sum(axis=(1, 2))
     sizes = truth_SHW.sum(axis=(1, 2)) + prediction_SHW.sum(axis=(1, 2))
     return np.where(sizes > 0, 2 * both / np.maximum(sizes, 1), np.nan)
 
 
 def best_and_worst(truth_SHW: np.ndarray, prediction_SHW: np.ndarray) -> list[tuple[str, int]]:
-    """The slices to show, of those with truth or prediction: 'worst' and 'best' by slice DSC.
+    """Choose the slices to draw among those with truth or prediction: 'worst' and 'best' by slice DSC.
 
-    Of slices with equal DSC the one with the most truth and prediction is shown. One slice alone is
-    'only'; where all have DSC 0 there is no best; none for a volume without truth and prediction.
+    Among slices of equal DSC, choose the one with the most truth and prediction. A single slice is 'only'. If all
+    slices have DSC 0, there is no 'best'. A volume without truth and prediction gives an empty list.
     """
     dsc = slice_dsc(truth_SHW, prediction_SHW)
     sizes = truth_SHW.sum(axis=(1, 2)) + prediction_SHW.sum(axis=(1, 2))
@@ -138,14 +144,17 @@ def _of_slice(request: Request, scan: Scan, kind: str, s: int) -> Picture:
     where = f"{view} slice {s + 1} of {len(scan.image)}"
     what = "only slice with truth or prediction" if kind == "only" else f"{kind} slice"
     lines = level_lines(scan.grid, request.levels, s)
+    shown = View(
+        image_HW=scan.image[s],
+        truth_HW=scan.truth[s],
+        prediction_HW=scan.prediction[s],
+        pixel_mm=scan.pixel_mm,
+        sides=SIDES[request.slice_axis],
+        lines=lines,
+    )
     figure = panels(
-        scan.image[s],
-        scan.truth[s],
-        scan.prediction[s],
+        shown,
         f"{case_id}{request.subject}: {where}\n{what}, slice DSC {dsc:.2f} (not a patient's DSC)",
-        scan.pixel_mm,
-        SIDES[request.slice_axis],
-        lines,
         focus="lesion" if kind == "best" else "error",
     )
     truth, predicted = int(scan.truth[s].sum()), int(scan.prediction[s].sum())
@@ -154,9 +163,9 @@ def _of_slice(request: Request, scan: Scan, kind: str, s: int) -> Picture:
         case_id=case_id,
         image=output.encode(figure, "jpeg", request.most_bytes),
         alt=f"{where[:1].upper()}{where[1:]} of {case_id} with the contours of truth ({truth} pixels) and prediction "
-        f"({predicted} pixels, {shared} of them true), and one piece magnified.",
-        caption=f"{case_id}, {what}: {where}, counted {start}{request.channel}. Slice DSC {dsc:.2f}, never to be "
-        f"compared with a patient's DSC.{_told(lines, request)}",
+        f"({predicted} pixels, {shared} of them true), and one component enlarged.",
+        caption=f"{case_id}, {what}: {where}, counted {start}{request.channel}. Slice DSC {dsc:.2f}, not comparable "
+        f"with a patient's DSC.{_levels_note(lines, request)}",
         files=output.save_both(figure, request.folder, f"case_{case_id}_{'worst' if kind == 'only' else kind}"),
     )
 
@@ -164,15 +173,15 @@ def _of_slice(request: Request, scan: Scan, kind: str, s: int) -> Picture:
 def _of_volume(request: Request, scan: Scan) -> Picture:
     case_id = request.case_id
     lines = level_lines(scan.grid, request.levels, len(scan.image) // 2)
-    figure = projection(
-        scan.image.max(axis=0),
-        np.any(scan.truth, axis=0),
-        np.any(scan.prediction, axis=0),
-        f"{case_id}{request.subject}:\nmaximum intensity projection from the front",
-        scan.pixel_mm,
-        SIDES["AP"],
-        lines,
+    shown = View(
+        image_HW=scan.image.max(axis=0),
+        truth_HW=np.any(scan.truth, axis=0),
+        prediction_HW=np.any(scan.prediction, axis=0),
+        pixel_mm=scan.pixel_mm,
+        sides=SIDES["AP"],
+        lines=lines,
     )
+    figure = projection(shown, f"{case_id}{request.subject}:\nmaximum intensity projection from the front")
     return Picture(
         case_id=case_id,
         image=output.encode(figure, "jpeg", request.most_bytes),
@@ -180,12 +189,12 @@ def _of_volume(request: Request, scan: Scan) -> Picture:
         "all prediction.",
         caption=f"{case_id}, the whole volume{request.channel}: maximum intensity projection from the front (the "
         "brightest voxel along each line of sight), without and with the projected outlines of all truth and all "
-        f"prediction. Outlines may cover each other here and lie apart in depth.{_told(lines, request)}",
+        f"prediction. Outlines that overlap here may be at different depths.{_levels_note(lines, request)}",
         files=output.save_both(figure, request.folder, f"case_{case_id}_projection"),
     )
 
 
-def _told(lines: Sequence[Line], request: Request) -> str:
-    """The last sentence of a caption where levels are drawn."""
+def _levels_note(lines: Sequence[Line], request: Request) -> str:
+    """Return the last sentence of a caption if levels are drawn."""
     estimated = ", estimated from the image" if request.levels_estimated else ""
     return f" Dotted: the level of each limb{estimated}." if lines else ""

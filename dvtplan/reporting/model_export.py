@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,13 @@ from dvtplan import __version__
 from dvtplan.core import json_records, verified_archive
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
-from dvtplan.data import dataset
-from dvtplan.data.dataset import PHANTOM_NOTE, PHANTOM_WARNING, display_name
+from dvtplan.data.dataset import PHANTOM_NOTE, PHANTOM_WARNING, display_name, survey
 from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.data.phantom import is_phantom
 from dvtplan.evaluation import table1
-from dvtplan.evaluation.stored_scores import NotStored, stored_table1
+from dvtplan.evaluation.stored_scores import stored_table1
 from dvtplan.models import checkpoint, model_store, weight_files
-from dvtplan.models.description import Described
+from dvtplan.models.description import ModelDescription
 from dvtplan.models.model_store import StoredModel
 from dvtplan.models.training_run import Run
 from dvtplan.planning.fingerprint import Fingerprint
@@ -133,7 +132,7 @@ def _add_fold(archive: verified_archive.ArchiveWriter, stored: StoredModel, fold
     return weight_files.weights_digest(arrays)
 
 
-def describe_folder(results: Path) -> Described:
+def describe_folder(results: Path) -> ModelDescription:
     """A results folder in words, as its archive would tell it.
 
     Raises:
@@ -143,7 +142,7 @@ def describe_folder(results: Path) -> Described:
         known = _known(stored)
         digests = {k: weight_files.weights_digest(_weights(stored, k)) for k in stored.runs}
     left_out = "".join(f"; {line}" for line in known.left_out)
-    return Described(
+    return ModelDescription(
         path=results,
         plan=stored.plan,
         runs=stored.runs,
@@ -205,57 +204,48 @@ def _unfinished(runs: Mapping[int, Run]) -> Iterator[str]:
             yield f"fold {k} travels as it is, after {run.epochs_done} of {plural(run.recipe.epochs, 'epoch')}"
 
 
-# --- what lies around -----------------------------------------------------------------------------
+# --- data and scores of the model ------------------------------------------------------------------
 
 
 def _known(stored: StoredModel, weights: str = "float32") -> _Known:
-    """What the workspace around a results folder tells of its data and scores.
+    """Find the training data and the scores of a model in the workspace around its results folder.
 
-    ``weights`` is the type in which the weights travel.
+    ``weights`` is the type in which the weights are stored.
     """
     results = stored.path.absolute()
     workspace = Workspace(results.parents[2], results.parent.name) if len(results.parents) > 2 else None
-    phantom, left_out = _is_phantom(workspace, stored), []
+    dataset = None if workspace is None else survey(workspace.raw)[0]
+    phantom = is_phantom(
+        stored.plan.dataset,
+        description=None if dataset is None else dataset.description,
+        recorded=None if stored.training is None else stored.training.phantom,
+    )
     subject = display_name(stored.plan.dataset, phantom)
     notes = {PHANTOM_NOTE: phantom, ROUNDED_NOTE: weights == "float16"}
-    data, table = None, None
+    data, table, left_out = None, None, []
     try:
         data = _data(workspace, stored, phantom)
-    except NotStored as why:
+    except DvtError as why:
         left_out.append(f"no ranges of the training data: {why}")
     try:
-        table = stored_table1(results, stored, subject, tuple(note for note, holds in notes.items() if holds))
-    except NotStored as why:
+        present = tuple(note for note, holds in notes.items() if holds)
+        table = stored_table1(results, stored, dataset, subject=subject, notes=present)
+    except DvtError as why:
         left_out.append(f"no Table 1: {why}")
     return _Known(data=data, table=table, subject=subject, phantom=phantom, left_out=tuple(left_out))
 
 
-def _is_phantom(workspace: Workspace | None, stored: StoredModel) -> bool | None:
-    """By the data set; where that is gone, by what is kept beside the plan, or stands below its table."""
-    described = None if workspace is None else dataset.survey(workspace.raw)[0]
-    if described is not None:
-        return described.is_phantom
-    if stored.training is not None and stored.training.phantom is not None:
-        return stored.training.phantom
-    with contextlib.suppress(OSError, ValueError):
-        if PHANTOM_WARNING in (stored.path / "table1.md").read_text(encoding="utf-8"):
-            return True
-    return None
-
-
 def _data(workspace: Workspace | None, stored: StoredModel, phantom: bool | None) -> TrainingData:
+    """Return the ranges of the training data, or raise DvtError if they are not available."""
     if stored.training is not None:
         return stored.training if phantom is None else replace(stored.training, phantom=phantom)
     file = None if workspace is None else workspace.fingerprint
     if file is None or not file.exists():
-        raise NotStored(f"{file or 'fingerprint.json'} is not there")
-    try:
-        fingerprint = json_records.load(Fingerprint, file, "dvt_plan_and_preprocess")
-    except DvtError as error:
-        raise NotStored(str(error)) from error
+        raise DvtError(f"{file or 'fingerprint.json'}: not found.")
+    fingerprint = json_records.load(Fingerprint, file, "`plan_and_preprocess`")
     data = model_store.trained_on(fingerprint, stored.plan, stored.runs, phantom)
     if data is None:
-        raise NotStored(f"{file} is not the fingerprint that the plan was derived from")
+        raise DvtError(f"{file}: is not the fingerprint that the plan was derived from.")
     return data
 
 

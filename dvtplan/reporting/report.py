@@ -1,8 +1,7 @@
-"""The report stage: one page on all networks of a data set, its figures as files, and pictures of predictions."""
+"""The report stage: write one page on all networks of a data set, and its figures as files."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,38 +10,43 @@ from pathlib import Path
 import pandas as pd
 
 from dvtplan import __version__
-from dvtplan.core import console, files, json_records, worker_pool
+from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.data.dataset import Dataset, discover
 from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace
-from dvtplan.evaluation import secondary_metrics, table1
+from dvtplan.evaluation import stored_scores, table1
 from dvtplan.evaluation.pairing import Pair, choose_folds, fold_pairs, name_folds, note_training_differences
-from dvtplan.evaluation.stored_scores import require_fresh
 from dvtplan.imaging import volume_io
 from dvtplan.models import epoch_log
 from dvtplan.models.training_run import Run
 from dvtplan.planning.plan import Plan
-from dvtplan.rendering import html_page, output, slices, views
+from dvtplan.rendering import html_page, output
+from dvtplan.rendering.html_page import Html
 from dvtplan.rendering.output import Figure
-from dvtplan.reporting import case_figures, report_sections
+from dvtplan.reporting import case_figures, methods_section, report_sections
 from dvtplan.reporting.case_figures import Picture
 from dvtplan.reporting.report_charts import box_chart, curve_chart, volume_charts
 from dvtplan.reporting.scored_network import Chart, ScoredNetwork
 
 PICTURE_BYTES = 17_000_000
-"""What all pictures of a report may take together; a third more as text, so a report stays below 25 MB."""
+"""Limit for all pictures of a report. Base64 adds a third, so a report stays below 25 MB."""
 MOST_PICTURE_BYTES = 160_000
-"""What one picture takes at most."""
+"""Limit for one picture."""
 BYTES_PER_VOXEL = 16
 """Peak memory of drawing a case: the image as read, both masks, and their comparisons."""
 FEW_CASES = 8
-"""Up to so many, starting processes costs more than it saves."""
+"""Up to this number, starting processes costs more time than it saves."""
+CHAPTERS = (
+    ("glance", "At a glance"), ("tables", "Scores"), ("figures", "Figures"), ("making", "How the networks were made"),
+    ("patients", "Patients"),
+)  # fmt: skip
+"""Anchor and title of each section."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was written."""
+    """Files of a report."""
 
     html: Path
     figures: tuple[Path, ...]
@@ -52,7 +56,7 @@ class Report:
     """Patients that the pictured network was scored on."""
 
 
-def write(
+def write_report(
     workspace: Workspace,
     networks: Sequence[str] | None = None,
     folds: Sequence[int] | None = None,
@@ -61,125 +65,99 @@ def write(
 ) -> Report:
     """Write one page on all scored networks of a data set, and every figure as PNG and PDF.
 
-    The page reads ``metrics.csv`` and never scores: two computations of one number would drift
-    apart. Where that file is older than what it tells of, the command that mends it is named.
+    The page reads ``metrics.csv`` and never scores, so that no number is computed twice.
 
     Args:
         workspace: a data set with scored networks.
-        networks: names of results folders, the first is pictured and compared with the others;
-            none for all that were scored, gn_unet first.
-        folds: which; none for all that were scored.
-        patients: picture so many of the worst and of the best; none for all.
-        jobs: processes; none for one, or one per core where there are many cases.
+        networks: names of results folders; the first is pictured and compared with the others. None: all that were
+            scored, gn_unet first.
+        folds: indices; None: all that were scored.
+        patients: draw this number of the worst and of the best; None: all.
+        jobs: processes; None: one, or one per core for many cases.
 
     Returns:
-        ``report.html`` and the figures; figures of an earlier report are removed.
+        ``report.html`` and the figures. Figures of an earlier report are removed.
 
     Raises:
-        DvtError: for metrics that are missing, stale or of other cases; as ``pairs.of_folds``.
+        DvtError: for metrics that are missing, stale or of other cases; as ``pairing.fold_pairs``.
     """
     dataset = discover(workspace.raw)
-    splits = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-    subject, phantom = dataset.subject, dataset.description if dataset.is_phantom else None
+    splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
     scored = [_gather(workspace, name, dataset, splits, folds) for name in _networks(workspace, networks)]
     results = [one for one, _ in scored]
     first, pairs = scored[0]
-
-    out, written = workspace.report_figures, list[Path]()
-
-    def keep(figure: Figure, name: str, alt: str, caption: str) -> Chart:
-        written.extend(output.save_both(figure, out, name))
-        return Chart(image=output.encode(figure, "png"), alt=alt, caption=caption)
-
+    figures = _Figures(folder=workspace.report_figures, written=[])
     mark = dataset.subject.removeprefix(dataset.name)
-    charts = [keep(*made) for one in results for made in volume_charts(one, mark)]
-    charts.append(keep(*box_chart(results, mark)))
-    epochs = {one.network: _epochs(workspace, one) for one in results}
-    curves = [keep(*curve_chart(name, rows, mark)) for name, rows in epochs.items() if rows]
-
+    charts = [figures.keep(*made) for one in results for made in volume_charts(one, mark)]
+    charts.append(figures.keep(*box_chart(results, mark)))
+    epochs = [(one, _epochs(workspace, one)) for one in results]
+    curves = [figures.keep(*curve_chart(one, rows, mark)) for one, rows in epochs if rows]
     chosen = choose_patients(first.whole, patients)
-    drawn = _draw(first, [pair for pair in pairs if pair.patient in set(chosen)], dataset, out, mark, jobs)
-    written += [path for picture in drawn for path in picture.files]
-    comparisons, unpaired = report_sections.compared(results, subject)
-    now = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
-    text = html_page.document(
-        f"Thrombus segmentation: {subject}",
-        (("glance", "At a glance"), ("tables", "Scores"), ("figures", "Figures"),
-         ("making", "How the networks were made"), ("patients", "Patients")),
-        report_sections.header(
-            subject, results, phantom, f"Written {now} by dvtplan {__version__}. Research software, no medical device."
-        ),
+    drawn = _draw(first, [pair for pair in pairs if pair.patient in set(chosen)], dataset, figures.folder, mark, jobs)
+    figures.written.extend(path for picture in drawn for path in picture.files)
+    comparisons, unpaired = report_sections.compared(results, dataset.subject)
+    sections = (
         report_sections.overview(results),
         report_sections.scores(results, comparisons, unpaired),
         report_sections.figures(charts),
-        report_sections.methods(results, splits, curves, len(charts) + 1),
+        methods_section.methods(results, splits, curves, len(charts) + 1),
         report_sections.patients(first, results[1:], chosen, drawn),
-        footer=f"Each figure of this page lies as PNG and PDF in {out.relative_to(workspace.root).as_posix()}. After "
-        "Huang et al. 2019, doi 10.1155/2019/3401683.",
-    )  # fmt: skip
-    files.write_text(workspace.report, text)
-    for path in (*out.glob("*.png"), *out.glob("*.pdf")):
-        if path not in written:
-            path.unlink(missing_ok=True)
-    return Report(html=workspace.report, figures=tuple(written), drawn=len(chosen), patients=len(first.whole))
+    )
+    files.write_text(workspace.report, _page(workspace, dataset, results, sections))
+    figures.remove_others()
+    return Report(html=workspace.report, figures=tuple(figures.written), drawn=len(chosen), patients=len(first.whole))
 
 
-def draw_cases(workspace: Workspace, network: str, folds: Sequence[int] | None = None) -> list[Path]:
-    """Draw each test case's slice with the most thrombus (Figures 2 and 4).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figures:
+    """The folder of the report's figures, and the files that this report has written there."""
 
-    Args:
-        workspace: a data set with predicted folds.
-        network: whose predictions.
-        folds: which; none for all that have predictions.
+    folder: Path
+    written: list[Path]
 
-    Returns:
-        The pictures, ``pictures/ID.png`` in the network's results.
+    def keep(self, figure: Figure, name: str, alt: str, caption: str) -> Chart:
+        """Save a figure as PNG and PDF, and return it for the page."""
+        self.written.extend(output.save_both(figure, self.folder, name))
+        return Chart(image=output.encode(figure, "png"), alt=alt, caption=caption)
 
-    Raises:
-        DvtError: if a prediction is missing or of an earlier training, as ``pairs.of_folds``.
-    """
-    plan = json_records.load(Plan, workspace.plan, "dvt_plan_and_preprocess")
-    splits = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess")
-    dataset = discover(workspace.raw)
-    images = _images(dataset)
-    pairs = fold_pairs(workspace, network, dataset, choose_folds(workspace, network, splits, folds))
-    drawn = []
-    for pair in console.progress(pairs, "Draw"):
-        scan = case_figures.read(images[pair.case_id], pair.truth, pair.prediction, plan.slice_axis)
-        counts = (scan.truth if scan.truth.any() else scan.prediction).sum(axis=(1, 2))
-        s = int(counts.argmax())
-        levels, estimated = case_figures.levels_of(scan, pair.levels)
-        lines = views.level_lines(scan.grid, levels, s)
-        title = (
-            f"{pair.case_id}: {views.VIEWS[plan.slice_axis][0]} slice {s + 1} of {len(counts)}\n"
-            f"fold {pair.fold} of {network}{'; level estimated from the image' if lines and estimated else ''}"
-        )
-        sides = views.SIDES[plan.slice_axis]
-        figure = slices.panels(scan.image[s], scan.truth[s], scan.prediction[s], title, scan.pixel_mm, sides, lines)
-        path = workspace.results(network) / "pictures" / f"{pair.case_id}.png"
-        output.save(figure, path)
-        drawn.append(path)
-    return drawn
+    def remove_others(self) -> None:
+        """Remove the figures of an earlier report."""
+        for path in (*self.folder.glob("*.png"), *self.folder.glob("*.pdf")):
+            if path not in self.written:
+                path.unlink(missing_ok=True)
 
 
-# --- what was scored ----------------------------------------------------------------------------------
+def _page(workspace: Workspace, dataset: Dataset, results: Sequence[ScoredNetwork], sections: Sequence[Html]) -> str:
+    """Return the whole page, from its header to its footer."""
+    now = datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
+    folder = workspace.report_figures.relative_to(workspace.root).as_posix()
+    return html_page.document(
+        f"Thrombus segmentation: {dataset.subject}",
+        CHAPTERS,
+        report_sections.header(
+            dataset.subject,
+            results,
+            dataset.description if dataset.is_phantom else None,
+            f"Written {now} by dvtplan {__version__}. Research software, no medical device.",
+        ),
+        *sections,
+        footer=f"Each figure of this page lies as PNG and PDF in {folder}. After Huang et al. 2019, doi "
+        "10.1155/2019/3401683.",
+    )
+
+
+# --- scores -------------------------------------------------------------------------------------------
 
 
 def _networks(workspace: Workspace, wanted: Sequence[str] | None) -> list[str]:
     if wanted is not None:
         return list(dict.fromkeys(wanted))
-    there = workspace.trained_networks
-    scored = [name for name in there if workspace.metrics(name).exists()]
+    trained = workspace.trained_networks
+    scored = [name for name in trained if workspace.metrics(name).exists()]
     if not scored:
-        command = _command(workspace, there[0]) if there else "dvt_train and dvt_evaluate"
-        raise DvtError(f"{workspace.report.parent}: no network has been scored. Run {command} first.")
+        first = f"`evaluate` for {' or '.join(trained)}" if trained else "`train_fold` and `evaluate`"
+        raise DvtError(f"{workspace.report.parent}: no network has been scored. Run {first} first.")
     return sorted(scored, key=lambda name: name != "gn_unet")
-
-
-def _command(workspace: Workspace, network: str, folds: Sequence[int] | None = None) -> str:
-    """The command that scores a network, as it is to be typed."""
-    chosen: list[str | int] = [] if folds is None else ["--folds", *folds]
-    return workspace.command("dvt_evaluate", *chosen, network=network)
 
 
 def _gather(
@@ -189,35 +167,35 @@ def _gather(
     splits: Splits,
     folds: Sequence[int] | None,
 ) -> tuple[ScoredNetwork, list[Pair]]:
-    """A network's scores with everything that they rest on, complete and of the present masks."""
+    """Read the scores of a network, which must be complete and of the present masks."""
     predicted = choose_folds(workspace, network, splits, folds)
-    command = _command(workspace, network, folds)
-    rows = secondary_metrics.read_metrics(workspace.metrics(network), command)
+    rows, record = stored_scores.read_scores(workspace.results(network))
     scored = set(rows["fold"].dropna())
     chosen = tuple(fold for fold in predicted if folds is not None or fold.index in scored)
     pairs = fold_pairs(workspace, network, dataset, chosen)
     rows = rows[rows["fold"].isin([fold.index for fold in chosen])].reset_index(drop=True)
     unlike = sorted({pair.case_id for pair in pairs} ^ set(rows["case_id"]))
+    metrics = workspace.metrics(network)
     if unlike or not pairs:
         raise DvtError(
-            f"{workspace.metrics(network)}: does not hold the test cases of {name_folds(chosen or predicted, splits)}"
-            f"{': ' + ', '.join(unlike[:8]) if unlike else ''}. Run {command} first."
+            f"{metrics}: does not hold the test cases of {name_folds(chosen or predicted, splits)}"
+            f"{': ' + ', '.join(unlike[:8]) if unlike else ''}. Run `evaluate` for {network}."
         )
-    require_fresh(workspace, network, predicted, pairs, command)
+    current = stored_scores.scored_files(pairs, workspace.raw / stored_scores.CASES_TABLE, {})
+    stored_scores.require_current(record, current, metrics)
     folds_text = name_folds(chosen, splits)
     left_out = [fold.index for fold in predicted if fold not in chosen]
     notes = note_training_differences(workspace, [network], chosen)
     if left_out:
         notes.append(f"fold {', '.join(map(str, left_out))} has predictions, but was not scored.")
     runs = {fold.index: workspace.fold(network, fold.index).run for fold in chosen}
-    rule = table1.stored_rule(workspace.table(network), str(rows["rule"].iloc[0]))
     return ScoredNetwork(
         network=network,
         rows=rows,
         folds=chosen,
-        plan=json_records.load(Plan, workspace.results_plan(network), "dvt_train"),
-        runs={k: json_records.load(Run, path, "dvt_train") for k, path in runs.items() if path.exists()},
-        table=table1.table_1(rows, subject=f"{network} on {dataset.subject}", rule=rule, folds=folds_text),
+        plan=json_records.load(Plan, workspace.results_plan(network), "`train_fold`"),
+        runs={k: json_records.load(Run, path, "`train_fold`") for k, path in runs.items() if path.exists()},
+        table=table1.table_1(rows, subject=f"{network} on {dataset.subject}", rule=record.rule, folds=folds_text),
         notes=tuple(notes),
     ), pairs
 
@@ -229,16 +207,16 @@ def _epochs(workspace: Workspace, one: ScoredNetwork) -> dict[int, list[dict[str
     return {k: rows for k, rows in found.items() if rows}
 
 
-# --- pictures of patients -----------------------------------------------------------------------------
+# --- pictures ---------------------------------------------------------------------------------------
 
 
 def choose_patients(whole: pd.DataFrame, limit: int | None) -> list[str]:
-    """Patients to picture, the worst first.
+    """Choose the patients to draw, the worst first.
 
     Args:
         whole: a row per patient over all thrombus, with counted, dsc and false_positive_ml.
-        limit: so many of the worst and of the best, and of those without truth so many with the
-            most false positive volume; none for all.
+        limit: this number of the worst and of the best, and of the patients without truth those with the most false
+            positive volume; None: all.
     """
     order = whole.sort_values(["dsc", "patient_id"], kind="stable")
     scored = order.loc[order["counted"], "patient_id"].tolist()
@@ -252,8 +230,8 @@ def choose_patients(whole: pd.DataFrame, limit: int | None) -> list[str]:
 def _draw(
     one: ScoredNetwork, pairs: Sequence[Pair], dataset: Dataset, folder: Path, mark: str, jobs: int | None
 ) -> list[Picture]:
-    """Pictures of some cases, with their files."""
-    images = _images(dataset)
+    """Draw some cases; the pictures are also saved in a folder."""
+    images = case_figures.first_channels(dataset)
     channel = f", channel {dataset.channels[0]}" if len(dataset.channels) > 1 else ""
     work = [
         case_figures.Request(
@@ -270,13 +248,8 @@ def _draw(
         )
         for pair in pairs
     ]
-    sizes = [math.prod(volume_io.read_grid(pair.truth).shape) for pair in pairs]
+    sizes = [volume_io.count_voxels(pair.truth) for pair in pairs]
     wanted = 1 if jobs is None and len(work) <= FEW_CASES else jobs
-    n = worker_pool.choose_workers(wanted, len(work), max(sizes, default=0) * BYTES_PER_VOXEL)
+    n = worker_pool.choose_workers(wanted, sizes, BYTES_PER_VOXEL)
     found = worker_pool.over_cases(case_figures.draw, work, [pair.case_id for pair in pairs], title="Draw", jobs=n)
     return [picture for case in found for picture in case]
-
-
-def _images(dataset: Dataset) -> dict[str, Path]:
-    """Case -> its first channel, on which everything is drawn."""
-    return {case.id: case.images[0] for case in dataset.cases}

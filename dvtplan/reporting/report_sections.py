@@ -1,107 +1,82 @@
-"""What the report says: scored networks and drawn patients in, sections of a page out."""
+"""Sections of the report: overview, scores, figures, patients."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
 from dvtplan.anatomy.levels import ALL
+from dvtplan.core import console
 from dvtplan.core.errors import DvtError
-from dvtplan.core.text import duration, plural
+from dvtplan.core.text import plural
 from dvtplan.data.dataset import PHANTOM_WARNING
-from dvtplan.data.folds import Splits
 from dvtplan.evaluation import secondary_metrics, table1, table2, table_text
 from dvtplan.evaluation.summary_statistics import Summary
 from dvtplan.evaluation.table1 import SCORES, Table
 from dvtplan.evaluation.table2 import Comparison
 from dvtplan.models.training_run import training_differences
-from dvtplan.planning.plan import Plan
-from dvtplan.planning.recipe import Recipe
 from dvtplan.rendering import html_page
 from dvtplan.rendering.html_page import Html
-from dvtplan.rendering.views import VIEWS
 from dvtplan.reporting.case_figures import Picture
 from dvtplan.reporting.scored_network import Chart, ScoredNetwork, bland_altman, ml
 
-T = TypeVar("T")
-
 TERMS = (
-    ("Truth and prediction", "The truth is the label of each scan; the prediction is what a network marked as thrombus "
-     "in a scan that it was not trained on."),
+    ("Truth and prediction", "The truth is the label of each scan; the prediction is what a network segmented as "
+     "thrombus in a scan that it was not trained on."),
     ("DSC", "The Dice similarity coefficient, 2 TP / (2 TP + FP + FN), from 0 (no overlap) to 1 (the same voxels). TP "
      "are voxels of both truth and prediction, FP of the prediction only, FN of the truth only."),
     ("Precision and recall", "Precision is TP / (TP + FP), the share of the prediction that is true. Recall is "
      "TP / (TP + FN), the share of the truth that was found."),
-    ("Patient", "The unit of every number here but slice DSCs: the voxels of all slices and all scans of a patient "
-     "are counted together before a score is taken. n is a number of patients."),
-    ("Fold", "Patients are divided into folds; the patients of a fold are tested by a network that was trained on the "
-     "patients of the other folds only."),
+    ("Patient", "The unit of every number here except slice DSCs. The voxels of all slices and all scans of a patient "
+     "are counted together before scoring. n is a number of patients."),
+    ("Fold", "Patients are divided into folds. The patients of a fold are tested by a network that was trained only on "
+     "the patients of the other folds."),
 )  # fmt: skip
-"""Words that a reader needs, and what they mean."""
+"""Terms that a reader needs, with their definitions."""
 
 SLICE_WARNING = (
-    "A slice DSC counts the voxels of one slice, which was chosen for being the best or the worst. It serves to find "
-    "that slice and must never be compared with the DSC of a patient, which counts the voxels of all slices."
+    "A slice DSC counts the voxels of one slice, chosen because it is the best or the worst. It must never be compared "
+    "with the DSC of a patient, which counts the voxels of all slices."
 )
 
-DECISIONS = {
-    "slice_axis": "Direction of slices",
-    "target_shape": "Size that the network sees",
-    "normalization": "Intensities",
-    "variants": "Augmentation",
-}
-"""Decisions of a plan in words."""
 
-SETTINGS = {
-    "name": "recipe",
-    "epochs": "epochs (passes over the training slices)",
-    "batch_size": "slices per step",
-    "learning_rate": "learning rate at the start (Adam)",
-    "lr_drops": "shares of the epochs after which it drops",
-    "lr_factor": "factor of each drop",
-    "beta1": "Adam's momentum (beta 1)",
-    "focal_gamma": "focal loss, gamma",
-    "focal_alpha": "focal loss, weight of the foreground (alpha)",
-    "oversampling": "share of an epoch drawn from slices with lesions, labels in turn",
-    "norm_groups": "groups of a group normalization",
-    "width": "channels of the first level",
-    "target": "what is trained (lesion: the union of all labels)",
-    "seed": "seed",
-}
-"""Fields of a recipe in words."""
-
-
-# --- chapters -----------------------------------------------------------------------------------------
+# --- sections -----------------------------------------------------------------------------------------
 
 
 def header(dataset: str, results: Sequence[ScoredNetwork], phantom: str | None, written: str) -> Html:
-    """What stands above everything."""
+    """Return the top of the page.
+
+    Args:
+        dataset: name of the data set.
+        results: the networks.
+        phantom: the description of a phantom data set; None for patients.
+        written: when and by what the page was written.
+    """
     n = len({patient for one in results for patient in one.rows["patient_id"]})
-    names = _listed([one.network for one in results])
+    names = listed([one.network for one in results])
     who, were = ("the networks", "they had") if len(results) > 1 else ("the network", "it had")
-    told = [
+    parts = [
         html_page.paragraph(
-            f"How well {who} {names} found the thrombus of {plural(n, 'patient')} of the data set {dataset} "
+            f"How accurately {who} {names} segmented the thrombus of {plural(n, 'patient')} of the data set {dataset} "
             f"that {were} not been trained on.",
             kind="lead",
         ),
         html_page.paragraph(written, kind="note"),
     ]
     if phantom is not None:
-        told.insert(
+        parts.insert(
             0,
             html_page.banner(
                 f"Phantom data: images and truth were computed ({phantom}), none is of a patient. " + PHANTOM_WARNING
             ),
         )
-    return html_page.join(told)
+    return html_page.join(parts)
 
 
 def overview(results: Sequence[ScoredNetwork]) -> Html:
-    """Each network in a line, what is to be known first, and the words that are used."""
+    """Return a row per network, warnings, and the definitions of terms."""
     rows = []
     for one in results:
         region = next(r for r in one.table.regions if r.region == ALL)
@@ -110,7 +85,7 @@ def overview(results: Sequence[ScoredNetwork]) -> Html:
             (
                 one.network,
                 str(dsc.n),
-                f"{table_text.number(dsc.mean)} ± {table_text.number(dsc.sd)}",
+                table_text.mean_sd(dsc.mean, dsc.sd),
                 table_text.number(dsc.median),
                 _span(dsc),
                 f"{ml(agreed.bias.mean)}\n({ml(agreed.limits_ml[0])} to {ml(agreed.limits_ml[1])})",
@@ -118,7 +93,7 @@ def overview(results: Sequence[ScoredNetwork]) -> Html:
             )
         )
     caption = (
-        "All thrombus, per network. n: patients with thrombus. Volume: predicted less true, bias and limits of "
+        "All thrombus, per network. n: patients with thrombus. Volume: predicted minus true, bias and limits of "
         "agreement (bias ± 1.96 SD)."
     )
     header = ("Network", "n", "DSC, mean ± SD", "Median", "Range", "Volume", "Scored")
@@ -130,7 +105,13 @@ def overview(results: Sequence[ScoredNetwork]) -> Html:
 
 
 def scores(results: Sequence[ScoredNetwork], comparisons: Sequence[Comparison], unpaired: Sequence[str]) -> Html:
-    """Tables 1 and 2, and the further measures."""
+    """Return Tables 1 and 2 and the further measures.
+
+    Args:
+        results: the networks.
+        comparisons: Tables 2.
+        unpaired: sentences on the networks that are not in Table 2.
+    """
     parts = [html_page.grid(*(_table_1(one.table) for one in results), kind="tables"), _shared_notes(results)]
     parts += [_table_2(one) for one in comparisons]
     parts += [html_page.paragraph(sentence) for sentence in unpaired]
@@ -138,74 +119,56 @@ def scores(results: Sequence[ScoredNetwork], comparisons: Sequence[Comparison], 
 
 
 def compared(results: Sequence[ScoredNetwork], subject: str) -> tuple[list[Comparison], list[str]]:
-    """Table 2 for every set of networks with the same folds and rule, and a sentence for each network that cannot be
-    paired."""
+    """Compare all networks with the same folds and rule.
+
+    Returns:
+        A Table 2 per group of networks, and a sentence for each network that cannot be compared.
+    """
     groups: dict[tuple[str, str], list[ScoredNetwork]] = {}
     for one in results:
         groups.setdefault((one.table.folds, one.table.rule), []).append(one)
-    found, told = [], []
+    found, omitted = [], []
     for (folds, rule), group in groups.items():
-        names = _listed([one.network for one in group])
+        names = listed([one.network for one in group])
         if len(group) < 2:
             if len(results) > 1:
                 alone = sum(one.table.folds == folds for one in results) == 1
                 by = "" if alone else f" with the same rule for regions and predictions ({rule})"
-                told.append(f"Table 2 leaves out {names}: no other network was scored on {folds}{by}.")
+                omitted.append(f"Table 2 omits {names}: no other network was scored on {folds}{by}.")
             continue
         notes = training_differences([run for one in group for run in one.runs.values()])
         try:
             rows = {one.network: one.rows for one in group}
             found.append(table2.table_2(rows, subject=subject, rule=rule, folds=folds, notes=notes))
         except DvtError as error:
-            told.append(f"Table 2 leaves out {names}: {str(error).removeprefix('--compare: ')}")
-    return found, told
+            omitted.append(f"Table 2 omits {names}: {console.translated(str(error))}")
+    return found, omitted
 
 
 def charts(drawn: Sequence[Chart], first: int) -> Html:
-    """Numbered figures beside each other."""
+    """Return numbered figures next to each other."""
     return html_page.grid(*(_figure(chart, number) for number, chart in enumerate(drawn, start=first)))
 
 
 def figures(drawn: Sequence[Chart]) -> Html:
-    """The charts of scores and volumes."""
+    """Return the section of charts of scores and volumes."""
     return html_page.section("figures", "Figures", charts(drawn, 1))
-
-
-def methods(results: Sequence[ScoredNetwork], splits: Splits, curves: Sequence[Chart], first: int) -> Html:
-    """Plan, folds, training."""
-    return html_page.section(
-        "making",
-        "How the networks were made",
-        _plans(results),
-        html_page.section("folds", "Folds", _folds(results, splits), level=3),
-        html_page.section("training", "Training", _runs(results), _recipes(results), charts(curves, first), level=3),
-    )
 
 
 def patients(
     one: ScoredNetwork, others: Sequence[ScoredNetwork], chosen: Sequence[str], drawn: Sequence[Picture]
 ) -> Html:
-    """Every drawn patient, the worst first: scores of all networks, pictures of the first."""
+    """Return a section per drawn patient.
+
+    Args:
+        one: the network of the pictures.
+        others: further networks, for their scores.
+        chosen: the patients in the order of the page.
+        drawn: the pictures of their cases.
+    """
     cases = one.rows.groupby("patient_id", sort=False)["case_id"].unique()
     ids = {patient: f"patient-{number}" for number, patient in enumerate(chosen, start=1)}
     whole, folds = one.whole.set_index("patient_id"), one.fold_of
-    total = len(whole)
-    leveled = any("level" in picture.caption for picture in drawn)
-    intro = [
-        f"{len(chosen)} of {plural(total, 'patient')} are drawn"
-        + ("" if len(chosen) == total else ": the worst and the best by DSC of all thrombus")
-        + f", the worst first, patients without truth last. Pictures show the predictions of {one.network}.",
-        "A picture of a slice shows the whole slice with contours and a white box, and what the box holds magnified, "
-        "without and with contours: the truth is a solid green line, the prediction a dashed red one. The box holds "
-        "the piece of thrombus with the most error in the worst slice, and the largest piece in the best. R and L are "
-        "the patient's right and left, A and P front and back.",
-        SLICE_WARNING,
-    ]
-    if leveled:
-        intro.append(
-            "Dotted yellow lines are the levels of cases.csv, where proximal ends in each limb; where a caption says "
-            "so, they are estimated from the image. How the scores divide truth and prediction is told below Table 1."
-        )
     index = html_page.table(
         f"Patients that are drawn, with the scores of {one.network} over all thrombus. Volumes in mL.",
         ("Patient", "Fold", "DSC", "Truth", "Predicted"),
@@ -218,39 +181,52 @@ def patients(
     for patient in chosen:
         back = html_page.element("span", html_page.link("patients", "Back to the list"), class_="back")
         shown = [_picture(picture) for picture in drawn if picture.case_id in set(cases[patient])]
-        told = html_page.paragraph(f"Tested by fold {folds[patient]}. ", back, kind="note")
+        tested = html_page.paragraph(f"Tested by fold {folds[patient]}. ", back, kind="note")
         body = html_page.grid(_patient_scores(patient, pooled), *shown)
-        sections.append(html_page.section(ids[patient], patient, told, body, level=3, kind="patient"))
-    return html_page.section("patients", "Patients", html_page.bullets(intro), index, *sections, kind="paged")
+        sections.append(html_page.section(ids[patient], patient, tested, body, level=3, kind="patient"))
+    intro = html_page.bullets(_patients_intro(one.network, len(chosen), len(whole), drawn))
+    return html_page.section("patients", "Patients", intro, index, *sections, kind="paged")
+
+
+def _patients_intro(network: str, n: int, total: int, drawn: Sequence[Picture]) -> list[str]:
+    """Explain which patients are drawn, and how to read their pictures."""
+    selection = "" if n == total else ": the worst and the best by DSC of all thrombus"
+    intro = [
+        f"{n} of {plural(total, 'patient')} are drawn{selection}, the worst first, patients without truth last. "
+        f"Pictures show the predictions of {network}.",
+        "The picture of a slice shows the whole slice with contours and a white box. Next to it the box is enlarged, "
+        "without and with contours. The truth is a solid green line, the prediction a dashed red line. In the worst "
+        "slice the box contains the component with the most error, in the best slice the largest component. R and L "
+        "are the patient's right and left, A and P front and back.",
+        SLICE_WARNING,
+    ]
+    if any("level" in picture.caption for picture in drawn):
+        intro.append(
+            "Dotted yellow lines are the levels of cases.csv, which divide proximal from distal in each limb. Some are "
+            "estimated from the image; then the caption says so. The notes of Table 1 explain how truth and prediction "
+            "are divided."
+        )
+    return intro
 
 
 # --- tables of scores ---------------------------------------------------------------------------------
 
 
 def _table_1(table: Table) -> Html:
+    """Return Table 1 with the cells of its other forms; a region's name becomes a row of its own."""
     groups = []
-    for region in table.regions:
-        columns = [
-            (
-                f"{table_text.number(s.mean)} ± {table_text.number(s.sd)}",
-                table_text.number(s.median),
-                _span(s),
-                table_text.span(s.ci_low, s.ci_high).replace("-", "−"),
-            )
-            for s in region.scores.values()
-        ]
-        groups.append((f"{region.region} (n {region.n})", list(zip(table1.STATISTICS, *columns, strict=True))))
-    header = ("Statistic", *(SCORES.get(score, score) for score in table.regions[0].scores))
-    return html_page.table(table.caption, header, groups)
+    for rows in map(table1.region_rows, table.regions):
+        groups.append((rows[0][0], [tuple(cell.replace("-", "−") for cell in cells) for _, *cells in rows]))
+    return html_page.table(table.caption, ("Statistic", *table1.HEADER[2:]), groups)
 
 
 def _shared_notes(results: Sequence[ScoredNetwork]) -> Html:
-    """The notes of all Tables 1, each once, with its network where it does not hold for all."""
+    """Return the notes of all Tables 1, each once, with the names of its networks if it does not apply to all."""
     notes: dict[str, list[str]] = {}
     for one in results:
         for note in one.table.notes:
             notes.setdefault(note, []).append(one.network)
-    return _notes(note if len(names) == len(results) else f"{_listed(names)}: {note}" for note, names in notes.items())
+    return _notes(note if len(names) == len(results) else f"{listed(names)}: {note}" for note, names in notes.items())
 
 
 def _table_2(table: Comparison) -> Html:
@@ -261,18 +237,18 @@ def _table_2(table: Comparison) -> Html:
             cells = [name]
             for entry in entries.values():
                 s, d = entry.summary, entry.difference
-                lines = [f"{table_text.number(s.mean)} ± {table_text.number(s.sd)}", _span(s)]
+                lines = [table_text.mean_sd(s.mean, s.sd), _span(s)]
                 lines += [] if d is None else [f"p {table2.p_text(d.p)}; Holm {table2.p_text(entry.p_holm)}"]
                 cells.append("\n".join(lines))
             d = entries["dsc"].difference
-            told = "reference" if d is None else "\n".join(table2.difference_text(d)).replace("-", "−")
-            rows.append((*cells, told))
+            difference = "reference" if d is None else "\n".join(table2.difference_text(d)).replace("-", "−")
+            rows.append((*cells, difference))
         n = next(iter(networks[table.reference].values())).summary.n
-        groups.append((f"{region} (n {n})", rows))
+        groups.append((f"{region} (n = {n})", rows))
     titles = [SCORES.get(score, score) for score in next(iter(table.entries.values()))[table.reference]]
     caption = (
         f"{table.caption} Each cell: mean ± SD, range, and p of the difference from {table.reference}, raw and "
-        f"corrected (Holm). Last column: DSC of {table.reference} less that of the network, with its interval."
+        f"corrected (Holm). Last column: DSC of {table.reference} minus DSC of the network, with its interval."
     )
     return html_page.join(
         (html_page.table(caption, ("Network", *titles, "DSC difference"), groups), _notes(table.notes))
@@ -280,15 +256,15 @@ def _table_2(table: Comparison) -> Html:
 
 
 def _measures(results: Sequence[ScoredNetwork]) -> Html:
-    """What the field asks for beside DSC, precision and recall: a row per measure, a column per network."""
-    told = [one.measures for one in results]
-    by_region = [{region.region: region for region in table.regions} for table in told]
-    tolerances = [f"{table.tolerance_mm:g} mm" for table in told]
+    """Return the further measures: a row per measure, a column per network."""
+    tables = [one.measures for one in results]
+    by_region = [{region.region: region for region in table.regions} for table in tables]
+    tolerances = [f"{table.tolerance_mm:g} mm" for table in tables]
     groups = []
     for name in dict.fromkeys(name for regions in by_region for name in regions):
         columns = [secondary_metrics.cells(regions[name]) if name in regions else {} for regions in by_region]
         titles = {key: title.format(tolerance=tolerances[0]) for key, title in secondary_metrics.LINES.items()}
-        if len(set(tolerances)) > 1:  # scored one by one: no row may set side by side what cannot be compared
+        if len(set(tolerances)) > 1:  # a row must not suggest that these are comparable
             titles["surface_dice"] = secondary_metrics.LINES["surface_dice"].format(tolerance="its tolerance")
             for column, tolerance in zip(columns, tolerances, strict=True):
                 column["surface_dice"] = f"{column.get('surface_dice', 'not scored')} at {tolerance}"
@@ -298,8 +274,8 @@ def _measures(results: Sequence[ScoredNetwork]) -> Html:
         ]
         groups.append((name, rows))
     caption = (
-        "Further measures, over patients with truth in the region: mean ± SD where nothing else is said; n where "
-        "fewer of them have it."
+        "Further measures over patients with truth in the region, as mean ± SD unless stated otherwise. n is given "
+        "where a measure is undefined for some patients."
     )
     table = html_page.table(caption, ("Measure", *(one.network for one in results)), groups)
     notes = (secondary_metrics.DEFINITIONS, secondary_metrics.POOLING_RULE, secondary_metrics.EMPTY_MEASURES_RULE)
@@ -332,101 +308,7 @@ def _notes(notes: Iterable[str]) -> Html:
     return html_page.join(html_page.paragraph(note, kind="note") for note in notes)
 
 
-# --- how it was made ----------------------------------------------------------------------------------
-
-
-def _plans(results: Sequence[ScoredNetwork]) -> Html:
-    """Each plan once, with the networks that were trained by it."""
-    parts = [
-        html_page.table(
-            f"The plan of {_listed(names)} (preset {plan.preset}): each decision with its reason.",
-            ("Decision", "Chosen", "Reason"),
-            [("", [(DECISIONS.get(key, key), _decided(plan, key), reason) for key, reason in plan.because.items()])],
-            wide=(1, 2),
-        )
-        for plan, names in _kinds((one.plan, one.network) for one in results)
-    ]
-    return html_page.section("plan", "Plan", *parts, level=3)
-
-
-def _decided(plan: Plan, key: str) -> str:
-    if key == "slice_axis":
-        return f"{VIEWS[plan.slice_axis][0]} ({plan.slice_axis})"
-    if key == "target_shape":
-        return f"{plan.target_shape[0]} rows × {plan.target_shape[1]} columns"
-    if key == "normalization":
-        clip = plan.normalization.clip_percentiles
-        return f"0 to 1 by {plan.normalization.scope}" + (
-            "" if clip is None else f", percentiles {clip[0]:g}, {clip[1]:g}"
-        )
-    if key == "variants":
-        return plural(len(plan.variants), "variant")
-    return _value(getattr(plan, key, ""))
-
-
-def _folds(results: Sequence[ScoredNetwork], splits: Splits) -> Html:
-    scored = {fold.index: [o.network for o in results if fold in o.folds] for fold in splits.folds}
-    rows = [
-        (str(f.index), str(len(f.train)), str(len(f.test)), _listed(scored[f.index]) or "none", ", ".join(f.test))
-        for f in splits.folds
-    ]
-    caption = f"Folds ({splits.source}), in numbers of cases. No patient is both trained on and tested in a fold."
-    return html_page.table(
-        caption, ("Fold", "Trained on", "Tested", "Scored here", "Test cases"), [("", rows)], wide=(3, 4)
-    )
-
-
-def _runs(results: Sequence[ScoredNetwork]) -> Html:
-    groups = []
-    for one in results:
-        rows = []
-        for fold in one.folds:
-            run = one.runs.get(fold.index)
-            if run is None:
-                rows.append((f"fold\u00a0{fold.index}", *["unknown"] * 5))
-                continue
-            versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-            rows.append(
-                (
-                    f"fold\u00a0{fold.index}",
-                    f"{run.recipe.name}, {run.epochs_done} of {plural(run.recipe.epochs, 'epoch')}",
-                    f"{run.parameters:,}",
-                    f"{duration(run.seconds)}\n{run.waiting_share:.0%} waiting for data",
-                    f"{run.setup} {plural(run.processes, 'process', 'processes')}.",
-                    f"{run.started}\n{versions}",
-                )
-            )
-        groups.append((one.network, rows))
-    header = ("Fold", "Recipe", "Parameters", "Training time", "Machine", "Begun, versions")
-    return html_page.table("Training of each network and fold (run.json).", header, groups, wide=(4, 5))
-
-
-def _recipes(results: Sequence[ScoredNetwork]) -> Html:
-    """Each recipe once, a column for each, with the networks and folds that followed it."""
-    kinds = _kinds((run.recipe, f"{one.network} fold {fold}") for one in results for fold, run in one.runs.items())
-    if not kinds:
-        return html_page.text("")
-    rows = [
-        (SETTINGS.get(f.name, f.name), *(_value(getattr(recipe, f.name)) for recipe, _ in kinds))
-        for f in dataclasses.fields(Recipe)
-    ]
-    header = ("Setting", *("; ".join(names) for _, names in kinds))
-    return html_page.table("Recipe: everything that decides a training beside the plan.", header, [("", rows)])
-
-
-def _kinds(things: Iterable[tuple[T, str]]) -> list[tuple[T, list[str]]]:
-    """Equal things once, each with the names that go with it."""
-    kinds: list[tuple[T, list[str]]] = []
-    for thing, name in things:
-        same = next((names for kind, names in kinds if kind == thing), None)
-        if same is None:
-            kinds.append((thing, [name]))
-        else:
-            same.append(name)
-    return kinds
-
-
-# --- figures and words --------------------------------------------------------------------------------
+# --- figures and text --------------------------------------------------------------------------------
 
 
 def _figure(chart: Chart, number: int) -> Html:
@@ -439,16 +321,10 @@ def _picture(picture: Picture) -> Html:
     return html_page.figure(picture.image, "jpeg", picture.alt, picture.caption)
 
 
-def _value(value: object) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(_value, value)) or "none"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _span(summary: Summary) -> str:
     return table_text.span(summary.minimum, summary.maximum)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
+def listed(names: Sequence[str]) -> str:
+    """Join names: 'a', 'a and b', 'a, b and c'."""
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

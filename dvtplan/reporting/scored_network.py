@@ -1,4 +1,4 @@
-"""One scored network."""
+"""A scored network, and the agreement of volumes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class ScoredNetwork:
     folds: tuple[Fold, ...]
     plan: Plan
     runs: dict[int, Run]
-    """By fold, where ``run.json`` is there."""
+    """By fold; a fold without ``run.json`` is missing."""
     table: Table
     """Table 1."""
     notes: tuple[str, ...]
-    """What a reader must know before the numbers."""
+    """Warnings that come before the numbers."""
 
     @property
     def measures(self) -> MeasuresTable:
@@ -51,14 +51,14 @@ class ScoredNetwork:
 
     @property
     def fold_of(self) -> dict[str, str]:
-        """Patient -> the folds that tested the patient's cases; one, unless splits of one's own say otherwise."""
+        """Patient -> the folds that tested the patient's cases; more than one only with a user's own splits."""
         by = self.rows.groupby("patient_id", sort=False)["fold"].unique()
         return {str(patient): ", ".join(map(str, sorted(folds))) for patient, folds in by.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A chart with its words."""
+    """A chart with its caption."""
 
     image: bytes
     """PNG."""
@@ -71,17 +71,17 @@ class BlandAltman:
     """Predicted against true volume (Bland and Altman 1986)."""
 
     bias: Summary
-    """Of the differences, predicted less true, in mL."""
+    """Of the differences, predicted minus true, in mL."""
 
     @property
     def limits_ml(self) -> tuple[float, float]:
-        """Limits of agreement: bias - and + 1.96 SD; not a number with one patient."""
+        """Limits of agreement, bias ± 1.96 SD in mL; NaN for a single patient."""
         half = 1.96 * self.bias.sd
         return self.bias.mean - half, self.bias.mean + half
 
     @property
     def text(self) -> str:
-        """All in one sentence."""
+        """Bias and limits in one phrase."""
         low, high = self.limits_ml
         if math.isnan(low):
             return f"bias {ml(self.bias.mean)}, no limits of agreement with n {self.bias.n}"
@@ -92,7 +92,7 @@ class BlandAltman:
 
 
 def bland_altman(whole: pd.DataFrame) -> BlandAltman:
-    """Of all patients, those without truth included."""
+    """Compare the volumes of all patients, including those without truth."""
     return BlandAltman(bias=summarize(whole["predicted_ml"] - whole["truth_ml"]))
 
 

@@ -1,15 +1,12 @@
-"""The batches of an epoch: resident where the slices fit into memory, else streamed by worker processes.
+"""The batches of an epoch: from memory if the slices fit into it, else streamed by worker processes.
 
-Which slice comes when and in which variant is a pure function of the seed and the epoch. Both
-sources follow it, so neither the source, nor the number of workers or ranks, nor a resume can
-change what is trained on. The only door to batchgenerators.
+The order of slices and variants is a pure function of the seed and the epoch. Both loaders follow it. So neither the
+loader, nor the number of workers or ranks, nor a resume changes what is trained on. The only adapter to
+batchgenerators.
 """
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +17,20 @@ import torch
 from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 
+from dvtplan.core import worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.planning import preprocessed_cases
 
 DEFAULT_WORKERS = 2
-"""Reading processes where slices do not fit into memory; reading, not computing, is all they do."""
-
-
+"""Reading processes if the slices do not fit into memory. They only read, they compute nothing."""
 OPEN_CASES = 128
-"""Cases whose files are kept open; each holds two of the files that a process may have open, often 1024."""
+"""Cases whose files stay open. Each uses two of the files that a process may have open, often 1024."""
+IN_MEMORY_SHARE = 0.5
+"""Share of the free memory that the slices may use; larger data sets are streamed."""
 
 
 class Batch(NamedTuple):
-    """What one rank sees in one step, before augmentation."""
+    """Slices of one rank and one step, before augmentation."""
 
     image_BCHW: torch.Tensor
     """float16, [0, 1]."""
@@ -43,47 +41,48 @@ class Batch(NamedTuple):
 
 
 class Loader(Protocol):
-    """Where batches come from."""
+    """A source of batches."""
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """All of this rank's batches of an epoch, in order."""
+        """Yield all of this rank's batches of an epoch, in order."""
 
     def close(self) -> None:
-        """Give back processes and memory."""
+        """Release processes and memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceSampler:
-    """Who sees what when: the order of slices and variants as a function of the epoch."""
+    """The order of slices and variants as a function of the epoch."""
 
     slices: int
     variants: int
     batch_size: int
-    """Of all ranks together."""
+    """Over all ranks."""
     seed: int
     lesions: tuple[np.ndarray, ...] = ()
-    """For each label, the slices that hold it."""
+    """For each label, the numbers of the slices that contain it."""
     oversampling: float = 0.0
-    """Share of the places of an epoch that are given to slices of ``lesions``, every label equally often."""
+    """Share of an epoch's places that slices of ``lesions`` take, every label equally often."""
     rank: int = 0
     world: int = 1
 
     def __post_init__(self) -> None:
         if self.slices < 1 or self.batch_size % self.world:
-            raise ValueError(f"cannot share batches of {self.batch_size} of {self.slices} slices over {self.world}")
+            raise ValueError(
+                f"cannot divide {self.slices} slices in batches of {self.batch_size} among {self.world} processes"
+            )
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return -(-self.slices // self.batch_size)
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Slice and variant numbers of an epoch, (steps, batch_size / world) each.
+        """Return slice and variant numbers of an epoch, (steps, batch_size / world) each.
 
-        Every slice comes once. Where they do not fill the last batch, it is filled from the start
-        of the same order, so that all batches are equal and no slice is left out. Oversampling then
-        gives places away, at random: it never makes an epoch longer. Rank r of a group takes every
-        world-th entry.
+        Every slice comes once. The last batch is filled from the start of the same order, so that all batches have
+        the same size and no slice is omitted. Oversampling then replaces random places; it does not make an epoch
+        longer. Rank r of a group takes every world-th entry, from r on.
         """
         random = np.random.default_rng([self.seed, epoch])
         slices = np.resize(random.permutation(self.slices), self.steps * self.batch_size)
@@ -97,7 +96,7 @@ class SliceSampler:
 
 
 class SliceDataset:
-    """All slices of some prepared cases under one running number."""
+    """All slices of some preprocessed cases, numbered consecutively."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = tuple(folders)
@@ -111,48 +110,48 @@ class SliceDataset:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def lesions(self) -> tuple[np.ndarray, ...]:
-        """For each label that occurs, the numbers of the slices that hold it, in the order of the labels."""
+        """Return for each label that occurs the numbers of the slices that contain it, in the order of the labels."""
         labels = sorted({label for classes in self._classes for label in classes})
         return tuple(np.flatnonzero([label in classes for classes in self._classes]) for label in labels)
 
     def locate(self, number: int) -> tuple[int, int]:
-        """Case position and slice within the case."""
+        """Return the case's position and the slice within the case."""
         case = int(np.searchsorted(self._ends, number, side="right"))
         return case, number - int(self._ends[case]) + self.counts[case]
 
     def name(self, number: int) -> str:
-        """'case, slice k', for messages."""
+        """Return 'case, slice k' for messages."""
         case, index = self.locate(number)
         return f"{self.folders[case].name}, slice {index}"
 
     def gather(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images (B, C, H, W) float16 and labels (B, H, W) uint8 of some slices."""
+        """Read images (B, C, H, W) float16 and labels (B, H, W) uint8 of some slices."""
         parts = []
         for number in numbers.tolist():
             case, index = self.locate(number)
             if case not in self._open:
                 if len(self._open) == OPEN_CASES:
-                    del self._open[next(iter(self._open))]  # the one that was opened first
+                    del self._open[next(iter(self._open))]  # the case opened first
                 self._open[case] = preprocessed_cases.arrays(self.folders[case])
             image, label = self._open[case]
             parts.append((image[index], label[index]))
         return np.stack([image for image, _ in parts]), np.stack([label for _, label in parts])
 
     def total_bytes(self) -> int:
-        """Memory that all slices take."""
+        """Return the memory that all slices need."""
         arrays = (preprocessed_cases.arrays(folder) for folder in self.folders)
         return sum(image.nbytes + label.nbytes for image, label in arrays)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Worker processes open the files themselves."""
+        """Omit open files, because worker processes open the files themselves."""
         return {**self.__dict__, "_open": {}}
 
 
 class InMemoryLoader:
-    """All slices as two tensors on the training device; a batch is an index into them."""
+    """Keep all slices as two tensors on the training device; a batch is an index into them."""
 
-    def __init__(self, slices: SliceDataset, schedule: SliceSampler, device: str) -> None:
-        self.schedule = schedule
+    def __init__(self, slices: SliceDataset, sampler: SliceSampler, device: str) -> None:
+        self.sampler = sampler
         image, label = None, None
         start = 0
         for folder in slices.folders:
@@ -169,79 +168,71 @@ class InMemoryLoader:
         self._image, self._label = image, label
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The order travels to the device once; no step waits for the host after that."""
-        order, variants = (torch.from_numpy(a).to(self._image.device) for a in self.schedule.order(epoch))
+        """Yield the batches. The order is sent to the device once, so no step waits for the host."""
+        order, variants = (torch.from_numpy(a).to(self._image.device) for a in self.sampler.order(epoch))
         for numbers, variant in zip(order, variants, strict=True):
             yield Batch(self._image[numbers], self._label[numbers], variant)
 
     def close(self) -> None:
-        """Nothing to give back but memory, which goes with the object."""
+        """Do nothing: the memory is released with the object."""
 
 
 class _BatchLoader(SlimDataLoaderBase):
-    """What each worker process runs: worker k makes the batches k, k + n, k + 2n, ... from an epoch on."""
+    """The loader in each worker process: worker k of n reads the batches k, k + n, k + 2n, ... from an epoch on."""
 
-    def __init__(self, slices: SliceDataset, schedule: SliceSampler, first_epoch: int, workers: int) -> None:
-        super().__init__(None, schedule.batch_size // schedule.world, workers)
-        self.slices, self.schedule = slices, schedule
-        self._parent = os.getpid()
+    def __init__(self, slices: SliceDataset, sampler: SliceSampler, first_epoch: int, workers: int) -> None:
+        super().__init__(None, sampler.batch_size // sampler.world, workers)
+        self.slices, self.sampler = slices, sampler
         self._epoch = -1
         self._order: tuple[np.ndarray, np.ndarray] | None = None
-        self._step = first_epoch * schedule.steps
+        self._step = first_epoch * sampler.steps
 
     def set_thread_id(self, thread_id: int) -> None:
-        """Called once in each worker process."""
+        """Set the worker's number; called once in each worker process."""
         self.thread_id = thread_id
         self._step += thread_id
-        threading.Thread(target=_end_with, args=(self._parent,), daemon=True).start()
+        worker_pool.end_with_parent()
 
     def generate_train_batch(self) -> dict[str, np.ndarray]:
-        epoch, step = divmod(self._step, self.schedule.steps)
+        epoch, step = divmod(self._step, self.sampler.steps)
         if self._order is None or epoch != self._epoch:
-            self._epoch, self._order = epoch, self.schedule.order(epoch)
+            self._epoch, self._order = epoch, self.sampler.order(epoch)
         self._step += self.number_of_threads_in_multithreaded
         image, label = self.slices.gather(self._order[0][step])
         return {"image": image, "label": label, "variant": self._order[1][step]}
 
 
-def _end_with(parent: int, every_s: float = 1.0) -> None:
-    """A worker whose training was killed waits for room in its queue for ever, unless it looks."""
-    while os.getppid() == parent:
-        time.sleep(every_s)
-    os._exit(1)
-
-
 class StreamingLoader:
-    """Slices read from disk by worker processes, for data sets larger than memory."""
+    """Read slices from disk in worker processes, for data sets larger than memory."""
 
-    def __init__(self, slices: SliceDataset, schedule: SliceSampler, device: str, workers: int) -> None:
-        self.slices, self.schedule, self.device = slices, schedule, device
+    def __init__(self, slices: SliceDataset, sampler: SliceSampler, device: str, workers: int) -> None:
+        self.slices, self.sampler, self.device = slices, sampler, device
         self.workers = max(1, workers)
         self._feeder: MultiThreadedAugmenter | None = None
         self._expected = -1
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Batches in order: the augmenter takes them from its workers in turn.
+        """Yield the batches in order: the augmenter takes them from its workers in turn.
 
-        The workers read ahead into the next epoch; asking for another one starts them afresh.
+        The workers read ahead into the next epoch. If another epoch is requested, they are restarted.
 
         Raises:
             DvtError: if a worker process dies.
         """
         if self._feeder is None or epoch != self._expected:
             self.close()
-            loader = _BatchLoader(self.slices, self.schedule, epoch, self.workers)
+            loader = _BatchLoader(self.slices, self.sampler, epoch, self.workers)
             self._feeder = MultiThreadedAugmenter(loader, None, self.workers, seeds=list(range(self.workers)))
-        self._expected = -1  # an epoch that is left half-way cannot be gone on with
-        for _ in range(self.schedule.steps):
+        self._expected = -1  # an epoch that is abandoned half-way cannot be continued
+        for _ in range(self.sampler.steps):
             try:
-                made = next(self._feeder)
+                arrays = next(self._feeder)
             except RuntimeError as error:
                 raise DvtError(
-                    "A data worker process died; what it printed stands above, and with nothing there memory ran "
-                    "out. Train with fewer --workers, then --resume."
+                    "A data worker process died. Its error is printed above; if there is none, memory ran out. Train "
+                    "with fewer `workers`, and set `resume=True` to continue."
                 ) from error
-            yield Batch(*(self._send(made[key]) for key in ("image", "label", "variant")))
+            yield Batch(*(self._send(arrays[key]) for key in ("image", "label", "variant")))
         self._expected = epoch + 1
 
     def _send(self, array: np.ndarray) -> torch.Tensor:
@@ -251,29 +242,25 @@ class StreamingLoader:
         return tensor.to(self.device, non_blocking=True)
 
     def close(self) -> None:
-        """End the worker processes."""
+        """Stop the worker processes."""
         if self._feeder is not None:
             self._feeder._finish()
             self._feeder = None
 
 
-IN_MEMORY_SHARE = 0.5
-"""Of the memory that is free, how much the slices may take before they are streamed instead."""
-
-
 def open_loader(
-    slices: SliceDataset, schedule: SliceSampler, device: str, free_bytes: int | None, workers: int | None
+    slices: SliceDataset, sampler: SliceSampler, device: str, free_bytes: int | None, workers: int | None
 ) -> Loader:
-    """Resident where the slices fit well into the memory that is free, else streamed.
+    """Open a loader: in memory if the slices fit into half of the free memory, else streaming.
 
     Args:
         slices: of the training cases.
-        schedule: who sees what when.
-        device: where batches are wanted.
-        free_bytes: on that device; none if unknown, which counts as enough.
-        workers: reading processes; naming any number above 0 forces streaming, 0 forces resident.
+        sampler: the order of slices and variants.
+        device: where the batches are needed.
+        free_bytes: on that device; None if unknown, which counts as enough.
+        workers: reading processes; a number above 0 forces streaming, 0 forces loading into memory.
     """
     fits = free_bytes is None or slices.total_bytes() <= IN_MEMORY_SHARE * free_bytes
     if workers == 0 or (workers is None and fits):
-        return InMemoryLoader(slices, schedule, device)
-    return StreamingLoader(slices, schedule, device, workers or DEFAULT_WORKERS)
+        return InMemoryLoader(slices, sampler, device)
+    return StreamingLoader(slices, sampler, device, workers or DEFAULT_WORKERS)

@@ -1,6 +1,6 @@
-"""Several processes as one: the only door to torch.distributed.
+"""Data-parallel processes: the only adapter to torch.distributed.
 
-One process is a group of one, so that nobody else asks whether there are more.
+A single process is a group of one, so that no other module needs to distinguish the two cases.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ import torch.multiprocessing
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dvtplan.core import console
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import ProcessGroup, T, rank_and_world_size, restart_count, under_torchrun
 
@@ -28,20 +30,23 @@ TIMEOUT = timedelta(minutes=30)
 
 @dataclass(frozen=True, slots=True)
 class TorchProcessGroup(ProcessGroup):
-    """A team whose processes meet through torch.distributed, where they are several."""
+    """A process group that communicates by torch.distributed if it has several processes."""
 
     connected: bool = False
-    """Whether torch.distributed is used; one process does without it."""
+    """Whether torch.distributed is used; a single process does not need it."""
 
     def wrap(self, network: nn.Module, device: str) -> nn.Module:
-        """A network, compiled or not, whose gradients are averaged over the group."""
+        """Return a network, compiled or not, whose gradients are averaged over the group."""
         if not self.connected:
             return network
+        for weight in network.parameters():
+            if 1 in weight.shape and weight.dim() > 1:
+                weight.register_hook(partial(_with_strides_of, weight))
         ids = [torch.device(device)] if device.startswith("cuda") else None
         return DistributedDataParallel(network, device_ids=ids)
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """A tensor averaged over the group."""
+        """Average a tensor over the group."""
         if not self.connected:
             return value
         value = value.clone()
@@ -49,7 +54,7 @@ class TorchProcessGroup(ProcessGroup):
         return value / self.world
 
     def all_gather(self, value: T) -> list[T]:
-        """The value of each process, in every process."""
+        """Return the value of each process, in every process."""
         if not self.connected:
             return [value]
         values: list[Any] = [None] * self.world
@@ -57,7 +62,7 @@ class TorchProcessGroup(ProcessGroup):
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """What the leader holds, in every process."""
+        """Return the value of the main process, in every process."""
         if not self.connected:
             return value
         box = [value]
@@ -65,8 +70,19 @@ class TorchProcessGroup(ProcessGroup):
         return box[0]
 
 
+def _with_strides_of(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """Give a gradient the strides of its weight; the values stay.
+
+    Along an axis of length 1 any stride describes the same memory, and autograd does not align them. But
+    DistributedDataParallel compares strides literally and warns.
+    """
+    if gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
+
+
 def local_device(device: str) -> str:
-    """The device of this process: under a launcher, CUDA processes take the GPU of their local rank."""
+    """Return the device of this process: under a launcher, a CUDA process uses the GPU of its local rank."""
     if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
         return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     return device
@@ -74,10 +90,10 @@ def local_device(device: str) -> str:
 
 @contextlib.contextmanager
 def process_group(device: str, *, alone_too: bool = False) -> Iterator[TorchProcessGroup]:
-    """Join the group that the environment describes; a group of one where it describes none.
+    """Join the group that the environment describes, or make a group of one.
 
     Args:
-        device: of this process; CUDA devices are connected by NCCL, others by Gloo.
+        device: of this process; CUDA devices communicate by NCCL, others by Gloo.
         alone_too: use torch.distributed even if the launcher started only one process, to test it on one GPU.
     """
     if rank_and_world_size()[1] == 1 and not (alone_too and under_torchrun()):
@@ -86,23 +102,23 @@ def process_group(device: str, *, alone_too: bool = False) -> Iterator[TorchProc
     cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.set_device(device)
-    # A launcher's store outlives the processes that it starts again; addresses of dead ones must not be found in it.
+    # The launcher's store survives a restart of the processes. The prefix hides the addresses of dead processes.
     store, rank, world = next(distributed.rendezvous("env://", timeout=TIMEOUT))
     store = distributed.PrefixStore(f"restart_{restart_count()}", store)
     backend, own = ("nccl", torch.device(device)) if cuda else ("gloo", None)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT, device_id=own)
     try:
         yield TorchProcessGroup(distributed.get_rank(), distributed.get_world_size(), connected=True)
-        distributed.barrier()  # who leaves while another is still at work may take it down
+        distributed.barrier()  # a process that leaves early may end the others
     finally:
         distributed.destroy_process_group()
 
 
 def launch(function: Callable[..., None], processes: int, *arguments: Any) -> None:
-    """Run a function in a group of processes on this machine, or here if one is enough.
+    """Run a function in several processes on this machine, or in this process if ``processes`` is 1.
 
-    Under torchrun the processes exist already and the function simply runs. An exception in any
-    process ends all of them and is raised here.
+    Under torchrun the processes already exist, so the function runs in this process. An exception in any process
+    ends all of them and is raised here.
 
     Raises:
         DvtError: as the function does, or if a process was killed.
@@ -115,7 +131,9 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
         port = probe.getsockname()[1]
     messages = torch.multiprocessing.get_context("spawn").SimpleQueue()
     try:
-        torch.multiprocessing.spawn(_member, (processes, port, messages, function, arguments), nprocs=processes)
+        torch.multiprocessing.spawn(
+            _run_in_group, (processes, port, messages, console.settings(), function, arguments), nprocs=processes
+        )
     except (
         torch.multiprocessing.ProcessRaisedException,
         torch.multiprocessing.ProcessExitedException,
@@ -125,14 +143,21 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
         if isinstance(error, torch.multiprocessing.ProcessRaisedException):
             raise
         raise DvtError(
-            f"Process {error.error_index + 1} of {processes} was ended from outside ({error.msg}). Most often memory "
-            "ran out; use a smaller --batch-size or fewer --workers."
+            f"Process {error.error_index + 1} of {processes} was killed ({error.msg}). Most often memory ran out: use "
+            "a smaller `batch_size` or fewer `workers`."
         ) from None
 
 
-def _member(
-    rank: int, world: int, port: int, messages: Any, function: Callable[..., None], arguments: tuple[Any, ...]
+def _run_in_group(
+    rank: int,
+    world: int,
+    port: int,
+    messages: Any,
+    settings: Any,
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> None:
+    console.restore(settings)
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -149,7 +174,7 @@ def _member(
 
 
 def run_commands(commands: Sequence[Sequence[str]], slots: Sequence[Sequence[str]]) -> list[int]:
-    """Run commands side by side, one per slot at a time, each with its slot's words appended.
+    """Run commands in parallel, one per slot at a time. Append the words of its slot to each command.
 
     Returns:
         The exit status of each command, in order.

@@ -1,4 +1,4 @@
-"""Read and check everything a fold needs; start or resume."""
+"""One fold's training: read and check everything it needs; write its records."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import FoldFolder, Workspace
 from dvtplan.models import epoch_log
 from dvtplan.models.devices import DeviceConfig
-from dvtplan.models.networks.registry import build, outputs_of, parameter_count
+from dvtplan.models.networks.registry import build, outputs_of, parameter_count, require_divisible
 from dvtplan.models.training_run import Run
 from dvtplan.planning import preprocessed_cases
 from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan
+from dvtplan.planning.preprocessed_cases import STAGE
 from dvtplan.planning.recipe import RECIPES, Recipe
 from dvtplan.rendering import charts
 from dvtplan.training.data_loading import SliceDataset, SliceSampler
 from dvtplan.training.distributed import TorchProcessGroup
-
-PREPARE = "dvt_plan_and_preprocess"
+from dvtplan.training.losses import loss_function
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How a training runs; nothing here changes what is learnt, but rounding."""
+class TrainingOptions:
+    """How a training runs. Nothing here changes what is learnt, except for rounding."""
 
     device: str = "auto"
     """'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'."""
     precision: str | None = None
-    """'fp32' or 'bf16'; none lets the device decide."""
+    """'fp32' or 'bf16'; None: the device decides."""
     channels_last: bool | None = None
-    """Memory layout; none lets the device decide."""
+    """Memory layout; None: the device decides."""
     compiled: bool | None = None
-    """Whether to use torch.compile; none lets the device decide."""
+    """Whether to use torch.compile; None: the device decides."""
     processes: int = 1
     """Data-parallel processes on this machine, one per GPU."""
     workers: int | None = None
-    """Processes that read slices; 0 keeps all slices in memory, none lets memory decide."""
+    """Processes that read slices; 0 keeps all slices in memory; None: as the free memory allows."""
     resume: bool = False
-    """Go on from the last finished epoch."""
+    """Continue after the last finished epoch."""
     overwrite: bool = False
-    """Begin anew where a training already is."""
+    """Replace an existing training."""
     batch_size_auto: bool = False
-    """Choose the batch size that gets through most slices a second here, in place of the recipe's."""
+    """Replace the recipe's batch size by the one that gives the most slices per second here."""
     time_budget_s: float | None = None
-    """Choose as many epochs as fit into this time, at most the recipe's."""
+    """Train as many epochs as fit into this time, at most the recipe's."""
 
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
@@ -65,12 +65,14 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRequest:
-    """What was asked to be trained."""
+    """What to train."""
 
     fold: int
     network: str
     recipe: Recipe | None
+    """None: the paper's, or that of the run to resume."""
     epochs: int | None
+    """None: the recipe's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,136 +80,202 @@ class TrainingJob:
     """One fold's training: what it reads, what it follows, where it writes."""
 
     run: Run
+    """As ``run.json``; its recipe decides the training."""
     plan: Plan
     slices: SliceDataset
-    schedule: SliceSampler
+    sampler: SliceSampler
     folder: FoldFolder
 
-    def tell(self, text: str, group: TorchProcessGroup) -> None:
-        """Say something once, and keep it in the fold's log."""
+    def log(self, text: str, group: TorchProcessGroup) -> None:
+        """Print a line and append it to the fold's log, in the main process only."""
         if group.is_main:
             console.info(text, self.folder.log)
 
 
+# --- results of a fold ----------------------------------------------------------------------------
+
+
 def prepare_fold_folder(job: TrainingJob, results_plan: Path, done: int) -> None:
-    """Ready a fold's folder for the epochs to come: nothing of an earlier training may pass for theirs."""
+    """Prepare a fold's folder for the next epochs, and remove what belongs to an earlier training."""
     job.folder.ledger.unlink(missing_ok=True)
     if done == 0:
         job.folder.checkpoint.unlink(missing_ok=True)
     rows = epoch_log.read_epochs(job.folder.epochs, before=done)
     json_records.save(job.plan, results_plan)
-    json_records.save(_advance(job.run, rows, done), job.folder.run)
+    json_records.save(_with_progress(job.run, rows, done), job.folder.run)
 
 
 def copy_dataset_description(workspace: Workspace, network: str) -> None:
-    """Put beside the plan what travels with the model: what its data look like, and what they say of themselves."""
-    described = workspace.raw / "dataset.json"
+    """Copy the fingerprint and ``dataset.json`` next to the plan, since they travel with the model."""
+    description = workspace.raw / "dataset.json"
     copies = {workspace.fingerprint: workspace.results_fingerprint(network)}
-    if described.exists():  # prepared slices alone are enough to train on
-        copies[described] = workspace.results_description(network)
+    if description.exists():  # preprocessed slices alone are enough to train on
+        copies[description] = workspace.results_description(network)
     for path, copy in copies.items():
         files.write_text(copy, path.read_text(encoding="utf-8"))
 
 
-def run_record(job: TrainingJob, rows: Sequence[dict[str, Any]], done: int, *, draw: bool = True) -> Run:
-    """Write ``run.json`` for the epochs that are done, and perhaps draw them."""
-    run = _advance(job.run, rows, done)
+def write_run(job: TrainingJob, rows: Sequence[dict[str, Any]], done: int, *, draw: bool = True) -> Run:
+    """Write ``run.json`` for the finished epochs, and optionally draw their learning curve. Return the record."""
+    run = _with_progress(job.run, rows, done)
     json_records.save(run, job.folder.run)
     if draw and rows:
         charts.learning_curve(rows, job.folder.progress, f"{run.network}, fold {run.fold}")
     return run
 
 
-def _advance(run: Run, rows: Sequence[dict[str, Any]], done: int) -> Run:
+def _with_progress(run: Run, rows: Sequence[dict[str, Any]], done: int) -> Run:
     seconds = sum(float(row["seconds"]) for row in rows)
     waited = sum(float(row["seconds"]) * float(row["waiting_share"]) for row in rows)
     return replace(run, epochs_done=done, seconds=seconds, waiting_share=waited / max(seconds, 1e-9))
 
 
+def start_message(job: TrainingJob, setup: DeviceConfig, done: int) -> str:
+    """Describe device, network, recipe and size of a training that is about to start."""
+    run, recipe = job.run, job.run.recipe
+    start = f"resumed after epoch {done}" if done else "from the start"
+    shared = f", shared by {run.processes} processes" if run.processes > 1 else ""
+    return (
+        f"{setup.description}\n"
+        f"Fold {run.fold}: {run.network}, {run.parameters:,} parameters, {', '.join(run.classes)}; recipe "
+        f"{recipe.name}, {plural(recipe.epochs, 'epoch')} x {job.sampler.steps} steps of {recipe.batch_size} slices "
+        f"at {job.plan.target_shape[0]}x{job.plan.target_shape[1]}{shared}, {start}."
+    )
+
+
+def free_bytes(setup: DeviceConfig) -> int | None:
+    """Return the free memory for slices: the accelerator's, or the machine's; None if unknown."""
+    free = setup.free_bytes()
+    return worker_pool.free_memory_bytes() if free is None else free
+
+
 # --- before the first step ------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    """What a fold's training reads, checked to fit together."""
+
+    plan: Plan
+    splits: Splits
+    fold: Fold
+    folder: FoldFolder
+    slices: SliceDataset
+
+
 def open_job(
-    workspace: Workspace, wish: TrainingRequest, options: Options, setup: DeviceConfig, group: TorchProcessGroup
+    workspace: Workspace,
+    request: TrainingRequest,
+    options: TrainingOptions,
+    setup: DeviceConfig,
+    group: TorchProcessGroup,
 ) -> TrainingJob:
-    """Read and check everything that a training follows."""
-    fingerprint = json_records.load(Fingerprint, workspace.fingerprint, PREPARE)
-    plan = json_records.load(Plan, workspace.plan, PREPARE)
-    splits = json_records.load(Splits, workspace.splits, PREPARE)
-    if plan.fingerprint_digest != json_records.digest(fingerprint):
+    """Read and check everything that a training follows.
+
+    Raises:
+        DvtError: as ``train_fold``, before anything is written.
+    """
+    inputs = _read_inputs(workspace, request)
+    if inputs.folder.checkpoint.exists() and not options.resume and not options.overwrite:
         raise DvtError(
-            f"{workspace.plan}: was derived from other data than {workspace.fingerprint} describes. Run {PREPARE} "
-            "again."
+            f"{inputs.folder.path}: already holds a training. Set `resume=True` to continue it, or `overwrite=True` "
+            "to replace it."
         )
-    if not 0 <= wish.fold < len(splits.folds):
-        last = len(splits.folds) - 1
-        raise DvtError(f"fold {wish.fold}: {workspace.splits} holds the folds 0 to {last}. Choose one of them.")
-    fold, folder = splits.folds[wish.fold], workspace.fold(wish.network, wish.fold)
-    digests = {case.id: case.source_digest for case in fingerprint.cases}
-    unknown = sorted({*fold.train, *fold.test} - set(digests))
-    if unknown:
-        raise DvtError(
-            f"{workspace.splits}: fold {wish.fold} names cases that {workspace.fingerprint} does not hold: "
-            f"{', '.join(unknown)}. Run {PREPARE} again."
-        )
-    for case in fold.train:
-        preprocessed_cases.require_current(workspace.preprocessed_case(case), plan, workspace.plan, digests[case])
-    if folder.checkpoint.exists() and not options.resume and not options.overwrite:
-        raise DvtError(f"{folder.path}: already holds a training. Go on with --resume, or begin anew with --overwrite.")
-    held = _resumable(folder, plan, splits, wish, options) if options.resume else None
-    recipe = held.recipe if held else wish.recipe or RECIPES["paper"]
-    recipe = recipe if wish.epochs is None else replace(recipe, epochs=wish.epochs)
-    if options.batch_size_auto and not held:
-        recipe = replace(recipe, batch_size=group.world)  # until it is chosen
-    if recipe.batch_size % group.world:
-        raise DvtError(
-            f"batch_size {recipe.batch_size} cannot be shared evenly by {group.world} processes. Change one."
-        )
-    classes = _classes(recipe, plan)
-    recipe = replace(recipe, target="lesion" if len(classes) == 1 else "labels")
-    slices = SliceDataset([workspace.preprocessed_case(case) for case in fold.train])
-    run = _new_run(wish.network, fold, recipe, classes, plan, splits, setup, group)
-    if held:
-        run = replace(run, started=held.started, epochs_done=held.epochs_done)
-    schedule = SliceSampler(
-        slices=len(slices),
-        variants=len(plan.variants),
+    previous = _read_previous(inputs, request, options) if options.resume else None
+    recipe = _choose_recipe(request, options, previous, group.world)
+    run = _new_run(request.network, inputs, recipe, setup, group.world)
+    if previous:
+        run = replace(run, started=previous.started, epochs_done=previous.epochs_done)
+    sampler = SliceSampler(
+        slices=len(inputs.slices),
+        variants=len(inputs.plan.variants),
         batch_size=recipe.batch_size,
         seed=recipe.seed,
-        lesions=slices.lesions(),
+        lesions=inputs.slices.lesions(),
         oversampling=recipe.oversampling,
         rank=group.rank,
         world=group.world,
     )
-    return TrainingJob(run=run, plan=plan, slices=slices, schedule=schedule, folder=folder)
+    return TrainingJob(run=run, plan=inputs.plan, slices=inputs.slices, sampler=sampler, folder=inputs.folder)
 
 
-def _resumable(folder: FoldFolder, plan: Plan, splits: Splits, wish: TrainingRequest, options: Options) -> Run:
-    """The run that is to go on; it keeps the recipe that it began with."""
-    if not folder.checkpoint.exists():
-        raise DvtError(f"{folder.path}: nothing to resume, no epoch is finished there. Train without --resume.")
-    run = json_records.load(Run, folder.run, "dvt_train")
-    if run.plan_digest != json_records.digest(plan) or run.splits_digest != json_records.digest(splits):
+def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
+    """Read plan, folds and preprocessed cases, and check that each follows from the other."""
+    fingerprint = json_records.load(Fingerprint, workspace.fingerprint, STAGE)
+    plan = json_records.load(Plan, workspace.plan, STAGE)
+    splits = json_records.load(Splits, workspace.splits, STAGE)
+    if plan.fingerprint_digest != json_records.digest(fingerprint):
         raise DvtError(
-            f"{folder.run}: was trained by another plan or other folds than plan.json and splits.json hold now. "
-            "Restore those files, or begin anew with --overwrite."
+            f"{workspace.plan}: was derived from other data than {workspace.fingerprint} describes. Run {STAGE} again."
         )
-    if wish.recipe is not None:
-        wanted = replace(wish.recipe, name=run.recipe.name, epochs=run.recipe.epochs)
-        if wanted.target == "auto":
-            wanted = replace(wanted, target=run.recipe.target)
+    if not 0 <= request.fold < len(splits.folds):
+        last = len(splits.folds) - 1
+        raise DvtError(f"fold {request.fold}: {workspace.splits} holds the folds 0 to {last}. Choose one of them.")
+    fold = splits.folds[request.fold]
+    digests = {case.id: case.source_digest for case in fingerprint.cases}
+    unknown = sorted({*fold.train, *fold.test} - set(digests))
+    if unknown:
+        raise DvtError(
+            f"{workspace.splits}: fold {request.fold} contains cases that are missing from {workspace.fingerprint}: "
+            f"{', '.join(unknown)}. Run {STAGE} again."
+        )
+    for case in fold.train:
+        preprocessed_cases.require_current(workspace.preprocessed_case(case), plan, workspace.plan, digests[case])
+    require_divisible(request.network, plan.target_shape, str(workspace.plan))
+    return _Inputs(
+        plan=plan,
+        splits=splits,
+        fold=fold,
+        folder=workspace.fold(request.network, request.fold),
+        slices=SliceDataset([workspace.preprocessed_case(case) for case in fold.train]),
+    )
+
+
+def _read_previous(inputs: _Inputs, request: TrainingRequest, options: TrainingOptions) -> Run:
+    """Read the run to resume, which keeps its recipe."""
+    folder = inputs.folder
+    if not folder.checkpoint.exists():
+        raise DvtError(
+            f"{folder.path}: nothing to resume, no epoch is finished. Omit `resume` to train from the start."
+        )
+    run = json_records.load(Run, folder.run, "`train_fold`")
+    digests = json_records.digest(inputs.plan), json_records.digest(inputs.splits)
+    if (run.plan_digest, run.splits_digest) != digests:
+        raise DvtError(
+            f"{folder.run}: was trained with another plan or other folds than plan.json and splits.json hold now. "
+            "Restore these files, or set `overwrite=True` to train from the start."
+        )
+    if request.recipe is not None:
+        requested = replace(request.recipe, name=run.recipe.name, epochs=run.recipe.epochs)
+        if requested.target == "auto":
+            requested = replace(requested, target=run.recipe.target)
         if options.batch_size_auto:
-            wanted = replace(wanted, batch_size=run.recipe.batch_size)
-        if wanted != run.recipe:
+            requested = replace(requested, batch_size=run.recipe.batch_size)
+        if requested != run.recipe:
             raise DvtError(
-                f"{folder.run}: a resumed training keeps its recipe; only --epochs may change. Leave the other "
-                "options away, or begin anew with --overwrite."
+                f"{folder.run}: a resumed training keeps its recipe; only `epochs` may change. Omit the other changes, "
+                "or set `overwrite=True` to train from the start."
             )
     return run
 
 
+def _choose_recipe(request: TrainingRequest, options: TrainingOptions, previous: Run | None, world: int) -> Recipe:
+    """Return the recipe to follow: that of the previous run, the requested one, or the paper's."""
+    recipe = previous.recipe if previous else request.recipe or RECIPES["paper"]
+    recipe = recipe if request.epochs is None else replace(recipe, epochs=request.epochs)
+    loss_function(recipe.loss)
+    if options.batch_size_auto and not previous:
+        return replace(recipe, batch_size=world)  # until it is chosen
+    if recipe.batch_size % world:
+        raise DvtError(
+            f"`batch_size={recipe.batch_size}`: cannot be shared equally by {world} processes. Choose a multiple of "
+            f"{world}."
+        )
+    return recipe
+
+
 def _classes(recipe: Recipe, plan: Plan) -> dict[str, int]:
-    """What the outputs mean, name -> value in predicted masks."""
+    """Return what the outputs mean: class name -> value in predicted masks."""
     target = recipe.target
     if target == "auto":
         joined = len(plan.labels) == 1 or set(plan.labels) == {"proximal", "distal"}
@@ -217,32 +285,24 @@ def _classes(recipe: Recipe, plan: Plan) -> dict[str, int]:
     return {"lesion": 1} if len(plan.labels) > 1 else plan.labels
 
 
-def _new_run(
-    network: str,
-    fold: Fold,
-    recipe: Recipe,
-    classes: dict[str, int],
-    plan: Plan,
-    splits: Splits,
-    setup: DeviceConfig,
-    group: TorchProcessGroup,
-) -> Run:
+def _new_run(network: str, inputs: _Inputs, recipe: Recipe, setup: DeviceConfig, world: int) -> Run:
+    classes, channels = _classes(recipe, inputs.plan), len(inputs.plan.channels)
     outputs = outputs_of(len(classes))
     with torch.device("meta"):
-        blank = build(network, len(plan.channels), outputs, width=recipe.width, norm_groups=recipe.norm_groups)
+        blank = build(network, channels, outputs, width=recipe.width, norm_groups=recipe.norm_groups)
     return Run(
         network=network,
-        fold=fold.index,
-        recipe=recipe,
+        fold=inputs.fold.index,
+        recipe=replace(recipe, target="lesion" if len(classes) == 1 else "labels"),
         classes=classes,
-        channels=len(plan.channels),
+        channels=channels,
         parameters=parameter_count(blank),
-        train=fold.train,
-        test=fold.test,
-        plan_digest=json_records.digest(plan),
-        splits_digest=json_records.digest(splits),
+        train=inputs.fold.train,
+        test=inputs.fold.test,
+        plan_digest=json_records.digest(inputs.plan),
+        splits_digest=json_records.digest(inputs.splits),
         setup=setup.description,
-        processes=group.world,
+        processes=world,
         versions={
             "dvtplan": __version__,
             "python": platform.python_version(),
@@ -253,21 +313,3 @@ def _new_run(
         seconds=0.0,
         waiting_share=0.0,
     )
-
-
-def start_message(job: TrainingJob, setup: DeviceConfig, done: int) -> str:
-    run, recipe = job.run, job.run.recipe
-    begun = f"going on after epoch {done}" if done else "from the start"
-    shared = f", shared by {run.processes} processes" if run.processes > 1 else ""
-    return (
-        f"{setup.description}\n"
-        f"Fold {run.fold}: {run.network}, {run.parameters:,} parameters, {', '.join(run.classes)}; recipe "
-        f"{recipe.name}, {plural(recipe.epochs, 'epoch')} x {job.schedule.steps} steps of {recipe.batch_size} slices "
-        f"at {job.plan.target_shape[0]}x{job.plan.target_shape[1]}{shared}, {begun}."
-    )
-
-
-def free_bytes(setup: DeviceConfig) -> int | None:
-    """Memory for slices: the accelerator's, or the machine's."""
-    free = setup.free_bytes()
-    return worker_pool.free_memory_bytes() if free is None else free

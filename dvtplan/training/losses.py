@@ -1,25 +1,36 @@
-"""Focal loss (Lin et al. 2017) on logits, for one output or several classes."""
+"""Loss functions on logits, for one output or several classes, in one visible dict."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
+
+from dvtplan.core.errors import DvtError
+from dvtplan.planning.recipe import Recipe
+
+LossFunction = Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
+"""Logits (B, K, H, W), class numbers (B, H, W) and the recipe -> a scalar, float32 or wider.
+
+K = 1: a sigmoid for every class above 0 against 0. K > 1: a softmax over K classes.
+"""
 
 
 def focal(
     logits_BKHW: torch.Tensor, target_BHW: torch.Tensor, gamma: float, alpha: float | None = None
 ) -> torch.Tensor:
-    """Mean over pixels of ``-weight * (1 - p)**gamma * log(p)``, p being the true class's probability.
+    """Compute the focal loss (Lin et al. 2017): the mean over pixels of ``-weight * (1 - p)**gamma * log(p)``.
 
-    At gamma 0 without alpha this is cross-entropy. Everything is computed in float32 (float64 for
-    float64 logits) from logs, so that neither saturated logits nor a gamma below 1 give a loss or
-    gradient that is not finite.
+    p is the probability of the true class. At gamma 0 without alpha this is cross-entropy. Everything is computed
+    from logarithms in float32 (float64 for float64 logits). So saturated logits and a gamma below 1 give a finite
+    loss and gradient.
 
     Args:
         logits_BKHW: K = 1 for a sigmoid (every class above 0 against 0), K > 1 for a softmax over K classes.
         target_BHW: class numbers, any integer type.
         gamma: focusing exponent, not negative.
-        alpha: weight of the foreground classes, ``1 - alpha`` of the background; none: all weigh 1.
+        alpha: weight of the foreground classes, ``1 - alpha`` of the background; None: all have weight 1.
 
     Returns:
         A scalar, float32 or wider.
@@ -38,15 +49,32 @@ def focal(
 
 
 def _sigmoid_logs(logit_BHW: torch.Tensor, target_BHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logarithms of the true class's probability and of its complement."""
+    """Return the logarithms of the true class's probability and of its complement."""
     toward = torch.where(target_BHW > 0, logit_BHW, -logit_BHW)
     return functional.logsigmoid(toward), functional.logsigmoid(-toward)
 
 
 def _softmax_logs(logits_BKHW: torch.Tensor, target_BHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``_sigmoid_logs``; the complement is summed over the other classes, never taken as 1 - p."""
+    """Do as ``_sigmoid_logs``; the complement is summed over the other classes, never computed as 1 - p."""
     chosen = target_BHW.unsqueeze(1)
     total = torch.logsumexp(logits_BKHW, dim=1)
     others = logits_BKHW.scatter(1, chosen, float("-inf"))
     log_p = logits_BKHW.gather(1, chosen).squeeze(1) - total
     return log_p, torch.logsumexp(others, dim=1) - total
+
+
+LOSSES: dict[str, LossFunction] = {
+    "focal": lambda logits, target, recipe: focal(logits, target, recipe.focal_gamma, recipe.focal_alpha),
+}
+"""Loss functions by name, the value of ``Recipe.loss``."""
+
+
+def loss_function(name: str) -> LossFunction:
+    """Return a loss function by name.
+
+    Raises:
+        DvtError: if there is no loss of that name.
+    """
+    if name not in LOSSES:
+        raise DvtError(f"`loss={name}`: unknown loss. Choose one of: {', '.join(LOSSES)}.")
+    return LOSSES[name]

@@ -1,4 +1,4 @@
-"""Step bar and stopwatch."""
+"""Progress bar and stopwatch of a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dvtplan.core.console import T, refresh_interval_s, verbosity
 
 
 class StepBar:
-    """The progress bar of a training: steps done, time left, and a word on the loss."""
+    """Show the progress of a training: finished steps, remaining time and a message."""
 
     def __init__(self, title: str, *, total: int, done: int, shown: bool) -> None:
         self._bar = tqdm(
@@ -27,11 +27,11 @@ class StepBar:
         )
 
     def update(self) -> None:
-        """One step further."""
+        """Count one more step."""
         self._bar.update()
 
-    def say(self, text: str) -> None:
-        """What stands behind the bar."""
+    def set_message(self, text: str) -> None:
+        """Show a text behind the bar."""
         self._bar.set_postfix_str(text)
 
     def __enter__(self) -> StepBar:
@@ -42,27 +42,27 @@ class StepBar:
 
 
 class Stopwatch:
-    """How long something takes, and how much of it goes by waiting for what it iterates over."""
+    """Measure how long an iteration takes, and its share of waiting for the iterator."""
 
     def __init__(self) -> None:
         self._start, self._waited = time.perf_counter(), 0.0
 
     def over(self, stream: Iterator[T]) -> Iterator[T]:
-        """Pass items on, counting the time until each is there."""
+        """Yield the items of an iterator, and add up the time spent waiting for them."""
         while True:
-            asked = time.perf_counter()
+            begin = time.perf_counter()
             try:
                 item = next(stream)
             except StopIteration:
                 return
             finally:
-                self._waited += time.perf_counter() - asked
+                self._waited += time.perf_counter() - begin
             yield item
 
     def seconds(self) -> float:
-        """Since the start."""
+        """Return the seconds since the start."""
         return max(time.perf_counter() - self._start, 1e-9)
 
     def waiting_share(self) -> float:
-        """Of that, what went by waiting."""
+        """Return the share of this time that was spent waiting."""
         return self._waited / self.seconds()

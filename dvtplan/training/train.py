@@ -1,70 +1,79 @@
-"""Train one fold as the paper's section 2.4 does."""
+"""Train one fold as section 2.4 of the paper describes."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from pathlib import Path
 
 from dvtplan.core import files
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import under_torchrun
 from dvtplan.core.text import plural
-from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.data.paths import FoldFolder, Workspace, open_workspace
 from dvtplan.models import devices, epoch_log
 from dvtplan.planning.recipe import Recipe
 from dvtplan.training import data_loading, distributed
+from dvtplan.training.distributed import TorchProcessGroup
 from dvtplan.training.job import (
-    Options,
+    TrainingJob,
+    TrainingOptions,
     TrainingRequest,
     copy_dataset_description,
     free_bytes,
     open_job,
     prepare_fold_folder,
-    run_record,
     start_message,
+    write_run,
 )
 from dvtplan.training.trainer import Trainer, fit
-from dvtplan.training.tuning import compile_network, fastest_batch, with_batch_size, within_budget
+from dvtplan.training.tuning import tune
+
+OUT_OF_MEMORY_ADVICE = "Use a smaller `batch_size`, or `precision='bf16'`, or share the batch with `processes`."
 
 
 def train_fold(
-    workspace: Workspace,
+    workspace: Workspace | Path | str,
     fold: int,
     *,
     network: str = "gn_unet",
     recipe: Recipe | None = None,
     epochs: int | None = None,
-    options: Options | None = None,
+    options: TrainingOptions | None = None,
 ) -> FoldFolder:
-    """Train one fold. Every finished epoch is on disk, whole, and a resumed training equals one
-    that never stopped.
+    """Train one fold.
+
+    Every finished epoch is on disk, complete. A resumed training equals an uninterrupted one.
 
     Args:
-        workspace: a data set that has been prepared.
+        workspace: a preprocessed data set, or the folder that holds ``datasets_raw`` with this data set only.
         fold: index in ``splits.json``.
         network: a key of ``NETWORKS``.
-        recipe: what to do; none for the paper's, or on resume for the one that the run began with,
-            which is the only one that a resumed run accepts.
-        epochs: in place of the recipe's; on resume more may be added.
+        recipe: how to train; None: the paper's recipe, or on resume the recipe of the run, which is the only one
+            that a resumed run accepts.
+        epochs: replaces the recipe's epochs; on resume it may add epochs.
         options: how to run.
 
     Returns:
         The fold's folder.
 
     Raises:
-        DvtError: for a fold that is not there, data that are not prepared by the present plan, a
-            training that would be overwritten, nothing to resume, or a loss that is not finite.
+        DvtError: if the fold does not exist, the data are not preprocessed by the present plan, a training would be
+            overwritten, there is nothing to resume, or a loss is not finite.
     """
-    options = options or Options()
+    workspace = workspace if isinstance(workspace, Workspace) else open_workspace(Path(workspace), None)
+    options = options or TrainingOptions()
     if options.processes > 1 and not under_torchrun():
         devices.one_per_process(options.device, options.processes)
-    wish = TrainingRequest(fold=fold, network=network, recipe=recipe, epochs=epochs)
-    distributed.launch(_train, options.processes, workspace, wish, options)
+    request = TrainingRequest(fold=fold, network=network, recipe=recipe, epochs=epochs)
+    distributed.launch(_train, options.processes, workspace, request, options)
     return workspace.fold(network, fold)
 
 
-def _train(workspace: Workspace, wish: TrainingRequest, options: Options) -> None:
-    """What each process of a training does."""
+def _train(workspace: Workspace, request: TrainingRequest, options: TrainingOptions) -> None:
+    """Do the work of one process of a training.
+
+    The job is opened, restored and tuned by each process alone. Then all processes take the same steps.
+    """
     setup = devices.choose(
         distributed.local_device(options.device),
         training=True,
@@ -72,42 +81,51 @@ def _train(workspace: Workspace, wish: TrainingRequest, options: Options) -> Non
         channels_last=options.channels_last,
         compiled=options.compiled,
     )
-    advice = "Use a smaller --batch-size, or --precision bf16, or share the batch with --gpus."
-    with contextlib.ExitStack() as stack:
-        group = stack.enter_context(distributed.process_group(setup.device))
-        stack.enter_context(devices.explain_out_of_memory(advice))
-        job = open_job(workspace, wish, options, setup, group)
-        trainee = Trainer(job.run, setup, group)
-        done = trainee.restore(job.folder) if options.resume else 0
-        if options.batch_size_auto and done == 0:
-            job = with_batch_size(job, fastest_batch(job, trainee))
-            trainee.recipe = job.run.recipe
-        job = compile_network(job, trainee)
-        if options.time_budget_s is not None and done == 0:
-            job = replace(job, run=within_budget(job, trainee, options.time_budget_s))
-        elif options.time_budget_s is not None:
-            job.tell("--time-budget has no effect on a resumed training; --epochs adds epochs.", group)
-        if done > job.run.recipe.epochs:
-            raise DvtError(
-                f"--epochs {job.run.recipe.epochs}: {job.folder.path} has {plural(done, 'epoch')} behind it already. "
-                "Name more, or begin anew with --overwrite."
-            )
-        if done == job.run.recipe.epochs:
-            if group.is_main and job.run.epochs_done < done:  # killed between checkpoint and record
-                run_record(job, epoch_log.read_epochs(job.folder.epochs, before=done), done)
-            job.tell(f"Fold {wish.fold} is trained: {plural(done, 'epoch')}. --resume --epochs N adds more.", group)
+    with distributed.process_group(setup.device) as group, devices.explain_out_of_memory(OUT_OF_MEMORY_ADVICE):
+        job = open_job(workspace, request, options, setup, group)
+        trainer = Trainer(job, setup, group)
+        done = trainer.restore(job.folder) if options.resume else 0
+        job = tune(job, trainer, options, done)
+        if _is_finished(job, group, done):
             return
-        if group.is_main:
-            stack.enter_context(files.exclusive_lock(job.folder.path))
-            prepare_fold_folder(job, workspace.results_plan(wish.network), done)
-            copy_dataset_description(workspace, wish.network)
-            if workspace.metrics(wish.network).exists():
-                job.tell(
-                    f"{workspace.metrics(wish.network)} and the tables beside it are of earlier predictions.", group
-                )
-        # Last: each process tries and compiles alone, as often as it needs; from here on, all take the same steps.
-        trainee.join_group()
-        job.tell(start_message(job, setup, done), group)
-        source = data_loading.open_loader(job.slices, job.schedule, setup.device, free_bytes(setup), options.workers)
-        stack.callback(source.close)
-        fit(job, trainee, source, done)
+        with files.exclusive_lock(job.folder.path) if group.is_main else contextlib.nullcontext():
+            if group.is_main:
+                _prepare_results(job, workspace, group, done)
+            trainer.join_group()
+            job.log(start_message(job, setup, done), group)
+            loader = data_loading.open_loader(job.slices, job.sampler, setup.device, free_bytes(setup), options.workers)
+            with contextlib.closing(loader):
+                fit(job, trainer, loader, done)
+
+
+def _is_finished(job: TrainingJob, group: TorchProcessGroup, done: int) -> bool:
+    """Return whether no epoch remains. Then complete the record of a training that was killed at its very end.
+
+    Raises:
+        DvtError: if more epochs are finished than requested.
+    """
+    epochs = job.run.recipe.epochs
+    if done > epochs:
+        raise DvtError(
+            f"`epochs={epochs}`: {job.folder.path} already has {plural(done, 'finished epoch')}. "
+            "Request more epochs, or set `overwrite=True` to train from the start."
+        )
+    if done < epochs:
+        return False
+    if group.is_main and job.run.epochs_done < done:  # killed between checkpoint and record
+        write_run(job, epoch_log.read_epochs(job.folder.epochs, before=done), done)
+    job.log(
+        f"Fold {job.run.fold} is trained: {plural(done, 'epoch')}. To add epochs, set `resume=True` and a larger "
+        "`epochs`.",
+        group,
+    )
+    return True
+
+
+def _prepare_results(job: TrainingJob, workspace: Workspace, group: TorchProcessGroup, done: int) -> None:
+    network = job.run.network
+    prepare_fold_folder(job, workspace.results_plan(network), done)
+    copy_dataset_description(workspace, network)
+    scores = workspace.metrics(network)
+    if scores.exists():
+        job.log(f"{scores} and the tables next to it are from earlier predictions.", group)

@@ -1,4 +1,4 @@
-"""Time a step; batch size and epochs that fit."""
+"""Decide what depends on this machine: batch size, compilation, the epochs that fit a time budget."""
 
 from __future__ import annotations
 
@@ -12,124 +12,141 @@ import torch
 from dvtplan.core import console, files, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import duration
-from dvtplan.models import checkpoint, devices
+from dvtplan.models import checkpoint
 from dvtplan.models.devices import Forward
-from dvtplan.models.training_run import Run
 from dvtplan.planning.cost import training_bytes
-from dvtplan.training import augmentation
 from dvtplan.training.data_loading import Batch
-from dvtplan.training.job import TrainingJob
+from dvtplan.training.job import TrainingJob, TrainingOptions
 from dvtplan.training.trainer import Trainer
 
 BUDGET_SHARE = 0.9
-"""Of a time budget, what the epochs may plan to take."""
-
-
+"""Share of a time budget that the epochs may use."""
 TRIAL_S = 4.0
-"""How long steps are tried, in seconds, where four take less."""
+"""Seconds for which steps are timed, if four steps take less."""
+MIN_SPEEDUP = 1.05
+"""Smallest gain in slices per second for which the batch size is doubled."""
+BATCH_SIZES = tuple(2**k for k in range(11))
+CHECKPOINT_PARTS = 3
+"""Weights and Adam's two moments. The moments exist only after the first step."""
 
 
-def _step_seconds(job: TrainingJob, trainee: Trainer, slices: int, forward: Forward | None = None) -> float:
-    """What a forward and a backward pass of so many slices take here; they leave no trace in the network."""
+def tune(job: TrainingJob, trainer: Trainer, options: TrainingOptions, done: int) -> TrainingJob:
+    """Return the job with everything decided that depends on this machine.
+
+    The order matters: steps are timed for the epochs with the chosen batch size and the compiled network.
+    A resumed training keeps its batch size and epochs.
+    """
+    if options.batch_size_auto and done == 0:
+        job = _with_batch_size(job, _fastest_batch_size(job, trainer))
+    job = _compile(job, trainer)
+    if options.time_budget_s is None:
+        return job
+    if done > 0:
+        job.log("`time_budget_s` has no effect on a resumed training; `epochs` adds epochs.", trainer.group)
+        return job
+    return _with_epochs(job, _epochs_within(job, trainer, options.time_budget_s))
+
+
+def _step_seconds(job: TrainingJob, trainer: Trainer, slices: int, forward: Forward | None = None) -> float:
+    """Time a forward and a backward pass of some slices. The network stays as it was."""
     rows, columns = job.plan.target_shape
-    device = trainee.setup.device
-    # Not zeros, which a GPU multiplies faster than images; and global random generators keep their state.
+    device = trainer.setup.device
+    # Not zeros, which a GPU multiplies faster than images. The own generator leaves the global ones as they are.
     noise = torch.rand(1, job.run.channels, rows, columns, generator=torch.Generator().manual_seed(0))
     batch = Batch(
         noise.expand(slices, -1, -1, -1).to(device, torch.float16),
         torch.zeros(slices, rows, columns, dtype=torch.uint8, device=device),
         torch.zeros(slices, dtype=torch.long, device=device),
     )
-    matrices = augmentation.matrices(job.plan.variants, job.plan.target_shape).to(device)
     seconds: list[float] = []
-    # Networks with batch normalization keep a running mean of what they see: these steps must leave no trace.
-    kept = {name: buffer.clone() for name, buffer in trainee.network.named_buffers()}
+    # Batch normalization changes its running means in every forward pass.
+    kept = {name: buffer.clone() for name, buffer in trainer.network.named_buffers()}
     try:
-        # The fastest of several, and of more where they are quick: others may be at work on the machine just now.
+        # The fastest of several, and of more if they are quick: other programs may slow some of them.
         while len(seconds) < 4 or (len(seconds) < 20 and sum(seconds) < TRIAL_S):
             begin = time.perf_counter()
-            trainee.optimizer.zero_grad(set_to_none=True)  # a CUDA graph reuses the memory of the last gradients
-            loss = trainee.loss(batch, matrices, forward)
+            trainer.optimizer.zero_grad(set_to_none=True)  # a CUDA graph reuses the memory of the last gradients
+            loss = trainer.loss(batch, forward)
             loss.backward()
             float(loss.detach())
             seconds.append(time.perf_counter() - begin)
     finally:
-        trainee.optimizer.zero_grad(set_to_none=True)
-        for name, buffer in trainee.network.named_buffers():
+        trainer.optimizer.zero_grad(set_to_none=True)
+        for name, buffer in trainer.network.named_buffers():
             buffer.copy_(kept[name])
     return min(seconds[1:])
 
 
-def compile_network(job: TrainingJob, trainee: Trainer) -> TrainingJob:
-    """Compile what is to be trained, where that was chosen and works; the run's record says which it was."""
-    share = job.schedule.batch_size // job.schedule.world
-    trainee.forward, failed = devices.try_compile(
-        trainee.forward, trainee.setup, lambda forward: _step_seconds(job, trainee, share, forward)
-    )
-    if not failed:
+def _compile(job: TrainingJob, trainer: Trainer) -> TrainingJob:
+    """Compile the network if that was chosen and works. Otherwise the job's record says why not."""
+    share = job.sampler.batch_size // job.sampler.world
+    failure = trainer.compile(lambda forward: _step_seconds(job, trainer, share, forward))
+    if not failure:
         return job
-    if trainee.group.is_main:
-        console.info(failed)
-    return replace(job, run=replace(job.run, setup=f"{job.run.setup} {failed}"))
+    if trainer.group.is_main:
+        console.info(failure)
+    return replace(job, run=replace(job.run, setup=f"{job.run.setup} {failure}"))
 
 
-MIN_SPEEDUP = 1.05
-"""How many times faster twice the batch must be."""
-BATCHES = tuple(2**k for k in range(11))
+def _fastest_batch_size(job: TrainingJob, trainer: Trainer) -> int:
+    """Return the slices per step, over all processes, that give the most slices per second.
 
-
-def fastest_batch(job: TrainingJob, trainee: Trainer) -> int:
-    """Slices a step, over all processes, that get through most slices a second: doubled for as long as
-    that pays and memory holds. The first process tries them, alone and uncompiled, for all."""
-    best, rate = BATCHES[0], 0.0
-    world, free = job.schedule.world, None if trainee.setup.free_bytes() else worker_pool.free_memory_bytes()
-    for slices in BATCHES if trainee.group.is_main else ():
+    The batch size is doubled as long as that pays and memory suffices. The first process tries for all, alone and
+    with the network that is not compiled.
+    """
+    best, rate = BATCH_SIZES[0], 0.0
+    world, free = job.sampler.world, None if trainer.setup.free_bytes() else worker_pool.free_memory_bytes()
+    for slices in BATCH_SIZES if trainer.group.is_main else ():
         fits = free is None or training_bytes(job.plan, 2 * slices) < free
         if slices * world > len(job.slices) or not fits:
             break
         try:
-            found = slices / _step_seconds(job, trainee, slices, trainee.network)
+            measured = slices / _step_seconds(job, trainer, slices, trainer.network)
         except torch.cuda.OutOfMemoryError:
             break
-        if found < MIN_SPEEDUP * rate:
+        if measured < MIN_SPEEDUP * rate:
             break
-        best, rate = slices, found
-    chosen = int(trainee.group.broadcast(best)) * world
-    if trainee.group.is_main:
-        console.info(f"--batch-size auto: {chosen} slices a step; of those tried it is fastest or nearly so.")
+        best, rate = slices, measured
+    chosen = int(trainer.group.broadcast(best)) * world
+    if trainer.group.is_main:
+        console.info(f"Batch size: {chosen} slices per step, the fastest of the sizes that were tried, or nearly.")
     return chosen
 
 
-def with_batch_size(job: TrainingJob, batch_size: int) -> TrainingJob:
+def _with_batch_size(job: TrainingJob, batch_size: int) -> TrainingJob:
     recipe = replace(job.run.recipe, batch_size=batch_size)
-    return replace(job, run=replace(job.run, recipe=recipe), schedule=replace(job.schedule, batch_size=batch_size))
+    return replace(job, run=replace(job.run, recipe=recipe), sampler=replace(job.sampler, batch_size=batch_size))
 
 
-def within_budget(job: TrainingJob, trainee: Trainer, budget_s: float) -> Run:
-    """The run with as many epochs as a time budget holds, by the time that steps and a checkpoint take here."""
-    step = _step_seconds(job, trainee, job.schedule.batch_size // job.schedule.world)
-    saving = _checkpoint_seconds(job, trainee) if trainee.group.is_main else 0.0
-    per_epoch = trainee.group.broadcast(step * job.schedule.steps + saving)
-    fitting = int(budget_s * BUDGET_SHARE // per_epoch)
+def _with_epochs(job: TrainingJob, epochs: int) -> TrainingJob:
+    return replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=epochs)))
+
+
+def _epochs_within(job: TrainingJob, trainer: Trainer, budget_s: float) -> int:
+    """Return how many epochs fit a time budget, at most the recipe's, by timing steps and a checkpoint.
+
+    Raises:
+        DvtError: if not even one epoch fits.
+    """
+    step_s = _step_seconds(job, trainer, job.sampler.batch_size // job.sampler.world)
+    checkpoint_s = _checkpoint_seconds(job, trainer) if trainer.group.is_main else 0.0
+    epoch_s = trainer.group.broadcast(step_s * job.sampler.steps + checkpoint_s)
+    fitting = int(budget_s * BUDGET_SHARE // epoch_s)
     if fitting < 1:
         raise DvtError(
-            f"--time-budget: one epoch takes about {duration(per_epoch)} here, more than "
-            f"{BUDGET_SHARE:.0%} of {duration(budget_s)}. Give more time, or use a GPU."
+            f"`time_budget_s`: one epoch takes about {duration(epoch_s)} here, more than "
+            f"{BUDGET_SHARE:.0%} of {duration(budget_s)}. Allow more time, or use a GPU."
         )
-    return replace(job.run, recipe=replace(job.run.recipe, epochs=min(fitting, job.run.recipe.epochs)))
+    return min(fitting, job.run.recipe.epochs)
 
 
-def _checkpoint_seconds(job: TrainingJob, trainee: Trainer) -> float:
-    """What writing a checkpoint takes on the disk of the results."""
-    there = next(parent for parent in job.folder.path.absolute().parents if parent.exists())
+def _checkpoint_seconds(job: TrainingJob, trainer: Trainer) -> float:
+    """Time the writing of a checkpoint to the disk of the results."""
+    existing = next(parent for parent in job.folder.path.absolute().parents if parent.exists())
     try:
-        with tempfile.TemporaryDirectory(dir=there, prefix=".trial_") as folder:
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".trial_") as folder:
             begin = time.monotonic()
-            checkpoint.save(Path(folder) / "checkpoint.pt", trainee.network, trainee.optimizer, 0)
+            checkpoint.save(Path(folder) / "checkpoint.pt", trainer.network, trainer.optimizer, 0)
             return CHECKPOINT_PARTS * (time.monotonic() - begin)
     except OSError as error:
-        raise DvtError(files.cannot_write(there, error)) from error
-
-
-CHECKPOINT_PARTS = 3
-"""Weights and Adam's two moments, which come with the first step."""
+        raise DvtError(files.cannot_write(existing, error)) from error

@@ -13,7 +13,8 @@ from helpers.legs import UPRIGHT, WIDTH, legs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvtplan.anatomy.knee import LEVEL_BELOW_KNEE_MM, Landmarks, Limb, _Joint, _of_one, _of_two, estimate
+from dvtplan.anatomy.knee import Candidate, choose_in_one_leg, choose_in_two_legs, estimate
+from dvtplan.anatomy.landmarks import LEVEL_BELOW_KNEE_MM, Landmarks, Limb
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core import json_records
 from dvtplan.imaging import volume_io
@@ -153,42 +154,44 @@ def test_a_tiny_image_has_no_knee(shape: tuple[int, int, int]) -> None:
     assert estimate(image, replace(UPRIGHT, shape=shape)).levels is None
 
 
-def joints(*places: tuple[float, float]) -> list[_Joint]:
+def joints(*places: tuple[float, float]) -> list[Candidate]:
     """Heights with how far they stand out, all of them sharp."""
-    return [_Joint(z_mm=z, beyond_cm2=beyond, sharpness=2.4) for z, beyond in sorted(places, key=lambda p: -p[1])]
+    return [Candidate(z_mm=z, excess_cm2=excess, sharpness=2.4) for z, excess in sorted(places, key=lambda p: -p[1])]
 
 
 def test_of_several_places_those_at_one_height_in_both_legs_are_the_joints() -> None:
     """The clearest place of the left leg is a haematoma."""
-    left, right = _of_two(joints((200, 5), (10, 3)), joints((20, 3), (90, 2)))
+    left, right = choose_in_two_legs(joints((200, 5), (10, 3)), joints((20, 3), (90, 2)))
     assert (left.knee_mm, right.knee_mm) == (10, 20)
 
 
 def test_places_at_odds_are_nobody_s_joints() -> None:
-    left, right = _of_two(joints((90, 5)), joints((10, 3)))
+    left, right = choose_in_two_legs(joints((90, 5)), joints((10, 3)))
     assert left.knee_mm is None and right.knee_mm is None
     assert left.reason == "no knee found: what looks like a joint line lies 80 mm higher in one leg than in the other"
 
 
 def test_two_places_alike_in_both_legs_are_not_chosen_between() -> None:
-    left, right = _of_two(joints((90, 5), (10, 4.8)), joints((90, 3), (10, 3)))
+    left, right = choose_in_two_legs(joints((90, 5), (10, 4.8)), joints((90, 3), (10, 3)))
     assert left.knee_mm is None and right.reason == "no knee found: two places look like a joint line"
-    left, right = _of_two(joints((90, 5), (10, 4.8)), joints((10, 3)))
+    left, right = choose_in_two_legs(joints((90, 5), (10, 4.8)), joints((10, 3)))
     assert (left.knee_mm, right.knee_mm) == (10, 10)
 
 
 def test_of_one_leg_alone_the_joint_must_be_clearer() -> None:
     """2.4 would do where both have one."""
-    left, right = _of_two(joints((10, 3)), [])
-    assert left.knee_mm is None and "no joint line stands out" in left.reason
-    assert "nowhere does the outline bend" in right.reason
-    clear = [_Joint(z_mm=10, beyond_cm2=3, sharpness=2.6)]
-    assert _of_two(clear, [])[0].knee_mm == 10 and _of_one(clear, 2.0).knee_mm == 10
+    left, right = choose_in_two_legs(joints((10, 3)), [])
+    assert left.knee_mm is None and "no clear joint line" in left.reason
+    assert "no bend" in right.reason
+    clear = [Candidate(z_mm=10, excess_cm2=3, sharpness=2.6)]
+    assert choose_in_two_legs(clear, [])[0].knee_mm == 10 and choose_in_one_leg(clear, 2.0).knee_mm == 10
 
 
 def test_two_places_alike_in_a_single_leg_are_not_chosen_between() -> None:
-    assert _of_one(joints((90, 5), (10, 4.8)), 2.0).reason == "no knee found: two places look like a joint line"
-    assert _of_one(joints((90, 5), (70, 4.8), (10, 4)), 2.0).knee_mm == 90
+    assert (
+        choose_in_one_leg(joints((90, 5), (10, 4.8)), 2.0).reason == "no knee found: two places look like a joint line"
+    )
+    assert choose_in_one_leg(joints((90, 5), (70, 4.8), (10, 4)), 2.0).knee_mm == 90
 
 
 def test_an_image_that_does_not_fit_its_grid_is_refused() -> None:

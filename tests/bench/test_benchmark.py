@@ -1,4 +1,4 @@
-"""The benchmark runs and tells what it measured; no test here depends on how long anything takes."""
+"""The benchmark runs and reports its measurements; no test depends on the duration of anything."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import benchmark
 import pytest
-from bench import clock, rows
-from bench.rows import Row, absent
+from bench import results, timing
+from bench.results import Row, absent
 
 ROW = Row(section="train", what="loop over bare steps", value=0.5, unit="x", at_least=0.95, note="slices/s")
 
@@ -40,7 +40,7 @@ def test_a_figure_is_held_against_its_goal(
 
 
 def test_the_table_says_what_was_missed_and_what_was_not_measured() -> None:
-    lines = rows.to_text([ROW, absent("parallel", "two GPUs over one", "PyTorch sees 0 GPU")]).splitlines()
+    lines = results.to_text([ROW, absent("parallel", "two GPUs over one", "PyTorch sees 0 GPU")]).splitlines()
     assert lines[1].split() == [
         "train",
         "loop",
@@ -59,13 +59,13 @@ def test_the_table_says_what_was_missed_and_what_was_not_measured() -> None:
 
 def test_json_has_the_machine_the_command_and_null_for_what_was_not_measured(tmp_path: Path) -> None:
     path = tmp_path / "new" / "figures.json"
-    rows.save([ROW, absent("parallel", "two", "why")], {"cores": 2}, "python tools/benchmark.py", path)
+    results.save([ROW, absent("parallel", "two", "why")], {"cores": 2}, "python tools/benchmark.py", path)
     told = json.loads(path.read_text())
     assert told["command"] == "python tools/benchmark.py" and told["machine"] == {"cores": 2}
     assert [(row["value"], row["verdict"]) for row in told["rows"]] == [(0.5, "missed"), (None, "not measured")]
 
 
-# --- the clock ------------------------------------------------------------------------------------
+# --- timing ---------------------------------------------------------------------------------------
 
 
 def test_things_take_turns_and_their_own_seconds_count() -> None:
@@ -76,25 +76,25 @@ def test_things_take_turns_and_their_own_seconds_count() -> None:
         return seconds.pop(0)
 
     a, b = [9.0, 2.0, 4.0, 9.0], [9.0, 1.0, 4.0, 3.0]
-    timing = clock.in_turn({"a": lambda: thing("a", a), "b": lambda: thing("b", b)}, rounds=3)
+    turns = timing.in_turn({"a": lambda: thing("a", a), "b": lambda: thing("b", b)}, rounds=3)
     assert order == ["a", "b", "a", "b", "b", "a", "a", "b"]  # a warm-up, then every other round backwards
-    assert timing.rounds == {"a": (2.0, 4.0, 9.0), "b": (1.0, 4.0, 3.0)}
-    assert timing.seconds("a") == 4.0
-    # Of the rounds' own ratios 2, 1, 3, not of the medians 4 and 3.
-    assert timing.ratio("a", "b") == 2.0 and timing.spread("a", "b") == (1.0, 3.0)
+    assert turns.rounds == {"a": (2.0, 4.0, 9.0), "b": (1.0, 4.0, 3.0)}
+    assert turns.seconds("a") == 4.0
+    # The median of the ratios of each round (2, 1, 3), not the ratio of the medians 4 and 3.
+    assert turns.ratio("a", "b") == 2.0 and turns.spread("a", "b") == (1.0, 3.0)
 
 
 def test_a_child_says_what_it_wrote_and_a_failing_one_is_an_error() -> None:
-    assert clock.child([sys.executable, "-c", "import os; print(os.environ['HERE'])"], {"HERE": "yes"})[1] == "yes\n"
+    assert timing.child([sys.executable, "-c", "import os; print(os.environ['HERE'])"], {"HERE": "yes"})[1] == "yes\n"
     with pytest.raises(RuntimeError, match=r"status 1 \(ValueError: why\)"):
-        clock.child([sys.executable, "-c", "raise ValueError('why')"])
+        timing.child([sys.executable, "-c", "raise ValueError('why')"])
 
 
 def test_peak_memory_is_the_childs_own() -> None:
-    program = "import sys; from bench.deep import peak_bytes; b = b'x' * int(sys.argv[1]); print(peak_bytes())"
+    program = "import sys; from bench.memory_probe import peak_bytes; b = b'x' * int(sys.argv[1]); print(peak_bytes())"
     tools = {"PYTHONPATH": str(Path(benchmark.__file__).parent)}
     ballast = b"x" * 10**9  # of ours, which is not theirs
-    small, large = (int(clock.child([sys.executable, "-c", program, str(n)], tools)[1]) for n in (1, 2 * 10**8))
+    small, large = (int(timing.child([sys.executable, "-c", program, str(n)], tools)[1]) for n in (1, 2 * 10**8))
     assert small < len(ballast)
     assert large - small > 1.5 * 10**8
 
@@ -119,7 +119,7 @@ def test_every_section_runs_on_the_smallest_inputs(tmp_path: Path, capsys: pytes
     told = json.loads(path.read_text())
     assert {row["section"] for row in told["rows"]} == set(benchmark.SECTIONS)
     reasons = [why for _, why in shown(told)]
-    assert reasons.count("--nnunet DIR makes an environment with it") == 2 and reasons.count("no GPU") == 4
+    assert sum("--nnunet" in reason for reason in reasons) == 2 and reasons.count("no GPU") == 4
     assert len(reasons) == 6
     assert all(row["value"] is None or math.isfinite(row["value"]) for row in told["rows"])
     same = next(row for row in told["rows"] if row["what"].startswith("voxels that differ"))

@@ -1,7 +1,8 @@
-"""The commands: quick help, one line for what the user can mend, every option where it belongs."""
+"""The commands: fast help, errors in one line, and options that reach the library."""
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import contextlib
 import os
@@ -22,8 +23,8 @@ import pytest
 from helpers import processes
 
 from dvtplan import __version__, cli
-from dvtplan.cli.overview import COMMANDS as COMMANDS_TOLD
-from dvtplan.cli.recipe_arguments import RECIPE_FIELDS
+from dvtplan.cli.overview import COMMANDS as LISTED_COMMANDS
+from dvtplan.cli.recipe_arguments import add_recipe
 from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import FoldFolder, Workspace
@@ -46,7 +47,7 @@ COMMANDS = {
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
-    """Run a command in this process; its exit status, or the line that it ends with."""
+    """Run a command in this process; return its exit status, or its error message."""
 
     def run(command: str, *words: object) -> int | str | None:
         monkeypatch.setattr(sys, "argv", [f"dvt_{command}", *map(str, words)])
@@ -97,7 +98,7 @@ def test_the_overview_names_every_console_script() -> None:
     scripts.read(Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
     lines = scripts["options.entry_points"]["console_scripts"].split("\n")
     names = {line.partition(" = ")[0] for line in lines if line}
-    assert names == {"dvt", *COMMANDS_TOLD}
+    assert names == {"dvt", *LISTED_COMMANDS}
 
 
 @pytest.mark.parametrize("word", ["-q", "--quiet"])
@@ -112,7 +113,7 @@ def test_quiet_leaves_results_and_errors(word: str, trained_once: Workspace, tmp
     assert done.returncode == 1 and "not found" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_verbose_tells_times_and_the_origin_of_an_error(trained_once: Workspace, tmp_path: Path) -> None:
+def test_verbose_prints_timings_and_tracebacks(trained_once: Workspace, tmp_path: Path) -> None:
     image = next((trained_once.raw / "imagesTr").glob("*_0000.nii.gz"))
     words = ("-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet"), "--device", "cpu", "-v")
     done = processes.command("predict", "-i", image, *words)
@@ -122,7 +123,7 @@ def test_verbose_tells_times_and_the_origin_of_an_error(trained_once: Workspace,
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_version_is_told(call: Callable[..., Any], command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(call: Callable[..., Any], command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(command, "--version") == 0
     assert capsys.readouterr().out == f"dvtplan {__version__}\n"
 
@@ -135,7 +136,7 @@ def test_version_is_told(call: Callable[..., Any], command: str, capsys: pytest.
         ("plan_and_preprocess", ["--seed", "-1"]),
         ("import", ["-i", "export", "-o", "out"]),
         ("import", ["-o", "out", "--channels", "T1"]),
-        ("import", ["-i", "export", "-o", "out", "--channels", "T1", "--patients", "name"]),
+        ("import", ["-i", "export", "-o", "out", "--channels", "T1", "--patient-by", "name"]),
         ("train", []),
         ("train", ["0", "--epoch", "3"]),
         ("train", ["0", "--epochs", "0"]),
@@ -158,7 +159,7 @@ def test_version_is_told(call: Callable[..., Any], command: str, capsys: pytest.
         ("model", ["export", "results", "a.zip", "--fold", "0"]),
     ],
 )
-def test_a_wrong_option_is_refused_with_status_2(
+def test_an_invalid_option_is_refused_with_status_2(
     call: Callable[..., Any], command: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(command, *words) == 2
@@ -177,7 +178,7 @@ def test_a_wrong_option_is_refused_with_status_2(
         ("model", ["info", "none.zip"]),
     ],
 )
-def test_what_the_user_can_mend_is_one_line(
+def test_an_error_that_the_user_can_fix_is_one_line(
     call: Callable[..., Any],
     command: str,
     words: list[str],
@@ -190,19 +191,19 @@ def test_what_the_user_can_mend_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_line_goes_to_stderr_with_status_1_and_without_a_traceback(tmp_path: Path) -> None:
+def test_the_error_is_printed_to_stderr_with_status_1_and_without_a_traceback(tmp_path: Path) -> None:
     process = start("evaluate", "--root", tmp_path)
     out, err = process.communicate()
     assert process.returncode == 1 and out == ""
     assert err.startswith("dvt_evaluate: ") and "no data set found" in err and err.count("\n") == 1
 
 
-def test_our_own_faults_keep_their_traceback(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_keeps_its_traceback(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def fault(*_: object, **__: object) -> None:
-        raise RuntimeError("a fault of ours")
+        raise RuntimeError("a bug")
 
     monkeypatch.setattr("dvtplan.planning.preprocess.plan_and_preprocess", fault)
-    with pytest.raises(RuntimeError, match="a fault of ours"):
+    with pytest.raises(RuntimeError, match="a bug"):
         call("plan_and_preprocess")
 
 
@@ -214,7 +215,7 @@ def test_an_interrupt_ends_quietly_with_status_130(
 
     monkeypatch.setattr("dvtplan.planning.preprocess.plan_and_preprocess", interrupt)
     assert call("plan_and_preprocess") == cli.INTERRUPTED
-    assert "what was finished is kept" in capsys.readouterr().err
+    assert "kept" in capsys.readouterr().err
 
 
 # --- dvt_plan_and_preprocess ----------------------------------------------------------------------
@@ -228,7 +229,7 @@ def test_verification_alone_writes_nothing(
     assert call("plan_and_preprocess", *words, "--verify-only") == 0
     assert "nothing was written" in capsys.readouterr().out and not toy.preprocessed.exists()
     assert call("plan_and_preprocess", *words) == 0
-    assert f"Prepared in {toy.preprocessed}" in capsys.readouterr().out and toy.plan.exists()
+    assert f"Preprocessed in {toy.preprocessed}" in capsys.readouterr().out and toy.plan.exists()
 
 
 # --- dvt_train ------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ def test_verification_alone_writes_nothing(
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
-    """What would have been trained and predicted, in order."""
+    """Record what would be trained and predicted, in order."""
     seen: list[SimpleNamespace] = []
 
     def train(workspace: Workspace, fold: int, **how: Any) -> FoldFolder:
@@ -252,7 +253,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     return seen
 
 
-def test_a_fold_is_trained_by_the_paper_unless_told_and_then_predicted(
+def test_a_fold_is_trained_with_the_paper_recipe_by_default_and_then_predicted(
     toy_once: Workspace,
     call: Callable[..., Any],
     trainings: list[SimpleNamespace],
@@ -295,7 +296,7 @@ def test_every_recipe_field_can_be_overridden(
     assert quick["name"].startswith("quick with ") and "focal_alpha" in quick["name"]
 
 
-def test_the_batch_size_may_be_left_to_the_machine(
+def test_the_batch_size_can_be_chosen_automatically(
     toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
 ) -> None:
     assert call("train", "0", "--root", toy_once.root, "--batch-size", "auto") == 0
@@ -304,10 +305,11 @@ def test_the_batch_size_may_be_left_to_the_machine(
     assert trainings[0].recipe.name == "paper with batch_size"
 
 
-def test_the_command_line_knows_every_field_of_the_recipe() -> None:
-    """But its name, which comes from --recipe."""
-    fields = set(Recipe.__dataclass_fields__)
-    assert fields == {*RECIPE_FIELDS, "target", "name"}
+def test_the_command_line_has_an_option_for_every_field_of_the_recipe_but_its_name() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_recipe(parser)
+    options = {action.dest for action in parser._actions}
+    assert options == {*Recipe.__dataclass_fields__, "recipe"} - {"name"}
 
 
 @pytest.mark.parametrize(
@@ -319,13 +321,13 @@ def test_the_command_line_knows_every_field_of_the_recipe() -> None:
         (["--focal-alpha", "1.5"], "recipe: focal_alpha must lie in"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_one_line(
+def test_an_invalid_recipe_is_reported_in_one_line(
     toy_once: Workspace, call: Callable[..., Any], words: list[str], message: str
 ) -> None:
     assert message in call("train", "0", "--root", toy_once.root, *words)
 
 
-def test_options_of_the_machine_reach_training_and_prediction(
+def test_device_options_reach_training_and_prediction(
     toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
 ) -> None:
     words = "--device cpu --precision bf16 --no-compile --no-channels-last --workers 0 --gpus 2 --overwrite"
@@ -354,7 +356,7 @@ def test_a_time_budget_is_read_in_seconds_minutes_or_hours(
 
 
 @pytest.mark.parametrize("text", ["", "0", "90", "0m", "-5m", "20 m", "1d", "h", "20m30s"])
-def test_what_is_no_time_is_refused(
+def test_an_invalid_time_is_refused(
     toy_once: Workspace, call: Callable[..., Any], capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     assert call("train", "0", "--root", toy_once.root, f"--time-budget={text}") == 2
@@ -374,7 +376,7 @@ def test_folds_are_trained_in_the_order_given(
 
 
 @pytest.mark.parametrize("words", [["2"], ["0", "9"], ["-1"], ["first"], ["1.0"]])
-def test_a_fold_that_is_not_there_is_refused_before_any_is_trained(
+def test_a_missing_fold_is_refused_before_any_is_trained(
     toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace], words: list[str]
 ) -> None:
     line = call("train", *words, "--root", toy_once.root)
@@ -382,7 +384,7 @@ def test_a_fold_that_is_not_there_is_refused_before_any_is_trained(
     assert trainings == []
 
 
-def test_resuming_several_folds_begins_those_not_begun(
+def test_resuming_several_folds_starts_those_that_were_not_started(
     trained: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
 ) -> None:
     trained.fold("gn_unet", 1).checkpoint.unlink()
@@ -393,7 +395,7 @@ def test_resuming_several_folds_begins_those_not_begun(
     assert begun.width == 4
 
 
-def test_resuming_where_nothing_is_begun_is_an_error(toy_once: Workspace, call: Callable[..., Any]) -> None:
+def test_resuming_without_a_started_training_is_an_error(toy_once: Workspace, call: Callable[..., Any]) -> None:
     for words in (["0"], ["all"]):
         line = call("train", *words, "--resume", "--root", toy_once.root)
         assert isinstance(line, str) and "nothing to resume" in line
@@ -402,22 +404,22 @@ def test_resuming_where_nothing_is_begun_is_an_error(toy_once: Workspace, call: 
 def test_several_folds_on_several_gpus_run_side_by_side(
     toy_once: Workspace, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {}
+    seen: dict[str, Any] = {}
 
     def run_queue(commands: list[list[str]], slots: list[list[str]]) -> list[int]:
-        asked.update(commands=commands, slots=slots)
+        seen.update(commands=commands, slots=slots)
         return [0, 1]
 
     monkeypatch.setattr("dvtplan.training.distributed.run_commands", run_queue)
     line = call("train", "all", "--gpus", 2, "--device=cpu", "--epochs", 3, "--root", toy_once.root)
     assert isinstance(line, str) and "fold 1: failed" in line and "--resume" in line
-    assert asked["slots"] == [["--device", "cpu"], ["--device", "cpu"]]
-    for fold, command in enumerate(asked["commands"]):
+    assert seen["slots"] == [["--device", "cpu"], ["--device", "cpu"]]
+    for fold, command in enumerate(seen["commands"]):
         assert command[:4] == [sys.executable, "-m", "dvtplan.cli", "train"]
         assert command[-4:] == ["--gpus", "1", "--only", str(fold)] and "--epochs" in command
 
 
-def test_a_process_of_the_queue_trains_its_fold_alone(
+def test_a_process_of_the_queue_trains_only_its_fold(
     toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
 ) -> None:
     words = ["all", "--gpus", "2", "--gpus", "1", "--only", "1", "--device", "cpu"]
@@ -431,7 +433,7 @@ SMALL_TRAINING = ["--width", "4", "--norm-groups", "2", "--device", "cpu", "--wo
 
 
 def pair(command: str, *words: object) -> list[tuple[int, str, str]]:
-    """Status, stdout and stderr of two processes with torchrun's environment, as on two machines without a GPU."""
+    """Run two processes in torchrun's environment, as on two machines; return status, stdout and stderr of each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -460,22 +462,22 @@ def bodies(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_under_torchrun_the_cases_of_preprocessing_are_shared_out(toy: Workspace) -> None:
-    """Two processes leave what one leaves, byte for byte; the second says nothing."""
+def test_under_torchrun_preprocessing_is_distributed(toy: Workspace) -> None:
+    """Two processes write the same bytes as one; the second prints nothing."""
     alone = bodies(toy.preprocessed)
     shutil.rmtree(toy.preprocessed)
     (status, out, err), (other_status, other_out, other_err) = pair(
         "plan_and_preprocess", "--root", toy.root, "--folds", "2", "--jobs", "1"
     )
     assert [status, other_status] == [0, 0], err + other_err
-    assert f"Prepared in {toy.preprocessed}" in out and other_out == ""
+    assert f"Preprocessed in {toy.preprocessed}" in out and other_out == ""
     assert bodies(toy.preprocessed) == alone
-    for told in (err, other_err):
-        assert "Prepare: 100%" in told and "2/2" in told
+    for printed in (err, other_err):
+        assert "Prepare: 100%" in printed and "2/2" in printed
 
 
-def test_under_torchrun_a_bad_case_is_told_whichever_process_met_it(toy: Workspace) -> None:
-    """All of it by the first process, one line by the other."""
+def test_under_torchrun_a_bad_case_is_reported_whichever_process_read_it(toy: Workspace) -> None:
+    """The first process reports all of it, the other one line."""
     shutil.rmtree(toy.preprocessed)
     bad = toy.raw / "imagesTr" / "c1_0000.nii.gz"
     bad.write_bytes(b"no image")
@@ -486,7 +488,7 @@ def test_under_torchrun_a_bad_case_is_told_whichever_process_met_it(toy: Workspa
     assert not toy.preprocessed.exists()
 
 
-def test_under_torchrun_scans_are_shared_out(trained_once: Workspace, tmp_path: Path) -> None:
+def test_under_torchrun_scans_are_distributed(trained_once: Workspace, tmp_path: Path) -> None:
     scans = ["-i", trained_once.raw / "imagesTr", "--model", trained_once.results("gn_unet"), "--device", "cpu"]
     both = pair("predict", *scans, "-o", tmp_path / "two")
     assert [status for status, _, _ in both] == [0, 0], both[0][2] + both[1][2]
@@ -498,7 +500,7 @@ def test_under_torchrun_scans_are_shared_out(trained_once: Workspace, tmp_path: 
 
 
 def child_of_rank(parent: int, rank: int) -> int | None:
-    """The process that a launcher has started for a rank."""
+    """Return the process that a launcher started for a rank."""
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, IndexError, ValueError):
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
@@ -508,9 +510,9 @@ def child_of_rank(parent: int, rank: int) -> int | None:
     return None
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the worker to be killed in /proc")
-def test_torchrun_goes_on_from_the_last_checkpoint_after_a_worker_died(toy: Workspace) -> None:
-    """It is the first that dies, which writes. The end is the same, to the bit, as if nobody had died."""
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find the worker")
+def test_torchrun_resumes_from_the_last_checkpoint_after_a_worker_died(toy: Workspace) -> None:
+    """The first process dies, which writes the files. The result is bit-identical to an uninterrupted training."""
     words = ["train", "0", "--root", str(toy.root), "--epochs", "20", *SMALL_TRAINING]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "--max-restarts", "1", "-m", "dvtplan.cli", *words]
@@ -537,7 +539,7 @@ def test_torchrun_goes_on_from_the_last_checkpoint_after_a_worker_died(toy: Work
 # --- dvt_predict and dvt_evaluate -----------------------------------------------------------------
 
 
-def test_predict_hands_its_options_on(
+def test_predict_passes_its_options_on(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: dict[str, Any] = {}
@@ -562,9 +564,7 @@ def test_predict_hands_its_options_on(
     assert captured.out == "out/a.nii.gz\n" and captured.err.startswith("Running on cpu: ")
 
 
-def test_every_further_form_of_a_mask_can_be_asked_for(
-    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_extra_format_can_be_requested(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from dvtplan.inference.mask_formats import EXTRA_FORMATS
 
     seen: dict[str, Any] = {}
@@ -574,46 +574,48 @@ def test_every_further_form_of_a_mask_can_be_asked_for(
     assert seen["also"] == list(EXTRA_FORMATS)
 
 
-def test_import_hands_its_options_on(
+def test_import_passes_its_options_on(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dvtplan.dicom.dataset_import import Imported
+    from dvtplan.dicom.dataset_import import ImportResult
+    from dvtplan.dicom.import_options import ImportOptions
 
     seen: dict[str, Any] = {}
 
-    def import_dicom(*what: Any, **how: Any) -> Imported:
-        seen.update(what=what, **how)
+    def import_dicom(*what: Any) -> ImportResult:
+        seen.update(what=what)
         names = {
             "added": ("case_002",),
             "kept": ("case_001",),
-            "unmasked": ("case_001",),
+            "without_mask": ("case_001",),
             "faults": ("c: gap", "d: no"),
         }
-        return Imported(folder=Path("raw/X"), key=Path("raw/key.csv"), **names)
+        return ImportResult(folder=Path("raw/X"), key=Path("raw/key.csv"), **names)
 
     monkeypatch.setattr("dvtplan.dicom.dataset_import.import_dicom", import_dicom)
-    words = "-i a b -o raw/X --channels T1 T2 --labels p d --series 5 vein --segmentation 12 --masks m.csv"
-    line = call("import", *words.split(), *["--key", "k.csv", "--patients", "folder", "--keep-names"])
+    words = "-i a b -o raw/X --channels T1 T2 --label-names p d --series 5 vein --segmentation 12 --masks m.csv"
+    line = call("import", *words.split(), *["--key", "k.csv", "--patient-by", "folder", "--keep-names"])
     assert line == "dvt_import: 2 scans not imported.\nc: gap\nd: no"
-    assert seen == {
-        "what": ([Path("a"), Path("b")], Path("raw/X"), ["T1", "T2"]),
-        "labels": ["p", "d"],
-        "series": ["5", "vein"],
-        "segmentation": "12",
-        "masks": Path("m.csv"),
-        "key": Path("k.csv"),
-        "by": "folder",
-        "keep_names": True,
-    }
+    options = ImportOptions(
+        channels=["T1", "T2"],
+        label_names=["p", "d"],
+        series=["5", "vein"],
+        segmentation="12",
+        masks=Path("m.csv"),
+        key=Path("k.csv"),
+        patient_by="folder",
+        keep_names=True,
+    )
+    assert seen == {"what": ([Path("a"), Path("b")], Path("raw/X"), options)}
     out = capsys.readouterr().out
-    assert "raw/X: 1 case imported, 1 there already" in out and "Without a mask, in imagesTs" in out
+    assert "raw/X: 1 case imported, 1 already present" in out and "Without a mask" in out
 
 
 SCANS = ("c0", "c1", "c2", "c3")
 
 
-def test_predict_measures_what_it_found(trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]) -> None:
-    """Divided where levels are given; the levels' file is read before anything is predicted."""
+def test_predict_measures_the_burden(trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]) -> None:
+    """It is split at the level if one is given. The table of levels is read before prediction."""
     words = ["-i", trained_once.raw / "imagesTr", "-o", tmp_path / "out", "--model", trained_once.results("gn_unet")]
     words += ["--device", "cpu", "--burden", tmp_path / "burden.csv"]
     (tmp_path / "levels.csv").write_text("case_id,level_left_mm\nc1,20\n")
@@ -640,10 +642,10 @@ def test_predict_measures_what_it_found(trained_once: Workspace, tmp_path: Path,
     assert "--levels divides what --burden measures" in str(call("predict", *words[:-2], "--levels", "x.csv"))
 
 
-def test_a_corrected_mask_is_measured_as_it_is(
+def test_a_corrected_mask_is_measured_as_corrected(
     trained_once: Workspace, tmp_path: Path, call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And one of a scan that fails later is not told as analysed."""
+    """A scan that fails later is no longer reported as analysed."""
     shutil.copytree(trained_once.raw / "imagesTr", tmp_path / "in")
     words = ["-i", tmp_path / "in", "-o", tmp_path / "out", "--model", trained_once.results("gn_unet")]
     words += ["--device", "cpu", "--findings", "--burden", tmp_path / "burden.csv", "--levels", "none"]
@@ -663,7 +665,7 @@ def test_a_corrected_mask_is_measured_as_it_is(
     assert ".0" not in "".join(line.split(",")[5] for line in (tmp_path / "burden.csv").read_text().splitlines())
 
 
-def test_levels_are_found_under_the_scan_s_name_though_its_mask_has_another(
+def test_levels_are_looked_up_by_the_name_of_the_scan_not_of_the_mask(
     trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
     scan = shutil.copy(trained_once.raw / "imagesTr" / "c0_0000.nii.gz", tmp_path / "a.nii.gz")
@@ -674,7 +676,7 @@ def test_levels_are_found_under_the_scan_s_name_though_its_mask_has_another(
     assert set(pd.read_csv(tmp_path / "burden.csv").level_source) == {"table"}
 
 
-def test_a_single_scan_that_fails_is_not_analysed_in_the_table(
+def test_a_single_failed_scan_is_listed_as_not_analysed(
     trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
     scan = tmp_path / "a.nii.gz"
@@ -688,7 +690,7 @@ def test_a_single_scan_that_fails_is_not_analysed_in_the_table(
     assert not (tmp_path / "mask.nii.gz").exists()
 
 
-def test_a_model_travels_and_finds_the_same(
+def test_an_exported_model_predicts_the_same(
     trained_once: Workspace, tmp_path: Path, call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, archive = trained_once.results("gn_unet"), tmp_path / "toy.zip"
@@ -697,8 +699,8 @@ def test_a_model_travels_and_finds_the_same(
     assert out.startswith(f"{archive} (") and ", folds 1, digest " in out
     assert "warning: no Table 1: " in err
     digest = out.rpartition(" ")[2].strip(")\n")
-    assert call("model", "info", archive) == 0 and digest in (told := capsys.readouterr().out)
-    assert "gn_unet, width 4" in told and "no medical device" in told
+    assert call("model", "info", archive) == 0 and digest in (printed := capsys.readouterr().out)
+    assert "gn_unet, width 4" in printed and "no medical device" in printed
     image = next((trained_once.raw / "imagesTr").glob("*_0000.nii.gz"))
     for name, model in (("here", results), ("there", archive)):
         words = ["-i", image, "-o", tmp_path / f"{name}.nii.gz", "--model", model, "--folds", 1, "--device", "cpu"]
@@ -709,7 +711,7 @@ def test_a_model_travels_and_finds_the_same(
     assert call("model", "info", results) == 0 and f"model       {results}" in capsys.readouterr().out
 
 
-def test_each_action_on_models_has_help_with_an_example(
+def test_each_action_of_dvt_model_has_help_with_an_example(
     call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for action in ("export", "info"):
@@ -719,10 +721,10 @@ def test_each_action_on_models_has_help_with_an_example(
         assert f"dvt_model {action}: error: the following arguments are required" in capsys.readouterr().err
 
 
-def test_predict_goes_on_after_a_bad_scan_and_ends_with_its_reason(
+def test_predict_continues_after_a_bad_scan_and_ends_with_its_reason(
     trained_once: Workspace, tmp_path: Path, call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Masks, findings and the table of the good one are there and printed; the bad one is never told as empty."""
+    """The outputs of the good scan are written and printed; the bad one is never reported as empty."""
     (tmp_path / "in").mkdir()
     shutil.copy(trained_once.raw / "imagesTr" / "c0_0000.nii.gz", tmp_path / "in" / "good.nii.gz")
     (tmp_path / "in" / "bad.nii.gz").write_bytes(b"")
@@ -733,8 +735,8 @@ def test_predict_goes_on_after_a_bad_scan_and_ends_with_its_reason(
     assert first == "dvt_predict: 1 of 2 scans could not be analysed; nothing is known about them:"
     assert line.startswith(f"{tmp_path / 'in' / 'bad.nii.gz'}: is empty")
     names = ("findings.json", "levels.json", "summary.html", "summary.pdf", "summary.png")
-    told = {out / f"good_{name}" for name in names}
-    assert set(map(Path, capsys.readouterr().out.split())) == {out / "good.nii.gz", tmp_path / "burden.csv", *told}
+    paths = {out / f"good_{name}" for name in names}
+    assert set(map(Path, capsys.readouterr().out.split())) == {out / "good.nii.gz", tmp_path / "burden.csv", *paths}
     assert {p.name for p in out.iterdir() if p.name.startswith("bad")} == {"bad_findings.json"}
     table = pd.read_csv(tmp_path / "burden.csv").set_index("case_id")
     assert table.loc["bad", "status"] == "not analysed" and pd.isna(table.loc["bad", "volume_ml"])
@@ -769,7 +771,7 @@ def test_a_dvt_error_of_several_lines_names_the_command_once(
     assert call("plan_and_preprocess") == "dvt_plan_and_preprocess: first\nsecond"
 
 
-def test_a_reader_that_has_seen_enough_is_no_fault(trained_once: Workspace) -> None:
+def test_a_closed_output_is_not_an_error(trained_once: Workspace) -> None:
     """As in ``dvt_model info M | head``."""
     reading, writing = os.pipe()
     os.close(reading)

@@ -59,7 +59,7 @@ def test_epochs_come_back_up_to_the_one_that_is_gone_on_from(tmp_path: Path) -> 
 def test_a_table_of_something_else_is_one_clear_line(tmp_path: Path, text: str | bytes) -> None:
     path = tmp_path / "epochs.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DvtError, match=r"epochs.csv: is no table of epochs \(.*Move it away, then run again."):
+    with pytest.raises(DvtError, match=r"epochs.csv: is not a table of epochs \(.*Move it away, then run again."):
         read_epochs(path, 3)
 
 

@@ -195,7 +195,7 @@ def test_a_wrong_field_is_named_with_its_file(tmp_path: Path, change: dict[str, 
     with pytest.raises(DvtError, match=message) as caught:
         json_records.load(Plan, path, "dvt_x")
     assert str(caught.value).startswith(f"{path}: ")
-    assert str(caught.value).endswith("Mend it or run dvt_x again.")
+    assert str(caught.value).endswith("Fix it or run dvt_x again.")
     assert "\n" not in str(caught.value)
 
 
@@ -212,9 +212,9 @@ def test_a_missing_field_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"{", r"no readable JSON \(.*line 1 column 2"),
-        (b"", "no readable JSON"),
-        (b"\xff\xfe", "no readable JSON"),
+        (b"{", r"is not readable JSON \(.*line 1 column 2"),
+        (b"", "is not readable JSON"),
+        (b"\xff\xfe", "is not readable JSON"),
         (b"[]", "expected Plan, schema 1; found a list or value"),
         (b"{}", "expected Plan, schema 1; found None, schema None"),
         (b'{"record": "Recipe", "schema": 1}', "found Recipe, schema 1"),
@@ -238,7 +238,7 @@ def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_place_of_a_file_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "plan.json").mkdir()
-    with pytest.raises(DvtError, match=r"plan.json: no readable JSON"):
+    with pytest.raises(DvtError, match=r"plan.json: is not readable JSON"):
         json_records.load(Plan, tmp_path / "plan.json", "dvt_x")
 
 
@@ -276,10 +276,10 @@ def test_digests_of_files_depend_on_content_order_and_division(tmp_path: Path) -
     for path, text in ((one, "1"), (two, "2"), (both, "12"), (none, "")):
         path.write_text(text)
     pairs = [(one, two), (two, one), (one, one), (both, none), (both,)]
-    assert len({digests.file_digest(paths) for paths in pairs}) == len(pairs)
+    assert len({digests.files_digest(paths) for paths in pairs}) == len(pairs)
     copy = tmp_path / "copy"
     copy.write_text("1")
-    assert digests.file_digest((copy, two)) == digests.file_digest((one, two))
+    assert digests.files_digest((copy, two)) == digests.files_digest((one, two))
 
 
 # --- whole or not at all --------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_a_folder_without_permission_is_one_clear_line(tmp_path: Path, monkeypat
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
-    with pytest.raises(DvtError, match=r"plan.json: cannot be written \(Permission denied\). Free space or mend"):
+    with pytest.raises(DvtError, match=r"plan.json: cannot be written \(Permission denied\). Free space or fix"):
         json_records.save(PLAN, tmp_path / "plan.json")
 
 
@@ -342,7 +342,7 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_old_file(tmp_path: Path) ->
     )
     ran = python(["-c", code, path], file_limit=50_000)
     assert ran.stderr == (
-        f"{path}: cannot be written (File too large). Free space or mend the permissions, then run again.\n"
+        f"{path}: cannot be written (File too large). Free space or fix the permissions, then run again.\n"
     )
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
     assert path.read_text() == "old"
@@ -362,7 +362,7 @@ def test_a_second_writer_is_kept_out_until_the_first_has_gone(tmp_path: Path, mo
     monkeypatch.setattr(files, "LOCK_TRIES", 1)
     with (
         files.exclusive_lock(tmp_path / "fold"),
-        pytest.raises(DvtError, match=r"fold: another process is at work here\. Wait for it, or end it\.$"),
+        pytest.raises(DvtError, match=r"fold: another process is at work here\. Wait for it or end it\.$"),
         files.exclusive_lock(tmp_path / "fold"),
     ):
         pass
@@ -374,8 +374,8 @@ def test_a_second_writer_is_kept_out_until_the_first_has_gone(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("NaN", "NaN is no number"),
-        ("[" * 100_000, "no readable JSON"),
+        ("NaN", "NaN is not a number"),
+        ("[" * 100_000, "is not readable JSON"),
         ("[]", "found a list or value"),
         ('{"record": "Splits", "schema": 2}', "expected Splits, schema 1; found Splits, schema 2"),
     ],
@@ -397,7 +397,7 @@ def test_digests_of_files_follow_from_those_of_each(tmp_path: Path) -> None:
     b.write_bytes(b"2")
     each = [digests.sha256(a), digests.sha256(b)]
     assert each[0] == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"  # sha256sum
-    assert digests.digest_of_digests(each) == digests.file_digest((a, b)) != digests.file_digest((b, a))
+    assert digests.combine_digests(each) == digests.files_digest((a, b)) != digests.files_digest((b, a))
 
 
 def test_a_field_aside_is_kept_in_the_file_and_no_digest_counts_it(tmp_path: Path) -> None:
@@ -407,5 +407,5 @@ def test_a_field_aside_is_kept_in_the_file_and_no_digest_counts_it(tmp_path: Pat
     assert json_records.digest(old) == json_records.digest(new) != json_records.digest(replace(new, id="b"))
     json_records.save(new, tmp_path / "new.json")
     assert json_records.load(type(new), tmp_path / "new.json", "test") == new
-    text = json.dumps(json_records.to_json(old, aside=False))
+    text = json.dumps(json_records.to_json(old, for_digest=True))
     assert "shares_below" not in text and "slice_maximum_spread" in text

@@ -108,7 +108,7 @@ def test_a_killed_worker_is_one_clear_line_that_names_the_open_cases() -> None:
     message = str(caught.value)
     assert message.startswith("Prepare: a worker process was killed while one of these cases was open: ")
     assert "c" in message.split("open: ")[1].split(".")[0].split(", ")
-    assert "run again with --jobs 1, finished cases are kept." in message
+    assert "`jobs=1`" in message
     assert "\n" not in message
 
 
@@ -159,12 +159,12 @@ def test_as_many_workers_as_asked_for_as_tasks_and_as_fit(
 ) -> None:
     monkeypatch.setattr(worker_pool, "free_memory_bytes", lambda: 10 * 10**9)
     monkeypatch.setattr(worker_pool, "available_cores", lambda: 5)
-    assert choose_workers(jobs, tasks, gigabytes_each * 10**9) == expected
+    assert choose_workers(jobs, [gigabytes_each * 10**8] * tasks, 10) == expected
 
 
 def test_where_the_system_does_not_tell_its_memory_the_wish_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "free_memory_bytes", lambda: None)
-    assert choose_workers(3, 100, 10**15) == 3
+    assert choose_workers(3, [10**15] * 100, 1) == 3
 
 
 def test_this_machine_has_cores_and_perhaps_tells_its_memory() -> None:

@@ -1,4 +1,4 @@
-"""The raw folder: what is listed, and everything that is refused, named at once with its mend."""
+"""Cases of a raw data set, and all its problems at once, each with what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers.volumes import write_volume
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import DatasetProblems, DvtError
 from dvtplan.data.cases_table import read_cases_table
-from dvtplan.data.dataset import Case, discover, oddities, survey
+from dvtplan.data.dataset import Case, consistency_warnings, discover, survey
 from dvtplan.planning.verification import Examination, examine
 
 SPACING = (2, 5, 2)
@@ -29,7 +29,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def problems_of(folder: Path) -> list[str]:
-    """All problems of the listing, with the folder's name left away."""
+    """All problems of the listing, without the folder's name."""
     with pytest.raises(DatasetProblems) as caught:
         discover(folder)
     assert all("\n" not in line and line.endswith(".") for line in caught.value.problems)
@@ -38,7 +38,7 @@ def problems_of(folder: Path) -> list[str]:
 
 
 def edit(folder: Path, **changes: Any) -> None:
-    """Change fields of ``dataset.json``; none removes one."""
+    """Change fields of ``dataset.json``; None removes one."""
     path = folder / "dataset.json"
     body = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({k: v for k, v in body.items() if v is not None}))
@@ -120,7 +120,7 @@ def test_a_missing_channel_is_named(tmp_path: Path) -> None:
 def test_a_channel_too_many_is_named(raw: Path) -> None:
     write_volume(image_path(raw, "a", 1), tiny_image(0, 1))
     assert problems_of(raw) == [
-        "imagesTr/a_0001.nii.gz: channel 1, but dataset.json names 1. Remove it or add the channel."
+        "imagesTr/a_0001.nii.gz: channel 1, but dataset.json lists 1. Remove the file or add the channel."
     ]
 
 
@@ -135,13 +135,13 @@ def test_an_image_that_names_no_channel_is_refused(raw: Path, name: str) -> None
 @pytest.mark.parametrize("name", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "imagesTr/notes.txt", "labelsTr/more"])
 def test_a_file_of_another_ending_is_refused_also_as_a_second_file_of_a_case(raw: Path, name: str) -> None:
     (raw / name).write_text("")
-    assert problems_of(raw) == [f"{name}: does not end in .nii.gz as dataset.json says. Convert, rename or remove it."]
+    assert problems_of(raw) == [f"{name}: does not end in .nii.gz, the file_ending in dataset.json. Convert, rename or remove it."]
 
 
 def test_a_folder_in_the_place_of_a_volume_is_named(raw: Path) -> None:
     (raw / "imagesTr" / "c_0000.nii.gz").mkdir()
     assert problems_of(raw) == [
-        "imagesTr/c_0000.nii.gz: expected a file, found a folder. Put its volume there as one file."
+        "imagesTr/c_0000.nii.gz: expected a file, found a folder. Replace it by one volume file."
     ]
 
 
@@ -150,7 +150,7 @@ def test_a_name_that_cannot_be_printed_is_refused_in_one_line(raw: Path, name: b
     Path(os.fsdecode(bytes(raw) + b"/imagesTr/" + name)).write_text("")
     (line,) = problems_of(raw)
     assert line.startswith(f"{raw}/imagesTr".removeprefix(f"{raw}/"))
-    assert "holds what cannot be printed. Rename that file." in line
+    assert "contains characters that cannot be printed. Rename the file." in line
     assert line.isprintable()
 
 
@@ -169,14 +169,14 @@ def test_a_folder_without_permission_is_named(raw: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "iterdir", refuse)
     found = problems_of(raw)
     for name in ("imagesTr", "labelsTr"):
-        assert f"{name}: cannot be read (Permission denied). Mend the permissions." in found
+        assert f"{name}: cannot be read (Permission denied). Fix the permissions." in found
 
 
 def test_empty_folders_are_named(tmp_path: Path) -> None:
     folder = tiny_dataset(tmp_path / "DVT", ())
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir()
-    assert problems_of(folder) == ["imagesTr: holds no case. Put ID_0000.nii.gz files there."]
+    assert problems_of(folder) == ["imagesTr: contains no case. Add files named ID_0000.nii.gz."]
 
 
 # --- dataset.json ---------------------------------------------------------------------------------
@@ -204,8 +204,8 @@ def test_empty_folders_are_named(tmp_path: Path) -> None:
         ({"labels": {"background": 1, "clot": 2}}, 'labels need "background": 0'),
         ({"labels": {"background": 0, "air": 0, "clot": 1}}, 'labels need "background": 0'),
         ({"labels": {"background": 0, "clot": 1, "lesion": 1}}, "two labels share a value"),
-        ({"labels": {"background": 0, "all": 1}}, '"all" names the union of the labels'),
-        ({"labels": {"background": 0, "clot": 1, "ignore": 2}}, "the label ignore would be trained like any"),
+        ({"labels": {"background": 0, "all": 1}}, '"all" is the name of the union'),
+        ({"labels": {"background": 0, "clot": 1, "ignore": 2}}, "the label ignore would be trained"),
     ],
 )  # fmt: skip
 def test_a_wrong_description_is_named_by_field(raw: Path, change: dict[str, Any], message: str) -> None:
@@ -223,8 +223,8 @@ def test_all_faults_of_dataset_json_come_at_once(raw: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "no readable JSON ("),
-        (b"\xff\xfe", "no readable JSON ("),
+        (b"{", "is not readable JSON ("),
+        (b"\xff\xfe", "is not readable JSON ("),
         (b"[]", "expected an object with channel_names and labels."),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_description_that_is_no_object_is_refused(raw: Path, content: bytes, m
 
 def test_a_missing_description_says_where_one_is_shown(raw: Path) -> None:
     (raw / "dataset.json").unlink()
-    assert problems_of(raw) == ["dataset.json: not found. Add it; datasets_raw/README.md shows one."]
+    assert problems_of(raw) == ["dataset.json: not found. Add it; datasets_raw/README.md has an example."]
 
 
 # --- cases.csv ------------------------------------------------------------------------------------
@@ -271,18 +271,18 @@ def test_tables_as_people_and_spreadsheets_write_them(tmp_path: Path, text: str,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"found none\. Mend its first line\."),
-        ("patient_id\nP\n", "case_id at least; found patient_id"),
-        ("case_id;patient_id\na;P\n", "case_id at least; found case_id;patient_id"),
-        ("case_id,case_id\na,b\n", "each once and case_id at least"),
-        ("case_id\na\n\na\n", "line 4: a stands twice. Keep one row per case."),
+        ("", r"found none\. Fix its first line\."),
+        ("patient_id\nP\n", "at least case_id; found patient_id"),
+        ("case_id;patient_id\na;P\n", "at least case_id; found case_id;patient_id"),
+        ("case_id,case_id\na,b\n", "each once and at least case_id"),
+        ("case_id\na\n\na\n", "line 4: a occurs twice. Keep one row per case."),
         ("case_id,patient_id\n,P\n", "line 2: case_id is empty. Keep one row per case."),
         ("case_id,level_left_mm\na,high\n", "line 2: level_left_mm is 'high', expected a number. Give millimetres"),
         ("case_id,level_right_mm\na,nan\n", "level_right_mm is 'nan', expected a number"),
         ("case_id,midline_mm,level_left_mm\na,inf,1\n", "midline_mm is 'inf', expected a number"),
-        ("case_id,level_left_mm\na,12,5\n", "line 2: holds '5' beyond the last column. Write decimals with a point"),
-        ('case_id\n"a\n', "is no readable table"),
-        (b"case_id\n\xe9\n", "is no readable table"),
+        ("case_id,level_left_mm\na,12,5\n", "line 2: contains '5' after the last column. Write decimals with a point"),
+        ('case_id\n"a\n', "is not a readable table"),
+        (b"case_id\n\xe9\n", "is not a readable table"),
     ],
 )  # fmt: skip
 def test_a_wrong_table_is_named_by_line(tmp_path: Path, text: str | bytes, message: str) -> None:
@@ -305,7 +305,7 @@ def test_all_faults_of_a_table_come_at_once_among_those_of_the_files(raw: Path) 
 
 def test_a_row_without_files_is_named(raw: Path) -> None:
     table(raw, "case_id\nz\n")
-    assert problems_of(raw) == ["cases.csv: names the case z, which has no image. Remove the row or add its files."]
+    assert problems_of(raw) == ["cases.csv: lists the case z, which has no image. Remove the row or add the files."]
 
 
 # --- what the volumes hold ------------------------------------------------------------------------
@@ -376,7 +376,7 @@ def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path, ending: str, kin
     image[0, 0, :3] = bad
     write_volume(folder / "imagesTr" / f"a_0000{ending}", image, SPACING)
     assert only_problem(folder) == (
-        f"imagesTr/a_0000{ending}: 3 of 1080 voxels are not finite. Replace them, with 0 outside the body."
+        f"imagesTr/a_0000{ending}: 3 of 1080 voxels are not finite. Replace them, for example by 0 outside the body."
     )
 
 
@@ -407,8 +407,8 @@ def test_label_values_beyond_dataset_json_are_shown(raw: Path, value: float, kin
     label[0, 0, 0] = value
     write_volume(label_path(raw), label, SPACING)
     assert only_problem(raw) == (
-        f"labelsTr/a.nii.gz: holds the values {shown}; dataset.json knows 0 background, 1 thrombus. "
-        "Mend the label or the list."
+        f"labelsTr/a.nii.gz: contains the values {shown}; dataset.json lists 0 background, 1 thrombus. "
+        "Fix the mask or the list."
     )
 
 
@@ -427,7 +427,7 @@ def test_an_empty_label_is_a_warning(raw: Path) -> None:
     found = look(raw)
     assert found.problems == ()
     assert found.warnings == (
-        f"{label_path(raw)}: holds no foreground. Legal for a patient without thrombus; check that it is meant.",
+        f"{label_path(raw)}: contains no foreground. Check that this patient has no thrombus.",
     )
 
 
@@ -456,7 +456,7 @@ def test_all_problems_of_a_case_come_at_once_each_with_its_own_file(tmp_path: Pa
     ]
     assert "is empty" in lines[0]
     assert "every voxel is 0" in lines[1]
-    assert "holds the values 9" in lines[2]
+    assert "contains the values 9" in lines[2]
     assert "away from a_0001.nii.gz" in lines[3]
 
 
@@ -474,15 +474,15 @@ def test_a_number_of_cases_other_than_promised_is_told(tmp_path: Path) -> None:
     cases = len(discover(folder).cases)
     description = json.loads((folder / "dataset.json").read_text())
     (folder / "dataset.json").write_text(json.dumps({**description, "numTraining": cases}))
-    assert oddities(discover(folder)) == []
+    assert consistency_warnings(discover(folder)) == []
     (folder / "dataset.json").write_text(json.dumps({**description, "numTraining": cases + 1}))
-    (line,) = oddities(discover(folder))
-    assert f"numTraining is {cases + 1}, but {cases} cases are there" in line
+    (line,) = consistency_warnings(discover(folder))
+    assert f"numTraining is {cases + 1}, but the data set has {cases} cases" in line
 
 
 def test_a_column_that_is_not_used_is_told(tmp_path: Path) -> None:
     folder = tiny_dataset(tmp_path / "D")
     case_id = discover(folder).cases[0].id
     (folder / "cases.csv").write_text(f"case_id,patient\n{case_id},P\n")
-    (line,) = [o for o in oddities(discover(folder)) if "cases.csv" in o]
+    (line,) = [o for o in consistency_warnings(discover(folder)) if "cases.csv" in o]
     assert "the columns patient are not used" in line

@@ -1,4 +1,4 @@
-"""Every path, from one root."""
+"""Paths and file names of a project folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLACE = Workspace(Path("root"), "DVT")
 def test_paths_are_those_of_the_contract() -> None:
     names = {
         "raw": PLACE.raw,
-        "own splits": PLACE.own_splits,
+        "own splits": PLACE.user_splits,
         "fingerprint": PLACE.fingerprint,
         "plan": PLACE.plan,
         "splits": PLACE.splits,
@@ -65,20 +65,20 @@ def test_a_link_to_a_data_set_is_one(tmp_path: Path) -> None:
 
 
 def test_several_data_sets_are_listed(tmp_path: Path) -> None:
-    assert "holds 2 data sets (A, B). Name one with --dataset." in refused(make(tmp_path, "B", "A"))
+    assert "contains 2 data sets (A, B). Choose one with `dataset`." in refused(make(tmp_path, "B", "A"))
 
 
 @pytest.mark.parametrize("name", ["C", "", "..", "A/imagesTr"])
 def test_a_name_that_is_not_there_lists_what_is(tmp_path: Path, name: str) -> None:
-    assert "no such data set; " in refused(make(tmp_path, "A", "B"), name)
-    assert "holds: A, B. Check --root and --dataset." in refused(tmp_path, name)
+    assert ": not found; " in refused(make(tmp_path, "A", "B"), name)
+    assert "contains: A, B. Check `root` and `dataset`." in refused(tmp_path, name)
 
 
 def test_an_empty_or_missing_root_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "datasets_raw").mkdir()
     for root in (tmp_path, tmp_path / "nowhere"):
-        assert refused(root).startswith(f"{root / 'datasets_raw'}: no data set found. Put one there")
-        assert "holds: none." in refused(root, "DVT")
+        assert refused(root).startswith(f"{root / 'datasets_raw'}: no data set found. Add one")
+        assert "contains: none." in refused(root, "DVT")
 
 
 def test_a_root_without_permission_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_a_root_without_permission_is_one_clear_line(tmp_path: Path, monkeypatch
     for method in ("iterdir", "is_dir"):
         with monkeypatch.context() as patch:
             patch.setattr(Path, method, refuse)
-            assert "datasets_raw: cannot be read (Permission denied). Mend" in refused(tmp_path)
+            assert "datasets_raw: cannot be read (Permission denied). Fix" in refused(tmp_path)
 
 
 def test_trained_folds_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:

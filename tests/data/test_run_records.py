@@ -35,7 +35,7 @@ CASE = PredictionOfCase(
     finished="2026-01-02T03:04:06+00:00",
     start=0,
 )
-VOUCHED = {name: digests.digest_of_digests([CASE.mask_digest]) for name in "abc"}
+VOUCHED = {name: digests.combine_digests([CASE.mask_digest]) for name in "abc"}
 
 
 def opening(start: PredictionStart = START, digest: str = "m") -> Prediction:
@@ -119,7 +119,7 @@ def test_another_file_of_that_name_is_never_replaced(tmp_path: Path, body: str, 
 def test_a_damaged_record_is_replaced_where_masks_are_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text("{")
-    assert "no readable JSON" in refused(lambda: Diary(path, opening()))
+    assert "not readable JSON" in refused(lambda: Diary(path, opening()))
     Diary(path, opening(), overwrite=True).add("a", CASE)
     assert set(read(path).cases) == {"a"}
 

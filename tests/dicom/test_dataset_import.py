@@ -1,4 +1,4 @@
-"""Data sets from DICOM: nothing resampled, nobody named, nothing twice, and one fault loses nobody else."""
+"""Import of DICOM into a data set: not resampled, pseudonymous, no duplicates; a faulty scan stops no other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from pydicom.dataset import Dataset
 from dvtplan.core import files
 from dvtplan.core.errors import DvtError
 from dvtplan.data.dataset import discover
-from dvtplan.dicom import dataset_import, segmentation, series
-from dvtplan.dicom.dataset_import import Imported, import_dicom
+from dvtplan.dicom import segmentation_writer, series
+from dvtplan.dicom.dataset_import import ImportResult, import_dicom, list_sources
+from dvtplan.dicom.import_options import ImportOptions
 from dvtplan.imaging import geometry, volume_io
 from dvtplan.imaging.geometry import to_slice_order
 from dvtplan.planning import preprocess
@@ -30,7 +32,7 @@ from dvtplan.planning.verification import examine
 
 
 def scan(folder: Path, patient: str, seed: int = 0, **more: Any) -> Path:
-    """A patient's folder with one series."""
+    """Write the folder of a patient with one series."""
 
     def of_patient(ds: Dataset, k: int) -> None:
         ds.PatientID, ds.PatientName, ds.StudyInstanceUID = patient, f"Name^Of^{patient}", f"1.2.3.{seed}"
@@ -46,15 +48,15 @@ def drawn(value: int = 1) -> np.ndarray:
 
 
 def with_mask(folder: Path, mask: np.ndarray | None = None) -> Path:
-    """A patient's folder and its mask beside it."""
-    grid = series.choose(series.find(folder), "5").grid
+    """Write a mask next to the folder of a patient."""
+    grid = series.choose_volume(series.read_study(folder), "5").grid
     volume_io.write_mask(folder.with_name(f"{folder.name}.nii.gz"), drawn() if mask is None else mask, grid)
     return folder
 
 
 @pytest.fixture
 def export(tmp_path: Path) -> Path:
-    """Four patients' folders, one of them twice, with masks beside them."""
+    """Write four folders of three patients, with a mask next to each."""
     for k, patient in enumerate(("Meier 1.1.1950", "Huber", "Huber", "Wolf")):
         with_mask(scan(tmp_path / "export" / f"scan{k}", patient, k, plane=OBLIQUE if k == 1 else CORONAL))
     return tmp_path / "export"
@@ -64,8 +66,11 @@ def out_of(tmp_path: Path) -> Path:
     return tmp_path / "datasets_raw" / "DVT"
 
 
-def imported(export: Path, tmp_path: Path, **how: Any) -> Imported:
-    return import_dicom([export], out_of(tmp_path), ["CE-MR"], **how)
+def imported(
+    source: Path | list[Path], tmp_path: Path, channels: Sequence[str] = ("CE-MR",), **how: Any
+) -> ImportResult:
+    sources = source if isinstance(source, list) else [source]
+    return import_dicom(sources, out_of(tmp_path), ImportOptions(channels=channels, **how))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -78,7 +83,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_a_folder_of_patients_becomes_a_data_set_that_verifies(export: Path, tmp_path: Path) -> None:
     done = imported(export, tmp_path)
-    assert (done.added, done.kept, done.unmasked, done.faults) == (
+    assert (done.added, done.kept, done.without_mask, done.faults) == (
         ("case_001", "case_002", "case_003", "case_004"),
         (),
         (),
@@ -93,29 +98,33 @@ def test_a_folder_of_patients_becomes_a_data_set_that_verifies(export: Path, tmp
     ]
     assert there.channels == ("CE-MR",) and there.labels == {"thrombus": 1}
     assert json.loads((done.folder / "dataset.json").read_text())["numTraining"] == 4
-    made = preprocess.plan_and_preprocess(tmp_path, "DVT", n_folds=3, jobs=1, verify_only=True)
+    made = preprocess.plan_and_preprocess(
+        tmp_path, "DVT", options=preprocess.PreprocessOptions(folds=3, jobs=1, verify_only=True)
+    )
     assert made.warnings == ()
     done_again = command("plan_and_preprocess", "--root", tmp_path, "--folds", "3", "--verify-only", "--jobs", "1")
     assert done_again.returncode == 0 and "Verified" in done_again.stdout
 
 
-def test_voxels_and_their_places_are_those_of_the_dicom(export: Path, tmp_path: Path) -> None:
+def test_voxels_and_positions_equal_those_of_the_dicom(export: Path, tmp_path: Path) -> None:
     done = imported(export, tmp_path)
     for k in range(4):
         image, grid = volume_io.read(done.folder / "imagesTr" / f"case_00{k + 1}_0000.nii.gz")
         mask, _ = volume_io.read(done.folder / "labelsTr" / f"case_00{k + 1}.nii.gz")
         assert np.array_equal(image, volume(seed=k)) and np.array_equal(mask, drawn())
-        true = series.choose(series.find(export / f"scan{k}"), None).grid
+        true = series.choose_volume(series.read_study(export / f"scan{k}"), None).grid
         assert np.abs(grid.corners_mm() - true.corners_mm()).max() < 1e-4
         points = points_of_nifti(done.folder / "labelsTr" / f"case_00{k + 1}.nii.gz")[1]
         assert_same_points(points, true.position_mm(np.argwhere(drawn())))
 
 
-def test_nothing_of_the_patient_is_in_the_data_set(export: Path, tmp_path: Path) -> None:
-    """Neither name nor number nor any UID, in any file, unpacked; the key has the number, for its owner's eyes."""
+def test_the_data_set_contains_no_identity_of_a_patient(export: Path, tmp_path: Path) -> None:
+    """No unpacked file contains a name, ID or UID. The key contains the ID, and only its owner can read it."""
     done = imported(export, tmp_path)
     secrets = [b"Meier", b"Huber", b"Wolf", b"Name^Of", b"1950", b"1.2.3", b"scan0", b"cor_fl3d"]
-    secrets += [series.choose(series.find(export / f"scan{k}"), None).series_uid.encode() for k in range(4)]
+    secrets += [
+        series.choose_volume(series.read_study(export / f"scan{k}"), None).series_uid.encode() for k in range(4)
+    ]
     for name, body in tree(done.folder).items():
         whole = name.encode() + (gzip.decompress(body) if name.endswith(".gz") else body)
         assert not any(secret in whole for secret in secrets), name
@@ -129,21 +138,23 @@ def test_nothing_of_the_patient_is_in_the_data_set(export: Path, tmp_path: Path)
     ]
 
 
-def test_cases_may_keep_the_names_of_their_folders_and_be_patients_of_their_own(export: Path, tmp_path: Path) -> None:
-    done = imported(export, tmp_path, keep_names=True, by="folder")
+def test_cases_can_be_named_after_folders_and_each_folder_can_be_a_patient(export: Path, tmp_path: Path) -> None:
+    done = imported(export, tmp_path, keep_names=True, patient_by="folder")
     assert [(c.id, c.patient) for c in discover(done.folder).cases] == [
         (f"scan{k}", f"patient_00{k + 1}") for k in range(4)
     ]
 
 
-def test_one_id_for_all_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_is_printed_if_all_cases_have_one_patient_id(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for k in range(2):
         with_mask(scan(tmp_path / "export" / f"scan{k}", "ANONYMOUS", k))
     imported(tmp_path / "export", tmp_path)
-    assert "all 2 cases have one patient id in their DICOM" in capsys.readouterr().err
+    assert "all 2 cases have the same PatientID" in capsys.readouterr().err
 
 
-def test_patients_without_an_id_are_patients_of_their_own(tmp_path: Path) -> None:
+def test_each_scan_without_a_patient_id_is_a_separate_patient(tmp_path: Path) -> None:
     for k in range(2):
         with_mask(scan(tmp_path / "export" / f"scan{k}", "", k))
     assert [c.patient for c in discover(imported(tmp_path / "export", tmp_path).folder).cases] == [
@@ -153,7 +164,7 @@ def test_patients_without_an_id_are_patients_of_their_own(tmp_path: Path) -> Non
 
 
 def test_two_channels_are_two_series_on_one_grid(tmp_path: Path) -> None:
-    """The second counts its slices the other way, which loses nothing."""
+    """The second has the opposite slice order, and is reordered."""
     folder = scan(tmp_path / "p", "one")
     other = volume(seed=7)
     start = np.array([-100.0, -30.0, 200.0]) + 4 * ACROSS + [7 * 1.3, 0, 0]
@@ -163,7 +174,7 @@ def test_two_channels_are_two_series_on_one_grid(tmp_path: Path) -> None:
         ds.PatientID = "one"
         ds.save_as(path)
     with_mask(folder)
-    done = import_dicom([folder], out_of(tmp_path), ["T1", "second"], series=["5", "SECOND"])
+    done = imported([folder], tmp_path, ["T1", "second"], series=["5", "SECOND"])
     assert done.faults == ()
     (case,) = discover(done.folder).cases
     assert np.array_equal(volume_io.read(case.images[0])[0], volume())
@@ -174,12 +185,12 @@ def test_two_channels_are_two_series_on_one_grid(tmp_path: Path) -> None:
 # --- masks ----------------------------------------------------------------------------------------
 
 
-def test_masks_come_from_objects_with_frames_where_they_are_not_empty(tmp_path: Path) -> None:
+def test_a_segmentation_object_may_omit_empty_frames(tmp_path: Path) -> None:
     folder = scan(tmp_path / "p", "one")
     upper, lower = block(slice(0, 3), slice(1, 4)), block(slice(5, 9), slice(0, 2))
     frames = [(2, START + 3 * ACROSS, lower), (1, START + ACROSS, upper)]
     foreign(folder / "seg", folder, frames, ["Proximal", "Distal"])
-    done = import_dicom([folder], out_of(tmp_path), ["T1"], labels=["proximal", "distal"])
+    done = imported([folder], tmp_path, ["T1"], label_names=["proximal", "distal"])
     (case,) = discover(done.folder).cases
     assert case.label is not None
     mask = volume_io.read(case.label)[0]
@@ -189,37 +200,41 @@ def test_masks_come_from_objects_with_frames_where_they_are_not_empty(tmp_path: 
     assert_same_points(points[2], objects["Distal"])
 
 
-def test_an_object_of_another_series_is_not_taken(tmp_path: Path) -> None:
+def test_a_segmentation_object_of_another_series_is_ignored(tmp_path: Path) -> None:
     folder, other = scan(tmp_path / "p", "one"), scan(tmp_path / "other", "one", 1)
     foreign(folder / "seg", other, [(1, START, block(slice(2), slice(2)))], ["thrombus"])
-    assert import_dicom([folder], out_of(tmp_path), ["T1"]).unmasked == ("case_001",)
+    assert imported([folder], tmp_path, ["T1"]).without_mask == ("case_001",)
 
 
-def test_what_predict_wrote_can_be_imported_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Corrected in a viewer it would come back like this, and somebody would have had a hand in it."""
+def test_a_predicted_segmentation_object_is_imported_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An object that was corrected in a viewer gives no warning."""
     folder = scan(tmp_path / "p", "one", plane=OBLIQUE)
-    found = series.find(folder)
-    segmentation.write_segmentation(folder / "seg.dcm", drawn(), found, [series.choose(found, None)], {"thrombus": 1})
-    (case,) = discover(import_dicom([folder], out_of(tmp_path), ["T1"]).folder).cases
+    found = series.read_study(folder)
+    segmentation_writer.write_segmentation(
+        folder / "seg.dcm", drawn(), found, [series.choose_volume(found, None)], {"thrombus": 1}
+    )
+    (case,) = discover(imported([folder], tmp_path, ["T1"]).folder).cases
     assert case.label is not None and np.array_equal(volume_io.read(case.label)[0], drawn())
-    assert f"{folder}: seg.dcm: was drawn by dvtplan alone, by no person" in capsys.readouterr().err
+    assert f"{folder}: seg.dcm: was drawn automatically by dvtplan" in capsys.readouterr().err
     ds = pydicom.dcmread(folder / "seg.dcm")
     ds.SegmentSequence[0].SegmentAlgorithmType = "SEMIAUTOMATIC"
     ds.save_as(folder / "seg.dcm")
-    import_dicom([folder], tmp_path / "other", ["T1"])
-    assert "was drawn by" not in capsys.readouterr().err
+    imported(folder, tmp_path / "other", ["T1"])
+    assert "was drawn" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flips", [(True, False, False), (False, True, True)])
-def test_a_mask_whose_axes_run_otherwise_is_turned(tmp_path: Path, flips: tuple[bool, bool, bool]) -> None:
-    """As converters write it: rows from the bottom, slices last. Each voxel stays in its place."""
+def test_a_mask_with_other_axis_directions_is_reoriented(tmp_path: Path, flips: tuple[bool, bool, bool]) -> None:
+    """As converters write it: rows from the bottom, slices last. Each voxel keeps its position."""
     folder = scan(tmp_path / "p", "one", plane=OBLIQUE)
-    grid = series.choose(series.find(folder), None).grid
+    grid = series.choose_volume(series.read_study(folder), None).grid
     turn = geometry.turned_onto(grid, grid)
     assert turn is not None
     turn = type(turn)((2, 0, 1), flips)
     volume_io.write_mask(tmp_path / "p.nii.gz", np.ascontiguousarray(turn.apply(drawn())), turn.grid(grid))
-    (case,) = discover(import_dicom([folder], out_of(tmp_path), ["T1"]).folder).cases
+    (case,) = discover(imported([folder], tmp_path, ["T1"]).folder).cases
     assert case.label is not None and np.array_equal(volume_io.read(case.label)[0], drawn())
 
 
@@ -229,30 +244,30 @@ def test_a_table_names_masks_by_file_or_by_object(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "export" / "a.nii.gz").rename(tmp_path / "masks" / "first.nii.gz")
     (tmp_path / "masks" / "table.csv").write_text("folder,mask\na,first.nii.gz\nb,12\n")
-    done = import_dicom([one, two], out_of(tmp_path), ["T1"], masks=tmp_path / "masks" / "table.csv")
+    done = imported([one, two], tmp_path, ["T1"], masks=tmp_path / "masks" / "table.csv")
     sums = [int(volume_io.read(c.label)[0].sum()) for c in discover(done.folder).cases if c.label is not None]
     assert sums == [int(drawn().sum()), 4]
 
 
-def test_scans_without_a_mask_lie_apart_until_they_have_one(tmp_path: Path) -> None:
+def test_scans_without_a_mask_are_in_imagests_until_they_have_one(tmp_path: Path) -> None:
     folder = scan(tmp_path / "export" / "scan0", "one")
     with_mask(scan(tmp_path / "export" / "scan1", "two", 1))
     done = imported(tmp_path / "export", tmp_path)
-    assert done.unmasked == ("case_001",)
+    assert done.without_mask == ("case_001",)
     assert [c.id for c in discover(done.folder).cases] == ["case_002"]
     assert (done.folder / "imagesTs" / "case_001_0000.nii.gz").exists()
     with_mask(folder)
     again = imported(tmp_path / "export", tmp_path)
-    assert (again.added, again.kept, again.unmasked) == (("case_001",), ("case_002",), ())
+    assert (again.added, again.kept, again.without_mask) == (("case_001",), ("case_002",), ())
     assert [c.id for c in discover(done.folder).cases] == ["case_001", "case_002"]
     assert not list((done.folder / "imagesTs").iterdir())
 
 
-# --- again ----------------------------------------------------------------------------------------
+# --- repeated -------------------------------------------------------------------------------------
 
 
-def test_running_again_adds_what_is_new_and_touches_nothing_else(export: Path, tmp_path: Path) -> None:
-    """Levels that somebody wrote into cases.csv stay, and a folder that moved is known by its series."""
+def test_a_repeated_import_adds_new_cases_and_changes_nothing_else(export: Path, tmp_path: Path) -> None:
+    """Levels that a user added to cases.csv stay, and a moved folder is recognized by its series."""
     done = imported(export, tmp_path)
     table = done.folder / "cases.csv"
     table.write_text(table.read_text().replace("case_002,patient_002,,,", "case_002,patient_002,-180,-182.5,"))
@@ -271,10 +286,10 @@ def test_running_again_adds_what_is_new_and_touches_nothing_else(export: Path, t
 
 
 @pytest.mark.parametrize("fault", range(6))
-def test_an_import_that_was_cut_off_is_completed(
+def test_an_interrupted_import_is_completed(
     export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
 ) -> None:
-    """At any of the files of a case: the next run leaves what one run leaves."""
+    """Whichever file it was interrupted at, the next import gives the same result as an uninterrupted one."""
     imported(export, tmp_path / "straight")
     write, count = files.atomic_write, iter(range(100))
 
@@ -292,31 +307,31 @@ def test_an_import_that_was_cut_off_is_completed(
     assert tree(out_of(tmp_path)) == tree(out_of(tmp_path / "straight"))
 
 
-def test_a_data_set_whose_key_is_gone_is_not_guessed_at(export: Path, tmp_path: Path) -> None:
+def test_a_data_set_without_its_key_is_refused(export: Path, tmp_path: Path) -> None:
     key = imported(export, tmp_path).key
     key.rename(tmp_path / "locked_away.csv")
-    with pytest.raises(DvtError, match=r"whose key .*DVT_import_key.csv is not found"):
+    with pytest.raises(DvtError, match=r"key .*DVT_import_key.csv is not found"):
         imported(export, tmp_path)
     assert imported(export, tmp_path, key=tmp_path / "locked_away.csv").added == ()
 
 
-def test_other_channels_or_labels_are_another_data_set(export: Path, tmp_path: Path) -> None:
+def test_other_channels_or_labels_are_refused(export: Path, tmp_path: Path) -> None:
     imported(export, tmp_path)
-    with pytest.raises(DvtError, match="asked for were CE-MR, proximal, distal"):
-        imported(export, tmp_path, labels=["proximal", "distal"])
+    with pytest.raises(DvtError, match=r"dataset\.json: .*expected CE-MR; proximal, distal"):
+        imported(export, tmp_path, label_names=["proximal", "distal"])
     with pytest.raises(DvtError, match="has the channels CE-MR"):
-        import_dicom([export], out_of(tmp_path), ["T1"])
+        imported([export], tmp_path, ["T1"])
 
 
 # --- faults ---------------------------------------------------------------------------------------
 
 
-def test_a_fault_of_one_patient_is_named_and_loses_nobody(export: Path, tmp_path: Path) -> None:
-    """One has a gap, one a mask elsewhere, one two volumes; the fourth is imported, and all once they are mended."""
+def test_a_faulty_scan_is_reported_and_the_others_are_imported(export: Path, tmp_path: Path) -> None:
+    """One has a missing slice, one a mask on another grid, one two volumes. Once fixed, they are imported too."""
     gone = next(p for p in sorted((export / "scan0").iterdir()) if b"-27.5" in p.read_bytes())
     kept_bytes = gone.read_bytes()
     gone.unlink()
-    grid = series.choose(series.find(export / "scan1"), None).grid
+    grid = series.choose_volume(series.read_study(export / "scan1"), None).grid
     good = (export / "scan1.nii.gz").read_bytes()
     volume_io.write_mask(export / "scan1.nii.gz", drawn()[:4], grid.window(np.zeros(3), (4, 12, 8)))
     scan(export / "scan2" / "more", "Huber", 2, number=8, words="other")
@@ -324,11 +339,8 @@ def test_a_fault_of_one_patient_is_named_and_loses_nobody(export: Path, tmp_path
     assert done.added == ("case_001",) and [r["dicom_patient_id"] for r in rows(done.key)] == ["Wolf"]
     assert len(done.faults) == 3 and not any("\n" in line for line in done.faults)
     assert f"{export / 'scan0'}: series 5 (cor_fl3d_vein): a gap of 2.5 mm" in done.faults[0]
-    assert (
-        f"{export / 'scan1.nii.gz'}: 4x12x8 voxels that are not those of series 5, 5x12x8. Nothing is resampled"
-        in done.faults[1]
-    )
-    assert f"{export / 'scan2'}: holds several volumes. Choose one of: --series 5: cor_fl3d_vein" in done.faults[2]
+    assert f"{export / 'scan1.nii.gz'}: has 4x12x8 voxels that are not those of series 5, 5x12x8." in done.faults[1]
+    assert f"{export / 'scan2'}: contains several volumes. Choose with `series`: 5 (cor_fl3d_vein" in done.faults[2]
     gone.write_bytes(kept_bytes)
     (export / "scan1.nii.gz").write_bytes(good)
     again = imported(export, tmp_path, series=["vein"])
@@ -338,63 +350,67 @@ def test_a_fault_of_one_patient_is_named_and_loses_nobody(export: Path, tmp_path
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda p: with_mask(p, drawn(3)), "p.nii.gz: holds the values 3; dataset.json knows 0 background, 1 thrombus"),
-        (lambda p: shutil.copy(p.parent / "p.nii.gz", p / "mask.nii.gz"), "several masks may belong to series 5"),
-        (lambda p: (p.parent / "p.nii.gz").write_bytes(b"no"), "p.nii.gz: is named .gz and is not gzip"),
+        (
+            lambda p: with_mask(p, drawn(3)),
+            "p.nii.gz: contains the values 3; dataset.json lists 0 background, 1 thrombus",
+        ),
+        (lambda p: shutil.copy(p.parent / "p.nii.gz", p / "mask.nii.gz"), "has several masks for series 5"),
+        (lambda p: (p.parent / "p.nii.gz").write_bytes(b"no"), "p.nii.gz: is not gzip"),
     ],
 )
-def test_a_mask_that_cannot_be_taken_is_named(tmp_path: Path, spoil: Any, words: str) -> None:
+def test_an_invalid_mask_is_reported(tmp_path: Path, spoil: Any, words: str) -> None:
     spoil(with_mask(scan(tmp_path / "p", "one")))
-    done = import_dicom([tmp_path / "p"], out_of(tmp_path), ["T1"])
+    done = imported([tmp_path / "p"], tmp_path, ["T1"])
     assert words in done.faults[0] and done.added == () and not done.folder.exists() and not done.key.exists()
 
 
 def test_a_shifted_mask_of_the_same_size_is_refused(tmp_path: Path) -> None:
     folder = scan(tmp_path / "p", "one")
-    grid = series.choose(series.find(folder), None).grid
+    grid = series.choose_volume(series.read_study(folder), None).grid
     volume_io.write_mask(tmp_path / "p.nii.gz", drawn(), grid.window(np.array([0, 0, 0.5]), grid.shape))
-    done = import_dicom([folder], out_of(tmp_path), ["T1"])
+    done = imported([folder], tmp_path, ["T1"])
     assert "up to 0.65 mm away (tolerance 0.02 mm)" in done.faults[0]
 
 
 def test_channels_on_two_grids_are_refused(tmp_path: Path) -> None:
     folder = with_mask(scan(tmp_path / "p", "one"))
     scan(folder / "b", "one", number=6, words="second", step=1.5)
-    done = import_dicom([folder], out_of(tmp_path), ["T1", "T2"], series=["5", "6"])
-    assert "series 6: 5x12x8 voxels that are not those of series 5" in done.faults[0]
+    done = imported([folder], tmp_path, ["T1", "T2"], series=["5", "6"])
+    assert "series 6: has 5x12x8 voxels that are not those of series 5" in done.faults[0]
 
 
-def test_what_cannot_be_asked_for_is_refused_at_once(export: Path, tmp_path: Path) -> None:
+def test_invalid_options_are_refused_before_anything_is_imported(export: Path, tmp_path: Path) -> None:
     for how, words in (
-        ({"series": ["5", "6"]}, "--series names 2, --channels 1"),
-        ({"labels": ["a", "a"]}, "name each channel and label once"),
-        ({"masks": tmp_path / "none.csv"}, "is no readable table"),
+        ({"series": ["5", "6"]}, "`series`: 2 given, expected 1"),
+        ({"patient_by": "name"}, "patient_by"),
+        ({"label_names": ["a", "a"]}, "label_names.*repeated"),
+        ({"masks": tmp_path / "none.csv"}, "none.csv: cannot be read as a table"),
     ):
         with pytest.raises(DvtError, match=words):
             imported(export, tmp_path, **how)
-    with pytest.raises(DvtError, match=r"not found\. Name a folder"):
-        import_dicom([export / "none"], out_of(tmp_path), ["T1"])
+    with pytest.raises(DvtError, match=r"not found\. Give a folder"):
+        imported([export / "none"], tmp_path, ["T1"])
     assert not out_of(tmp_path).exists()
 
 
 # --- inputs ---------------------------------------------------------------------------------------
 
 
-def test_one_folder_is_one_patient_or_many_by_what_is_in_it(
+def test_one_folder_is_one_patient_or_many_depending_on_its_contents(
     export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (export / "notes").mkdir()
     (export / "notes" / "a.pdf").write_bytes(b"%PDF")
-    assert dataset_import.patients([export]) == [export / f"scan{k}" for k in range(4)]
-    assert f"Left out: {export / 'notes'}: holds no DICOM." in capsys.readouterr().err
-    assert dataset_import.patients([export / "scan0"]) == [export / "scan0"]
+    assert list_sources([export]) == [export / f"scan{k}" for k in range(4)]
+    assert f"Skipped {export / 'notes'}: contains no DICOM file." in capsys.readouterr().err
+    assert list_sources([export / "scan0"]) == [export / "scan0"]
     one = tmp_path / "one"
     for number in (5, 6):
         scan(one / str(number), "Meier", number=number)
-    assert dataset_import.patients([one]) == [one]
+    assert list_sources([one]) == [one]
     shutil.make_archive(str(tmp_path / "zips" / "a"), "zip", export / "scan0")
     shutil.make_archive(str(tmp_path / "zips" / "b"), "zip", export / "scan1")
-    assert dataset_import.patients([tmp_path / "zips"]) == [tmp_path / "zips" / "a.zip", tmp_path / "zips" / "b.zip"]
+    assert list_sources([tmp_path / "zips"]) == [tmp_path / "zips" / "a.zip", tmp_path / "zips" / "b.zip"]
 
 
 def test_archives_are_imported_without_being_unpacked(export: Path, tmp_path: Path) -> None:
@@ -402,14 +418,14 @@ def test_archives_are_imported_without_being_unpacked(export: Path, tmp_path: Pa
         shutil.make_archive(str(tmp_path / "zips" / f"scan{k}"), "zip", export / f"scan{k}")
         shutil.copy(export / f"scan{k}.nii.gz", tmp_path / "zips")
     done = imported(tmp_path / "zips", tmp_path)
-    assert done.added == ("case_001", "case_002") and done.unmasked == ()
+    assert done.added == ("case_001", "case_002") and done.without_mask == ()
     assert np.array_equal(volume_io.read(done.folder / "imagesTr" / "case_002_0000.nii.gz")[0], volume(seed=1))
 
 
-def test_the_command_tells_what_it_did_and_ends_with_1_where_a_scan_was_lost(export: Path, tmp_path: Path) -> None:
+def test_the_command_prints_its_result_and_has_status_1_if_a_scan_failed(export: Path, tmp_path: Path) -> None:
     words = ("import_dicom", "-i", *sorted(p for p in export.iterdir() if p.is_dir()), "-o", out_of(tmp_path))
     done = command(*words, "--channels", "CE-MR")
-    assert done.returncode == 0 and f"{out_of(tmp_path)}: 4 cases imported, 0 there already" in done.stdout
+    assert done.returncode == 0 and f"{out_of(tmp_path)}: 4 cases imported, 0 already present" in done.stdout
     next(p for p in sorted((export / "scan0").iterdir()) if b"-27.5" in p.read_bytes()).unlink()
     shutil.rmtree(tmp_path / "datasets_raw")
     (tmp_path / "datasets_raw" / "DVT_import_key.csv").unlink(missing_ok=True)
@@ -418,14 +434,21 @@ def test_the_command_tells_what_it_did_and_ends_with_1_where_a_scan_was_lost(exp
     assert "1 scan not imported.\n" in done.stderr and "scan0: series 5 (cor_fl3d_vein): a gap" in done.stderr
 
 
+def test_paths_can_be_strings(export: Path, tmp_path: Path) -> None:
+    options = ImportOptions(channels=["CE-MR"], key=str(tmp_path / "key.csv"))
+    done = import_dicom([str(export)], str(out_of(tmp_path)), options)
+    assert len(done.added) == 4 and done.key == tmp_path / "key.csv" and done.key.exists()
+    assert series.read_study(str(export / "scan0")).source == export / "scan0"
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="real images are not here")
 def test_real_series_are_imported(tmp_path: Path) -> None:
     folders = [SHARED / "dicom" / name for name in ("ct_17_slices", "head_mr_35_slices")]
-    done = import_dicom(folders, out_of(tmp_path), ["any"])
+    done = imported(folders, tmp_path, ["any"])
     assert (done.added, done.faults) == (("case_001", "case_002"), ())
     for folder, case_id in zip(folders, done.added, strict=True):
-        found = series.find(folder)
-        true, grid = series.read_volume(found, series.choose(found, None))
+        found = series.read_study(folder)
+        true, grid = series.read_volume(found, series.choose_volume(found, None))
         image, where = volume_io.read(done.folder / "imagesTs" / f"{case_id}_0000.nii.gz")
         assert np.array_equal(image, true) and np.abs(where.corners_mm() - grid.corners_mm()).max() < 1e-4
         assert to_slice_order(where, "SI") == to_slice_order(grid, "SI")

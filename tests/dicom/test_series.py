@@ -1,4 +1,4 @@
-"""DICOM as scanners and archives write it: what is there, where it lies, and what is refused."""
+"""DICOM as scanners and archives write it: volumes, positions, and refused series."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ from dvtplan.dicom.reader import is_dicom
 from dvtplan.imaging.geometry import Grid
 
 
-def by_another_reader(folder: Path) -> tuple[np.ndarray, Grid]:
-    """The same series by GDCM."""
+def read_with_gdcm(folder: Path) -> tuple[np.ndarray, Grid]:
+    """Read the same series with GDCM."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     image = reader.Execute()
@@ -65,7 +65,7 @@ def by_another_reader(folder: Path) -> tuple[np.ndarray, Grid]:
 
 
 def assert_same_places(a: tuple[np.ndarray, Grid], b: tuple[np.ndarray, Grid]) -> None:
-    """Equal values at equal places, to 1e-4 mm, whichever way an axis runs."""
+    """Check that values and positions agree to 1e-4 mm, for either direction of the first axis."""
     (one, grid), (other, other_grid) = a, b
     if np.abs(grid.position_mm(np.zeros(3)) - other_grid.position_mm(np.zeros(3))).max() > 1e-4:
         other = other[::-1]
@@ -77,16 +77,16 @@ def assert_same_places(a: tuple[np.ndarray, Grid], b: tuple[np.ndarray, Grid]) -
 
 
 @pytest.mark.parametrize("plane", [CORONAL, OBLIQUE, FEET_FIRST, SAGITTAL, ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))])
-def test_a_shuffled_series_lies_where_another_reader_puts_it(tmp_path: Path, plane: Any) -> None:
+def test_a_shuffled_series_has_the_positions_that_gdcm_reads(tmp_path: Path, plane: Any) -> None:
     array = volume()
     write_series(tmp_path, array, plane=plane)
     found, grid = read(tmp_path)
     assert np.array_equal(found, array) and found.dtype == np.uint16
     assert np.allclose(grid.origin_mm, (-100.0, -30.0, 200.0))
-    assert_same_places((found, grid), by_another_reader(tmp_path))
+    assert_same_places((found, grid), read_with_gdcm(tmp_path))
 
 
-def test_files_in_other_folders_and_other_files_do_not_matter(tmp_path: Path) -> None:
+def test_subfolders_and_other_files_do_not_matter(tmp_path: Path) -> None:
     array = volume()
     write_series(tmp_path, array, name=lambda k: f"DICOM/{k % 2}/{9 - k}")
     (tmp_path / "README.txt").write_text("made by a scanner")
@@ -117,8 +117,8 @@ def test_a_multi_frame_object_is_the_same_volume(tmp_path: Path, plane: Any) -> 
     assert np.abs(grid.corners_mm() - read(tmp_path / "classic")[1].corners_mm()).max() < 1e-4
 
 
-def test_an_archive_is_read_without_unpacking(tmp_path: Path) -> None:
-    """A member's name that leads elsewhere leads nowhere: nothing is written."""
+def test_an_archive_is_read_without_unpacking_it_to_disk(tmp_path: Path) -> None:
+    """A path in the archive that points outside has no effect, because nothing is written."""
     array = volume()
     paths = write_series(tmp_path / "in", array)
     with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
@@ -131,7 +131,7 @@ def test_an_archive_is_read_without_unpacking(tmp_path: Path) -> None:
 
 
 def compressed(syntax: UID) -> Callable[[Dataset, int], object]:
-    """What makes a slice one of a transfer syntax."""
+    """Return a function that compresses a slice with a transfer syntax."""
 
     def compress(ds: Dataset, k: int) -> None:
         if syntax == DeflatedExplicitVRLittleEndian:
@@ -147,7 +147,7 @@ def compressed(syntax: UID) -> Callable[[Dataset, int], object]:
 
 
 def as_jpeg(ds: Dataset) -> bytes:
-    """A slice in lossless JPEG, which GDCM writes."""
+    """Return a slice as lossless JPEG, written by GDCM."""
     with tempfile.TemporaryDirectory() as folder:
         pixels = np.frombuffer(ds.PixelData, np.uint16).reshape(1, ds.Rows, ds.Columns)
         writer = sitk.ImageFileWriter()
@@ -161,13 +161,13 @@ def as_jpeg(ds: Dataset) -> bytes:
 
 
 LARGE = volume((4, 40, 36))
-"""JPEG 2000 has no smaller tiles than 32 x 32."""
+"""JPEG 2000 needs tiles of at least 32 x 32."""
 SYNTAXES = [RLELossless, JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1, DeflatedExplicitVRLittleEndian]
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.keyword)
 @pytest.mark.parametrize("archived", [False, True])
-def test_compression_that_loses_nothing_is_read(tmp_path: Path, syntax: UID, archived: bool) -> None:
+def test_lossless_compression_is_read(tmp_path: Path, syntax: UID, archived: bool) -> None:
     array = LARGE
     write_series(tmp_path / "scan", array, change=compressed(syntax))
     source = Path(
@@ -183,13 +183,13 @@ for name in ("pylibjpeg", "openjpeg", "libjpeg", "PIL", "jpeg_ls", "gdcm"):
 from pathlib import Path
 from dvtplan.core.errors import DvtError
 from dvtplan.dicom import series
-found = series.find(Path(sys.argv[1]))
+found = series.read_study(Path(sys.argv[1]))
 try:
     series.read_volume(found, found.volumes[0])
 except DvtError as error:
     print(error)
 """
-"""Reads a series where pydicom has no other package beside it."""
+"""Read a series without any package that decodes pixels for pydicom."""
 
 
 @pytest.mark.parametrize(
@@ -197,22 +197,22 @@ except DvtError as error:
     [(JPEG2000Lossless, "pylibjpeg-openjpeg"), (JPEGLosslessSV1, "pylibjpeg-libjpeg"), (JPEGLSLossless, "pylibjpeg")],
     ids=lambda value: getattr(value, "keyword", ""),
 )
-def test_a_decoder_that_is_missing_is_named(tmp_path: Path, syntax: UID, package: str) -> None:
+def test_a_missing_decoder_is_named(tmp_path: Path, syntax: UID, package: str) -> None:
     write_series(tmp_path, LARGE[:3], change=compressed(syntax))
-    (told,) = python(["-c", ALONE, tmp_path]).stdout.splitlines()
-    assert f"Unable to decompress '{syntax.name}' pixel data, which takes pylibjpeg>=2.0 and {package}" in told
-    assert "Run pip install 'dvtplan[dicom]', or export it uncompressed." in told
+    (message,) = python(["-c", ALONE, tmp_path]).stdout.splitlines()
+    assert f"Unable to decompress '{syntax.name}' pixel data, which requires pylibjpeg>=2.0 and {package}" in message
+    assert "Run pip install 'dvtplan[dicom]', or export it uncompressed." in message
 
 
-def test_a_compression_that_nobody_knows_is_named(tmp_path: Path) -> None:
+def test_an_unsupported_compression_is_reported(tmp_path: Path) -> None:
     def video(ds: Dataset, k: int) -> None:
         ds.PixelData = encapsulate([bytes(64)])
         ds["PixelData"].VR = "OB"
         ds.file_meta.TransferSyntaxUID = HEVCMP51
 
     write_series(tmp_path, volume(), change=video)
-    told = refusal(tmp_path)
-    assert "\n" not in told and "Export it uncompressed" in told
+    message = refusal(tmp_path)
+    assert "\n" not in message and "Export it uncompressed" in message
 
 
 # --- several --------------------------------------------------------------------------------------
@@ -222,18 +222,18 @@ def test_several_series_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
     write_series(tmp_path / "a", volume(), number=5, words="thigh")
     write_series(tmp_path / "b", volume(seed=1), number=12, words="calf")
     write_series(tmp_path / "c", volume((1, 12, 8)), number=1, words="localizer")
-    found = series.find(tmp_path)
+    found = series.read_study(tmp_path)
     assert [v.name for v in found.volumes] == ["5", "12"] and found.faults == ()
-    assert found.left_out == ("series 1 (localizer): 1 image, no volume",)
+    assert found.skipped == ("series 1 (localizer): 1 image, not a volume",)
     with pytest.raises(DvtError) as caught:
-        series.choose(found, None)
+        series.choose_volume(found, None)
     assert str(caught.value) == (
-        f"{tmp_path}: holds several volumes. Choose one of: --series 5: thigh: coronal, 5x12x8, 1.25x1.45x1.3 mm; "
-        "--series 12: calf: coronal, 5x12x8, 1.25x1.45x1.3 mm."
+        f"{tmp_path}: contains several volumes. Choose with `series`: 5 (thigh: coronal, 5x12x8, 1.25x1.45x1.3 mm); "
+        "12 (calf: coronal, 5x12x8, 1.25x1.45x1.3 mm)."
     )
     assert np.array_equal(read(tmp_path, "12")[0], volume(seed=1))
-    with pytest.raises(DvtError, match="holds no volume 3"):
-        series.choose(found, "3")
+    with pytest.raises(DvtError, match="contains no volume 3"):
+        series.choose_volume(found, "3")
 
 
 def test_a_series_is_chosen_by_part_of_its_description(tmp_path: Path) -> None:
@@ -242,19 +242,19 @@ def test_a_series_is_chosen_by_part_of_its_description(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path, "VEIN")[0], volume(seed=5))
     assert np.array_equal(read(tmp_path, "fl3d*art")[0], volume(seed=6))
     assert np.array_equal(read(tmp_path, "[late]")[0], volume(seed=7))
-    told = refusal(tmp_path, "fl3d")
-    assert "holds several volumes that fl3d may mean. Choose one of: --series 5: cor_fl3d_Vein" in told
-    assert "--series 6" in told and "--series 7" not in told
-    assert "holds no volume 3. Choose one of" in refusal(tmp_path, "3")  # a number is a name, no part of fl3d
+    message = refusal(tmp_path, "fl3d")
+    assert "several volumes that match fl3d" in message and "5 (cor_fl3d_Vein" in message
+    assert "6 (cor_fl3d_art" in message and "7 (" not in message
+    assert "contains no volume 3. Choose one of" in refusal(tmp_path, "3")  # a number is a name, not part of fl3d
 
 
-def test_two_series_of_one_number_have_two_names(tmp_path: Path) -> None:
+def test_two_series_with_one_number_have_different_names(tmp_path: Path) -> None:
     for k in (0, 1):
         write_series(tmp_path / str(k), volume(seed=k), number=5)
-    assert [v.name for v in series.find(tmp_path).volumes] == ["5", "5'"]
+    assert [v.name for v in series.read_study(tmp_path).volumes] == ["5", "5'"]
 
 
-def test_echoes_of_one_series_are_volumes_of_their_own(tmp_path: Path) -> None:
+def test_echoes_of_one_series_are_separate_volumes(tmp_path: Path) -> None:
     uid = generate_uid()
     for echo in (1, 2):
         write_series(
@@ -263,7 +263,7 @@ def test_echoes_of_one_series_are_volumes_of_their_own(tmp_path: Path) -> None:
             uid=uid,
             change=lambda ds, k, echo=echo: setattr(ds, "EchoTime", 2.5 * echo),  # type: ignore[misc]
         )
-    found = series.find(tmp_path)
+    found = series.read_study(tmp_path)
     assert [v.name for v in found.volumes] == ["5a", "5b"]
     assert "echo time 5.0" in found.volumes[1].title
     assert np.array_equal(read(tmp_path, "5b")[0], volume(seed=2))
@@ -278,21 +278,21 @@ def refusal(source: Path, wanted: str | None = None) -> str:
     return str(caught.value)
 
 
-def test_a_missing_slice_is_named(tmp_path: Path) -> None:
+def test_a_missing_slice_is_reported(tmp_path: Path) -> None:
     paths = write_series(tmp_path, volume())
     paths[2].unlink()
     assert "series 5 (cor_fl3d_vein): a gap of 2.5 mm" in refusal(tmp_path)
 
 
-def test_a_faulty_series_beside_a_good_one_is_said_and_may_be_left(tmp_path: Path) -> None:
+def test_a_faulty_series_is_reported_and_can_be_ignored(tmp_path: Path) -> None:
     write_series(tmp_path / "a", volume(), number=2, words="good")
     write_series(tmp_path / "b", volume(), number=3, words="bad")[2].unlink()
-    told = refusal(tmp_path)
-    assert "series 3 (bad): a gap" in told and "--series 2: good" in told
+    message = refusal(tmp_path)
+    assert "series 3 (bad): a gap" in message and "2 (good" in message
     assert np.array_equal(read(tmp_path, "2")[0], volume())
 
 
-def test_a_mosaic_a_picture_in_colour_and_one_without_place_are_named(tmp_path: Path) -> None:
+def test_a_mosaic_a_colour_image_and_an_image_without_position_are_refused(tmp_path: Path) -> None:
     def mosaic(ds: Dataset, k: int) -> None:
         ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
 
@@ -304,30 +304,30 @@ def test_a_mosaic_a_picture_in_colour_and_one_without_place_are_named(tmp_path: 
 
     for name, change, words in (
         ("mosaic", mosaic, "is a mosaic"),
-        ("colour", colour, "is a colour picture"),
-        ("nowhere", nowhere, "has no place in the patient"),
+        ("colour", colour, "is a colour image"),
+        ("nowhere", nowhere, "has no valid position"),
     ):
         write_series(tmp_path / name, volume(), change=change)
         assert words in refusal(tmp_path / name)
 
 
-def test_what_is_no_scan_is_no_dicom_image(tmp_path: Path) -> None:
+def test_a_secondary_capture_is_not_a_scan(tmp_path: Path) -> None:
     ds = header(generate_uid(), 1, "photo", 4, 4, SOPClassUID=SecondaryCaptureImageStorage)
     ds.PixelData = bytes(32)
     save(ds, tmp_path / "photo")
-    assert "holds no DICOM image" in refusal(tmp_path)
+    assert "contains no DICOM image" in refusal(tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
     assert not is_dicom(empty)
 
 
-def test_pixels_cut_off_are_named(tmp_path: Path) -> None:
+def test_truncated_pixels_are_reported(tmp_path: Path) -> None:
     path = write_series(tmp_path, volume())[1]
     path.write_bytes(path.read_bytes()[:-50])
     assert f"{path.name}: its pixels cannot be read" in refusal(tmp_path)
 
 
-def test_a_damaged_and_a_locked_archive_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_and_an_encrypted_archive_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "scan.zip"
     path.write_bytes(b"PK no more")
     assert "cannot be read" in refusal(path)
@@ -337,13 +337,13 @@ def test_a_damaged_and_a_locked_archive_are_named(tmp_path: Path, monkeypatch: p
     locked = bytearray(buffer.getvalue())
     locked[locked.index(b"PK\x01\x02") + 8] |= 1  # the flag of the directory
     path.write_bytes(locked)
-    assert "is locked by a password" in refusal(path)
+    assert "is protected by a password" in refusal(path)
     path.write_bytes(buffer.getvalue())
     monkeypatch.setattr(reader_module, "LARGEST_MEMBER", 99)
-    assert "Unpack it yourself" in refusal(path)
+    assert "Unpack the archive" in refusal(path)
 
 
-def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_names_the_extra_if_pydicom_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(tmp_path, volume())
     monkeypatch.setattr(reader_module, "pydicom", None)
     assert refusal(tmp_path) == "Reading DICOM needs pydicom. Run pip install 'dvtplan[dicom]'."
@@ -354,6 +354,6 @@ def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.skipif(not SHARED.exists(), reason="real images are not here")
 @pytest.mark.parametrize("name", ["ct_17_slices", "head_mr_35_slices"])
-def test_real_series_lie_where_another_reader_puts_them(name: str) -> None:
+def test_real_series_have_the_positions_that_gdcm_reads(name: str) -> None:
     folder = SHARED / "dicom" / name
-    assert_same_places(read(folder), by_another_reader(folder))
+    assert_same_places(read(folder), read_with_gdcm(folder))

@@ -1,4 +1,4 @@
-"""Single images into volumes: in order, on their true grid, and never into a false one."""
+"""Images sorted into volumes: in order, on the correct grid; wrong volumes are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CORONAL: tuple[Vector, Vector] = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0))
 def frames(
     count: int = 5, step: float = 3.0, plane: tuple[Vector, Vector] = AXIAL, start: Vector = (-80.0, -60.0, 10.0)
 ) -> list[Frame]:
-    """Images of 4 x 6 pixels along their normal."""
+    """Return images of 4 x 6 pixels along their normal."""
     normal = np.cross(*plane)
     return [
         Frame(
@@ -46,7 +46,7 @@ def order(stack: Stack) -> list[str]:
     return [frame.file for frame in stack.frames]
 
 
-def test_images_come_in_the_order_of_their_positions() -> None:
+def test_images_are_sorted_by_position() -> None:
     stack = only(sort_into_volumes(frames()[::-1], "s"))
     assert order(stack) == [f"{k}.dcm" for k in range(5)] and stack.title == "" and stack.copies == 0
     assert stack.grid.shape == (5, 4, 6) and stack.grid.spacing_mm == (3.0, 2.0, 1.5)
@@ -55,8 +55,8 @@ def test_images_come_in_the_order_of_their_positions() -> None:
     assert describe(stack) == "axial, 5x4x6, 3x2x1.5 mm"
 
 
-def test_against_the_normal_they_are_the_same_volume() -> None:
-    """Numbered from head to feet or from feet to head: the grid is that of the positions."""
+def test_the_direction_of_numbering_does_not_matter() -> None:
+    """Numbered from head to feet or from feet to head, the grid follows the positions."""
     up, down = (
         only(sort_into_volumes(frames(step=s, start=z), "s")) for s, z in ((3.0, (0, 0, 0)), (-3.0, (0, 0, 12.0)))
     )
@@ -69,8 +69,10 @@ def test_against_the_normal_they_are_the_same_volume() -> None:
     step=st.floats(0.5, 12),
     seed=st.integers(0, 99),
 )
-def test_any_oblique_volume_has_every_voxel_in_its_place(angles: Vector, start: Vector, step: float, seed: int) -> None:
-    """Feet first, tilted, in any order: voxel (s, r, c) lies where image s says that its pixel (r, c) lies."""
+def test_every_voxel_of_any_oblique_volume_has_its_position(
+    angles: Vector, start: Vector, step: float, seed: int
+) -> None:
+    """Feet first, tilted, in any order: voxel (s, r, c) has the position of pixel (r, c) in image s."""
     turned = np.eye(3)
     for axis, angle in enumerate(np.radians(angles)):
         a, b = (axis + 1) % 3, (axis + 2) % 3
@@ -87,7 +89,7 @@ def test_any_oblique_volume_has_every_voxel_in_its_place(angles: Vector, start: 
             assert np.abs(stack.grid.position_mm(np.array([s, r, c])) - true).max() < 1e-4
 
 
-# --- divided --------------------------------------------------------------------------------------
+# --- split ----------------------------------------------------------------------------------------
 
 
 def test_two_echoes_are_two_volumes() -> None:
@@ -101,30 +103,30 @@ def test_two_echoes_are_two_volumes() -> None:
     assert order(first) == [f"e1{k}.dcm" for k in range(5)] and first.grid == second.grid
 
 
-def test_a_time_series_of_phases_and_magnitudes_is_divided_by_both() -> None:
+def test_a_time_series_of_phases_and_magnitudes_is_split_by_both() -> None:
     made = sort_into_volumes(
         [
-            replace(f, uid=f"{f.uid}.{kind}.{time}", kind=kind, time_point=str(time))
+            replace(f, uid=f"{f.uid}.{kind}.{time}", image_type=kind, time_point=str(time))
             for kind in ("M", "P")
             for time in (1, 2, 3)
             for f in frames()
         ],
         "s",
     )
-    assert [s.title for s in made] == [f"kind {k}, time point {t}" for k in "MP" for t in (1, 2, 3)]
+    assert [s.title for s in made] == [f"image type {k}, time point {t}" for k in "MP" for t in (1, 2, 3)]
 
 
-def test_a_time_of_each_image_is_no_property_of_a_volume() -> None:
-    """Every image has its own trigger time; the acquisitions tell the volumes apart, later in the list."""
+def test_a_time_that_differs_in_every_image_does_not_split() -> None:
+    """Every image has another trigger time. The acquisition time, later in the list, splits the series."""
     both = [
-        replace(f, uid=f"{f.uid}.{a}", trigger_ms=100.0 * k + a, clock=f"10000{a}")
+        replace(f, uid=f"{f.uid}.{a}", trigger_ms=100.0 * k + a, acquisition_time=f"10000{a}")
         for a in (1, 2)
         for k, f in enumerate(frames())
     ]
-    assert [s.title for s in sort_into_volumes(both, "s")] == ["time 100001", "time 100002"]
+    assert [s.title for s in sort_into_volumes(both, "s")] == ["acquisition time 100001", "acquisition time 100002"]
 
 
-def test_three_planes_are_three_volumes_and_single_pictures_none() -> None:
+def test_each_plane_is_a_volume_if_it_has_three_images() -> None:
     mixed = [*frames(5), *frames(4, plane=CORONAL), *frames(2, plane=((0, 1, 0), (0, 0, -1)))]
     mixed = [replace(f, uid=str(k)) for k, f in enumerate(mixed)]
     made = sort_into_volumes(mixed, "s")
@@ -132,7 +134,7 @@ def test_three_planes_are_three_volumes_and_single_pictures_none() -> None:
     assert sort_into_volumes(frames(2), "s") == []
 
 
-def test_copies_of_a_file_count_once() -> None:
+def test_duplicate_files_count_once() -> None:
     stack = only(sort_into_volumes([*frames(), *(replace(f, file=f"copy_{f.file}") for f in frames())], "s"))
     assert stack.copies == 5 and order(stack) == [f"{k}.dcm" for k in range(5)]
 
@@ -147,30 +149,30 @@ def refusal(given_frames: list[Frame]) -> str:
     return str(caught.value)
 
 
-def test_a_gap_is_named() -> None:
+def test_a_missing_slice_is_reported() -> None:
     whole = frames(9)
-    told = refusal([*whole[:4], *whole[6:]])
-    assert "series 5: a gap of 9 mm between 3.dcm and 6.dcm, where slices lie 3 mm apart: 2 slices missing" in told
+    message = refusal([*whole[:4], *whole[6:]])
+    assert "series 5: a gap of 9 mm between 3.dcm and 6.dcm" in message and "2 slices missing" in message
 
 
-def test_uneven_distances_are_named() -> None:
+def test_uneven_distances_are_reported() -> None:
     crooked = frames(6)
     crooked[3] = replace(crooked[3], position_mm=(-80.0, -60.0, 10.0 + 9.9))
-    assert "slices lie unevenly, 3 mm apart and 3.9 mm between 2.dcm and 3.dcm" in refusal(crooked)
+    assert "uneven, 3.9 mm between 2.dcm and 3.dcm" in refusal(crooked)
 
 
-def test_rounded_positions_are_no_unevenness() -> None:
+def test_rounded_positions_are_accepted() -> None:
     rounded = [
         replace(f, position_mm=(*f.position_mm[:2], round(10 + 1.2345 * k, 2))) for k, f in enumerate(frames(20))
     ]
     assert only(sort_into_volumes(rounded, "s")).grid.spacing_mm[0] == pytest.approx(1.2345, abs=1e-3)
 
 
-def test_a_tilted_gantry_is_named() -> None:
+def test_a_tilted_gantry_is_reported() -> None:
     tilted = [replace(f, position_mm=(-80.0, -60.0 + 0.5 * k, f.position_mm[2])) for k, f in enumerate(frames())]
     assert "slices are shifted against each other, by 2 mm in 4.dcm" in refusal(tilted)
 
 
-def test_images_of_one_place_that_nothing_tells_apart_are_named() -> None:
+def test_images_with_the_same_position_and_no_difference_are_reported() -> None:
     twice = [*frames(), replace(frames()[2], file="other.dcm", uid="9")]
-    assert "several images lie at one place, and nothing tells them apart (2.dcm and other.dcm)" in refusal(twice)
+    assert "same position and cannot be told apart (2.dcm and other.dcm)" in refusal(twice)

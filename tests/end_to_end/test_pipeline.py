@@ -1,4 +1,4 @@
-"""One small data set through all commands, as a user types them."""
+"""All commands on one small data set, as a user runs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dvtplan.data.paths import Workspace
 
 
 def dvt(command: str, *words: object) -> str:
-    """Run a command; what it printed."""
+    """Run a command; return what it printed."""
     line = [sys.executable, "-m", "dvtplan.cli", command, *map(str, words)]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -24,7 +24,7 @@ def dvt(command: str, *words: object) -> str:
 
 @pytest.fixture
 def raw(toy_once: Workspace, tmp_path: Path) -> Workspace:
-    """The raw data of the toy alone."""
+    """Return a folder with only the raw data of the toy data set."""
     (tmp_path / "datasets_raw").symlink_to(toy_once.root / "datasets_raw")
     return Workspace(tmp_path, toy_once.dataset)
 

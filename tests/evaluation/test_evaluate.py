@@ -9,18 +9,20 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from dvtplan.anatomy.knee import Landmarks, Limb
+from dvtplan.anatomy.landmarks import Landmarks, Limb
 from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import Workspace
 from dvtplan.data.prediction_log import Predicted
-from dvtplan.evaluation.evaluate import COLUMNS, compare_networks, evaluate, evaluate_folders
+from dvtplan.evaluation.evaluate import COLUMNS, Evaluation, compare_networks, evaluate, evaluate_folders
+from dvtplan.evaluation.options import EvaluationOptions
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
 
@@ -77,8 +79,8 @@ def describe(folder: Path, labels: dict[str, int]) -> None:
     (folder / "dataset.json").write_text(json.dumps(body))
 
 
-def vouch(workspace: Workspace, index: int, labels: dict[str, int]) -> None:
-    """Say what the masks of a fold mean, as predict does."""
+def write_log(workspace: Workspace, index: int, labels: dict[str, int]) -> None:
+    """Write what the masks of a fold mean, as predict does."""
     classes = {name: value for name, value in labels.items() if value}
     cases = {case_id: "" for case_id, fold in FOLD_OF.items() if fold == index}
     json_records.save(Predicted(model_digest="", classes=classes, cases=cases), workspace.fold("unet", index).ledger)
@@ -93,7 +95,7 @@ def make(root: Path, labels: dict[str, int] = TWO_LABELS, predicted: dict[str, i
     for index in (0, 1):
         test = tuple(c for c in TRUTHS if FOLD_OF[c] == index)
         folds.append(Fold(index=index, train=tuple(c for c in TRUTHS if c not in test), test=test))
-        vouch(workspace, index, predicted)
+        write_log(workspace, index, predicted)
     json_records.save(Splits(source="seed 0", folds=tuple(folds)), workspace.splits)
     for case_id, rows in TRUTHS.items():
         put(workspace.raw / "imagesTr" / f"{case_id}_0000.nii.gz", rows)
@@ -120,6 +122,11 @@ def unwrapped(text: str) -> str:
     return " ".join(text.split())
 
 
+def score(workspace: Workspace, **options: Any) -> Evaluation:
+    """Evaluate ``unet`` with some options."""
+    return evaluate(workspace, "unet", options=EvaluationOptions(**options))
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return make(tmp_path)
@@ -127,7 +134,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def folders(workspace: Workspace, tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Labels, foreign predictions without a word about them, and a folder for the results."""
+    """Labels, external predictions without a description, and a folder for the results."""
     for case_id, rows in PREDICTIONS.items():
         put(tmp_path / "theirs" / f"{case_id}.nii.gz", rows)
     return workspace.raw / "labelsTr", tmp_path / "theirs", tmp_path / "out"
@@ -137,7 +144,7 @@ def folders(workspace: Workspace, tmp_path: Path) -> tuple[Path, Path, Path]:
 
 
 def test_levels_divide_truth_and_prediction_alike(workspace: Workspace) -> None:
-    rows = evaluate(workspace, "unet", ("proximal", "distal"), rule="level").rows
+    rows = score(workspace, split=("proximal", "distal"), region_rule="level").rows
     expected = {
         ("a", "proximal"): (3, 0, 1),
         ("a", "distal"): (1, 0, 1),
@@ -157,25 +164,25 @@ def test_levels_divide_truth_and_prediction_alike(workspace: Workspace) -> None:
     assert set(rows["rule"]) == {"level"}
 
 
-def test_auto_takes_identity_where_the_labels_name_the_regions(workspace: Workspace) -> None:
+def test_auto_divides_by_label_where_the_labels_name_the_regions(workspace: Workspace) -> None:
     evaluation = evaluate(workspace, "unet")
-    assert set(evaluation.rows["rule"]) == {"identity"}
-    assert "rule identity" in unwrapped(evaluation.text)
+    assert set(evaluation.rows["rule"]) == {"by-label"}
+    assert "rule by-label" in unwrapped(evaluation.text)
     assert list(dict.fromkeys(evaluation.rows["region"])) == ["proximal", "distal", "all"]
 
 
-def test_identity_reaches_below_the_level_where_the_truth_does(workspace: Workspace) -> None:
+def test_by_label_reaches_below_the_level_where_the_truth_does(workspace: Workspace) -> None:
     put(workspace.raw / "labelsTr" / "c.nii.gz", "..11 ..1. ..1. ...2")
     put(prediction(workspace, "c"), "..11 ..1. ..1. ..1.")
     # The voxel at the foot is as near to the proximal label above it as a row, 10 mm, and to the
-    # distal label beside it as a column, 5 mm.
-    rows = evaluate(workspace, "unet", rule="identity").rows
+    # distal label next to it as a column, 5 mm.
+    rows = score(workspace, region_rule="by-label").rows
     assert counts(rows, "c", "proximal") == (4, 0, 0)
     assert counts(rows, "c", "distal") == (0, 1, 1)
 
 
 def test_levels_serve_where_the_labels_do_not_name_the_regions(tmp_path: Path) -> None:
-    evaluation = evaluate(make(tmp_path, UNION), "unet", ("distal",))
+    evaluation = score(make(tmp_path, UNION), split=("distal",))
     assert set(evaluation.rows["rule"]) == {"level"}
     assert list(dict.fromkeys(evaluation.rows["region"])) == ["distal", "all"]
     assert counts(evaluation.rows, "a", "distal") == (1, 0, 1)
@@ -196,7 +203,7 @@ def test_predicted_labels_are_matched_by_name_and_not_by_value(tmp_path: Path) -
 
 
 def test_labels_in_any_order_of_values_divide_alike(tmp_path: Path) -> None:
-    rows = evaluate(make(tmp_path, {"background": 0, "distal": 1, "proximal": 2}), "unet", rule="identity").rows
+    rows = score(make(tmp_path, {"background": 0, "distal": 1, "proximal": 2}), region_rule="by-label").rows
     assert counts(rows, "a", "distal") == (3, 0, 1)  # what is drawn as 1 is distal now
 
 
@@ -231,41 +238,41 @@ def test_where_the_table_gives_no_level_the_image_does(tmp_path: Path, monkeypat
     workspace = make(tmp_path, UNION)
     (workspace.raw / "cases.csv").write_text("case_id,level_left_mm\na,15\nb,15\nc,15\n")
     found_at(monkeypatch, 5.0)
-    for asked in ({"rule": "level"}, {"estimate_levels": True}, {"split": ("proximal", "distal")}):
-        evaluation = evaluate(workspace, "unet", **asked)  # type: ignore[arg-type]
+    for wanted in ({"region_rule": "level"}, {"estimate_levels": True}, {"split": ("proximal", "distal")}):
+        evaluation = score(workspace, **wanted)
         assert set(evaluation.rows["rule"]) == {"level"}
         assert counts(evaluation.rows, "d", "proximal") == (0, 1, 0)
         assert counts(evaluation.rows, "c", "proximal") == (2, 1, 0)
         assert "gives no level for d (1 of 4 cases): there the level is estimated" in unwrapped(evaluation.text)
 
 
-def test_where_neither_gives_a_level_the_image_s_reason_is_told(tmp_path: Path) -> None:
+def test_where_neither_gives_a_level_the_reason_of_the_image_is_reported(tmp_path: Path) -> None:
     workspace = make(tmp_path, UNION)
     (workspace.raw / "cases.csv").write_text("case_id,level_left_mm\na,15\nb,15\nc,15\n")
     with pytest.raises(DvtError, match=r"for d \(1 of 4 cases\); nor does the image of d \(no leg in view.*Add level"):
-        evaluate(workspace, "unet", rule="level")
-    assert "gives no level for d" in unwrapped(evaluate(workspace, "unet", estimate_levels=True).text)
+        score(workspace, region_rule="level")
+    assert "gives no level for d" in unwrapped(score(workspace, estimate_levels=True).text)
 
 
 def test_masks_without_images_have_no_estimate(folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
-    with pytest.raises(DvtError, match="--estimate-levels: without --dataset"):
-        evaluate_folders(labels, theirs, out, estimate_levels=True)
+    with pytest.raises(DvtError, match=r"`estimate_levels`.*`dataset`"):
+        evaluate_folders(labels, theirs, out, options=EvaluationOptions(estimate_levels=True))
 
 
 def test_moved_levels_are_a_table_of_their_own(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Table 1 stays as it is, each mask is read once, and at 0 mm stands the rule level."""
+    """Table 1 does not change, each mask is read once, and the scores at 0 mm are those of the rule level."""
     plain = evaluate(workspace, "unet")
-    by_level = evaluate(workspace, "unet", rule="level")
+    by_level = score(workspace, region_rule="level")
     (workspace.raw / "cases.csv").write_text("case_id,patient_id\na,P\nb,P\n")
     unlevelled = evaluate(workspace, "unet")
     found_at(monkeypatch, 15.0)
     reads: list[Path] = []
     read = volume_io.read
     monkeypatch.setattr("dvtplan.imaging.volume_io.read", lambda path: reads.append(path) or read(path))
-    moved = evaluate(workspace, "unet", level_sensitivity=True)
+    moved = score(workspace, level_sensitivity=True)
     assert sorted(Counter(reads).values()) == [1] * 12  # four truths, predictions and images
-    assert moved.rows.equals(unlevelled.rows) and set(moved.rows["rule"]) == {"identity"}
+    assert moved.rows.equals(unlevelled.rows) and set(moved.rows["rule"]) == {"by-label"}
     assert not moved.rows.equals(plain.rows)
     assert "estimated" not in moved.text[: moved.text.index("Level sensitivity")]
     assert "there the level is estimated" in unwrapped(moved.text)
@@ -279,15 +286,15 @@ def test_moved_levels_are_a_table_of_their_own(workspace: Workspace, monkeypatch
     assert table["shift_mm"].unique().tolist() == [-20, -10, 0, 10, 20]
 
 
-def test_the_whole_can_be_asked_for_alone(workspace: Workspace) -> None:
-    assert set(evaluate(workspace, "unet", ("all",)).rows["region"]) == {"all"}
+def test_the_whole_can_be_scored_alone(workspace: Workspace) -> None:
+    assert set(score(workspace, split=("all",)).rows["region"]) == {"all"}
 
 
 # --- statistics over patients ---------------------------------------------------------------------
 
 
-def test_patients_are_pooled_and_those_without_truth_left_out(workspace: Workspace) -> None:
-    evaluation = evaluate(workspace, "unet", rule="level")
+def test_patients_are_pooled_and_those_without_truth_omitted(workspace: Workspace) -> None:
+    evaluation = score(workspace, region_rule="level")
     proximal, distal, whole = evaluation.table.regions
     # Patient P holds a and b: proximal tp 3 fn 3, all tp 4 fn 4. Patient c: proximal tp 2 fp 1.
     assert (proximal.n, distal.n, whole.n) == (2, 2, 2)
@@ -299,7 +306,7 @@ def test_patients_are_pooled_and_those_without_truth_left_out(workspace: Workspa
 
 
 def test_a_row_counts_where_its_patient_has_truth(workspace: Workspace) -> None:
-    rows = evaluate(workspace, "unet", rule="level").rows.set_index(["case_id", "region"])
+    rows = score(workspace, region_rule="level").rows.set_index(["case_id", "region"])
     assert bool(rows.loc[("b", "distal"), "counted"])  # no distal truth itself, but scan a of P has
     assert np.isnan(rows.loc[("b", "distal"), "dsc"])
     assert not bool(rows.loc[("d", "distal"), "counted"])
@@ -311,7 +318,7 @@ def test_a_row_counts_where_its_patient_has_truth(workspace: Workspace) -> None:
 
 
 def test_surfaces_lesions_and_volumes_are_measured_per_case_and_region(workspace: Workspace) -> None:
-    rows = evaluate(workspace, "unet", rule="level").rows.set_index(["case_id", "region"])
+    rows = score(workspace, region_rule="level").rows.set_index(["case_id", "region"])
     # Case c proximal: truth is two voxels, both predicted, and one more 10 mm below: distances 0 0, 0 0 10.
     row = rows.loc[("c", "proximal")]
     assert (row["assd_mm"], row["hd95_mm"], row["surface_dice"]) == pytest.approx((10 / 5, 9.0, 4 / 5))
@@ -325,7 +332,7 @@ def test_surfaces_lesions_and_volumes_are_measured_per_case_and_region(workspace
 
 
 def test_a_thrombus_across_the_level_is_a_lesion_of_each_region_and_one_of_all(workspace: Workspace) -> None:
-    rows = evaluate(workspace, "unet", rule="level").rows.set_index(["case_id", "region"])
+    rows = score(workspace, region_rule="level").rows.set_index(["case_id", "region"])
     lesions = rows.loc["a", ["true_lesions", "detected_lesions", "predicted_lesions", "confirmed_lesions"]]
     assert lesions.to_numpy().tolist() == [[1, 1, 1, 1]] * 3
     assert rows.loc[("a", "all"), "true_lesions_from_2_ml"] == 1  # 3 mL, of which 2 are proximal
@@ -340,7 +347,7 @@ def test_a_lesion_predicted_as_another_region_is_missed_there_and_false_here(tmp
 
 
 def test_a_case_without_truth_has_false_positive_lesions_and_no_scores(workspace: Workspace) -> None:
-    row = evaluate(workspace, "unet", rule="level").rows.set_index(["case_id", "region"]).loc[("d", "all")]
+    row = score(workspace, region_rule="level").rows.set_index(["case_id", "region"]).loc[("d", "all")]
     assert (row["false_positive_lesions"], row["volume_difference_ml"]) == pytest.approx((1, 0.5))
     without = ["iou", "volume_difference_percent", "assd_mm", "hd95_mm", "surface_dice", "lesion_f1"]
     assert row[without].isna().all()
@@ -348,14 +355,14 @@ def test_a_case_without_truth_has_false_positive_lesions_and_no_scores(workspace
 
 def test_a_case_with_nothing_at_all_is_measured_too(workspace: Workspace) -> None:
     put(prediction(workspace, "d"), EMPTY)
-    row = evaluate(workspace, "unet", rule="level").rows.set_index(["case_id", "region"]).loc[("d", "all")]
+    row = score(workspace, region_rule="level").rows.set_index(["case_id", "region"]).loc[("d", "all")]
     assert (row["predicted_lesions"], row["volume_difference_ml"]) == (0, 0)
     assert np.isnan(row["surface_dice"])
 
 
-def test_measures_of_patients_are_summarized_and_n_is_told(workspace: Workspace) -> None:
+def test_measures_of_patients_are_summarized_with_n(workspace: Workspace) -> None:
     put(prediction(workspace, "c"), EMPTY)
-    evaluation = evaluate(workspace, "unet", rule="level")
+    evaluation = score(workspace, region_rule="level")
     proximal = evaluation.measures.regions[0]
     # Patient P: case a has distances, case b none (nothing predicted); patient c now has none either.
     assert (proximal.patients, proximal.measures["assd_mm"].n) == (2, 1)
@@ -369,24 +376,30 @@ def test_measures_of_patients_are_summarized_and_n_is_told(workspace: Workspace)
     assert back.loc[("proximal", "assd_mm"), ["n", "patients_with_truth", "not_defined"]].tolist() == [1, 2, 1]
 
 
-def test_the_measures_stand_below_table_1(workspace: Workspace) -> None:
+def test_the_measures_are_below_table_1(workspace: Workspace) -> None:
     text = evaluate(workspace, "unet").text
     assert text.index("Table 1.") < text.index("Further measures") < text.index("Surface Dice at 2 mm")
 
 
-def test_the_tolerance_can_be_chosen_and_is_told(workspace: Workspace, folders: tuple[Path, Path, Path]) -> None:
-    evaluation = evaluate(workspace, "unet", rule="level", tolerance_mm=5.0)
+def test_the_tolerance_can_be_chosen_and_is_reported(workspace: Workspace, folders: tuple[Path, Path, Path]) -> None:
+    evaluation = score(workspace, region_rule="level", tolerance_mm=5.0)
     row = evaluation.rows.set_index(["case_id", "region"]).loc[("a", "proximal")]
     assert (row["surface_dice"], row["tolerance_mm"]) == (1, 5)
     assert "Surface Dice at 5 mm" in evaluation.text
     labels, theirs, out = folders
-    rows = evaluate_folders(labels, theirs, out, rule="level", predicted="lesion", tolerance_mm=5.0).rows
+    rows = evaluate_folders(
+        labels,
+        theirs,
+        out,
+        prediction_values="lesion",
+        options=EvaluationOptions(region_rule="level", tolerance_mm=5.0),
+    ).rows
     assert rows.set_index(["case_id", "region"]).loc[("a", "proximal"), "surface_dice"] == 1
 
 
-def test_a_tolerance_that_is_no_distance_is_refused(workspace: Workspace) -> None:
+def test_a_tolerance_that_is_not_a_distance_is_refused(workspace: Workspace) -> None:
     with pytest.raises(DvtError, match="tolerance_mm -1"):
-        evaluate(workspace, "unet", tolerance_mm=-1.0)
+        score(workspace, tolerance_mm=-1.0)
 
 
 # --- folds ----------------------------------------------------------------------------------------
@@ -401,23 +414,23 @@ def test_all_folds_are_scored_and_named(workspace: Workspace) -> None:
 def test_some_folds_are_scored_and_the_table_says_which(workspace: Workspace) -> None:
     evaluation = evaluate(workspace, "unet", folds=[1])
     assert set(evaluation.rows["case_id"]) == {"c", "d"}
-    for path in evaluation.written[1:]:
-        assert "fold 1 of 2" in path.read_text()
+    for path in evaluation.written:
+        assert path.name in ("metrics.csv", "scores.json") or "fold 1 of 2" in path.read_text()
 
 
-def test_a_fold_without_predictions_is_left_out_and_the_table_says_so(workspace: Workspace) -> None:
+def test_a_fold_without_predictions_is_omitted_and_the_table_says_so(workspace: Workspace) -> None:
     folder = workspace.fold("unet", 0).predictions
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
     assert "fold 1 of 2" in evaluate(workspace, "unet").text
-    with pytest.raises(DvtError, match=r"fold_0/predictions: not found. Run dvt_train 0 --dataset DVT --network unet "):
+    with pytest.raises(DvtError, match=r"fold_0/predictions: not found. .*`train_fold` for fold 0 of unet"):
         evaluate(workspace, "unet", folds=[0])
 
 
 def test_a_missing_prediction_is_named_with_its_command_and_nothing_is_written(workspace: Workspace) -> None:
     prediction(workspace, "c").unlink()
-    with pytest.raises(DvtError, match=r"1 of 4 test cases .*fold 1: c\). Run dvt_train 1 --dataset DVT --net"):
+    with pytest.raises(DvtError, match=r"1 of 4 test cases .*fold 1: c\).*`train_fold` for fold 1 of unet"):
         evaluate(workspace, "unet")
     assert not (workspace.results("unet") / "metrics.csv").exists()
 
@@ -434,7 +447,7 @@ def test_an_unknown_fold_is_refused(workspace: Workspace) -> None:
 
 
 def test_an_unknown_network_is_refused_with_those_that_are_there(workspace: Workspace) -> None:
-    with pytest.raises(DvtError, match="no results of that network; there are: unet"):
+    with pytest.raises(DvtError, match="there are: unet"):
         evaluate(workspace, "segnet")
 
 
@@ -447,7 +460,7 @@ def test_a_test_case_that_left_the_data_set_is_refused(workspace: Workspace) -> 
 
 
 def test_folds_that_predict_different_labels_are_not_mixed(workspace: Workspace) -> None:
-    vouch(workspace, 1, TWO_LABELS)
+    write_log(workspace, 1, TWO_LABELS)
     with pytest.raises(DvtError, match=r"names other classes \(proximal, distal\) than fold 0 \(lesion\)"):
         evaluate(workspace, "unet")
 
@@ -459,14 +472,14 @@ def test_predictions_of_an_earlier_training_are_not_scored(workspace: Workspace)
 
 
 def test_a_mask_that_the_network_did_not_write_is_not_scored(workspace: Workspace) -> None:
-    """Whether another network's was copied there or somebody corrected it by hand."""
+    """Another network's mask that was copied there, or a mask that was edited by hand."""
     ledger = workspace.fold("unet", 1).ledger
-    held = json_records.load(Predicted, ledger, "")
-    masks = {case_id: digests.file_digest((prediction(workspace, case_id),)) for case_id in held.cases}
-    json_records.save(replace(held, masks=masks), ledger)
+    log = json_records.load(Predicted, ledger, "")
+    masks = {case_id: digests.files_digest((prediction(workspace, case_id),)) for case_id in log.cases}
+    json_records.save(replace(log, masks=masks), ledger)
     evaluate(workspace, "unet")
     put(prediction(workspace, "d"), PREDICTIONS["c"])
-    with pytest.raises(DvtError, match=r"d.nii.gz: is not the mask that unet wrote there. Remove it and run dvt_train"):
+    with pytest.raises(DvtError, match=r"d.nii.gz: is not the mask .*`train_fold`"):
         evaluate(workspace, "unet")
 
 
@@ -481,6 +494,7 @@ def test_metrics_csv_reads_back_with_every_column(workspace: Workspace) -> None:
         "table1.md",
         "table1.tex",
         "measures.csv",
+        "scores.json",
     ]
     assert all(path.parent == workspace.results("unet") for path in evaluation.written)
     back = pd.read_csv(evaluation.written[0])
@@ -503,19 +517,19 @@ def test_metrics_csv_reads_back_with_every_column(workspace: Workspace) -> None:
 
 
 def test_volumes_are_in_millilitres(workspace: Workspace) -> None:
-    row = evaluate(workspace, "unet", rule="level").rows.set_index(["case_id", "region"]).loc[("c", "all")]
+    row = score(workspace, region_rule="level").rows.set_index(["case_id", "region"]).loc[("c", "all")]
     assert (row["truth_ml"], row["predicted_ml"], row["false_positive_ml"]) == pytest.approx((1.5, 2.0, 0.5))
 
 
 def test_processes_give_the_same_rows_in_the_same_order(workspace: Workspace) -> None:
-    alone = evaluate(workspace, "unet", jobs=1).rows
-    pd.testing.assert_frame_equal(evaluate(workspace, "unet", jobs=2).rows, alone)
+    alone = score(workspace, jobs=1).rows
+    pd.testing.assert_frame_equal(score(workspace, jobs=2).rows, alone)
 
 
 # --- what is refused ------------------------------------------------------------------------------
 
 
-def test_a_prediction_a_slice_off_is_refused_with_the_distance(workspace: Workspace) -> None:
+def test_a_prediction_that_is_a_slice_off_is_refused_with_the_distance(workspace: Workspace) -> None:
     put(prediction(workspace, "c"), PREDICTIONS["c"], replace(FILM, origin_mm=(0.0, 10.0, 30.0)))
     with pytest.raises(DvtError, match=r"c.nii.gz: lies up to 10 mm away from its label .*c.nii.gz"):
         evaluate(workspace, "unet")
@@ -545,42 +559,44 @@ def test_probabilities_are_not_taken_for_a_mask(folders: tuple[Path, Path, Path]
     labels, theirs, out = folders
     volume_io.write_probabilities(theirs / "c.nii.gz", film(PREDICTIONS["c"]) * np.float32(0.25), FILM)
     with pytest.raises(DvtError, match=r"holds 0.25; expected whole numbers from 0. Threshold it"):
-        evaluate_folders(labels, theirs, out, predicted="lesion")
+        evaluate_folders(labels, theirs, out, prediction_values="lesion")
 
 
 @pytest.mark.parametrize(
     ("split", "rule", "message"),
     [
-        (("femoral",), "auto", "--split femoral: no such choice. Choose from proximal, distal, all"),
-        (("proximal",), "confluence", "--rule confluence: no such choice. Choose from auto, identity, level"),
+        (("femoral",), "auto", "`split=femoral`.* proximal, distal, all"),
+        (("proximal",), "confluence", "`region_rule=confluence`.* auto, by-label, level"),
     ],
 )
 def test_unknown_choices_are_refused_with_the_known_ones(
     workspace: Workspace, split: tuple[str, ...], rule: str, message: str
 ) -> None:
     with pytest.raises(DvtError, match=message):
-        evaluate(workspace, "unet", split, rule=rule)
+        score(workspace, split=split, region_rule=rule)
 
 
 def test_regions_that_no_label_and_no_level_gives_are_refused_with_what_to_add(tmp_path: Path) -> None:
     workspace = make(tmp_path, UNION)
     (workspace.raw / "cases.csv").write_text("case_id,level_left_mm\na,15\nb,15\n")
     with pytest.raises(DvtError, match=r"cases.csv: gives no level for c, d \(2 of 4 cases\).*Add level_left_mm"):
-        evaluate(workspace, "unet", ("proximal", "distal"))
+        score(workspace, split=("proximal", "distal"))
 
 
-def test_identity_without_such_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DvtError, match="the rule identity gives thrombus, not proximal"):
-        evaluate(make(tmp_path, UNION), "unet", ("proximal",), rule="identity")
+def test_by_label_without_such_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DvtError, match="the rule by-label gives thrombus, not proximal"):
+        score(make(tmp_path, UNION), split=("proximal",), region_rule="by-label")
 
 
-# --- anyone's masks -------------------------------------------------------------------------------
+# --- masks of any program -------------------------------------------------------------------------
 
 
 def test_folders_give_the_same_numbers_as_folds(workspace: Workspace, folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
-    ours = evaluate(workspace, "unet", rule="level").rows
-    evaluation = evaluate_folders(labels, theirs, out, rule="level", predicted="lesion")
+    ours = score(workspace, region_rule="level").rows
+    evaluation = evaluate_folders(
+        labels, theirs, out, prediction_values="lesion", options=EvaluationOptions(region_rule="level")
+    )
     pd.testing.assert_frame_equal(evaluation.rows.drop(columns="fold"), ours.drop(columns="fold"))
     assert evaluation.rows["fold"].isna().all()
     assert (out / "table1.tex").exists()
@@ -591,7 +607,14 @@ def test_a_data_set_can_describe_the_folders(workspace: Workspace, folders: tupl
     labels, theirs, out = folders
     moved = labels.rename(out.parent / "elsewhere")
     make(workspace.root)  # the data set itself stays whole
-    rows = evaluate_folders(moved, theirs, out, rule="level", predicted="lesion", dataset=workspace.raw).rows
+    rows = evaluate_folders(
+        moved,
+        theirs,
+        out,
+        prediction_values="lesion",
+        dataset=workspace.raw,
+        options=EvaluationOptions(region_rule="level"),
+    ).rows
     assert counts(rows, "c", "proximal") == (2, 1, 0)
     assert set(rows["patient_id"]) == {"P", "c", "d"}
 
@@ -605,7 +628,7 @@ def test_folders_without_any_description_give_the_whole(folders: tuple[Path, Pat
     assert rows["patient_id"].tolist() == rows["case_id"].tolist()
 
 
-def test_foreign_masks_are_labels_where_there_are_several_and_the_table_says_so(
+def test_external_masks_are_labels_where_there_are_several_and_the_table_says_so(
     folders: tuple[Path, Path, Path],
 ) -> None:
     labels, theirs, out = folders
@@ -614,7 +637,7 @@ def test_foreign_masks_are_labels_where_there_are_several_and_the_table_says_so(
     assert "values are labels" in unwrapped(evaluation.text)
 
 
-def test_a_dataset_json_beside_foreign_masks_says_what_they_hold(folders: tuple[Path, Path, Path]) -> None:
+def test_a_dataset_json_next_to_external_masks_says_what_they_hold(folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
     describe(theirs, LESION)
     rows = evaluate_folders(labels, theirs, out).rows
@@ -622,7 +645,7 @@ def test_a_dataset_json_beside_foreign_masks_says_what_they_hold(folders: tuple[
     assert counts(rows, "c", "distal") == (1, 0, 0)
 
 
-def test_foreign_labels_of_other_names_are_refused(folders: tuple[Path, Path, Path]) -> None:
+def test_external_labels_of_other_names_are_refused(folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
     describe(theirs, {"background": 0, "clot": 1})
     with pytest.raises(DvtError, match="names clot, but the truth has proximal, distal"):
@@ -639,18 +662,18 @@ def test_a_dataset_json_that_names_no_labels_is_refused(folders: tuple[Path, Pat
         evaluate_folders(labels, theirs, out)
 
 
-def test_every_missing_and_extra_foreign_mask_is_named(folders: tuple[Path, Path, Path]) -> None:
+def test_every_missing_and_extra_external_mask_is_named(folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
     (theirs / "a.nii.gz").rename(theirs / "a_pred.nii.gz")
     (theirs / "d.nii.gz").unlink()
     with pytest.raises(DvtError) as error:
         evaluate_folders(labels, theirs, out)
     missing, extra = str(error.value).splitlines()
-    assert "2 of 4 labels have no prediction of their name: a, d" in missing
-    assert "no label in" in extra and "a_pred" in extra
+    assert "2 of 4 true masks have no prediction of the same name: a, d" in missing
+    assert "no true mask in" in extra and "a_pred" in extra
 
 
-def test_any_ending_will_do_and_other_files_are_passed_over(folders: tuple[Path, Path, Path]) -> None:
+def test_any_ending_will_do_and_other_files_are_skipped(folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
     before = evaluate_folders(labels, theirs, out).rows
     (theirs / "c.nii.gz").unlink()
@@ -662,7 +685,7 @@ def test_any_ending_will_do_and_other_files_are_passed_over(folders: tuple[Path,
 def test_two_masks_of_one_case_are_refused(folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
     put(theirs / "c.nrrd", PREDICTIONS["c"])
-    with pytest.raises(DvtError, match=r"c.nrrd: c.nii.gz is of the same case"):
+    with pytest.raises(DvtError, match=r"c.nrrd: c.nii.gz .* same case"):
         evaluate_folders(labels, theirs, out)
 
 
@@ -716,7 +739,7 @@ def two_networks(workspace: Workspace) -> Workspace:
 
 
 def test_networks_are_compared_on_the_same_patients(two_networks: Workspace) -> None:
-    done = compare_networks(two_networks, ["unet", "gcn"], ("proximal", "distal"))
+    done = compare_networks(two_networks, ["unet", "gcn"], options=EvaluationOptions(split=("proximal", "distal")))
     dsc = {name: scores["dsc"] for name, scores in done.table.entries["all"].items()}
     # Patients P and c: unet 8/12 and 6/7, gcn 8/12 and 0; d has no truth.
     assert dsc["unet"].summary.mean == pytest.approx((8 / 12 + 6 / 7) / 2)
@@ -768,7 +791,7 @@ def test_the_command_compares_networks_at_a_tolerance(two_networks: Workspace) -
 
 @pytest.mark.parametrize(
     "flags",
-    [["--tolerance", "-1"], ["--tolerance", "x"], ["--compare", "unet", "gcn", "--pictures"], ["--labels", "a"]],
+    [["--tolerance", "-1"], ["--tolerance", "x"], ["--compare", "unet", "gcn", "--overlays"], ["--reference", "a"]],
 )
 def test_options_that_make_no_sense_are_refused(workspace: Workspace, flags: list[str]) -> None:
     ran = command("--root", workspace.root, *flags)

@@ -80,10 +80,10 @@ def test_a_row_per_network_fold_and_region(table: Comparison) -> None:
             metrics(9, 7, 5, 3, 1, 2, region="distal"),
             r"scored in all, unet in distal\. Score both with",
         ),
-        (metrics(9, 7, 5, 3, 1, 2).assign(rule="identity"), r"another rule for c0"),
-        (metrics(9, 7, 5, 3, 1, 2, fold=(0, 0, 1, 0, 1, 1)), r"another fold for c2, c3"),
-        (metrics(9, 7, 5, 3, 1, 2).assign(patient_id="P"), r"another patient for c0"),
-        (metrics(9, 7, 5, 3, 1, 2).assign(fn=0), r"another truth in c0"),
+        (metrics(9, 7, 5, 3, 1, 2).assign(rule="by-label"), r"different rule for c0"),
+        (metrics(9, 7, 5, 3, 1, 2, fold=(0, 0, 1, 0, 1, 1)), r"different fold for c2, c3"),
+        (metrics(9, 7, 5, 3, 1, 2).assign(patient_id="P"), r"different patient for c0"),
+        (metrics(9, 7, 5, 3, 1, 2).assign(fn=0), r"different truth of c0"),
     ],
 )
 def test_what_is_not_paired_is_refused(other: pd.DataFrame, message: str) -> None:

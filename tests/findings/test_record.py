@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from helpers.tubes import GRID, LEVELS, tube
 
-from dvtplan.anatomy.knee import Landmarks, Limb
+from dvtplan.anatomy.landmarks import Landmarks, Limb
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError

@@ -19,9 +19,9 @@ from typing import Any
 import gpu_check
 import pytest
 import torch
-from bench import rows, steps, training
+from bench import results, steps, training
 from bench.inputs import Bench
-from bench.rows import Row
+from bench.results import Row
 from gpucheck import networks, operations, processes, study
 from gpucheck.checks import Check, OutOfTime
 from gpucheck.child import run_check
@@ -336,7 +336,7 @@ def test_the_table_names_what_failed_what_missed_its_goal_and_what_was_not_reach
         ("right", "a", "failed", "Traceback\nValueError: why"), ("right", "b", "held", ""), ("fast", "c", "missed", "")
     ):  # fmt: skip
         record.take(part, {"event": "begin", "check": check})
-        record.take(part, {"event": "row", "check": check, "row": rows.to_json(row_of(3.0, at_most=2.0))})
+        record.take(part, {"event": "row", "check": check, "row": results.to_json(row_of(3.0, at_most=2.0))})
         record.take(part, {"event": "end", "check": check, "state": state, "error": error, "seconds": 1.0})
     record.end("fast", "stopped", 9.0)
     failed, _, rest = record.to_text().partition("Failed:")[2].partition("Goals missed:")

@@ -19,7 +19,7 @@ TOY_GRID = Grid(
     origin_mm=(-32.0, -10.0, 66.0),
     direction=((0.0, 1.0, 0.0), (0.0, 0.0, -1.0), (1.0, 0.0, 0.0)),
 )
-"""Coronal, head up; 34x33 is prepared as 32x32."""
+"""Coronal, head up; 34x33 is preprocessed as 32x32."""
 
 
 def toy_case(number: int, classes: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""DICOM series written by hand."""
+"""Writers of DICOM series."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def volume(shape: tuple[int, int, int] = (5, 12, 8), seed: int = 0) -> np.ndarra
 
 
 def header(uid: str, number: int, words: str, rows: int, columns: int, **tags: Any) -> Dataset:
-    """What classic and enhanced images share."""
+    """Return the tags that classic and enhanced images share."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -71,7 +71,7 @@ def write_series(
     name: Callable[[int], str] | None = None,
     change: Callable[[Dataset, int], object] | None = None,
 ) -> list[Path]:
-    """A file a slice, under names that say nothing of their order."""
+    """Write one file per slice, with names that do not reveal the order."""
     uid = uid or generate_uid()
     shuffled = np.random.default_rng(1).permutation(len(array))
     paths = []
@@ -95,7 +95,7 @@ def write_enhanced(
     step: float = 1.25,
     spacing: Sequence[float] = (1.45, 1.3),
 ) -> None:
-    """One multi-frame object, its frames in a shuffled order."""
+    """Write one multi-frame object with shuffled frames."""
     ds = header(generate_uid(), 7, "enhanced", *array.shape[1:], SOPClassUID=EnhancedMRImageStorage)
     ds.NumberOfFrames = len(array)
 
@@ -129,8 +129,8 @@ def write_enhanced(
 
 
 def read(source: Path, wanted: str | None = None) -> tuple[np.ndarray, Grid]:
-    found = series.find(source)
-    return series.read_volume(found, series.choose(found, wanted))
+    study = series.read_study(source)
+    return series.read_volume(study, series.choose_volume(study, wanted))
 
 
 OBLIQUE = ((0.9961947, 0.0, 0.0871557), (0.0871557, 0.0, -0.9961947))

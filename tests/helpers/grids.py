@@ -8,6 +8,8 @@ import math
 import numpy as np
 from hypothesis import strategies as st
 
+from dvtplan.imaging.geometry import Reorientation
+
 Rows = tuple[tuple[float, float, float], ...]
 AXIAL: Rows = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """Array axes along z, y, x: a file in LPS."""
@@ -26,6 +28,13 @@ def all_orientations() -> list[Rows]:
 
 def as_rows(matrix: np.ndarray) -> Rows:
     return tuple((float(x), float(y), float(z)) for x, y, z in matrix)
+
+
+def in_source_order(turn: Reorientation, turned: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of the new order in the source order, through the view that ``apply`` gives."""
+    array = np.empty(shape, turned.dtype)
+    turn.apply(array)[...] = turned
+    return array
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""DICOM segmentation objects, and the points they mark."""
+"""DICOM segmentation objects, and the positions of segmented voxels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import SegmentationStorage, generate_uid
 from scipy.spatial import cKDTree
 
-# --- other readers --------------------------------------------------------------------------------
+# --- independent readers --------------------------------------------------------------------------
 
 
 def points_of_object(path: Path) -> dict[str, np.ndarray]:
-    """Segment label -> LPS positions of its pixels, (N, 3), from the tags of each frame (C.7.6.2.1.1)."""
+    """Return segment label -> LPS positions of its pixels, (N, 3), from the tags of each frame (C.7.6.2.1.1)."""
     ds = pydicom.dcmread(path)
     shared = ds.SharedFunctionalGroupsSequence[0]
     names = {one.SegmentNumber: one.SegmentLabel for one in ds.SegmentSequence}
@@ -42,7 +42,7 @@ def points_of_object(path: Path) -> dict[str, np.ndarray]:
 
 
 def points_of_nifti(path: Path) -> dict[int, np.ndarray]:
-    """Value -> LPS positions of its voxels, from the bytes of the file (nifti1.h, method 3)."""
+    """Return value -> LPS positions of its voxels, from the bytes of the file (nifti1.h, method 3)."""
     body = gzip.decompress(path.read_bytes())
     shape = struct.unpack("<3h", body[42:48])
     (offset,) = struct.unpack("<f", body[108:112])
@@ -55,7 +55,7 @@ def points_of_nifti(path: Path) -> dict[int, np.ndarray]:
 
 
 def assert_same_points(a: np.ndarray, b: np.ndarray) -> None:
-    """As many, and each within 1e-4 mm of one of the others."""
+    """Check that both have equally many points, which agree to 1e-4 mm."""
     assert len(a) == len(b) > 0
     assert cKDTree(a).query(b)[0].max() < 1e-4 and cKDTree(b).query(a)[0].max() < 1e-4
 
@@ -73,7 +73,7 @@ def foreign(
     plane: Any = CORONAL,
     spacing: Sequence[float] = (1.45, 1.3),
 ) -> Path:
-    """An object as another program might write it: (segment, position, pixels) a frame, in any order."""
+    """Write an object like another program: (segment, position, pixels) for each frame, in any order."""
     source = pydicom.dcmread(next(p for p in series.rglob("*") if p.is_file()))
     rows, columns = frames[0][2].shape
     ds = header(generate_uid(), 12, "manual", rows, columns, SOPClassUID=SegmentationStorage, Modality="SEG")
@@ -110,7 +110,7 @@ def foreign(
 
 START = np.array([-100.0, -30.0, 200.0])
 ACROSS = np.array([0.0, 1.25, 0.0])
-"""From one slice to the next: what test_dicom's coronal series have."""
+"""Step from one slice to the next of the coronal series."""
 
 
 def block(rows: slice, columns: slice, value: int = 1) -> np.ndarray:

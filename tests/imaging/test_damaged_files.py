@@ -66,17 +66,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 EXPECTED = {
-    "imagesTr/cut_0000.nii.gz": "gzip data are damaged or cut off.",
-    "imagesTr/checksum_0000.nii.gz": "gzip data are damaged or cut off.",
-    "imagesTr/short_0000.nii.gz": "is cut off: expected 4672 bytes, found 4572.",
+    "imagesTr/cut_0000.nii.gz": "gzip data are damaged or truncated.",
+    "imagesTr/checksum_0000.nii.gz": "gzip data are damaged or truncated.",
+    "imagesTr/short_0000.nii.gz": "is truncated: expected 4672 bytes, found 4572.",
     "imagesTr/empty_0000.nii.gz": "is empty (0 bytes).",
-    "imagesTr/text_0000.nii.gz": "is no NIfTI file",
-    "imagesTr/zip_0000.nii.gz": "is named .gz and is not gzip.",
-    "imagesTr/nifti2_0000.nii.gz": "is NIfTI-2, which cannot be read here.",
+    "imagesTr/text_0000.nii.gz": "is not a NIfTI file",
+    "imagesTr/zip_0000.nii.gz": "is not gzip, but its name ends in .gz.",
+    "imagesTr/nifti2_0000.nii.gz": "is NIfTI-2, which is not supported.",
     "imagesTr/four_0000.nii.gz": "is 4-D (18x3x20x2), expected 3-D.",
     "imagesTr/five_0000.nii.gz": "is 5-D (1x2x3x1x3), expected 3-D.",
     "imagesTr/colours_0000.nii.gz": "is 5-D (18x3x20x1x3), expected 3-D.",
-    "imagesTr/complex_0000.nii.gz": "holds complex numbers, expected real ones.",
+    "imagesTr/complex_0000.nii.gz": "contains complex numbers, expected real numbers.",
     "imagesTr/constant_0000.nii.gz": "every voxel is 3; expected an image.",
     "imagesTr/nan_0000.nii.gz": "1 of 1080 voxels are not finite.",
     "imagesTr/forbidden_0000.nii.gz": "no permission to read.",
@@ -84,13 +84,13 @@ EXPECTED = {
     "imagesTr/link_0000.nii.gz": "not found.",
     "labelsTr/slice.nii.gz": "shape (18, 3, 19) differs from that of slice_0000.nii.gz, (18, 3, 20).",
     "labelsTr/shifted.nii.gz": "lies up to 0.002 mm away from shifted_0000.nii.gz",
-    "labelsTr/values.nii.gz": "holds the values 5; dataset.json knows 0 background, 1 thrombus.",
+    "labelsTr/values.nii.gz": "contains the values 5; dataset.json lists 0 background, 1 thrombus.",
     "labelsTr/missing.nii.gz": "not found. Add this case's label file.",
-    "imagesTr/extra_0001.nii.gz": "channel 1, but dataset.json names 1.",
+    "imagesTr/extra_0001.nii.gz": "channel 1, but dataset.json lists 1.",
     "labelsTr/alone.nii.gz": "a label without an image.",
     "labelsTr/folder.nii.gz": "a label without an image.",
-    "imagesTr/twice_0000.nii": "does not end in .nii.gz as dataset.json says.",
-    "cases.csv, line 4": "twice stands twice. Keep one row per case.",
+    "imagesTr/twice_0000.nii": "does not end in .nii.gz, the file_ending in dataset.json.",
+    "cases.csv, line 4": "twice occurs twice. Keep one row per case.",
 }
 
 

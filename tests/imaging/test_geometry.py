@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers.grids import AXIAL, OBLIQUE, Rows, all_orientations, as_rows, rotation
+from helpers.grids import AXIAL, OBLIQUE, Rows, all_orientations, as_rows, in_source_order, rotation
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -139,11 +139,11 @@ def test_slice_order_of_oblique_grids_moves_no_voxel(direction: Rows, slice_axis
 
 
 def check_round_trip(here: Grid, slice_axis: str) -> None:
-    """Undo after apply is the identity, and every voxel keeps its place in the patient."""
+    """An array can be written back in its own order, and every voxel keeps its position in the patient."""
     order = to_slice_order(here, slice_axis)
     numbers = np.arange(24).reshape(here.shape)
     turned, there = order.apply(numbers), order.grid(here)
-    assert np.array_equal(order.undo(turned), numbers)
+    assert np.array_equal(in_source_order(order, turned, here.shape), numbers)
     assert turned.shape == there.shape
     assert there.voxel_ml == pytest.approx(here.voxel_ml)
     before = here.position_mm(np.moveaxis(np.indices(here.shape), 0, -1).reshape(-1, 3))
@@ -174,7 +174,6 @@ def test_reorientation_copies_nothing() -> None:
     numbers = np.arange(24).reshape(2, 3, 4)
     order = to_slice_order(grid(), "LR")
     assert np.shares_memory(order.apply(numbers), numbers)
-    assert np.shares_memory(order.undo(order.apply(numbers)), numbers)
 
 
 @given(OBLIQUE, st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))

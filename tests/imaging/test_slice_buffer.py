@@ -80,6 +80,6 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, slices: int) -> None:
     )
     ran = python(["-c", code, tmp_path], file_limit=400)
     assert ran.stderr == (
-        f"{tmp_path}: cannot be written (File too large). Free space or mend the permissions, then run again.\n"
+        f"{tmp_path}: cannot be written (File too large). Free space or fix the permissions, then run again.\n"
     )
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from helpers.datasets import SHARED
-from helpers.grids import AXIAL, OBLIQUE, Rows, all_orientations
+from helpers.grids import AXIAL, OBLIQUE, Rows, all_orientations, in_source_order
 from helpers.processes import python
 from helpers.volumes import nifti_bytes, write_volume
 from hypothesis import given, settings
@@ -109,7 +109,7 @@ def test_probabilities_come_back_as_float32(tmp_path: Path) -> None:
 def test_a_slice_order_mask_is_written_in_the_images_own_order(tmp_path: Path) -> None:
     grid = Grid(shape=BOX.shape, spacing_mm=BOX.spacing_mm, origin_mm=BOX.origin_mm, direction=PSR)
     order = to_slice_order(grid, "SI")
-    volume_io.write_mask(tmp_path / "mask.nii.gz", order.undo(order.apply(MASK)), grid)
+    volume_io.write_mask(tmp_path / "mask.nii.gz", in_source_order(order, order.apply(MASK), MASK.shape), grid)
     back, there = volume_io.read(tmp_path / "mask.nii.gz")
     assert np.array_equal(back, MASK)
     assert same_grid(there, grid)
@@ -175,7 +175,7 @@ def test_either_unpacker_reads_and_refuses_alike(tmp_path: Path) -> None:
     middle[len(whole) // 2] ^= 255
     for damaged in (wrong_sum, middle, whole[: len(whole) // 2], whole[:-3]):
         path.write_bytes(damaged)
-        assert refused(path) == "gzip data are damaged or cut off. Copy or export it again."
+        assert refused(path) == "gzip data are damaged or truncated. Copy or export it again."
 
 
 def test_plain_voxels_are_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_plain_voxels_are_unpacked_once(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_header_that_promises_more_than_gzip_can_hold_takes_no_memory(tmp_path: Path) -> None:
     path = put(tmp_path / "i.nii.gz", nifti_bytes((30000, 30000, 30000), data=np.zeros(10)))
-    assert "is cut off: expected 108000000000352 bytes, found 392" in refused(path)
+    assert "is truncated: expected 108000000000352 bytes, found 392" in refused(path)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -225,10 +225,10 @@ def test_a_volume_in_two_files_is_read_by_either_name(tmp_path: Path) -> None:
     for name in ("i.hdr", "i.img"):
         assert np.array_equal(volume_io.read(tmp_path / name)[0], np.arange(24).reshape(2, 3, 4))
     (tmp_path / "i.img").write_bytes(whole[352:-1])
-    with pytest.raises(DvtError, match=r"i.img: is cut off: expected 96 bytes, found 95"):
+    with pytest.raises(DvtError, match=r"i.img: is truncated: expected 96 bytes, found 95"):
         volume_io.read(tmp_path / "i.hdr")
     (tmp_path / "i.img").unlink()
-    assert "its other half i.img is not found" in refused(tmp_path / "i.hdr")
+    assert "its other half i.img was not found" in refused(tmp_path / "i.hdr")
 
 
 # --- refused --------------------------------------------------------------------------------------
@@ -245,26 +245,26 @@ def zipped_tail(change: Callable[[bytearray], object]) -> bytes:
 
 BAD_BYTES: dict[str, tuple[str, bytes, str]] = {
     "zero bytes": ("i.nii.gz", b"", "is empty (0 bytes). Copy or export it again."),
-    "cut-off gzip": ("i.nii.gz", gzip.compress(GOOD)[:-20], "gzip data are damaged or cut off."),
-    "gzip without its end": ("i.nii.gz", gzip.compress(GOOD)[:-8], "gzip data are damaged or cut off."),
+    "cut-off gzip": ("i.nii.gz", gzip.compress(GOOD)[:-20], "gzip data are damaged or truncated."),
+    "gzip without its end": ("i.nii.gz", gzip.compress(GOOD)[:-8], "gzip data are damaged or truncated."),
     "wrong checksum": (
         "i.nii.gz",
         zipped_tail(lambda d: d.__setitem__(-8, d[-8] ^ 1)),
-        "gzip data are damaged or cut off.",
+        "gzip data are damaged or truncated.",
     ),
     "flipped bits": (
         "i.nii.gz",
         zipped_tail(lambda d: d.__setitem__(slice(30, 50), bytes(b ^ 255 for b in d[30:50]))),
-        "gzip data are damaged or cut off.",
+        "gzip data are damaged or truncated.",
     ),
-    "cut-off volume": ("i.nii", GOOD[:-4], "is cut off: expected 448 bytes, found 444."),
+    "cut-off volume": ("i.nii", GOOD[:-4], "is truncated: expected 448 bytes, found 444."),
     "cut-off volume, zipped": ("i.nii.gz", gzip.compress(GOOD[:-4]), "expected 448 bytes, found 444."),
-    "cut-off header": ("i.nii", GOOD[:340], "is no NIfTI file (shorter than its header)."),
-    "text": ("i.nii", b"no volume " * 100, "is no NIfTI file (its header does not begin with 348)."),
-    "text in gzip": ("i.nii.gz", gzip.compress(b"no volume " * 100), "is no NIfTI file"),
-    "not gzip": ("i.nii.gz", GOOD, "is named .gz and is not gzip. Rename it"),
-    "gzip in disguise": ("i.nii", gzip.compress(GOOD), "is named without .gz and is gzip. Rename it"),
-    "NIfTI-2": ("i.nii", struct.pack("<i", 540) + bytes(600), "is NIfTI-2, which cannot be read here. Save it as"),
+    "cut-off header": ("i.nii", GOOD[:340], "is not a NIfTI file (shorter than its header)."),
+    "text": ("i.nii", b"no volume " * 100, "is not a NIfTI file (its header does not begin with 348)."),
+    "text in gzip": ("i.nii.gz", gzip.compress(b"no volume " * 100), "is not a NIfTI file"),
+    "not gzip": ("i.nii.gz", GOOD, "is not gzip, but its name ends in .gz. Rename it"),
+    "gzip in disguise": ("i.nii", gzip.compress(GOOD), "is gzip, but its name does not end in .gz. Rename it"),
+    "NIfTI-2": ("i.nii", struct.pack("<i", 540) + bytes(600), "is NIfTI-2, which is not supported. Save it as"),
     "NIfTI-2, big-endian": ("i.nii", struct.pack(">i", 540) + bytes(600), "is NIfTI-2"),
     "2-D": ("i.nii", nifti_bytes((4, 3)), "is 2-D (4x3), expected 3-D. Save all slices as one volume."),
     "4-D": ("i.nii", nifti_bytes((4, 3, 2, 2)), "is 4-D (4x3x2x2), expected 3-D. Save each time point"),
@@ -272,10 +272,10 @@ BAD_BYTES: dict[str, tuple[str, bytes, str]] = {
     "5-D of ones": ("i.nii", nifti_bytes((4, 3, 2, 1, 1)), "is 5-D (4x3x2x1x1)"),
     "5-D, big-endian": ("i.nii", nifti_bytes((1, 2, 3, 1, 3), order=">"), "is 5-D (1x2x3x1x3)"),
     "7-D": ("i.nii", nifti_bytes((1, 2, 1, 1, 1, 1, 2)), "is 7-D (1x2x1x1x1x1x2)"),
-    "99-D": ("i.nii", GOOD[:40] + struct.pack("<h", 99) + GOOD[42:], "its NIfTI header names 99 dimensions."),
-    "an axis of nothing": ("i.nii", nifti_bytes((4, 0, 2)), "names 4x0x2 voxels"),
-    "an axis of less": ("i.nii", nifti_bytes((4, -3, 2)), "names 4x-3x2 voxels"),
-    "no spacing": ("i.nii", nifti_bytes((4, 3, 2), spacing=(1, 0, 1)), "4x3x2 voxels of 1 x 0 x 1 mm. Mend the header"),
+    "99-D": ("i.nii", GOOD[:40] + struct.pack("<h", 99) + GOOD[42:], "its NIfTI header lists 99 dimensions."),
+    "an axis of nothing": ("i.nii", nifti_bytes((4, 0, 2)), "lists 4x0x2 voxels"),
+    "an axis of less": ("i.nii", nifti_bytes((4, -3, 2)), "lists 4x-3x2 voxels"),
+    "no spacing": ("i.nii", nifti_bytes((4, 3, 2), spacing=(1, 0, 1)), "4x3x2 voxels of 1 x 0 x 1 mm. Fix the header"),
     "no number for spacing": ("i.nii", nifti_bytes((4, 3, 2), spacing=(np.nan, 1, 1)), "of nan x 1 x 1 mm"),
     "voxels nowhere": ("i.nii", nifti_bytes((4, 3, 2), offset=np.nan), "places the voxels at byte nan."),
     "voxels at infinity": ("i.nii", nifti_bytes((4, 3, 2), offset=np.inf), "places the voxels at byte inf."),
@@ -382,7 +382,7 @@ def test_a_header_can_be_read_without_the_voxels(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("i.nii.gz", "is 5-D (4x3x2x1x3), expected 3-D."),  # so NIfTI stores vectors
-        ("i.nrrd", "has 3 values a voxel, expected 1. Save each component as a file of its own."),
+        ("i.nrrd", "has 3 values per voxel, expected 1. Save each component as a file of its own."),
     ],
 )
 def test_colours_and_vectors_are_refused(tmp_path: Path, name: str, message: str) -> None:
@@ -393,7 +393,7 @@ def test_colours_and_vectors_are_refused(tmp_path: Path, name: str, message: str
 
 def test_complex_numbers_are_refused(tmp_path: Path) -> None:
     path = write_volume(tmp_path / "i.nii.gz", np.ones((2, 3, 4), np.complex64))
-    assert refused(path) == "holds complex numbers, expected real ones. Export the magnitude."
+    assert refused(path) == "contains complex numbers, expected real numbers. Export the magnitude."
 
 
 def test_axes_that_are_not_at_right_angles_say_what_to_do(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_axes_that_are_not_at_right_angles_say_what_to_do(tmp_path: Path) -> Non
 
 def test_a_folder_is_no_volume(tmp_path: Path) -> None:
     (tmp_path / "i.nii.gz").mkdir()
-    assert refused(tmp_path / "i.nii.gz") == "expected a volume file, found a folder. Name the file."
+    assert refused(tmp_path / "i.nii.gz") == "expected a volume file, found a folder. Give the file."
 
 
 def test_a_missing_file_and_a_link_to_nothing_are_not_found(tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ def test_a_writer_that_loses_voxels_in_silence_is_found_out(tmp_path: Path, monk
         write(image * 0, name, **how)
 
     monkeypatch.setattr(sitk, "WriteImage", lossy)
-    with pytest.raises(DvtError, match=r"mask.nii.gz: what was written does not read back the same"):
+    with pytest.raises(DvtError, match=r"mask.nii.gz: the written file differs"):
         volume_io.write_mask(tmp_path / "mask.nii.gz", MASK, BOX)
     assert list(tmp_path.iterdir()) == []
 
@@ -492,8 +492,8 @@ real = pytest.mark.skipif(not ODD.is_dir(), reason="the shared images are not be
     ("name", "message"),
     [
         ("5D_small.nii", "is 5-D (1x2x3x1x3), expected 3-D."),
-        ("not-nifti.nii", "is no NIfTI file"),
-        ("avg152T1_LR_nifti2.nii.gz", "is NIfTI-2, which cannot be read here."),
+        ("not-nifti.nii", "is not a NIfTI file"),
+        ("avg152T1_LR_nifti2.nii.gz", "is NIfTI-2, which is not supported."),
         ("4d_float64.nii.gz", "is 4-D ("),
     ],
 )

@@ -12,7 +12,7 @@ from helpers.dicom_files import write_series
 from helpers.stations import NAMES, ROWS, WHOLE, legs, station
 
 from dvtplan.core.errors import DamagedScan, DvtError
-from dvtplan.dicom.series import choose, find
+from dvtplan.dicom.series import choose_volume, read_study
 from dvtplan.imaging import volume_io
 from dvtplan.inference import inputs, station_masks
 
@@ -68,11 +68,11 @@ def test_a_mask_of_the_whole_goes_back_to_every_station(series: Path, tmp_path: 
         volume_io.write_mask(tmp_path / "mask.nii.gz", mask, grid)
         *parts, table = station_masks.write_stations(tmp_path / "mask.nii.gz", given)
     assert [p.name for p in parts] == [f"mask_station_{n}.nii.gz" for n in (5, 6, 7)]
-    found = find(series)
+    found = read_study(series)
     for path, rows, name in zip(parts, ROWS, "567", strict=True):
         part, where = volume_io.read(path)
         assert np.array_equal(part, mask[:, rows[0] : rows[1]])
-        assert np.abs(where.corners_mm() - choose(found, name).grid.corners_mm()).max() < 1e-4
+        assert np.abs(where.corners_mm() - choose_volume(found, name).grid.corners_mm()).max() < 1e-4
     about = json.loads(table.read_text())
     assert about["stations_from_head_to_foot"] == ["5", "6", "7"]
     assert about["gains"] == pytest.approx([1 / 1.2, 1, 1 / 0.8], rel=0.01)

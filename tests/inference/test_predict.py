@@ -22,11 +22,12 @@ from helpers.dicom_files import read as read_dicom
 from helpers.models import Bright, model_of
 from torch import nn
 
-from dvtplan.anatomy.knee import Landmarks, estimate
+from dvtplan.anatomy.knee import estimate
+from dvtplan.anatomy.landmarks import Landmarks
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core import digests as digests_module
 from dvtplan.core import json_records
-from dvtplan.core.digests import file_digest
+from dvtplan.core.digests import files_digest
 from dvtplan.core.errors import DvtError
 from dvtplan.core.files import TEMP_PREFIX
 from dvtplan.data.dataset import Case
@@ -393,7 +394,7 @@ def test_every_change_of_a_model_changes_its_digest(trained: Workspace) -> None:
     digests = {load_model(results, folds=folds).digest for folds in ((0,), (1,), (0, 1))}
     with (trained.fold("gn_unet", 0).checkpoint).open("ab") as file:
         file.write(b"\0")
-    digests.add(file_digest((trained.fold("gn_unet", 0).checkpoint,)))
+    digests.add(files_digest((trained.fold("gn_unet", 0).checkpoint,)))
     assert len(digests) == 4
 
 
@@ -885,7 +886,7 @@ def test_masks_are_made_again_on_demand(half_done: Path, bright: Model) -> None:
 def test_the_ledger_holds_the_digest_of_every_mask(half_done: Path, bright: Model) -> None:
     remade(half_done, bright, overwrite=True)
     held = json_records.load(Predicted, half_done / "predictions.json", "")
-    assert held.masks == {case: file_digest((half_done / f"{case}.nii.gz",)) for case in held.cases}
+    assert held.masks == {case: files_digest((half_done / f"{case}.nii.gz",)) for case in held.cases}
 
 
 # --- masks that were changed by hand, or come from elsewhere ------------------------------------------
@@ -1161,7 +1162,7 @@ def test_probabilities_of_another_model_do_not_pass_for_this_ones(half_done: Pat
 def test_a_damaged_ledger_is_one_line(half_done: Path, bright: Model) -> None:
     (half_done / "predictions.json").write_text("{")
     message = refused(lambda: remade(half_done, bright))
-    assert "predictions.json: no readable JSON" in message and "dvt_predict --overwrite" in message
+    assert "predictions.json: is not readable JSON" in message and "dvt_predict --overwrite" in message
 
 
 def test_a_damaged_ledger_does_not_stop_an_overwrite(half_done: Path, bright: Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import resource
@@ -190,7 +191,7 @@ def test_a_header_of_another_float_type_than_its_size_is_refused(
     name = weight_files.weights_name(0, "head.weight")
     for whole, kind, ours, other in ((members, "float32", b"<f4", b"<f2"), (half_members, "float16", b"<f2", b"<f4")):
         path = rebuilt(tmp_path / "a.zip", whole | {name: whole[name].replace(ours, other)})
-        assert f"{name} is no array of {kind} and shape (1, 4, 1, 1)" in refused(lambda path=path: load(path))
+        assert f"{name} is not an array of {kind} and shape (1, 4, 1, 1)" in refused(lambda path=path: load(path))
         assert f"{name} is not an array of {kind}" in refused(lambda path=path: description.describe_archive(path))
         swapped = {n: c.replace(ours, other) if "/weights/" in n else c for n, c in whole.items()}
         path = rebuilt(tmp_path / "b.zip", swapped)  # all alike: only their sizes tell
@@ -298,7 +299,7 @@ def changed_run(members: dict[str, bytes], k: int = 0, /, recipe: dict[str, Any]
         ({"recipe": {"width": 1024}}, "the network has 36992 bytes, the archive 272"),
         ({"recipe": {"width": 8}}, "the network has "),
         ({"recipe": {"width": 0}}, "width and norm_groups must be at least 1"),
-        ({"recipe": {"learning_rate": 1e999}}, "no readable JSON (Infinity is no number)"),
+        ({"recipe": {"learning_rate": 1e999}}, "is not readable JSON (Infinity is not a number)"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused(
@@ -334,7 +335,7 @@ def test_weights_of_another_shape_kind_or_value_are_refused(members: dict[str, b
         kept = {n: c for n, c in members.items() if n != name} | ({name: content} if content is not None else {})
         return refused(lambda: load(rebuilt(tmp_path / "a.zip", kept | (extra or {}))))
 
-    words = "head.weight.npy is no array of float32 and shape (1, 4, 1, 1)"
+    words = "head.weight.npy is not an array of float32 and shape (1, 4, 1, 1)"
     assert words in told(weight_files.npy(array.reshape(4, 1, 1, 1)))
     assert words in told(weight_files.npy(array).replace(b"<f4", b"<i4"))
     objects = io.BytesIO()
@@ -347,8 +348,8 @@ def test_weights_of_another_shape_kind_or_value_are_refused(members: dict[str, b
     assert "head.weight.npy holds weights that are not finite" in told(weight_files.npy(bad))
     assert "the archive no such tensor" in told(None)
     assert "the network has no such tensor" in told(members[name], {weight_files.weights_name(0, "more"): b""})
-    assert "holds evil.py, which is no part of a model" in told(members[name], {"evil.py": b""})
-    assert "holds fold_2/weights/a.npy, which" in told(members[name], {"fold_2/weights/a.npy": b""})
+    assert "contains evil.py" in told(members[name], {"evil.py": b""})
+    assert "contains fold_2/weights/a.npy" in told(members[name], {"fold_2/weights/a.npy": b""})
 
 
 def test_a_plan_of_another_training_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:
@@ -356,11 +357,11 @@ def test_a_plan_of_another_training_is_refused(members: dict[str, bytes], tmp_pa
     path = rebuilt(tmp_path / "a.zip", members | {model_store.PLAN: json.dumps(plan).encode()})
     assert "was trained by another plan" in refused(lambda: load(path))
     no_folds = {name: content for name, content in members.items() if not name.startswith("fold_")}
-    assert "holds no trained fold" in refused(lambda: load(rebuilt(tmp_path / "b.zip", no_folds)))
+    assert "contains no trained fold" in refused(lambda: load(rebuilt(tmp_path / "b.zip", no_folds)))
 
 
 def test_folds_that_are_not_there_are_refused(good: Path) -> None:
-    assert "holds the folds [0, 1], not [5]" in refused(lambda: load(good, folds=[0, 5]))
+    assert "the folds [0, 1], not [5]" in refused(lambda: load(good, folds=[0, 5]))
 
 
 @pytest.mark.parametrize("name", ["fold_00/run.json", "fold_x/run.json", "fold_²/run.json", "fold_9999999999/run.json"])
@@ -404,3 +405,18 @@ def test_a_damaged_archive_is_refused_or_gives_equal_weights(data: st.DataObject
 def test_an_unchanged_plan_travels_whole(trained_once: Workspace, members: dict[str, bytes]) -> None:
     plan = json_records.load(Plan, trained_once.results_plan("gn_unet"), "")
     assert json_records.parse(Plan, members[model_store.PLAN].decode()) == plan
+
+
+@pytest.mark.parametrize("name", ["toy.zip.gz", "toy.zip"])
+def test_an_archive_compressed_with_gzip_is_refused_with_the_command(good: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(good.read_bytes()))
+    for act in (lambda: load(path), lambda: description.describe_archive(path)):
+        message = refused(act)
+        assert message.startswith(f"{path}: ") and f"gunzip -c {name} > " in message
+        assert not message.endswith(f"> {name}")  # this would overwrite the input
+
+
+def test_a_path_may_be_text(good: Path) -> None:
+    assert load_model(str(good), setup=CPU).digest == load(good).digest
+    assert description.describe_archive(str(good)).path == good

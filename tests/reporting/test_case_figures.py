@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.volumes import write_volume
 
-from dvtplan.anatomy.knee import Landmarks, Limb
+from dvtplan.anatomy.landmarks import Landmarks, Limb
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import DvtError
 from dvtplan.imaging import volume_io
@@ -122,7 +122,7 @@ def test_a_case_gets_its_worst_and_best_slice_and_a_projection(tmp_path: Path) -
     worst, best, projected = case_figures.draw(request(tmp_path, truth, prediction))
     assert "worst slice: coronal slice 3 of 4, counted from the front. Slice DSC 0.33" in worst.caption
     assert "best slice: coronal slice 1 of 4" in best.caption and "Slice DSC 1.00" in best.caption
-    assert all("never to be compared with a patient's DSC" in p.caption for p in (worst, best))
+    assert all("not comparable with a patient's DSC" in p.caption for p in (worst, best))
     assert "truth (8 pixels) and prediction (4 pixels, 2 of them true)" in worst.alt
     assert "maximum intensity projection from the front" in projected.caption
     assert all(p.image.startswith(b"\xff\xd8\xff") and len(p.image) <= 50_000 for p in (worst, best, projected))
@@ -162,5 +162,5 @@ def test_a_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
     _, grid = volume_io.read(made.truth)
     moved = Grid(shape=grid.shape, spacing_mm=grid.spacing_mm, origin_mm=(9.0, 0.0, 0.0), direction=grid.direction)
     volume_io.write_mask(made.prediction, np.zeros(grid.shape, np.uint8), moved)
-    with pytest.raises(DvtError, match=f"{made.prediction}: lies on another grid than {made.image}"):
+    with pytest.raises(DvtError, match=f"{made.prediction}: is not on the grid of {made.image}"):
         case_figures.draw(made)

@@ -54,7 +54,7 @@ def names_of(path: Path) -> set[str]:
 @pytest.fixture
 def results(trained: Workspace) -> Path:
     """A scored results folder to write to."""
-    evaluate.evaluate(trained, "gn_unet", jobs=1)
+    evaluate.evaluate(trained, "gn_unet")
     return trained.results("gn_unet")
 
 
@@ -188,31 +188,69 @@ def test_table_1_is_of_the_folds_that_travel(results: Path, tmp_path: Path) -> N
     assert data.cases == 2 and data.phantom is False
 
 
-def test_scores_that_are_older_than_the_model_stay(results: Path, tmp_path: Path) -> None:
-    later = (results / "metrics.csv").stat().st_mtime_ns + 10**9
-    os.utime(results / "fold_1" / "checkpoint.pt", ns=(later, later))
+@pytest.mark.parametrize("changed", ["checkpoint", "prediction", "truth", "levels"])
+def test_scores_of_files_that_have_changed_are_omitted(
+    results: Path, trained: Workspace, tmp_path: Path, changed: str
+) -> None:
+    """Whatever the times of the files; folds that are not affected keep their scores."""
+    run = json_records.load(Run, results / "fold_1" / "run.json", "")
+    path = {
+        "checkpoint": results / "fold_1" / "checkpoint.pt",
+        "prediction": results / "fold_1" / "predictions" / f"{run.test[0]}.nii.gz",
+        "truth": trained.raw / "labelsTr" / f"{run.test[0]}.nii.gz",
+        "levels": trained.raw / "cases.csv",
+    }[changed]
+    if changed == "checkpoint":
+        state = torch.load(path, weights_only=True)
+        state["network"]["head.bias"] += 0.5
+        torch.save(state, path)
+    elif changed == "levels":
+        path.write_text("case_id\nc0\n")
+    else:
+        shutil.copyfile(trained.raw / "labelsTr" / f"{run.train[0]}.nii.gz", path)
+    os.utime(path, (0, 0))
     (why,) = export_model(results, tmp_path / "a.zip").left_out
-    assert why.startswith("no Table 1: ") and "is older than" in why and "dvt_evaluate" in why
+    assert why.startswith(f"no Table 1: {path}: has changed") and "`evaluate`" in why
     assert not {"table1.csv", "table1.txt"} & names_of(tmp_path / "a.zip")
-    assert export_model(results, tmp_path / "b.zip", folds=[0]).left_out == ()
+    left_out = export_model(results, tmp_path / "b.zip", folds=[0]).left_out
+    assert bool(left_out) is (changed == "levels")
 
 
-def test_scores_that_lack_a_case_or_are_not_there_stay(results: Path, tmp_path: Path) -> None:
+def test_scores_of_a_copied_folder_are_exported_whatever_the_times_of_its_files(results: Path, tmp_path: Path) -> None:
+    """Also without the data set and the predictions."""
+    shutil.copytree(results, tmp_path / "alone" / "gn_unet")
+    for k in (0, 1):
+        shutil.rmtree(tmp_path / "alone" / "gn_unet" / f"fold_{k}" / "predictions")
+    for path in (tmp_path / "alone").rglob("*"):
+        os.utime(path, (0, 0) if path.name == "metrics.csv" else None)
+    assert export_model(tmp_path / "alone" / "gn_unet", tmp_path / "a.zip").left_out == ()
+    assert "table1.csv" in names_of(tmp_path / "a.zip")
+
+
+def test_scores_of_an_older_version_are_omitted(results: Path, tmp_path: Path) -> None:
+    (results / "scores.json").unlink()
+    (why,) = export_model(results, tmp_path / "a.zip").left_out
+    assert "scores.json: not found" in why and "`evaluate` again" in why
+
+
+def test_scores_that_lack_a_case_or_are_missing_are_omitted(results: Path, trained: Workspace, tmp_path: Path) -> None:
+    evaluate.evaluate(trained, "gn_unet", folds=[0])
+    assert "does not hold the test cases of fold 1" in export_model(results, tmp_path / "d.zip").left_out[0]
     metrics = results / "metrics.csv"
     lines = metrics.read_text().splitlines(keepends=True)
     metrics.write_text("".join(line for line in lines if ",c0," not in line))
-    assert "does not hold the test cases of fold" in export_model(results, tmp_path / "a.zip").left_out[0]
+    assert "metrics.csv: has changed" in export_model(results, tmp_path / "a.zip").left_out[0]
     metrics.write_text("no table\n")
     assert "metrics.csv: " in export_model(results, tmp_path / "b.zip").left_out[0]
     metrics.unlink()
-    assert "is not there; dvt_evaluate" in export_model(results, tmp_path / "c.zip").left_out[0]
+    assert "metrics.csv: not found" in export_model(results, tmp_path / "c.zip").left_out[0]
 
 
 def test_a_folder_without_its_data_travels_without_ranges(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path / "alone" / "gn_unet")
     (tmp_path / "alone" / "gn_unet" / "fingerprint.json").unlink()  # as in folders from before it was kept there
     (why,) = export_model(tmp_path / "alone" / "gn_unet", tmp_path / "a.zip").left_out
-    assert why.startswith("no ranges of the training data: ") and "is not there" in why
+    assert why.startswith("no ranges of the training data: ") and "not found" in why
     described = describe_archive(tmp_path / "a.zip")
     assert described.data is None and "trained on  not told" in to_text(described)
 

@@ -23,10 +23,11 @@ from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
 from dvtplan.data.prediction_log import Predicted
 from dvtplan.evaluation.evaluate import COLUMNS, evaluate
-from dvtplan.evaluation.secondary_metrics import read_metrics
+from dvtplan.evaluation.stored_scores import read_metrics
 from dvtplan.imaging import volume_io
 from dvtplan.rendering import output, slices
-from dvtplan.reporting.report import choose_patients, draw_cases, write
+from dvtplan.reporting.overlays import draw_overlays
+from dvtplan.reporting.report import choose_patients, write_report
 from dvtplan.reporting.report_charts import named_points
 
 
@@ -36,7 +37,7 @@ def rewrite(path: Path, mask: np.ndarray) -> None:
     ledger = path.parent / "predictions.json"
     if ledger.exists():
         held = json_records.load(Predicted, ledger, "")
-        masks = {**held.masks, path.name.removesuffix(".nii.gz"): digests.file_digest((path,))}
+        masks = {**held.masks, path.name.removesuffix(".nii.gz"): digests.files_digest((path,))}
         json_records.save(replace(held, masks=masks), ledger)
 
 
@@ -50,23 +51,23 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, np.ndarray]]:
     seen: dict[str, dict[str, np.ndarray]] = {}
     real = slices.panels
 
-    def note(image: np.ndarray, truth: np.ndarray, mask: np.ndarray, title: str, *others: Any) -> rendering.Figure:
-        seen[title.partition(":")[0]] = {"image": image, "truth": truth, "mask": mask}
-        return real(image, truth, mask, title, *others)
+    def note(view: slices.View, title: str) -> rendering.Figure:
+        seen[title.partition(":")[0]] = {"image": view.image_HW, "truth": view.truth_HW, "mask": view.prediction_HW}
+        return real(view, title)
 
     monkeypatch.setattr(slices, "panels", note)
     return seen
 
 
 def test_every_test_case_gets_a_picture(trained: Workspace) -> None:
-    paths = draw_cases(trained, "gn_unet")
+    paths = draw_overlays(trained, "gn_unet")
     folder = trained.results("gn_unet") / "pictures"
     assert sorted(paths) == [folder / f"c{k}.png" for k in range(4)] == sorted(folder.iterdir())
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
 def test_chosen_folds_alone_are_drawn(trained: Workspace, drawn: dict[str, dict[str, np.ndarray]]) -> None:
-    paths = draw_cases(trained, "gn_unet", [1])
+    paths = draw_overlays(trained, "gn_unet", [1])
     tested = {p.name.removesuffix(".nii.gz") for p in trained.fold("gn_unet", 1).predictions.glob("*.nii.gz")}
     assert {p.stem for p in paths} == set(drawn) == tested
 
@@ -76,7 +77,7 @@ def test_the_slice_with_the_most_thrombus_is_shown(trained: Workspace, drawn: di
     truth = volume_io.read(path)[0]
     truth[4, 1:20, 1:20] = 1
     rewrite(path, truth)
-    draw_cases(trained, "gn_unet")
+    draw_overlays(trained, "gn_unet")
     assert np.array_equal(drawn["c0"]["truth"], truth[4])
     assert drawn["c0"]["image"].shape == drawn["c0"]["mask"].shape == (34, 33)
 
@@ -86,18 +87,18 @@ def test_the_level_is_drawn_that_is_told_or_found(trained: Workspace, monkeypatc
     seen: list[int] = []
     real = slices.panels
 
-    def note(*given: Any) -> rendering.Figure:
-        seen.append(len(given[-1]))
-        return real(*given)
+    def note(view: slices.View, title: str) -> rendering.Figure:
+        seen.append(len(view.lines))
+        return real(view, title)
 
     monkeypatch.setattr(slices, "panels", note)
-    draw_cases(trained, "gn_unet")
+    draw_overlays(trained, "gn_unet")
     assert seen == [0, 0, 0, 0]
     _, grid = volume_io.read(trained.raw / "imagesTr" / "c0_0000.nii.gz")
     middle = float(grid.corners_mm()[:, 2].mean())
     (trained.raw / "cases.csv").write_text(f"case_id,level_left_mm\nc0,{middle}\n", encoding="utf-8")
     seen.clear()
-    draw_cases(trained, "gn_unet")
+    draw_overlays(trained, "gn_unet")
     assert sorted(seen) in ([0, 0, 0, 1], [0, 0, 0, 2])
 
 
@@ -108,7 +109,7 @@ def test_without_truth_the_slice_with_the_most_predicted_is_shown(
     mask[5, 3:6, 3:6] = 1
     rewrite(trained.raw / "labelsTr" / "c0.nii.gz", 0 * mask)
     rewrite(prediction(trained, "c0"), mask)
-    draw_cases(trained, "gn_unet")
+    draw_overlays(trained, "gn_unet")
     assert np.array_equal(drawn["c0"]["mask"], mask[5]) and not drawn["c0"]["truth"].any()
 
 
@@ -116,25 +117,27 @@ def test_empty_truth_and_empty_prediction_are_drawn_too(trained: Workspace) -> N
     empty = np.zeros((6, 34, 33), np.uint8)
     rewrite(trained.raw / "labelsTr" / "c0.nii.gz", empty)
     rewrite(prediction(trained, "c0"), empty)
-    assert trained.results("gn_unet") / "pictures" / "c0.png" in draw_cases(trained, "gn_unet")
+    assert trained.results("gn_unet") / "pictures" / "c0.png" in draw_overlays(trained, "gn_unet")
 
 
 def test_a_missing_prediction_is_refused_with_the_command(trained: Workspace) -> None:
     prediction(trained, "c1").unlink()
-    with pytest.raises(DvtError, match=r"no prediction by the present training \(fold (.): c1\). Run dvt_train \1"):
-        draw_cases(trained, "gn_unet")
+    with pytest.raises(
+        DvtError, match=r"no prediction by the present training \(fold (.): c1\).*`train_fold`.* for fold \1"
+    ):
+        draw_overlays(trained, "gn_unet")
 
 
 def test_a_prediction_of_an_earlier_training_is_not_drawn(trained: Workspace) -> None:
     prediction(trained, "c1").parent.joinpath("predictions.json").unlink()
     with pytest.raises(DvtError, match="no prediction by the present training"):
-        draw_cases(trained, "gn_unet")
+        draw_overlays(trained, "gn_unet")
     assert not (trained.results("gn_unet") / "pictures").exists()
 
 
 def test_a_fold_that_is_not_there_is_refused(trained: Workspace) -> None:
     with pytest.raises(DvtError, match=r"fold_7: .*splits\.json has only the folds 0 to 1"):
-        draw_cases(trained, "gn_unet", [0, 7])
+        draw_overlays(trained, "gn_unet", [0, 7])
 
 
 # --- the report ---------------------------------------------------------------------------------------
@@ -172,7 +175,7 @@ def add_network(workspace: Workspace, name: str, folds: tuple[int, ...] = (0, 1)
 
 def read(workspace: Workspace, **options: object) -> Reader:
     """The report as written, parsed."""
-    done = write(workspace, **options)  # type: ignore[arg-type]
+    done = write_report(workspace, **options)  # type: ignore[arg-type]
     return Reader(done.html.read_text(encoding="utf-8"))
 
 
@@ -186,7 +189,7 @@ def headings(page: Reader) -> list[str]:
 
 
 def test_a_report_is_one_page_that_carries_every_image(scored: Workspace) -> None:
-    done = write(scored)
+    done = write_report(scored)
     text = done.html.read_text(encoding="utf-8")
     page = Reader(text)
     assert done.html == scored.root / "results" / "Toy" / "report.html" and not page.open
@@ -210,7 +213,7 @@ def test_every_figure_lies_beside_it_as_png_and_pdf_and_old_ones_go(scored: Work
     folder.mkdir(parents=True)
     for name in ("old.png", "old.pdf", "notes.txt"):
         (folder / name).touch()
-    done = write(scored)
+    done = write_report(scored)
     assert sorted(folder.iterdir()) == sorted([*done.figures, folder / "notes.txt"])
     for name in ("volume_dsc_gn_unet", "bland_altman_gn_unet", "dsc_boxes", "learning_gn_unet", "case_c0_projection"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -233,7 +236,7 @@ def test_the_report_tells_what_metrics_tell(scored: Workspace) -> None:
 @pytest.mark.usefixtures("unpainted")
 def test_without_regions_only_all_is_told(scored: Workspace) -> None:
     page = read(scored)
-    assert "all (n 4)" in page.text and "proximal (n" not in page.text and "Dotted" not in page.text
+    assert "all (n = 4)" in page.text and "proximal (n" not in page.text and "Dotted" not in page.text
 
 
 @pytest.mark.usefixtures("unpainted")
@@ -277,7 +280,7 @@ def test_a_patient_without_truth_is_drawn_and_counted_apart(trained: Workspace) 
     rewrite(prediction(trained, "c0"), mask)
     evaluate(trained, "gn_unet")
     page = read(trained)
-    assert "all (n 3)" in page.text and "all 1, 0.18 mL" in page.text  # 9 voxels of 20 mm3
+    assert "all (n = 3)" in page.text and "all 1, 0.18 mL" in page.text  # 9 voxels of 20 mm3
     assert "c0, only slice with truth or prediction: coronal slice 6 of 6" in page.text
     assert "c0: scores over all slices, and volumes in mL; n/a: no truth in the region." in page.text
     assert page.text.rindex("c0: scores") > page.text.rindex("c1: scores")  # last
@@ -298,13 +301,13 @@ def test_two_networks_on_the_same_folds_are_compared(scored: Workspace) -> None:
 def test_networks_on_other_folds_are_told_in_a_sentence(scored: Workspace) -> None:
     add_network(scored, "unet", (1,))
     page = read(scored)
-    assert "Table 2 leaves out gn_unet: no other network was scored on all 2 folds." in page.text
+    assert "Table 2 omits gn_unet: no other network was scored on all 2 folds." in page.text
     assert "Table 2. Comparison of networks: Toy." in read(scored, folds=[1]).text
 
 
 @pytest.mark.usefixtures("unpainted")
 def test_some_folds_can_be_reported_alone(scored: Workspace) -> None:
-    done = write(scored, folds=[1])
+    done = write_report(scored, folds=[1])
     assert done.patients == 2 and "fold 1 of 2" in done.html.read_text()
 
 
@@ -312,12 +315,12 @@ def test_some_folds_can_be_reported_alone(scored: Workspace) -> None:
 def test_a_fold_that_was_predicted_and_not_scored_is_named(trained: Workspace) -> None:
     evaluate(trained, "gn_unet", folds=[0])
     page = read(trained)
-    assert "fold 1 has predictions, but was not scored." in page.text and "all (n 2)" in page.text
+    assert "fold 1 has predictions, but was not scored." in page.text and "all (n = 2)" in page.text
 
 
 @pytest.mark.usefixtures("unpainted")
 def test_a_limit_draws_the_worst_and_the_best(scored: Workspace) -> None:
-    done = write(scored, patients=1)
+    done = write_report(scored, patients=1)
     rows = pd.read_csv(scored.metrics("gn_unet")).sort_values("dsc")
     assert done.drawn == 2
     drawn = {path.name.split("_")[1] for path in done.figures if path.name.startswith("case_")}
@@ -342,61 +345,80 @@ def test_choice_of_patients() -> None:
 
 def test_outliers_are_named_or_else_the_lowest() -> None:
     at, rule = named_points([0.8, 0.82, 0.84, 0.86, 0.1])
-    assert at == [4] and "(0.74)" in rule  # quartiles 0.80 and 0.84
+    assert at == [4] and "0.74" in rule  # quartiles 0.80 and 0.84
     at, rule = named_points([0.9, 0.8, 0.85, 0.82, 0.83, 0.84, 0.86])
-    assert at == [1, 3, 4, 5, 2] and rule.startswith("the 5 patients with the lowest DSC; no DSC lies below")
+    assert at == [1, 3, 4, 5, 2] and rule.startswith("the 5 patients with the lowest DSC")
     assert named_points([]) == ([], "no patient")
 
 
 @pytest.mark.usefixtures("unpainted")
 def test_missing_metrics_are_refused_with_the_command(trained: Workspace) -> None:
     folder = trained.root / "results" / "Toy"
-    with pytest.raises(
-        DvtError, match=f"{folder}: no network has been scored. Run dvt_evaluate --dataset Toy --network"
-    ):
-        write(trained)
-    path, command = trained.metrics("gn_unet"), f"dvt_evaluate --dataset Toy --network gn_unet --root {trained.root}"
-    with pytest.raises(DvtError, match=f"{path}: not found. Run {command} first."):
-        write(trained, ["gn_unet"])
+    with pytest.raises(DvtError, match=f"{folder}: no network has been scored.*`evaluate` for gn_unet"):
+        write_report(trained)
+    with pytest.raises(DvtError, match=f"{trained.metrics('gn_unet')}: not found.*`evaluate`"):
+        write_report(trained, ["gn_unet"])
     assert not trained.report.exists() and not trained.report_figures.exists()
 
 
 @pytest.mark.usefixtures("unpainted")
 def test_an_unknown_network_is_refused(scored: Workspace) -> None:
-    with pytest.raises(DvtError, match="no results of that network; there are: gn_unet"):
-        write(scored, ["segnet"])
+    with pytest.raises(DvtError, match="there are: gn_unet"):
+        write_report(scored, ["segnet"])
 
 
-@pytest.mark.parametrize("newer", ["prediction", "truth", "levels"])
+@pytest.mark.parametrize("changed", ["prediction", "truth", "levels"])
 @pytest.mark.usefixtures("unpainted")
-def test_scores_older_than_what_they_tell_of_are_refused(scored: Workspace, newer: str) -> None:
+def test_scores_of_files_that_have_changed_are_refused(scored: Workspace, changed: str) -> None:
+    """Even if the changed file looks older than the scores."""
     path = {
         "prediction": prediction(scored, "c1"),
         "truth": scored.raw / "labelsTr" / "c2.nii.gz",
         "levels": scored.raw / "cases.csv",
-    }[newer]
-    if newer == "levels":
+    }[changed]
+    if changed == "levels":
         path.write_text("case_id\nc0\n")
-    later = scored.metrics("gn_unet").stat().st_mtime + 5
-    os.utime(path, (later, later))
-    with pytest.raises(DvtError, match=f"metrics.csv: is older than {path}. Run dvt_evaluate "):
-        write(scored)
+    else:
+        mask = volume_io.read(path)[0]
+        mask[0, 0, :2] = 1 - mask[0, 0, :2]
+        rewrite(path, mask)
+    os.utime(path, (0, 0))
+    with pytest.raises(DvtError, match=f"{path}: has changed.*`evaluate`"):
+        write_report(scored)
+    evaluate(scored, "gn_unet")
+    write_report(scored)
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_copied_workspace_is_reported_whatever_the_times_of_its_files(scored: Workspace, tmp_path: Path) -> None:
+    copy = Workspace(tmp_path / "copy", scored.dataset)
+    shutil.copytree(scored.root, copy.root)
+    for path in copy.root.rglob("*"):
+        os.utime(path, (0, 0) if path.name == "metrics.csv" else None)
+    assert write_report(copy).patients == 4
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_scores_of_an_older_version_are_refused(scored: Workspace) -> None:
+    (scored.results("gn_unet") / "scores.json").unlink()
+    with pytest.raises(DvtError, match=r"scores\.json: not found.*`evaluate` again"):
+        write_report(scored)
 
 
 @pytest.mark.usefixtures("unpainted")
 def test_scores_of_other_cases_are_refused(scored: Workspace) -> None:
     path = scored.metrics("gn_unet")
     path.write_text("".join(line for line in path.read_text().splitlines(True) if ",c2," not in line))
-    with pytest.raises(DvtError, match=r"does not hold the test cases of all 2 folds: c2\. Run dvt_evaluate"):
-        write(scored)
+    with pytest.raises(DvtError, match=r"metrics\.csv: has changed.*`evaluate` again"):
+        write_report(scored)
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "fold,case_id,tp,fp,fn\n0,c0,x,0,0\n", "\x00\x01"])
 @pytest.mark.usefixtures("unpainted")
 def test_damaged_metrics_are_one_line(scored: Workspace, text: str) -> None:
     scored.metrics("gn_unet").write_text(text)
-    with pytest.raises(DvtError, match=r"metrics\.csv: .*Run dvt_evaluate .* again") as refused:
-        write(scored)
+    with pytest.raises(DvtError, match=r"metrics\.csv: .*`evaluate` again") as refused:
+        write_report(scored)
     assert "\n" not in str(refused.value)
 
 
@@ -404,7 +426,7 @@ def test_names_such_as_001_and_na_stay_names(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     words = {"case_id": "001", "patient_id": "NA", "region": "all", "rule": "none"}
     pd.DataFrame([dict.fromkeys(COLUMNS, 1) | words]).to_csv(path, index=False)
-    rows = read_metrics(path, "dvt_evaluate")
+    rows = read_metrics(path)
     assert rows.loc[0, ["case_id", "patient_id"]].tolist() == ["001", "NA"]
 
 
@@ -412,7 +434,7 @@ def test_names_such_as_001_and_na_stay_names(tmp_path: Path) -> None:
 def test_a_prediction_of_an_earlier_training_is_not_reported(scored: Workspace) -> None:
     scored.fold("gn_unet", 1).ledger.unlink()
     with pytest.raises(DvtError, match="no prediction by the present training"):
-        write(scored)
+        write_report(scored)
 
 
 def test_the_command_tells_what_was_written(scored: Workspace) -> None:

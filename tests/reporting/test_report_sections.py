@@ -17,7 +17,7 @@ from dvtplan.imaging.normalize import Normalization
 from dvtplan.models.training_run import Run
 from dvtplan.planning.plan import Plan, Variant
 from dvtplan.planning.recipe import Recipe
-from dvtplan.reporting import report_sections, scored_network
+from dvtplan.reporting import methods_section, report_sections, scored_network
 from dvtplan.reporting.case_figures import Picture
 from dvtplan.reporting.scored_network import Chart, ScoredNetwork
 
@@ -92,29 +92,29 @@ def test_agreement_is_mean_difference_and_196_sd_over_all_patients() -> None:
     assert math.isnan(one.limits_ml[0]) and one.text == "bias +1.0 mL, no limits of agreement with n 1"
 
 
-def test_a_network_is_told_in_one_line_with_its_notes_and_the_words_that_are_used() -> None:
+def test_a_network_is_shown_in_one_line_with_its_notes_and_the_words_that_are_used() -> None:
     read = Reader(report_sections.overview([GOOD, POOR]))
     assert "gn 1 0.80 ± n/a 0.80 0.80 to 0.80 +0.2 mL (−0.4 mL to +0.8 mL) fold 0 of 2" in read.text
     assert "gn: A note. seg: A note." in read.text and "2 TP / (2 TP + FP + FN)" in read.text
 
 
 def test_networks_with_the_same_folds_are_compared_and_the_others_named() -> None:
-    found, told = report_sections.compared([GOOD, ELSEWHERE, POOR], "Toy")
+    found, omitted = report_sections.compared([GOOD, ELSEWHERE, POOR], "Toy")
     assert [table.reference for table in found] == ["gn"] and list(found[0].entries["all"]) == ["gn", "seg"]
-    assert told == ["Table 2 leaves out gcn: no other network was scored on fold 1 of 2."]
-    read = Reader(report_sections.scores([GOOD, ELSEWHERE, POOR], found, told))
+    assert omitted == ["Table 2 omits gcn: no other network was scored on fold 1 of 2."]
+    read = Reader(report_sections.scores([GOOD, ELSEWHERE, POOR], found, omitted))
     assert read.text.count("Table 1.") == 3 and read.text.count("Table 2. Comparison") == 1
     assert "+0.23 (no interval)" in read.text  # 0.80 - 0.57
-    assert told[0] in read.text
+    assert omitted[0] in read.text
 
 
 def test_networks_that_were_divided_by_other_rules_are_not_compared() -> None:
     level = dataclasses.replace(POOR.table, rule="level (at the knee)")
-    found, told = report_sections.compared([GOOD, dataclasses.replace(POOR, table=level)], "Toy")
-    assert found == [] and "same rule for regions and predictions (level (at the knee))" in told[1]
+    found, omitted = report_sections.compared([GOOD, dataclasses.replace(POOR, table=level)], "Toy")
+    assert found == [] and "same rule for regions and predictions (level (at the knee))" in omitted[1]
 
 
-def test_networks_that_were_not_trained_alike_are_told_below_table_2() -> None:
+def test_networks_that_were_not_trained_alike_are_shown_below_table_2() -> None:
     short = dataclasses.replace(POOR, runs={0: dataclasses.replace(run(0, epochs=2), network="seg")})
     (table,), _ = report_sections.compared([GOOD, short], "Toy")
     assert table.notes[0] == (
@@ -130,9 +130,9 @@ def test_surface_dice_at_two_tolerances_says_which_is_whose() -> None:
 
 def test_networks_that_cannot_be_paired_are_no_error_but_a_sentence() -> None:
     other = results("seg", {"p0": (4, 0, 7), "p1": (0, 0, 0)})
-    found, told = report_sections.compared([GOOD, other], "Toy")
-    assert found == [] and len(told) == 1
-    assert told[0].startswith("Table 2 leaves out gn and seg: gn and seg had another truth in c0")
+    found, omitted = report_sections.compared([GOOD, other], "Toy")
+    assert found == [] and len(omitted) == 1
+    assert omitted[0].startswith("Table 2 omits gn and seg: ") and "different truth of c0" in omitted[0]
 
 
 def test_one_network_needs_no_comparison() -> None:
@@ -157,19 +157,19 @@ def test_further_measures_have_a_column_per_network_and_say_what_has_none() -> N
     assert text.count("A lesion is a 26-connected component") == 1
 
 
-def test_the_plan_is_told_with_its_reasons_once_for_networks_that_share_it() -> None:
-    text = Reader(report_sections.methods([GOOD, POOR], SPLITS, [], 1)).text
+def test_the_plan_is_shown_with_its_reasons_once_for_networks_that_share_it() -> None:
+    text = Reader(methods_section.methods([GOOD, POOR], SPLITS, [], 1)).text
     assert text.count("fewest voxels") == 1 and "The plan of gn and seg (preset auto)" in text
     assert "coronal (AP)" in text and "32 rows × 48 columns" in text
     assert "0 to 1 by volume, percentiles 0.5, 99.5" in text and "1 variant" in text
 
 
-def test_folds_runs_and_recipes_are_told() -> None:
+def test_folds_runs_and_recipes_are_shown() -> None:
     mixed = ScoredNetwork(
         network="two", rows=pd.concat([GOOD.rows, ELSEWHERE.rows]), folds=FOLDS, plan=PLAN,
         runs={0: run(0), 1: run(1, lr_drops=())}, table=GOOD.table, notes=(),
     )  # fmt: skip
-    text = Reader(report_sections.methods([mixed], SPLITS, [], 1)).text
+    text = Reader(methods_section.methods([mixed], SPLITS, [], 1)).text
     assert "0 2 2 two c0, c1 1 2 2 two c2, c3" in text
     assert "paper, 6 of 8 epochs 7,851,969 2 min 05 s 2% waiting for data CPU. 1 process." in text
     assert "Setting two fold 0 two fold 1" in text and "0.6, 0.85 none" in text
@@ -179,7 +179,7 @@ def test_a_fold_without_a_run_is_unknown_and_no_error() -> None:
     bare = ScoredNetwork(
         network="gn", rows=GOOD.rows, folds=GOOD.folds, plan=PLAN, runs={}, table=GOOD.table, notes=()
     )  # fmt: skip
-    text = Reader(report_sections.methods([bare], SPLITS, [], 1)).text
+    text = Reader(methods_section.methods([bare], SPLITS, [], 1)).text
     assert "unknown" in text and "Setting" not in text
 
 
@@ -210,8 +210,8 @@ def test_figures_are_numbered_on() -> None:
 
 
 def test_phantom_data_are_announced_as_such_and_nothing_else_is() -> None:
-    told = Reader(report_sections.header("Toy", [GOOD], "synthetic: <phantom>", "Written today."))
-    assert told.all("p")[0]["class"] == "banner" and "no evidence of clinical accuracy" in told.text
-    assert "synthetic: <phantom>" in told.text
-    assert "2 patients of the data set Toy that it had not been trained on. Written today." in told.text
+    page = Reader(report_sections.header("Toy", [GOOD], "synthetic: <phantom>", "Written today."))
+    assert page.all("p")[0]["class"] == "banner" and "no evidence of clinical accuracy" in page.text
+    assert "synthetic: <phantom>" in page.text
+    assert "2 patients of the data set Toy that it had not been trained on. Written today." in page.text
     assert "banner" not in report_sections.header("Toy", [GOOD, POOR], None, "")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from helpers.records import PLAN
 
 from dvtplan.planning.plan import Variant
-from dvtplan.training.augmentation import apply, matrices
+from dvtplan.training.augmentation import Augmentation, apply, matrices
 
 IDENTITY = Variant(angle_deg=0.0, scale=1.0, mirror=False)
 MIRROR = Variant(angle_deg=0.0, scale=1.0, mirror=True)
@@ -148,3 +151,12 @@ def test_prepared_float16_becomes_float32() -> None:
     image, label = noise()
     warped, _ = apply(image.half(), label, matrices([IDENTITY], (48, 32)))
     assert warped.dtype == torch.float32
+
+
+def test_each_slice_of_a_batch_gets_its_variant_of_the_plan() -> None:
+    image, label = noise()
+    plan = replace(PLAN, variants=(IDENTITY, MIRROR), target_shape=(48, 32))
+    images, labels = Augmentation(plan, "cpu")(image.repeat(2, 1, 1, 1), label.repeat(2, 1, 1), torch.tensor([1, 0]))
+    for one, variant in enumerate((MIRROR, IDENTITY)):
+        expected_image, expected_label = apply(image, label, matrices([variant], (48, 32)))
+        assert torch.equal(images[one], expected_image[0]) and torch.equal(labels[one], expected_label[0])

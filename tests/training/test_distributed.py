@@ -61,13 +61,18 @@ def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:
     assert TorchProcessGroup().wrap(network, "cpu") is network and TorchProcessGroup().is_main
 
 
-def test_one_process_of_a_launcher_uses_torch_distributed_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that one GPU can try what several would do."""
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the environment of torchrun with one process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         place = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": probe.getsockname()[1]}
     for name, value in place.items():
         monkeypatch.setenv(name, str(value))
+
+
+def test_one_process_of_a_launcher_uses_torch_distributed_on_request(launcher: None) -> None:
+    """So one GPU can test the code for several."""
     with distributed.process_group("cpu") as group:
         assert not group.connected
     with distributed.process_group("cpu", alone_too=True) as group:
@@ -75,6 +80,42 @@ def test_one_process_of_a_launcher_uses_torch_distributed_on_request(monkeypatch
         assert isinstance(group.wrap(torch.nn.Linear(1, 1), "cpu"), torch.nn.parallel.DistributedDataParallel)
         assert torch.equal(group.mean(torch.tensor([3.0])), torch.tensor([3.0]))
         assert group.all_gather("word") == ["word"] and group.broadcast("word") == "word"
+
+
+class _CanonicalGradient(torch.autograd.Function):
+    """Return the weight; its gradient has the strides of the contiguous layout, as compiled kernels return it."""
+
+    @staticmethod
+    def forward(ctx: object, weight: torch.Tensor) -> torch.Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return gradient.clone(memory_format=torch.contiguous_format)
+
+
+class _OneChannel(torch.nn.Module):
+    """A convolution of one channel in channels-last layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(8, 1, 3, 3).to(memory_format=torch.channels_last))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv2d(image, _CanonicalGradient.apply(self.weight))
+
+
+def test_gradients_in_a_group_have_the_strides_of_their_weights(launcher: None) -> None:
+    """Otherwise DistributedDataParallel warns. The values stay."""
+    alone, shared = _OneChannel(), _OneChannel()
+    image = torch.rand(2, 1, 8, 8)
+    alone(image).sum().backward()
+    with distributed.process_group("cpu", alone_too=True) as group:
+        group.wrap(shared, "cpu")(image).sum().backward()
+    assert alone.weight.grad is not None and shared.weight.grad is not None
+    assert alone.weight.grad.stride() != alone.weight.stride()
+    assert shared.weight.grad.stride() == shared.weight.stride()
+    assert torch.equal(shared.weight.grad, alone.weight.grad)
 
 
 def test_two_processes_average_and_share(tmp_path: Path) -> None:
@@ -91,7 +132,7 @@ def test_a_refusal_in_one_process_ends_all_and_arrives_as_its_one_line(tmp_path:
 
 
 def test_a_killed_process_ends_all_with_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DvtError, match=r"^Process 2 of 2 was ended from outside .*SIGKILL.*memory") as caught:
+    with pytest.raises(DvtError, match=r"^Process 2 of 2 was killed .*SIGKILL.*memory") as caught:
         distributed.launch(die_in_the_second, 2, tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Focal loss against a float64 reference, its limits, and its safety at extreme logits."""
+"""Focal loss against a float64 reference, its limits, and its safety at extreme logits; the registry of losses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dvtplan.training.losses import focal
+from dvtplan.core.errors import DvtError
+from dvtplan.planning.recipe import RECIPES, Recipe
+from dvtplan.training.losses import LOSSES, focal, loss_function
 
 GAMMAS = (0.0, 0.1, 1.0, 2.0, 5.0)
 
@@ -111,3 +113,18 @@ def test_the_gradient_is_the_losss(outputs: int, gamma: float) -> None:
     logits, target = batch(outputs)
     exact = logits.double().requires_grad_()
     assert torch.autograd.gradcheck(lambda z: focal(z, target, gamma, 0.4), (exact,))
+
+
+def test_the_registry_takes_the_options_of_a_loss_from_the_recipe() -> None:
+    logits, target = torch.randn(2, 1, 4, 4), torch.randint(0, 2, (2, 4, 4)).to(torch.uint8)
+    found = loss_function("focal")(logits, target, Recipe(focal_gamma=1.5, focal_alpha=0.6))
+    assert torch.equal(found, focal(logits, target, 1.5, 0.6))
+
+
+def test_every_named_recipe_has_a_known_loss() -> None:
+    assert {recipe.loss for recipe in RECIPES.values()} <= set(LOSSES)
+
+
+def test_an_unknown_loss_is_refused_with_the_choices() -> None:
+    with pytest.raises(DvtError, match=r"`loss=mse`.*focal"):
+        loss_function("mse")

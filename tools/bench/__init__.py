@@ -1,1 +1,1 @@
-"""What `tools/benchmark.py` measures: a room per question, and three that they share."""
+"""Measurements of `tools/benchmark.py`: one module per section, and shared modules."""

@@ -1,4 +1,4 @@
-"""What is measured on: phantoms, made once into a scratch folder."""
+"""Inputs of the measurements: phantoms in a scratch folder, plans and untrained networks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phantom.cohort import make_cohort
+from torch import nn
 
 from dvtplan.core import json_records, worker_pool
 from dvtplan.data.paths import Workspace
@@ -13,28 +14,35 @@ from dvtplan.inference.model import Model
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.networks.registry import build
 from dvtplan.planning.plan import Plan
-from dvtplan.planning.preprocess import plan_and_preprocess
-from dvtplan.training.job import PREPARE
+from dvtplan.planning.preprocess import PreprocessOptions, plan_and_preprocess
+from dvtplan.planning.preprocessed_cases import STAGE
 
 SEED = 5
 CASES, TINY_CASES = 4, 2
-"""Patients of a cohort to train on, in two folds."""
+"""Patients of a cohort for training, in two folds."""
+WIDTH, NORM_GROUPS = 32, 32
+"""The paper's GN-U-Net."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """How to measure, and on what."""
+    """How to measure, and the inputs."""
 
     scratch: Path
     device: str
-    """As devices.choose takes it, resolved: 'cpu', 'cuda:0', ..."""
+    """Resolved name of the device: 'cpu', 'cuda:0', ..."""
     rounds: int
     tiny: bool
-    """Everything at the smallest scale: to see that the benchmark runs, not for figures."""
+    """Use the smallest inputs and no warm-up: a test that the benchmark runs, not a measurement."""
     nnunet: Path | None = None
-    """A folder with an environment that has nnU-Net v2, to be measured beside ours."""
+    """Folder of programs of an environment with nnU-Net v2, for comparison; None omits it."""
     study: Workspace | None = None
-    """A planned and preprocessed cohort to train on and predict; None makes one."""
+    """A planned and preprocessed cohort for training and prediction; None makes one."""
+
+    @property
+    def warm_up(self) -> bool:
+        """Whether tasks run once before they are measured."""
+        return not self.tiny
 
     @property
     def on_cpu(self) -> bool:
@@ -42,11 +50,11 @@ class Bench:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether PyTorch's CUDA tools (streams, graphs, memory counters) work on the device."""
+        """Whether the device supports CUDA streams, graphs and memory counters."""
         return self.device.startswith("cuda")
 
     def cohort(self, scale: str, cases: int) -> Workspace:
-        """A cohort of raw phantoms of its own root."""
+        """Return a cohort of raw phantoms, made on first use, in its own root."""
         root = self.scratch / f"{scale}_{cases}"
         if not (root / "datasets_raw" / "Phantom" / "dataset.json").exists():
             jobs = worker_pool.available_cores()
@@ -54,23 +62,23 @@ class Bench:
         return Workspace(root, "Phantom")
 
     def prepared(self, scale: str, cases: int) -> Workspace:
-        """The same, planned and prepared, in two folds."""
+        """Return a cohort that is planned and preprocessed in two folds."""
         workspace = self.cohort(scale, cases)
-        plan_and_preprocess(workspace.root, "Phantom", n_folds=2)
+        plan_and_preprocess(workspace.root, "Phantom", options=PreprocessOptions(folds=2))
         return workspace
 
     @property
     def large(self) -> str:
-        """The paper's scale."""
+        """The paper's phantom scale."""
         return "tiny" if self.tiny else "paper"
 
     @property
     def middle(self) -> str:
-        """A scale that a CPU gets through in minutes."""
+        """A phantom scale that a CPU processes in minutes."""
         return "tiny" if self.tiny else "half"
 
     def training_data(self) -> Workspace:
-        """Preprocessed slices of the largest size that this device trains on in minutes."""
+        """Return a preprocessed cohort with the largest slices that this device trains on in minutes."""
         if self.study is not None:
             return self.study
         if self.tiny:
@@ -78,16 +86,20 @@ class Bench:
         return self.prepared("small" if self.on_cpu else "paper", CASES)
 
     def patients(self) -> tuple[Workspace, Plan]:
-        """Raw scans of the largest scale, and the plan for them."""
+        """Return raw scans of the largest scale, and their plan."""
         if self.study is not None:
-            return self.study, json_records.load(Plan, self.study.plan, PREPARE)
+            return self.study, json_records.load(Plan, self.study.plan, STAGE)
         workspace = self.cohort(self.large, 2)
-        planned = plan_and_preprocess(workspace.root, "Phantom", n_folds=2, verify_only=True)
+        planned = plan_and_preprocess(workspace.root, "Phantom", options=PreprocessOptions(folds=2, verify_only=True))
         return workspace, planned.plan
 
 
+def gn_unet(setup: DeviceConfig, channels: int = 1) -> nn.Module:
+    """Return an untrained GN-U-Net of the paper's width on a device. Training does not change its speed."""
+    return setup.place(build("gn_unet", channels, 1, width=WIDTH, norm_groups=NORM_GROUPS))
+
+
 def untrained(plan: Plan, setup: DeviceConfig) -> Model:
-    """GN-U-Net as initialised; how long it takes does not depend on what it has learnt."""
-    network = build("gn_unet", len(plan.channels), 1, width=32, norm_groups=32).eval()
-    network = network.to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+    """Return a model with an untrained GN-U-Net."""
+    network = gn_unet(setup, len(plan.channels)).eval()
     return Model(networks=(network,), folds=(0,), plan=plan, classes={"lesion": 1}, setup=setup, digest="none")

@@ -1,4 +1,4 @@
-"""What this machine can do at most: matrix products and copies, against which everything else is compared."""
+"""Measure the limits of this machine: rates of matrix products and copies, the reference of other results."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 import torch
 
 from bench.inputs import Bench
-from bench.rows import Row
+from bench.results import Row
 
 SIDES = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 """Device type -> side of the square matrices; large enough to keep every core busy."""
 TINY_SIDE = 256
 COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32, "mps": 1 << 30}
-"""Device type -> bytes of a copy; many times the caches."""
+"""Device type -> bytes of a copy; many times larger than the caches."""
 TINY_BYTES = 1 << 22
 TIMED, WARM_UPS = 5, 2
 
@@ -41,14 +41,14 @@ def limits(bench: Bench) -> Iterator[Row]:
 
 
 def _host_copies(device: str, count: int) -> Iterator[Row]:
-    """Copies from the host's pinned memory to the GPU and back."""
+    """Measure copies from the host's pinned memory to the GPU and back."""
     host = torch.ones(count, dtype=torch.uint8, pin_memory=True)
-    there = torch.empty(count, dtype=torch.uint8, device=device)
-    ways: dict[str, Callable[[], object]] = {
-        "copy from host to GPU": lambda: there.copy_(host, non_blocking=True),
-        "copy from GPU to host": lambda: host.copy_(there, non_blocking=True),
+    remote = torch.empty(count, dtype=torch.uint8, device=device)
+    copies: dict[str, Callable[[], object]] = {
+        "copy from host to GPU": lambda: remote.copy_(host, non_blocking=True),
+        "copy from GPU to host": lambda: host.copy_(remote, non_blocking=True),
     }
-    for what, copy in ways.items():
+    for what, copy in copies.items():
         seconds = seconds_of(copy, device)
         yield Row(
             section="limits", what=what, value=count / seconds / 1e9, unit="GB/s",
@@ -57,12 +57,12 @@ def _host_copies(device: str, count: int) -> Iterator[Row]:
 
 
 def matrix_flop_per_s(device: str, precision: str, *, tiny: bool = False) -> float:
-    """The rate of a large matrix product of random numbers.
+    """Return the rate of a large matrix product of random numbers.
 
     Args:
-        device: as ``devices.choose`` resolves it.
-        precision: 'bf16', 'fp32', or 'tf32': float32 numbers, of which a GPU's matrix units see 10 bits.
-        tiny: a small product, to see that it runs.
+        device: resolved name of the device.
+        precision: 'bf16', 'fp32', or 'tf32' (float32 numbers rounded to 10 bits by a GPU's matrix units).
+        tiny: use a small product, as a test that it runs.
     """
     side = _side(device, tiny)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -76,7 +76,7 @@ def matrix_flop_per_s(device: str, precision: str, *, tiny: bool = False) -> flo
 
 
 def seconds_of(work: Callable[[], object], device: str, repeats: int = 4) -> float:
-    """Seconds of some work on a device: the median of several timings, each of several repeats in a row."""
+    """Return the duration of some work on a device: the median of several timings of ``repeats`` runs each."""
     for _ in range(WARM_UPS):
         work()
     taken = []
@@ -91,7 +91,7 @@ def seconds_of(work: Callable[[], object], device: str, repeats: int = 4) -> flo
 
 
 def wait(device: str) -> None:
-    """Return when the device has done all that it was given."""
+    """Return when the device has finished all its work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describe the machine of the measurements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def describe(device: str) -> dict[str, object]:
-    """Processor, memory, accelerator, versions, commit and date."""
+    """Return processor, memory, accelerator, versions, commit and date."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="minutes"),
         "processor": _processor(),
@@ -36,7 +36,7 @@ def describe(device: str) -> dict[str, object]:
 
 
 def _gpu(device: str) -> dict[str, object]:
-    """Memory, generation and software of a CUDA GPU."""
+    """Return memory, generation and software of a CUDA GPU."""
     properties = torch.cuda.get_device_properties(device)
     return {
         "gpus": torch.cuda.device_count(),
@@ -51,7 +51,7 @@ def _gpu(device: str) -> dict[str, object]:
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver, or 'unknown'."""
+    """Return the version of NVIDIA's driver, or 'unknown'."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
@@ -61,7 +61,7 @@ def _driver() -> str:
 
 
 def _version(package: str) -> str | None:
-    """The installed version; dvtplan itself may be used from its folder."""
+    """Return the installed version of a package; dvtplan need not be installed."""
     if package == "dvtplan":
         return __version__
     try:
@@ -85,7 +85,7 @@ def _memory_gib() -> float | None:
 
 
 def _commit() -> str:
-    """The commit that was measured, with a plus where files differ from it; 'unknown' without git."""
+    """Return the current commit, with a plus if files differ from it; 'unknown' without git."""
     try:
         named = subprocess.run(
             ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=True

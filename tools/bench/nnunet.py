@@ -1,4 +1,4 @@
-"""nnU-Net v2 on the same files and cores: its environment, and two of its commands."""
+"""Run nnU-Net v2 on the same files and cores: install it, and run two of its commands."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.clock import child
 from bench.inputs import Bench
+from bench.timing import child
 from dvtplan.core import worker_pool
 from dvtplan.data.paths import Workspace
 
@@ -17,10 +17,10 @@ VERSION = "2.8.1"
 
 
 def ready(folder: Path) -> Path:
-    """Make an environment with nnU-Net where it is not there yet; gives its folder of programs.
+    """Make an environment with nnU-Net if it does not exist; return its folder of programs.
 
     Raises:
-        RuntimeError: if it cannot be installed.
+        RuntimeError: if nnU-Net cannot be installed.
     """
     programs = folder / "bin"
     if not (programs / "nnUNetv2_evaluate_simple").exists():
@@ -28,14 +28,15 @@ def ready(folder: Path) -> Path:
         constraints = Path(__file__).parents[1] / "constraints.txt"
         command = [programs / "python", "-m", "pip", "install", "-q", f"nnunetv2=={VERSION}"]
         torch = [line for line in constraints.read_text().splitlines() if line.startswith("torch")]
-        made = subprocess.run([*map(str, command), *torch], capture_output=True, text=True)
-        if made.returncode:
-            raise RuntimeError(f"{folder}: nnU-Net could not be installed ({made.stderr.strip().splitlines()[-1]})")
+        installed = subprocess.run([*map(str, command), *torch], capture_output=True, text=True)
+        if installed.returncode:
+            reason = installed.stderr.strip().splitlines()[-1]
+            raise RuntimeError(f"{folder}: nnU-Net could not be installed ({reason})")
     return programs
 
 
 def preprocess(bench: Bench, workspace: Workspace) -> Callable[[], float]:
-    """Fingerprint, plan and 2-D preprocessing by nnU-Net with its check of the data, on the same files."""
+    """Return a task: nnU-Net's verification, fingerprint, plan and 2-D preprocessing of the same files."""
     root = bench.scratch / "nnunet"
     raw = root / "raw" / "Dataset001_Phantom"
     if not raw.exists():
@@ -56,7 +57,7 @@ def preprocess(bench: Bench, workspace: Workspace) -> Callable[[], float]:
 
 
 def evaluate(bench: Bench, labels: Path, masks: Path) -> Callable[[], float]:
-    """Overlap per case and label by nnU-Net, on the same files."""
+    """Return a task: nnU-Net's evaluation per case and label of the same files."""
     out = bench.scratch / "nnunet_scores.json"
     program = str(bench.nnunet / "nnUNetv2_evaluate_simple")  # type: ignore[operator]
     options = ["-l", "1", "2", "-np", str(worker_pool.available_cores()), "-o", str(out)]

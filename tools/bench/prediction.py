@@ -1,4 +1,4 @@
-"""Prediction: a patient, file to file, against bare forward passes; these against PyTorch's plain ones."""
+"""Measure prediction: a patient from file to file against bare forward passes, and these against plain PyTorch."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bench.clock import child, in_turn
-from bench.inputs import Bench, untrained
+from bench.inputs import Bench, gn_unet, untrained
 from bench.limits import matrix_flop_per_s, seconds_of, wait
-from bench.rows import Row
+from bench.results import Row
 from bench.steps import PAPER_SHAPE, TINY_SHAPE, forget_compiled
+from bench.timing import child, in_turn
 from dvtplan.core import json_records
 from dvtplan.data.dataset import discover
 from dvtplan.imaging import volume_io
@@ -24,13 +25,12 @@ from dvtplan.inference.model import Model, slices_at_once
 from dvtplan.inference.predict_case import predict_case
 from dvtplan.models import devices
 from dvtplan.models.devices import DeviceConfig
-from dvtplan.models.networks.registry import build
 from dvtplan.planning.cost import FORWARD_FLOP_PER_PIXEL
 
 TOOLS = Path(__file__).parents[1]
 
 PAPER_SLICE_S, PAPER_PATIENT_S = 1.5, 13.5
-"""Huang 2019 on a GTX 1080 Ti; the two differ by ten for about 90 slices."""
+"""Huang 2019 on a GTX 1080 Ti. The two values are inconsistent: a patient has about 90 slices."""
 
 
 def predict(bench: Bench) -> Iterator[Row]:
@@ -53,7 +53,9 @@ def predict(bench: Bench) -> Iterator[Row]:
     rounds = min(bench.rounds, 2) if bench.on_cpu and not bench.tiny else bench.rounds
     target = bench.scratch / "predicted.nii.gz"
     timing = in_turn(
-        {"patient": lambda: predict_case(case, target, model), "forward": forward}, rounds, warm_up=not bench.on_cpu
+        {"patient": lambda: predict_case(case, target, model), "forward": forward},
+        rounds,
+        warm_up=bench.warm_up and not bench.on_cpu,
     )
     seconds = timing.seconds("patient")
     size = "x".join(map(str, plan.target_shape))
@@ -74,7 +76,7 @@ def predict(bench: Bench) -> Iterator[Row]:
 
 
 def forward(bench: Bench) -> Iterator[Row]:
-    """A forward pass of one slice as `dvt_predict` runs it, over PyTorch's plain float32 one with the same weights."""
+    """Forward pass of one slice as `dvt_predict` runs it, against plain float32 PyTorch with the same weights."""
     workspace, plan = bench.patients()
     chosen = untrained(plan, devices.choose(bench.device))
     plain = untrained(plan, devices.choose(bench.device, precision="fp32", channels_last=False, compiled=False))
@@ -90,9 +92,10 @@ def forward(bench: Bench) -> Iterator[Row]:
             found = model.networks[0](image.contiguous(memory_format=model.setup.memory_format)).float()
         return found.cpu()
 
-    timing = in_turn({"plain": lambda: run(plain), "chosen": lambda: run(chosen)}, 2 * bench.rounds)
+    tasks = {"plain": lambda: run(plain), "chosen": lambda: run(chosen)}
+    timing = in_turn(tasks, 2 * bench.rounds, bench.warm_up)
     ours, theirs = run(chosen), run(plain)
-    # As initialised a network calls nearly everything the same; the median logit is where it is least sure.
+    # An untrained network gives nearly all voxels one class; at the median logit it is least certain.
     cut = theirs.median()
     differ = ((ours > cut) != (theirs > cut)).float().mean()
     size = "x".join(map(str, plan.target_shape))
@@ -113,8 +116,7 @@ def forward_rate(bench: Bench) -> Iterator[Row]:
     for compiled in (False, True) if bench.on_gpu else (False,):
         setup = devices.choose(bench.device, compiled=compiled)
         block = slices_at_once(PAPER_SHAPE, setup.device)
-        network = build("gn_unet", 1, 1, width=32, norm_groups=32).eval()
-        network = network.to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+        network = gn_unet(setup).eval()
         image = torch.rand(block, 1, *shape, device=setup.device).contiguous(memory_format=setup.memory_format)
 
         def run(forward: devices.Forward, setup: DeviceConfig = setup, image: torch.Tensor = image) -> None:
@@ -124,9 +126,9 @@ def forward_rate(bench: Bench) -> Iterator[Row]:
 
         forget_compiled()
         begin = time.perf_counter()
-        made, failed = devices.try_compile(network, setup, run)
+        compiled_forward, failed = devices.try_compile(network, setup, run)
         compile_s = time.perf_counter() - begin
-        seconds = seconds_of(lambda made=made, run=run: run(made), setup.device, repeats=2)  # type: ignore[misc]
+        seconds = seconds_of(partial(run, compiled_forward), setup.device, repeats=2)
         rate = block / seconds
         flop = FORWARD_FLOP_PER_PIXEL * shape[0] * shape[1] * rate
         matrix = matrix_flop_per_s(bench.device, setup.precision, tiny=bench.tiny)
@@ -140,7 +142,7 @@ def forward_rate(bench: Bench) -> Iterator[Row]:
 
 
 def memory(bench: Bench) -> Iterator[Row]:
-    """Peak memory of a whole process that predicts a volume, and one three times as deep."""
+    """Peak memory of a process that predicts a volume, and of one with three times the slices."""
     workspace, planned = bench.patients()
     plan, mask = bench.scratch / "deep_plan.json", bench.scratch / "deep_mask.nii.gz"
     json_records.save(planned, plan)
@@ -151,9 +153,9 @@ def memory(bench: Bench) -> Iterator[Row]:
         path = bench.scratch / f"deep_{times}.nii.gz"
         deep = np.concatenate([volume] * times, axis=across).astype(np.float32)
         volume_io.write_probabilities(path, deep, replace(grid, shape=deep.shape))
-        command = [sys.executable, "-m", "bench.deep", str(plan), str(path), str(mask), bench.device]
-        _, told = child(command, {"PYTHONPATH": str(TOOLS)})
-        peaks[times] = int(told)
+        command = [sys.executable, "-m", "bench.memory_probe", str(plan), str(path), str(mask), bench.device]
+        _, output = child(command, {"PYTHONPATH": str(TOOLS)})
+        peaks[times] = int(output)
     yield Row(
         section="scale", what="memory for three times the slices", value=peaks[3] / peaks[1], unit="x", at_most=1.1,
         note=f"{peaks[1] / 1e6:.0f} and {peaks[3] / 1e6:.0f} MB", detail={"bytes": peaks},

@@ -1,4 +1,4 @@
-"""How long a command takes before it does anything."""
+"""Measure how long a command takes to start."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from bench.clock import child, in_turn
 from bench.inputs import Bench
-from bench.rows import Row, absent
+from bench.results import Row, absent
+from bench.timing import child, in_turn
 from dvtplan.cli.overview import COMMANDS
 
 HELP_S = 0.3
 
 
+def _help_seconds(program: Path) -> float:
+    return child([str(program), "--help"])[0]
+
+
 def start(bench: Bench) -> Iterator[Row]:
-    """Each command's ``--help``, and what `dvt_evaluate` loads."""
+    """``--help`` of each command, and whether `dvt_evaluate` loads PyTorch."""
     programs = {name: Path(sys.executable).with_name(name) for name in COMMANDS}
     lacking = [name for name, path in programs.items() if not path.exists()]
     if lacking:
-        yield absent("start", "--help", f"{', '.join(lacking)} not beside {sys.executable}")
+        yield absent("start", "--help", f"{', '.join(lacking)} not next to {sys.executable}")
         return
-    timing = in_turn(
-        {name: lambda path=path: child([str(path), "--help"])[0] for name, path in programs.items()},  # type: ignore[misc]
-        bench.rounds,
-    )
+    tasks = {name: partial(_help_seconds, path) for name, path in programs.items()}
+    timing = in_turn(tasks, bench.rounds, bench.warm_up)
     slowest = max(COMMANDS, key=timing.seconds)
     yield Row(
         section="start", what="slowest --help", value=timing.seconds(slowest), unit="s", at_most=HELP_S, note=slowest,

@@ -1,4 +1,4 @@
-"""One training step and nothing else (forward, backward, Adam): by batch, memory layout and kind of compilation."""
+"""Measure bare training steps (forward, backward, Adam) by batch size, memory layout and kind of compilation."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from bench.clock import in_turn
-from bench.inputs import Bench
+from bench.inputs import Bench, gn_unet
 from bench.limits import matrix_flop_per_s, wait
-from bench.rows import Row, absent
+from bench.results import Row, absent
+from bench.timing import in_turn
 from dvtplan.core import text
 from dvtplan.models import devices
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.networks.blocks import UpConv
-from dvtplan.models.networks.registry import build
 from dvtplan.planning.cost import FORWARD_FLOP_PER_PIXEL
 
 PAPER_SHAPE, TINY_SHAPE = (960, 320), (64, 32)
@@ -25,41 +24,45 @@ PAPER_BATCH = 2
 PAPER_FOLD_SLICES = 2 * 589e3
 """Slices that a fold of the paper's schedule trains on: 589,000 steps of 2."""
 TIMED_S = 1.0
-"""How long the steps of one timing take together."""
+"""Duration of the steps of one timing."""
 
 EAGER, COMPILED, GRAPHS = "eager", "compiled", "compiled with CUDA graphs"
 TUNED = "eager with cuDNN's benchmark"
-"""cuDNN tries its convolution algorithms for each shape and keeps the fastest."""
+"""cuDNN tests its convolution algorithms for each shape and keeps the fastest."""
 CHANNELS_FIRST = f"{GRAPHS}, channels first"
 TUNED_GRAPHS = f"{GRAPHS} and cuDNN's benchmark"
 WAYS = (GRAPHS, EAGER, COMPILED)
-"""How a step may run on a GPU; the first is what `dvt_train` does there."""
+"""Ways to run a step on a GPU; `dvt_train` uses the first."""
 OTHER_WAYS = (TUNED, TUNED_GRAPHS, CHANNELS_FIRST)
-"""Ways that `dvt_train` could take."""
+"""Ways that `dvt_train` does not use."""
 
 
 @dataclass(frozen=True)
 class BareStep:
-    """A step on one fixed batch."""
+    """A training step on one fixed batch."""
 
     run: Callable[[], None]
     compile_s: float
-    """Seconds that compiling and the first steps took; 0 where nothing is compiled."""
+    """Seconds of compilation and the first steps; 0 without compilation."""
     failed: str
-    """Why it could not be compiled; empty if it was, or was not to be."""
+    """Why compilation failed; empty otherwise."""
 
 
-def bare_step(setup: DeviceConfig, batch: int, shape: tuple[int, int]) -> BareStep:
-    """A step of GN-U-Net, width 32, as a training with this setup runs it, without data, augmentation or focal loss.
+def bare_step(setup: DeviceConfig, batch: int, shape: tuple[int, int], *, upsample_first: bool = False) -> BareStep:
+    """Return a training step of GN-U-Net without data loading, augmentation or focal loss.
 
     Args:
-        setup: with ``training``: compiled with CUDA graphs where it is compiled and on a GPU.
-        batch: slices.
+        setup: with ``training``; a compiled step on a GPU uses CUDA graphs.
+        batch: number of slices.
         shape: rows and columns of a slice.
+        upsample_first: in the decoder, upsample before the convolution on every device, as the paper writes it.
     """
     forget_compiled()
-    network = build("gn_unet", 1, 1, width=32, norm_groups=32)
-    network = network.to(setup.device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+    network = gn_unet(setup)
+    if upsample_first:
+        for module in network.modules():
+            if isinstance(module, UpConv):
+                module.forward = module.as_written  # type: ignore[method-assign]
     optimizer = torch.optim.Adam(network.parameters(), fused=not setup.device.startswith("mps"))
     image = torch.rand(batch, 1, *shape, device=setup.device).contiguous(memory_format=setup.memory_format)
 
@@ -71,7 +74,7 @@ def bare_step(setup: DeviceConfig, batch: int, shape: tuple[int, int]) -> BareSt
         optimizer.step()
 
     def trial(forward: devices.Forward) -> None:
-        for _ in range(3):  # CUDA graphs: the first runs warm up, a later one is recorded
+        for _ in range(3):  # with CUDA graphs the first runs warm up, and a later run is recorded
             step(forward)
         wait(setup.device)
 
@@ -82,17 +85,17 @@ def bare_step(setup: DeviceConfig, batch: int, shape: tuple[int, int]) -> BareSt
 
 
 def forget_compiled() -> None:
-    """Make the next network be compiled by itself.
+    """Forget compiled code, so that the next network is compiled separately.
 
-    What PyTorch compiled belongs to the class: a second network would run the code of the first, and another batch size
-    would be compiled for any.
+    PyTorch caches compiled code by class: a second network would run the code of the first, and a second batch size
+    would be compiled for all sizes.
     """
     torch.compiler.reset()
     gc.collect()
 
 
 def seconds_of_steps(step: BareStep, device: str, count: int) -> float:
-    """Seconds of so many steps in a row, after two that are not counted."""
+    """Return the seconds of ``count`` steps in a row, after two steps that are not counted."""
     for _ in range(2):
         step.run()
     wait(device)
@@ -104,7 +107,7 @@ def seconds_of_steps(step: BareStep, device: str, count: int) -> float:
 
 
 def steps(bench: Bench) -> Iterator[Row]:
-    """A training step: on a CPU by batch and memory layout, on a GPU by kind of compilation."""
+    """Training step: on a CPU by batch size and memory layout, on a GPU by kind of compilation."""
     if bench.on_gpu:
         for way in WAYS:
             yield on_gpu(bench, way, PAPER_BATCH)
@@ -115,7 +118,7 @@ def steps(bench: Bench) -> Iterator[Row]:
 
 
 def other_ways(bench: Bench) -> Iterator[Row]:
-    """A training step on a GPU in ways that `dvt_train` does not take."""
+    """Training step on a GPU in ways that `dvt_train` does not use."""
     if not bench.on_gpu:
         yield absent("steps", "a training step in other ways", "no GPU")
         return
@@ -127,7 +130,7 @@ def other_ways(bench: Bench) -> Iterator[Row]:
 
 
 def on_gpu(bench: Bench, way: str, batch: int) -> Row:
-    """Slices per second of bare steps in one of the ways above, compared with the rate of matrix products."""
+    """Measure slices per second of bare steps in one of the ways above, and compare with the matrix rate."""
     shape = TINY_SHAPE if bench.tiny else PAPER_SHAPE
     setup = devices.choose(
         bench.device, training=True, compiled=way not in (EAGER, TUNED), channels_last=way != CHANNELS_FIRST
@@ -137,7 +140,7 @@ def on_gpu(bench: Bench, way: str, batch: int) -> Row:
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = way in (TUNED, TUNED_GRAPHS)
     try:
-        # Without ``training``, compilation leaves CUDA graphs out.
+        # Without ``training``, compilation does not use CUDA graphs.
         step = bare_step(replace(setup, training=way != COMPILED), batch, shape)
         count = max(4, round(TIMED_S / max(seconds_of_steps(step, bench.device, 2) / 2, 1e-6)))
         seconds = min(seconds_of_steps(step, bench.device, count) for _ in range(bench.rounds + 1)) / count
@@ -169,51 +172,51 @@ def on_gpu(bench: Bench, way: str, batch: int) -> Row:
 
 # --- on a CPU -------------------------------------------------------------------------------------
 
-LAYOUTS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+
+@dataclass(frozen=True)
+class _CpuWay:
+    """A way to run a training step on a CPU."""
+
+    batch: int
+    channels_last: bool = False
+    upsample_first: bool = False
+
+    @property
+    def name(self) -> str:
+        layout = "channels last" if self.channels_last else "channels first"
+        suffix = ", upsampled before the convolution" if self.upsample_first else ""
+        return f"batch {self.batch}, {layout}{suffix}"
+
+
+CPU_WAYS = (
+    *(_CpuWay(batch, channels_last) for batch in (1, 2, 4) for channels_last in (False, True)),
+    _CpuWay(2, upsample_first=True),
+)
 
 
 def _on_cpu(bench: Bench) -> Iterator[Row]:
-    """By batch, memory layout, and where the decoder upsamples; in forward passes."""
+    """Measure steps by batch size, memory layout and place of upsampling, in units of a forward pass."""
     shape = TINY_SHAPE if bench.tiny else PAPER_SHAPE
+    setups = {
+        last: devices.choose("cpu", training=True, precision="fp32", channels_last=last, compiled=False)
+        for last in (False, True)
+    }
     image = torch.rand(1, 1, *shape)
-    ways = [(batch, layout, True) for batch in (1, 2, 4) for layout in LAYOUTS] + [(2, "channels first", False)]
-    plain = build("gn_unet", 1, 1, width=32, norm_groups=32).eval()
-    things: dict[str, Callable[[], object]] = {"forward": lambda: _forward(plain, image)}
-    for batch, layout, before in ways:
-        things[_way(batch, layout, before)] = _step(image.expand(batch, -1, -1, -1), LAYOUTS[layout], before)
-    timing = in_turn(things, min(bench.rounds, 2))
+    plain = gn_unet(setups[False]).eval()
+    tasks: dict[str, Callable[[], object]] = {"forward": lambda: _forward(plain, image)}
+    for way in CPU_WAYS:
+        step = bare_step(setups[way.channels_last], way.batch, shape, upsample_first=way.upsample_first)
+        tasks[way.name] = step.run
+    timing = in_turn(tasks, min(bench.rounds, 2), bench.warm_up)
     size = f"{shape[0]}x{shape[1]}"
-    for batch, layout, before in ways:
-        name = _way(batch, layout, before)
+    for way in CPU_WAYS:
+        name, batch = way.name, way.batch
         yield Row(
             section="steps", what=name, value=timing.ratio(name, "forward") / batch, unit="forward passes a slice",
             note=f"{timing.seconds(name) / batch:.3g} s a slice of {size}", detail={"seconds": timing.rounds[name]},
         )  # fmt: skip
 
 
-def _way(batch: int, layout: str, before: bool) -> str:
-    return f"batch {batch}, {layout}" + ("" if before else ", upsampled before the convolution")
-
-
 def _forward(network: torch.nn.Module, image: torch.Tensor) -> None:
     with torch.inference_mode():
         network(image)
-
-
-def _step(image: torch.Tensor, layout: torch.memory_format, before_upsampling: bool) -> Callable[[], None]:
-    """What does one step of a network of its own."""
-    network = build("gn_unet", 1, 1, width=32, norm_groups=32)
-    network = network.to(memory_format=layout)  # type: ignore[call-overload]
-    if not before_upsampling:
-        for module in network.modules():
-            if isinstance(module, UpConv):
-                module.forward = module.as_written  # type: ignore[method-assign]
-    optimizer = torch.optim.Adam(network.parameters(), fused=True)
-    image = image.contiguous(memory_format=layout)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        network(image).square().mean().backward()
-        optimizer.step()
-
-    return step

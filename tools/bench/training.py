@@ -1,4 +1,4 @@
-"""Training: the whole loop against nothing but bare steps, its waits for the host, one process against two."""
+"""Measure training: the whole loop against bare steps, its waits for the host, two processes against one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 
 import dvtplan
 from bench import steps
-from bench.clock import in_turn
 from bench.inputs import TINY_CASES, Bench
 from bench.limits import matrix_flop_per_s
-from bench.rows import Row, absent
+from bench.results import Row, absent
+from bench.timing import in_turn
 from dvtplan.core import json_records, text
 from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace
@@ -25,52 +25,53 @@ from dvtplan.models import devices, epoch_log
 from dvtplan.models.training_run import Run
 from dvtplan.planning.cost import FORWARD_FLOP_PER_PIXEL
 from dvtplan.planning.plan import Plan
+from dvtplan.planning.preprocessed_cases import STAGE
 from dvtplan.planning.recipe import Recipe, override
 from dvtplan.training.data_loading import SliceDataset, SliceSampler
-from dvtplan.training.job import PREPARE, Options
+from dvtplan.training.job import TrainingOptions
 from dvtplan.training.train import train_fold
 
 LOOP_SHARE, LOOP_SHARE_GPU = 0.95, 0.90
-"""Of the rate of bare steps, what the loop shall reach."""
+"""Goal for the rate of the training loop, as a share of the rate of bare steps."""
 PACKAGE = Path(dvtplan.__file__).parent
 SYNCHRONISING = "synchronizing CUDA operation"
-"""In the warnings of ``torch.cuda.set_sync_debug_mode``."""
+"""Text in the warnings of ``torch.cuda.set_sync_debug_mode``."""
 
 
 def train(bench: Bench) -> Iterator[Row]:
-    """Slices per second of `dvt_train`, over those of bare steps on fixed tensors."""
-    yield from loop(bench, override("paper", epochs=2), Options(device=bench.device, overwrite=True), "train")
+    """Slices per second of `dvt_train`, against bare steps on fixed tensors."""
+    yield from loop(bench, override("paper", epochs=2), TrainingOptions(device=bench.device, overwrite=True), "train")
 
 
 def eager(bench: Bench) -> Iterator[Row]:
-    """The same on a GPU without compilation."""
+    """Slices per second of `dvt_train` on a GPU without compilation, against bare steps."""
     if not bench.on_gpu:
         yield absent("eager", "training loop over bare steps, not compiled", "no GPU")
         return
-    options = Options(device=bench.device, overwrite=True, compiled=False)
+    options = TrainingOptions(device=bench.device, overwrite=True, compiled=False)
     yield from loop(bench, override("paper", epochs=2), options, "eager")
 
 
 def auto(bench: Bench) -> Iterator[Row]:
-    """The same with `--batch-size auto`, and bare steps of that size in other ways."""
+    """Slices per second of `dvt_train --batch-size auto` on a GPU, and of bare steps with that batch size."""
     if not bench.on_gpu:
         yield absent("auto", "training loop over bare steps, --batch-size auto", "no GPU")
         return
-    # A first training chooses the batch size; the others keep it.
-    first = Options(device=bench.device, overwrite=True, batch_size_auto=True, compiled=False)
+    # A first training chooses the batch size; the others use it.
+    first = TrainingOptions(device=bench.device, overwrite=True, batch_size_auto=True, compiled=False)
     workspace = bench.training_data()
     _epoch_seconds(workspace, override("paper", epochs=1, batch_size=1), first)
     batch = json_records.load(Run, workspace.fold("gn_unet", 0).run, "dvt_train").recipe.batch_size
-    options = Options(device=bench.device, overwrite=True)
+    options = TrainingOptions(device=bench.device, overwrite=True)
     yield from loop(bench, override("paper", epochs=2, batch_size=batch), options, "auto")
     for way in (steps.EAGER, steps.COMPILED):
         yield steps.on_gpu(bench, way, batch)
 
 
-def loop(bench: Bench, recipe: Recipe, options: Options, section: str) -> Iterator[Row]:
-    """Rows of one way to train: the last epoch of the loop against bare steps at the same batch and shape."""
+def loop(bench: Bench, recipe: Recipe, options: TrainingOptions, section: str) -> Iterator[Row]:
+    """Compare the last epoch of a training loop with bare steps of the same batch size and shape."""
     workspace = bench.training_data()
-    plan = json_records.load(Plan, workspace.plan, PREPARE)
+    plan = json_records.load(Plan, workspace.plan, STAGE)
     setup = devices.choose(bench.device, training=True, compiled=options.compiled)
     batch, slices = recipe.batch_size, _slices_per_epoch(workspace, recipe)
     bare = steps.bare_step(setup, batch, plan.target_shape)
@@ -103,15 +104,15 @@ def loop(bench: Bench, recipe: Recipe, options: Options, section: str) -> Iterat
     )  # fmt: skip
 
 
-def _epoch_seconds(workspace: Workspace, recipe: Recipe, options: Options) -> float:
-    """Of the last epoch; those before it warm up."""
+def _epoch_seconds(workspace: Workspace, recipe: Recipe, options: TrainingOptions) -> float:
+    """Train, and return the seconds of the last epoch; earlier epochs are warm-up."""
     folder = train_fold(workspace, 0, recipe=recipe, options=options)
     return float(epoch_log.read_epochs(folder.epochs, before=recipe.epochs)[-1]["seconds"])
 
 
 def _slices_per_epoch(workspace: Workspace, recipe: Recipe) -> int:
-    """Of fold 0, those that fill its last batch counted again."""
-    cases = json_records.load(Splits, workspace.splits, PREPARE).folds[0].train
+    """Return the number of slices per epoch of fold 0, including those repeated to fill the last batch."""
+    cases = json_records.load(Splits, workspace.splits, STAGE).folds[0].train
     count = len(SliceDataset([workspace.preprocessed_case(case) for case in cases]))
     return recipe.batch_size * SliceSampler(slices=count, variants=1, batch_size=recipe.batch_size, seed=0).steps
 
@@ -120,7 +121,7 @@ def _slices_per_epoch(workspace: Workspace, recipe: Recipe) -> int:
 
 
 def synchronisations(bench: Bench) -> Iterator[Row]:
-    """How often a GPU waits for the host in an epoch, and whether any step does: a tiny training, not compiled."""
+    """Waits of a GPU for the host per epoch and per step, in a tiny training that is not compiled."""
     if not bench.on_gpu:
         yield absent("synchronisations", "waits for the host an epoch", "no GPU")
         return
@@ -136,17 +137,17 @@ def synchronisations(bench: Bench) -> Iterator[Row]:
     yield Row(
         section="synchronisations", what="waits for the host a step",
         value=(finer.total() - longer.total()) / more_steps, unit="", at_most=0.01,
-        note=f"{more_steps} steps more in as many epochs", detail={"per_step": dict(finer - longer)},
+        note=f"{more_steps} more steps in the same number of epochs", detail={"per_step": dict(finer - longer)},
     )  # fmt: skip
 
 
 def _steps(workspace: Workspace, batch: int) -> int:
-    """Steps of an epoch."""
+    """Return the number of steps per epoch."""
     return _slices_per_epoch(workspace, override("paper", batch_size=batch)) // batch
 
 
 def _waits(workspace: Workspace, device: str, epochs: int, batch: int) -> Counter[str]:
-    """Places in this program -> how often they made the GPU wait in a whole training that is not compiled."""
+    """Return how often each function of this package made the GPU wait in a training that is not compiled."""
     found: Counter[str] = Counter()
 
     def note(message: Warning | str, *_: object) -> None:
@@ -160,7 +161,9 @@ def _waits(workspace: Workspace, device: str, epochs: int, batch: int) -> Counte
         warnings.showwarning = note  # type: ignore[assignment]
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            train_fold(workspace, 0, recipe=recipe, options=Options(device=device, overwrite=True, compiled=False))
+            train_fold(
+                workspace, 0, recipe=recipe, options=TrainingOptions(device=device, overwrite=True, compiled=False)
+            )
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return found
@@ -170,14 +173,14 @@ def _waits(workspace: Workspace, device: str, epochs: int, batch: int) -> Counte
 
 
 def parallel(bench: Bench) -> Iterator[Row]:
-    """Slices per second of two processes over one, each process with half the batch and one core, or one GPU."""
+    """Slices per second of two processes against one, each process with half the batch and one core or GPU."""
     gpus = torch.cuda.device_count()
     if not bench.on_cpu and gpus < 2:
         yield absent("parallel", "two GPUs over one", f"PyTorch sees {gpus} GPU")
         return
     workspace, recipe = bench.training_data(), override("paper", epochs=2)
     kind = bench.device.partition(":")[0]
-    options = {n: Options(device=kind, overwrite=True, processes=n) for n in (1, 2)}
+    options = {n: TrainingOptions(device=kind, overwrite=True, processes=n) for n in (1, 2)}
     with _one_thread() if bench.on_cpu else contextlib.nullcontext():
         timing = in_turn(
             {f"{n}": lambda n=n: _epoch_seconds(workspace, recipe, options[n]) for n in (1, 2)},  # type: ignore[misc]
@@ -193,7 +196,7 @@ def parallel(bench: Bench) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Processes begun inside get one core each, and so does this one."""
+    """Limit this process, and processes started inside, to one thread each."""
     before, threads = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

@@ -1,1 +1,1 @@
-"""What `tools/gpu_check.py` checks on a GPU: each part in a process of its own, its results on disk at once."""
+"""Checks of `tools/gpu_check.py`: each part runs in its own process, and each result is saved at once."""

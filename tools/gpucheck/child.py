@@ -1,7 +1,7 @@
-"""The process of one part: ``python -m gpucheck.child PART SETTINGS PIPE`` runs its checks and reports each event.
+"""Run the checks of one part and report each event: ``python -m gpucheck.child PART SETTINGS PIPE``.
 
-An event is one line of JSON in the pipe. What a check prints goes to the log. A check that fails does not stop the
-next; one that would need more time than is left says so and is not reached.
+An event is one line of JSON in the pipe. The output of a check goes to the log. After a failed check the next one
+still runs. A check that needs more than the remaining time is reported as not reached.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench import rows
+from bench import results
 
 from gpucheck.checks import FAILED, HELD, MISSED, NO_GPU, NOT_REACHED, Check, OutOfTime
 from gpucheck.lifetime import end_with_the_parent
 from gpucheck.settings import Settings
 
 TRACEBACK_LINES = 12
-"""Lines of a traceback that the record keeps; the log has all."""
+"""Lines of a traceback in the record; the log has all lines."""
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -46,7 +46,7 @@ def main(part: str, settings_json: str, pipe: str) -> None:
 
 
 def _described(device: str) -> dict[str, object]:
-    """The machine, or why it cannot be described; its limits are measured all the same."""
+    """Describe the machine, or return the error; its limits are measured in any case."""
     from bench import machine
 
     try:
@@ -57,7 +57,7 @@ def _described(device: str) -> dict[str, object]:
 
 
 def run_check(check: Check, settings: Settings, report: Report) -> None:
-    """Run one check and report its figures and its end."""
+    """Run one check and report its values and its end."""
     print(f"--- {check.name}", file=sys.stderr, flush=True)
     report({"event": "begin", "check": check.name})
     begin, state, error = time.monotonic(), HELD, ""
@@ -66,12 +66,12 @@ def run_check(check: Check, settings: Settings, report: Report) -> None:
             state = NO_GPU
         else:
             for row in check.measure(settings):
-                report({"event": "row", "check": check.name, "row": rows.to_json(row)})
+                report({"event": "row", "check": check.name, "row": results.to_json(row)})
                 if row.verdict == "missed":
                     state = FAILED if check.must_hold else MISSED
     except OutOfTime as reason:
         state, error = NOT_REACHED, str(reason)
-    except Exception:  # whatever a machine that was never seen brings; the next check still runs
+    except Exception:  # any error of an unknown machine; the next check still runs
         traceback.print_exc()
         state, error = FAILED, "\n".join(traceback.format_exc().strip().splitlines()[-TRACEBACK_LINES:])
     seconds = round(time.monotonic() - begin, 2)

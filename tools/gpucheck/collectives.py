@@ -1,6 +1,6 @@
-"""The process of the collectives: started by torchrun, one GPU, so that everything goes through NCCL with itself.
+"""Check the collectives in one process under torchrun, so that all communication goes through NCCL.
 
-On a CPU it goes through Gloo. The last line is JSON: backend, and whether each collective gave what it must.
+On a CPU it goes through Gloo. The last line of output is JSON: backend, and whether each collective was correct.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from gpucheck.settings import Settings
 
 NETWORK = "gn_unet"
 WORKS = "works"
-"""What is said of a compilation without a fault."""
+"""Reported for a compilation without an error."""
 
 
 def main(settings_json: str, part: str, compiled: str = "") -> None:
-    """Join the group and try all that a data-parallel training uses."""
-    end_with_the_parent(int(part))  # torchrun starts it in a session of its own
+    """Join the group and test all operations of a data-parallel training."""
+    end_with_the_parent(int(part))  # torchrun starts this process in its own session
     settings = Settings.from_json(settings_json)
     device = local_device("cuda" if settings.on_gpu else "cpu")
     setup = devices.choose(device, training=True, precision="fp32", compiled=False)
@@ -48,7 +48,7 @@ def main(settings_json: str, part: str, compiled: str = "") -> None:
 
 
 def _compiled(network: nn.Module, setup: DeviceConfig, settings: Settings) -> tuple[nn.Module, str]:
-    """The network compiled with CUDA graphs, alone, as `dvt_train` does before it shares gradients."""
+    """Return the network compiled with CUDA graphs, as `dvt_train` compiles it before it shares gradients."""
 
     def trial(forward: devices.Forward) -> None:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""A process that ends with the one that started it."""
+"""End a process together with its parent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 
 
 def end_with_the_parent(ancestor: int | None = None, every_s: float = 0.5) -> None:
-    """End this process and its process group when its parent was killed. The process must lead that group.
+    """End this process and its process group when its parent has ended. The process must lead that group.
 
     Args:
-        ancestor: another process whose end ends this one, where the parent may have ended before this is called.
-        every_s: time between two looks.
+        ancestor: another process whose end also ends this one, if the parent may have ended before this call.
+        every_s: seconds between two checks.
     """
     parent = os.getppid()
 

@@ -1,4 +1,4 @@
-"""Every network on the device against float32 on the CPU: logits, masks and gradients of one training step."""
+"""Compare every network on the device with float32 on the CPU: logits, masks and gradients of one training step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 from bench.limits import wait
-from bench.rows import Row
+from bench.results import Row
 from torch import nn
 
 from dvtplan.core import worker_pool
@@ -29,33 +29,33 @@ BATCH, SHAPE, TINY_SHAPE = 2, (320, 128), (96, 64)
 WIDTH, TINY_WIDTH = 32, 4
 STEPS, TINY_STEPS = 40, 15
 LEARNING_RATE, TINY_LEARNING_RATE = 1e-3, 5e-3
-"""How the networks learn before they are compared: an untrained one is undecided everywhere, and rounding decides."""
+"""Training before the comparison. The logits of an untrained network are close to 0, so rounding decides its mask."""
 SEED = 7
 FP32_DICE, FP32_COSINE = 0.999, 0.99
 BF16_DICE, BF16_COSINE = 0.90, 0.85
 """Least agreement with float32 on the CPU: mask Dice, and cosine of the angle between the gradients of all weights.
 
 On a CPU at full size bf16 gave masks of .96 to .999 and gradients of .93 to 1 (2026-11-27), but .59 for the gradient
-of ``gcn``: batch normalization of few pixels multiplies rounding, over 152 layers. So that one has no limit, and at the
-tiny size no network has one in bf16."""
+of ``gcn``, because batch normalization of few pixels amplifies rounding over 152 layers. So ``gcn`` has no limit for
+gradients, and at the tiny size no network has a limit in bf16."""
 
 LAST_SECONDS = 2.0
-"""Before the end of the part, when networks that are not ready are named."""
+"""Seconds before the end of the part at which networks that are not ready are reported."""
 
 State = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one training step and one prediction gave, on the CPU in float32."""
+    """Results of one training step and one prediction, on the CPU in float32."""
 
     logits: torch.Tensor
-    """Of the prediction; of the training step where that alone was done."""
+    """Logits of the prediction, or of the training step if there was no prediction."""
     gradient: torch.Tensor
-    """Of all weights, in one row."""
+    """Gradients of all weights, concatenated."""
 
     def compare(self, other: Outcome) -> dict[str, float]:
-        """Agreement with a reference: largest difference of logits over their SD, mask Dice, cosine of gradients."""
+        """Compare with a reference: largest difference of logits over their SD, mask Dice, cosine of gradients."""
         spread = float(other.logits.std())
         masks = [outcome.logits > 0 for outcome in (self, other)]
         pixels = float(masks[0].sum() + masks[1].sum())
@@ -66,7 +66,7 @@ class Outcome:
 
 
 def inputs(tiny: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (2, 1, H, W) of smooth blobs with noise, [0, 1], and masks (2, H, W) of their bright pixels."""
+    """Return images (2, 1, H, W) of smooth blobs with noise, [0, 1], and masks (2, H, W) of their bright pixels."""
     random = torch.Generator().manual_seed(SEED)
     shape = TINY_SHAPE if tiny else SHAPE
     coarse = torch.rand(BATCH, 1, shape[0] // 16, shape[1] // 16, generator=random)
@@ -76,7 +76,7 @@ def inputs(tiny: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def network_of(name: str, tiny: bool, state: State | None = None) -> nn.Module:
-    """A network with the given weights, or as initialised, which is the same each time."""
+    """Return a network with the given weights, or with its initial weights, which are always the same."""
     torch.manual_seed(SEED)
     width = TINY_WIDTH if tiny else WIDTH
     network = build(name, 1, 1, width=width, norm_groups=width)
@@ -86,7 +86,7 @@ def network_of(name: str, tiny: bool, state: State | None = None) -> nn.Module:
 
 
 def learn(name: str, settings: Settings) -> State:
-    """The weights of a network that has learnt to find the bright blobs, in float32 on the device."""
+    """Train a network to segment the bright blobs, in float32 on the device; return its weights."""
     tiny = settings.tiny
     image, label = (tensor.to(settings.device) for tensor in inputs(tiny))
     network = network_of(name, tiny).to(settings.device)
@@ -100,13 +100,13 @@ def learn(name: str, settings: Settings) -> State:
 
 
 def outcome_of(network: nn.Module, setup: DeviceConfig, tiny: bool, forward: Forward | None = None) -> Outcome:
-    """One prediction, and one training step (forward, focal loss, backward) toward the opposite of what was learnt.
+    """Run one prediction, and one training step (forward, focal loss, backward) with the opposite of the learnt label.
 
     Args:
         network: on any device; it is moved.
         setup: device, precision and memory layout.
-        tiny: small inputs.
-        forward: runs in place of the network, which then does not predict.
+        tiny: use small inputs.
+        forward: runs the training step in place of the network; then there is no prediction.
     """
     image, label = (tensor.to(setup.device) for tensor in inputs(tiny))
     image = image.contiguous(memory_format=setup.memory_format)
@@ -126,7 +126,7 @@ def outcome_of(network: nn.Module, setup: DeviceConfig, tiny: bool, forward: For
 
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether cuDNN may round float32 numbers to 10 bits in convolutions; PyTorch lets it."""
+    """Set whether cuDNN may round float32 numbers to 10 bits in convolutions; PyTorch's default allows it."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = allowed
     try:
@@ -136,7 +136,7 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def agreement(name: str, settings: Settings) -> Iterator[Row]:
-    """One network in each precision and layout against float32 on the CPU."""
+    """Compare one network in each precision and layout with float32 on the CPU."""
     tiny, state = settings.tiny, learn(name, settings)
     reference = outcome_of(network_of(name, tiny, state), _setup("cpu", "fp32", False), tiny)
     ways = [("fp32", "fp32", False, False), ("fp32, channels last", "fp32", True, False)]
@@ -170,17 +170,17 @@ def _rows(name: str, title: str, found: dict[str, float], least: tuple[float | N
 
 
 def compiled(settings: Settings) -> Iterator[Row]:
-    """Every network compiled as for training against the same not compiled, several at the same time.
+    """Compare every network compiled as for training with itself not compiled, several at the same time.
 
-    Compilation takes the CPU's time, so each network has a process of its own; the paper's network starts first.
+    Compilation needs the CPU, so each network has its own process; the paper's network starts first.
     """
-    side_by_side = max(1, worker_pool.available_cores() // 2)
+    n_parallel = max(1, worker_pool.available_cores() // 2)
     waiting, running = list(NETWORKS), dict[str, subprocess.Popen[str]]()
-    threads = max(1, worker_pool.available_cores() // min(side_by_side, len(waiting)))
-    first = waiting[0]  # its group normalization makes the most kernels
+    threads = max(1, worker_pool.available_cores() // min(n_parallel, len(waiting)))
+    first = waiting[0]  # its group normalization gives the most kernels
     failures: list[str] = []
     while waiting or running:
-        while waiting and len(running) < side_by_side:
+        while waiting and len(running) < n_parallel:
             name = waiting.pop(0)
             command = [sys.executable, "-m", "gpucheck.networks", name, settings.to_json()]
             variables = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": str(2 * threads if name == first else threads)}
@@ -207,7 +207,7 @@ def compiled(settings: Settings) -> Iterator[Row]:
 
 
 def compile_one(name: str, settings: Settings) -> dict[str, object]:
-    """Agreement of one compiled network with itself, and the seconds that compiling took."""
+    """Compare one compiled network with itself not compiled; also return the seconds of compilation."""
     setup = devices.choose(settings.device, training=True, compiled=True)
     eager_setup = replace(setup, compiled=False)
     network = network_of(name, settings.tiny, learn(name, settings))
@@ -225,17 +225,17 @@ def compile_one(name: str, settings: Settings) -> dict[str, object]:
 
 
 def checks() -> tuple[Check, ...]:
-    """A check for each network."""
+    """Return a check for each network."""
     return tuple(Check(name=name, measure=partial(agreement, name), must_hold=True) for name in NETWORKS)
 
 
 def compiled_check() -> Check:
-    """All networks compiled."""
+    """Return the check of all networks compiled."""
     return Check(name="compiled networks", measure=compiled, needs_gpu=True, must_hold=True)
 
 
 def main(name: str, settings_json: str) -> None:
-    """The process that compiles one network; its last line is the result."""
+    """Compile one network in this process; the last line of output is the result."""
     print(json.dumps(compile_one(name, Settings.from_json(settings_json))))
 
 

@@ -1,11 +1,11 @@
-"""Focal loss and augmentation on the device against the CPU."""
+"""Compare focal loss and augmentation on the device with the CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import torch
-from bench.rows import Row
+from bench.results import Row
 
 from dvtplan.planning.plan_rules import PAPER_SHAPE, twelve_variants
 from dvtplan.training import augmentation
@@ -15,16 +15,16 @@ from gpucheck.settings import Settings
 
 SHAPE = (64, 48)
 LOSS_ERROR = 1e-5
-"""Largest relative difference: float32 sums of a few thousand pixels in another order."""
+"""Largest relative difference of float32 sums of a few thousand pixels in another order."""
 IMAGE_ERROR = 1e-3
-"""Largest difference of warped images in [0, 1]: positions of 960 pixels are rounded at 1e-4 of a pixel."""
+"""Largest difference of warped images in [0, 1]; positions among 960 pixels are rounded to 1e-4 of a pixel."""
 LABEL_SHARE = 0.03
 """Largest share of label pixels that differ. At scales .9 and 1.1 every ninth or eleventh row and column lies halfway
-between two pixels, where rounding decides; labels that are shifted by a pixel differ in .42."""
+between two pixels, where rounding decides. Labels that are shifted by a pixel differ in .42."""
 
 
 def loss(settings: Settings) -> Iterator[Row]:
-    """Focal loss and its gradient, for one output and for three, logits beyond saturation among them."""
+    """Compare focal loss and its gradient for one and for three outputs, including saturated logits."""
     for outputs in (1, 3):
         random = torch.Generator().manual_seed(outputs)
         logits = 30 * torch.randn(2, outputs, *SHAPE, generator=random)
@@ -38,7 +38,7 @@ def loss(settings: Settings) -> Iterator[Row]:
                 raise RuntimeError("focal loss left no gradient")
             found.append(torch.cat([value.detach().cpu().flatten(), here.grad.cpu().flatten()]).double())
         difference = found[1] - found[0]
-        parts = (slice(0, 1), slice(1, None))  # value, gradient: one norm of both would hide the gradient
+        parts = (slice(0, 1), slice(1, None))  # value and gradient; one norm of both would hide the gradient
         error = max(float(difference[part].norm() / found[0][part].norm()) for part in parts)
         yield Row(
             section="focal loss", what=f"{outputs} output{'s' if outputs > 1 else ''}, relative difference to the CPU",
@@ -47,7 +47,7 @@ def loss(settings: Settings) -> Iterator[Row]:
 
 
 def augmented(settings: Settings) -> Iterator[Row]:
-    """The paper's twelve variants at 960x320."""
+    """Compare the paper's twelve variants at 960x320."""
     variants = twelve_variants(mirror=True)
     shape = SHAPE if settings.tiny else PAPER_SHAPE
     random = torch.Generator().manual_seed(0)
@@ -70,7 +70,7 @@ def augmented(settings: Settings) -> Iterator[Row]:
 
 
 def checks() -> tuple[Check, ...]:
-    """Both operations."""
+    """Return the checks of both operations."""
     return (
         Check(name="focal loss", measure=loss, must_hold=True),
         Check(name="augmentation", measure=augmented, must_hold=True),

@@ -1,4 +1,4 @@
-"""The parts of the check, in their order."""
+"""The parts of the check, in order."""
 
 from __future__ import annotations
 

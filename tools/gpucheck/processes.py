@@ -1,4 +1,4 @@
-"""Whole trainings as processes: killed and resumed, under torchrun, and out of memory."""
+"""Check whole trainings as processes: killed and resumed, under torchrun, and out of memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
-from bench.rows import Row
+from bench.results import Row
 from phantom.cohort import make_cohort
 
 from dvtplan.core import worker_pool
@@ -24,7 +24,7 @@ from dvtplan.data.paths import FoldFolder, Workspace
 from dvtplan.models import epoch_log
 from dvtplan.planning.cost import training_bytes
 from dvtplan.planning.plan import Plan
-from dvtplan.planning.preprocess import plan_and_preprocess
+from dvtplan.planning.preprocess import PreprocessOptions, plan_and_preprocess
 from gpucheck.checks import Check, OutOfTime
 from gpucheck.collectives import WORKS
 from gpucheck.settings import SEED, Settings
@@ -34,23 +34,23 @@ CASES, FOLDS = 2, 2
 KILL_AFTER = 2
 """Epochs after which a training is killed."""
 TIMES_TOO_LARGE = 40
-"""How many times the GPU's memory the absurd batch would take."""
+"""Size of the too large batch, in multiples of the GPU's memory."""
 
 
 def prepare(settings: Settings) -> Workspace:
-    """The small cohort, planned and preprocessed."""
+    """Return the small cohort, planned and preprocessed on first use."""
     small = settings.small
     ready = small.root / "ready"
     if not ready.exists():
         shutil.rmtree(small.root, ignore_errors=True)
         make_cohort(small.root, dataset=small.dataset, scale="tiny", cases=CASES, seed=SEED)
-        plan_and_preprocess(small.root, small.dataset, n_folds=FOLDS, jobs=1)
+        plan_and_preprocess(small.root, small.dataset, options=PreprocessOptions(folds=FOLDS, jobs=1))
         ready.touch()
     return small
 
 
 def copy_of(small: Workspace, name: str) -> Workspace:
-    """A copy of the small cohort without results, to be trained in; whatever was there goes."""
+    """Copy the small cohort without results, for a training; an earlier copy is replaced."""
     root = small.root.with_name(f"small_{name}")
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(small.root, root, ignore=shutil.ignore_patterns(small.all_results.parent.name))
@@ -61,18 +61,18 @@ def copy_of(small: Workspace, name: str) -> Workspace:
 
 
 def resume(settings: Settings, *, deterministic: bool, compiled: bool) -> Iterator[Row]:
-    """A training that is killed during an epoch and resumed, against one that is left alone."""
+    """Compare a training that is killed during an epoch and resumed with an uninterrupted one."""
     title = "as dvt_train runs it" if not deterministic else "deterministic algorithms, not compiled"
     small = prepare(settings)
     tag = "exact" if deterministic else "default"
     options = {"deterministic": deterministic, "compiled": compiled, "resume": False}
     whole, killed = (copy_of(small, f"{tag}_{kind}") for kind in ("whole", "killed"))
-    with ThreadPoolExecutor(1) as beside:
-        alone = beside.submit(run_process, _command(settings, whole, options), settings)
+    with ThreadPoolExecutor(1) as pool:
+        uninterrupted = pool.submit(run_process, _command(settings, whole, options), settings)
         _kill(settings, killed, options)
         done = len(epoch_log.read_epochs(killed.fold("gn_unet", 0).epochs, before=EPOCHS))
         run_process(_command(settings, killed, {**options, "resume": True}), settings)
-        alone.result()
+        uninterrupted.result()
     largest = largest_difference(whole.fold("gn_unet", 0), killed.fold("gn_unet", 0))
     yield Row(
         section="resume", what=f"largest difference of weights, {title}", value=largest, unit="",
@@ -81,7 +81,7 @@ def resume(settings: Settings, *, deterministic: bool, compiled: bool) -> Iterat
 
 
 def largest_difference(one: FoldFolder, other: FoldFolder) -> float:
-    """Between the weights of two checkpoints, over the largest weight; 0 where all bits are equal."""
+    """Return the largest difference of the weights of two checkpoints, over the largest weight; 0 if bit-identical."""
     states = [torch.load(f.checkpoint, map_location="cpu", weights_only=True)["network"] for f in (one, other)]
     if all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items()):
         return 0.0
@@ -96,13 +96,13 @@ def _command(settings: Settings, workspace: Workspace, options: dict[str, bool])
 
 
 def _variables() -> dict[str, str]:
-    """The environment in which cuBLAS is deterministic, and a part of the cores compiles."""
+    """Return an environment with deterministic cuBLAS, in which a part of the cores compiles."""
     threads = str(max(2, worker_pool.available_cores() // 4))
     return {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCHINDUCTOR_COMPILE_THREADS": threads}
 
 
 def _kill(settings: Settings, workspace: Workspace, options: dict[str, bool]) -> None:
-    """Start a training and kill it when some epochs are on disk."""
+    """Start a training and kill it after some epochs."""
     epochs = workspace.fold("gn_unet", 0).epochs
     process = subprocess.Popen(_command(settings, workspace, options), env=_variables())
     while len(epoch_log.read_epochs(epochs, before=EPOCHS)) < KILL_AFTER:
@@ -116,18 +116,18 @@ def _kill(settings: Settings, workspace: Workspace, options: dict[str, bool]) ->
 
 
 def run_process(command: Sequence[str], settings: Settings) -> str:
-    """Run a process to its end within the time that is left; what it printed.
+    """Run a process within the remaining time; return its standard output.
 
     Raises:
-        OutOfTime: if the time is over first; the process is killed.
-        RuntimeError: if it fails, with its last lines.
+        OutOfTime: if it takes longer; the process is killed.
+        RuntimeError: if it fails.
     """
     try:
         done = subprocess.run(
             command, env=_variables(), stdout=subprocess.PIPE, text=True, timeout=max(1.0, settings.remaining_s - 1)
         )
     except subprocess.TimeoutExpired:
-        raise OutOfTime(f"{command[2]} was still at work") from None
+        raise OutOfTime(f"{command[2]} was still running") from None
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[1:3])}: ended with status {done.returncode}, see the log")
     return done.stdout
@@ -136,18 +136,18 @@ def run_process(command: Sequence[str], settings: Settings) -> str:
 def _require_time(settings: Settings, process: subprocess.Popen[bytes]) -> None:
     if settings.remaining_s < 1:
         process.kill()
-        raise OutOfTime("the training was still at work")
+        raise OutOfTime("the training was still running")
 
 
 # --- several processes ----------------------------------------------------------------------------
 
 
 def collectives(settings: Settings, *, compiled: bool) -> Iterator[Row]:
-    """What a data-parallel training uses, in one process under torchrun: NCCL on a GPU, Gloo on a CPU.
+    """Check the collectives of a data-parallel training in one process under torchrun: NCCL on a GPU, Gloo on a CPU.
 
     Args:
-        settings: of this run.
-        compiled: whether to check a step of the compiled network, and nothing else.
+        settings: settings of this run.
+        compiled: whether the network of the training step is compiled.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -172,7 +172,7 @@ def collectives(settings: Settings, *, compiled: bool) -> Iterator[Row]:
 
 
 def out_of_memory(settings: Settings) -> Iterator[Row]:
-    """A batch that no GPU holds gives one clear line and exit status 1."""
+    """Check that a batch too large for any GPU gives one clear line and exit status 1."""
     workspace = copy_of(prepare(settings), "memory")
     plan = load(Plan, workspace.plan, "dvt_plan_and_preprocess")
     memory = torch.cuda.get_device_properties(settings.device).total_memory
@@ -182,7 +182,7 @@ def out_of_memory(settings: Settings) -> Iterator[Row]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=max(1.0, settings.remaining_s - 1))
     except subprocess.TimeoutExpired:
-        raise OutOfTime("dvt_train was still at work") from None
+        raise OutOfTime("dvt_train was still running") from None
     print(done.stderr, file=sys.stderr)
     lines = [line for line in done.stderr.splitlines() if "memory ran out" in line]
     clear = done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr
@@ -193,7 +193,7 @@ def out_of_memory(settings: Settings) -> Iterator[Row]:
 
 
 def checks() -> tuple[Check, ...]:
-    """Trainings that are killed and resumed."""
+    """Return the checks of trainings that are killed and resumed."""
     exact = partial(resume, deterministic=True, compiled=False)
     as_run = partial(resume, deterministic=False, compiled=True)
     return (
@@ -203,7 +203,7 @@ def checks() -> tuple[Check, ...]:
 
 
 def collectives_checks() -> tuple[Check, ...]:
-    """What a data-parallel training uses; compilation takes long and comes last."""
+    """Return the checks of a data-parallel training; compilation takes long and is last."""
     return (
         Check(name="collectives", measure=partial(collectives, compiled=False), must_hold=True),
         Check(
@@ -213,5 +213,5 @@ def collectives_checks() -> tuple[Check, ...]:
 
 
 def memory_check() -> Check:
-    """For a moment it takes all of the GPU's memory."""
+    """Return the check of a batch that is too large; it briefly uses all of the GPU's memory."""
     return Check(name="out of memory", measure=out_of_memory, needs_gpu=True, must_hold=True)

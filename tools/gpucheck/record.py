@@ -1,4 +1,4 @@
-"""The record of a run: ``gpu_check.json``, rewritten whole after every event, and the table at the end."""
+"""The record of a run: ``gpu_check.json``, rewritten after every event, and the final table."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import rows as rows_module
-from bench.rows import Row, from_json
+from bench import results
+from bench.results import Row, from_json
 
 from dvtplan.core.files import write_text
 from gpucheck.checks import FAILED, HELD, MISSED, NOT_REACHED
 
 NAME = "gpu_check.json"
 RUNNING, DONE, STOPPED = "running", "done", "stopped"
-"""States of a part, beside ``NOT_REACHED`` and ``FAILED``; a check may be running or stopped too."""
+"""Further states of a part, and of a check; see also ``checks``."""
 
 
 @dataclass(slots=True, kw_only=True)
 class CheckResult:
-    """What is known of one check."""
+    """Result of one check."""
 
     name: str
     state: str = NOT_REACHED
@@ -34,7 +34,7 @@ class CheckResult:
 
 @dataclass(slots=True, kw_only=True)
 class PartResult:
-    """What is known of one part."""
+    """Result of one part."""
 
     name: str
     state: str = NOT_REACHED
@@ -44,20 +44,20 @@ class PartResult:
     checks: list[CheckResult] = field(default_factory=list)
 
     def check(self, name: str) -> CheckResult:
-        """One of its checks."""
+        """Return one of its checks."""
         return next(check for check in self.checks if check.name == name)
 
 
 class Record:
-    """Everything that is known of a run; on disk at any moment."""
+    """All results of a run, saved after every change."""
 
     def __init__(self, path: Path, head: Mapping[str, Any], parts: Mapping[str, Sequence[str]]) -> None:
         """Start a record.
 
         Args:
             path: the JSON file.
-            head: command, device and the like.
-            parts: part -> names of its checks, in their order.
+            head: command, device and similar facts.
+            parts: part -> names of its checks, in order.
         """
         self.path, self.head = path, dict(head)
         self.parts = [PartResult(name=p, checks=[CheckResult(name=c) for c in names]) for p, names in parts.items()]
@@ -65,11 +65,11 @@ class Record:
         self.save()
 
     def part(self, name: str) -> PartResult:
-        """One part."""
+        """Return one part."""
         return next(part for part in self.parts if part.name == name)
 
     def take(self, part: str, event: Mapping[str, Any]) -> None:
-        """Enter an event of a part's process: a fact about the machine, a figure, or the end of a check."""
+        """Enter an event of a part's process: the machine, the begin or end of a check, or a measured value."""
         if event["event"] == "machine":
             self.head["machine"] = event["machine"]
         elif event["event"] == "begin":
@@ -82,7 +82,7 @@ class Record:
         self.save()
 
     def end(self, part: str, state: str, seconds: float, error: str = "") -> None:
-        """Enter the end of a part; a check that was running was stopped."""
+        """Enter the end of a part; a running check becomes stopped."""
         result = self.part(part)
         result.state, result.seconds, result.error = state, round(seconds, 1), error
         for check in result.checks:
@@ -91,7 +91,7 @@ class Record:
         self.save()
 
     def save(self) -> None:
-        """Write the file whole."""
+        """Write the file."""
         content = {
             **self.head,
             "seconds": round(time.monotonic() - self._begin, 1),
@@ -101,18 +101,18 @@ class Record:
 
     @property
     def empty(self) -> bool:
-        """Whether no check came to its end."""
+        """Whether no check was completed."""
         return not any(check.state in (HELD, MISSED) for part in self.parts for check in part.checks)
 
     @property
     def failed(self) -> bool:
-        """Whether anything failed; what was not reached has not."""
+        """Whether anything failed; a check that was not reached did not fail."""
         return any(FAILED in (part.state, *(check.state for check in part.checks)) for part in self.parts)
 
     def to_text(self) -> str:
-        """All figures; what failed and why, which goals were missed, and what was not reached."""
+        """Return all values, failures with reasons, missed goals, and checks that were not reached."""
         measured = [from_json(row) for part in self.parts for check in part.checks for row in check.rows]
-        lines = [rows_module.to_text(measured)] if measured else ["Nothing was measured."]
+        lines = [results.to_text(measured)] if measured else ["Nothing was measured."]
         sections = {
             "Failed": self._beyond(FAILED),
             "Goals missed": self._beyond(MISSED),
@@ -125,7 +125,7 @@ class Record:
         return "\n".join([*lines, "", f"{', '.join(counts)}. Everything: {self.path}"])
 
     def _beyond(self, state: str) -> Iterator[str]:
-        """Parts and checks in a state, with their errors or the figures beyond their limits."""
+        """Yield parts and checks in a state, with their errors or the values beyond their limits."""
         for part in self.parts:
             if part.state == state:
                 yield f"{part.name}: {part.error}"

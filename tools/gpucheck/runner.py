@@ -1,4 +1,4 @@
-"""Run the parts, each in a process with a time limit, and keep the record current."""
+"""Run the parts, each in a process with a time limit, and update the record."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from gpucheck.settings import LOG, ROOT, TOOLS, Settings
 STAGES = (
     ("machine",), ("cohort", "right", "compiled", "processes", "collectives"), ("memory",), ("fast",), ("whole",)
 )  # fmt: skip
-"""Parts that run side by side, one stage after the other; what is timed, or takes all memory, runs alone."""
+"""Stages in order. The parts of a stage run in parallel; a part that is timed, or needs all memory, runs alone."""
 SHARES = {
     "machine": 0.10, "cohort": 0.35, "right": 0.30, "compiled": 0.30, "processes": 0.30, "collectives": 0.30,
     "memory": 0.08, "fast": 0.50, "whole": 1.0,
 }  # fmt: skip
-"""Part -> share of all time that it may take; what it leaves goes to the last part."""
+"""Part -> largest share of the total time; the last part gets the rest."""
 SHARE_OF_CORES = 8
-"""A part that runs beside others computes with this part of the cores: more threads than cores wait for each other."""
+"""Divisor of the number of cores for a part that runs in parallel with others, so that threads do not compete."""
 CHILD = "gpucheck.child"
-"""The module that is a part's process."""
+"""Module of the process of a part."""
 LAST, LAST_SHARE = "whole", 0.25
-"""The last part, and the share of all time that no other part may take from it."""
+"""The last part, and the share of the total time that is reserved for it."""
 GRACE_S = 3.0
-"""Kept back at the end for the table and for ending processes."""
+"""Seconds reserved at the end for the table and for ending processes."""
 
 Say = Callable[[str], None]
 
 
 class Stopped(Exception):
-    """A signal asked the whole check to stop."""
+    """A signal stopped the whole check."""
 
 
 @dataclass(slots=True)
 class _Process:
-    """A part that is running."""
+    """A running part."""
 
     part: str
     process: subprocess.Popen[bytes]
@@ -62,7 +62,7 @@ class _Process:
 
 
 class Runner:
-    """Starts parts and enters what they report into the record."""
+    """Starts parts and enters their events into the record."""
 
     def __init__(self, settings: Settings, record: Record, say: Say, child: str = CHILD) -> None:
         self.settings, self.record, self.say, self.child = settings, record, say, child
@@ -71,10 +71,10 @@ class Runner:
         self._total_s = settings.remaining_s
 
     def run(self, stages: Sequence[Sequence[str]] = STAGES) -> None:
-        """Run stages in order; returns when all are done or the time is over.
+        """Run stages in order; return when all are done or the time is over.
 
         Raises:
-            Stopped: on SIGTERM or Ctrl-C; all processes have been ended and the record is saved.
+            Stopped: on a signal; all processes have ended and the record is saved.
         """
         try:
             for stage in stages:
@@ -86,13 +86,13 @@ class Runner:
                     self._attend()
         finally:
             for running in list(self._running.values()):
-                with contextlib.suppress(DvtError):  # a record that cannot be written; the processes must end
+                with contextlib.suppress(DvtError):  # the processes must end even if the record cannot be written
                     self._end(running, STOPPED)
 
     def _start(self, part: str) -> None:
-        awaited = part != LAST and any(each.name == LAST for each in self.record.parts)
-        kept = LAST_SHARE * self._total_s if awaited else 0.0
-        limit_s = max(GRACE_S, min(SHARES[part] * self._total_s, self.settings.remaining_s - GRACE_S - kept))
+        last_follows = part != LAST and any(each.name == LAST for each in self.record.parts)
+        reserved_s = LAST_SHARE * self._total_s if last_follows else 0.0
+        limit_s = max(GRACE_S, min(SHARES[part] * self._total_s, self.settings.remaining_s - GRACE_S - reserved_s))
         settings = replace(self.settings, until=time.time() + limit_s)
         reading, writing = os.pipe()
         command = [sys.executable, "-m", self.child, part, settings.to_json(), str(writing)]
@@ -112,7 +112,7 @@ class Runner:
         threading.Thread(target=self._listen, args=(part, reading), daemon=True).start()
 
     def _variables(self, part: str) -> dict[str, str]:
-        """The environment of a part: this repository's modules, and fewer threads where it does not run alone."""
+        """Return the environment of a part: this repository's modules, and fewer threads if it runs in parallel."""
         path = os.pathsep.join([str(ROOT), str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
         alone = (part,) in STAGES
         if self.settings.tiny and not self.settings.on_gpu:
@@ -124,15 +124,15 @@ class Runner:
         return {**os.environ, **threads, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
     def _listen(self, part: str, reading: int) -> None:
-        """Pass on what a part reports; None where it has ended."""
+        """Put the events of a part into the queue, and None when it has ended."""
         with os.fdopen(reading, encoding="utf-8", errors="replace") as events:
             for line in events:
-                with contextlib.suppress(ValueError):  # a line that was cut off by the end of its process
+                with contextlib.suppress(ValueError):  # an incomplete line of a process that has ended
                     self._events.put((part, json.loads(line)))
         self._events.put((part, None))
 
     def _attend(self) -> None:
-        """Enter one event, if there is one; end parts that take too long, and those whose process has ended."""
+        """Enter one event, if any; end parts that take too long and parts whose process has ended."""
         with contextlib.suppress(queue.Empty):
             self._enter(*self._events.get(timeout=0.2))
         for running in list(self._running.values()):
@@ -142,32 +142,32 @@ class Runner:
                 self._ended(running.part)
 
     def _enter(self, part: str, event: Mapping[str, Any] | None) -> None:
-        """Enter an event into the record; the last one, or None, ends a part."""
+        """Enter an event into the record; the last event, or None, ends a part."""
         if event is None or event["event"] == "bye":
             self._ended(part)
             return
         self.record.take(part, event)
-        self._tell(part, event)
+        self._print(part, event)
 
-    def _tell(self, part: str, event: Mapping[str, Any]) -> None:
+    def _print(self, part: str, event: Mapping[str, Any]) -> None:
         if event["event"] == "end":
             result = self.record.part(part).check(event["check"])
             last = event["error"].splitlines()[-1:] if event["error"] else []
             self.say(": ".join([f"  {part}, {event['check']}: {result.state}, {event['seconds']:.1f} s", *last]))
 
     def _ended(self, part: str) -> None:
-        """A part has said goodbye or closed its pipe: it is done, or it crashed or was killed by the system."""
+        """Handle the last event or closed pipe of a part: it is done, or it crashed or was killed by the system."""
         running = self._running.get(part)
         if running is None:
-            return  # ended by us
+            return  # we have ended it
         with contextlib.suppress(subprocess.TimeoutExpired):
             running.process.wait(timeout=5)
         status = running.process.poll()
-        error = f"its process ended with status {status}; the end of {LOG}:\n{self._last_words()}" if status else ""
+        error = f"its process ended with status {status}; the end of {LOG}:\n{self._log_end()}" if status else ""
         self._end(running, FAILED if status else DONE, error)
 
     def _end(self, running: _Process, state: str, error: str = "") -> None:
-        """End a part's process with all that it started; nothing where that was done already."""
+        """End a part's process and all processes that it started, unless that is done already."""
         if self._running.pop(running.part, None) is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -179,7 +179,7 @@ class Runner:
         self.say(f"{running.part}: {state}, {seconds:.0f} s")
 
     def _drain(self, part: str) -> None:
-        """Enter what a process reported before it was ended."""
+        """Enter the events that a process reported before it ended."""
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline:
             with contextlib.suppress(queue.Empty):
@@ -188,15 +188,15 @@ class Runner:
                     return
                 self._enter(source, event)
 
-    def _last_words(self, lines: int = 8) -> str:
+    def _log_end(self, lines: int = 8) -> str:
         text = (self.settings.out / LOG).read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
 
 def shorten_log(path: Path, most_bytes: int) -> None:
-    """Shorten a log to its beginning and its end."""
+    """Shorten a log to its begin and its end."""
     content = path.read_bytes() if path.exists() else b""
     if len(content) > most_bytes:
         half = most_bytes // 2
-        cut = f"\n... {len(content) - 2 * half} bytes left out ...\n".encode()
+        cut = f"\n... {len(content) - 2 * half} bytes omitted ...\n".encode()
         path.write_bytes(content[:half] + cut + content[-half:])

@@ -1,7 +1,7 @@
-"""The process of one small training: ``python -m gpucheck.small_training SETTINGS ROOT OPTIONS``.
+"""Run one small training: ``python -m gpucheck.small_training SETTINGS ROOT OPTIONS``.
 
-OPTIONS is JSON: ``resume`` goes on after the last epoch, ``deterministic`` asks for PyTorch's deterministic
-algorithms, ``compiled`` compiles.
+OPTIONS is JSON: ``resume`` continues after the last epoch, ``deterministic`` selects PyTorch's deterministic
+algorithms, ``compiled`` compiles the network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from dvtplan.data.paths import Workspace
 from dvtplan.planning.recipe import override
-from dvtplan.training.job import Options
+from dvtplan.training.job import TrainingOptions
 from dvtplan.training.train import train_fold
 from gpucheck.settings import Settings
 
@@ -23,13 +23,13 @@ EPOCHS = 6
 
 def main(settings_json: str, root: str, options_json: str) -> None:
     """Train fold 0 of the small cohort under a root, a copy of the prepared one."""
-    settings, wanted = Settings.from_json(settings_json), json.loads(options_json)
-    if wanted["deterministic"]:
+    settings, chosen = Settings.from_json(settings_json), json.loads(options_json)
+    if chosen["deterministic"]:
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # A guard for reads of such memory, which takes time.
+        # It only guards against reads of uninitialized memory, and takes time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    options = Options(device=settings.device, resume=wanted["resume"], compiled=wanted["compiled"])
+    options = TrainingOptions(device=settings.device, resume=chosen["resume"], compiled=chosen["compiled"])
     recipe = override("paper", epochs=EPOCHS, width=8, norm_groups=8)
     train_fold(Workspace(Path(root), settings.small.dataset), 0, recipe=recipe, options=options)
 

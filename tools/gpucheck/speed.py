@@ -1,4 +1,4 @@
-"""How fast: the questions of the benchmark that concern the device, asked of the study's cohort."""
+"""Measure speed: the benchmark's measurements of the device, on the study's cohort."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from bench import limits, prediction, steps, training
 from bench.inputs import Bench
-from bench.rows import Row
+from bench.results import Row
 
 from gpucheck.checks import Check, OutOfTime
 from gpucheck.processes import prepare
@@ -25,7 +25,7 @@ QUESTIONS: dict[str, tuple[Question, bool]] = {
     "eager": (training.eager, True),
     "other ways": (steps.other_ways, False),
 }
-"""Name -> question and whether it needs the cohort; the most important first."""
+"""Name -> measurement and whether it needs the cohort; the most important first."""
 GPU_ONLY = ("auto", "synchronisations", "eager", "other ways")
 
 
@@ -41,7 +41,7 @@ def _measure(question: Question, needs_cohort: bool) -> Callable[[Settings], Ite
 
 
 def checks() -> tuple[Check, ...]:
-    """A check for each question."""
+    """Return a check for each measurement."""
     return tuple(
         Check(name=name, measure=_measure(question, needs_cohort), needs_gpu=name in GPU_ONLY)
         for name, (question, needs_cohort) in QUESTIONS.items()
@@ -49,5 +49,5 @@ def checks() -> tuple[Check, ...]:
 
 
 def limit_checks() -> tuple[Check, ...]:
-    """The limits of the machine."""
+    """Return the check of the limits of the machine."""
     return (Check(name="limits", measure=lambda settings: limits.limits(settings.bench())),)

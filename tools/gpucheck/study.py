@@ -1,4 +1,4 @@
-"""The whole way on a phantom cohort, by the commands that a user types: plan, train, predict, evaluate, export."""
+"""Run a whole study on a phantom cohort with the user's commands: plan, train, predict, evaluate, export."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.rows import Row
+from bench.results import Row
 from phantom.cohort import make_cohort
 
 from dvtplan.core import json_records
@@ -24,22 +24,22 @@ from gpucheck.settings import COHORTS, LOG, SEED, Settings
 
 NETWORK = "gn_unet"
 LARGEST_FILE = 15e6
-"""Bytes of a file among the results."""
+"""Largest size of a result file in bytes."""
 PICTURES = 3
 BUDGET_SHARE = 0.85
-"""Of the time that is left for training, the budget; a training on a busy machine takes longer than its first steps."""
+"""Time budget as a share of the time left for training, because a busy machine may become slower."""
 LEAST_TRAINING_S = 8.0
-"""A shorter training is not worth its start."""
+"""Shortest training that is started."""
 START_S = {"cuda": 50.0, "cpu": 12.0}
-"""Device type -> time that `dvt_train` takes beside its epochs: start, compilation, steps to measure."""
+"""Device type -> time of `dvt_train` outside its epochs: start, compilation, timed steps."""
 PER_PATIENT_S = {"tiny": 1.0, "small": 2.0, "half": 3.0, "paper": 5.0}
-"""Scale -> time for predicting and scoring a test patient on a GPU; a CPU takes longer at the larger scales."""
+"""Scale -> time to predict and score a test patient on a GPU; a CPU takes longer at the larger scales."""
 EVALUATION_S = 12.0
-"""Time for scoring, pictures and the export."""
+"""Time for scoring, pictures and export."""
 
 
 def make_phantoms(settings: Settings) -> Iterator[Row]:
-    """Phantom patients on all cores."""
+    """Make phantom patients on several cores."""
     cases, _ = COHORTS[settings.scale]
     root = settings.study.root
     shutil.rmtree(root, ignore_errors=True)
@@ -55,7 +55,7 @@ def make_phantoms(settings: Settings) -> Iterator[Row]:
 
 
 def plan_and_preprocess(settings: Settings) -> Iterator[Row]:
-    """`dvt_plan_and_preprocess` on all cores."""
+    """Run `dvt_plan_and_preprocess` on all cores."""
     cases, folds = COHORTS[settings.scale]
     seconds = dvt(settings, "plan_and_preprocess", "--folds", folds)
     settings.ready_mark.touch()
@@ -67,16 +67,16 @@ def plan_and_preprocess(settings: Settings) -> Iterator[Row]:
 
 
 def train(settings: Settings) -> Iterator[Row]:
-    """`dvt_train 0` by the paper's recipe in the time that is left, with prediction of the fold's test patients."""
+    """Run `dvt_train 0` with the paper's recipe in the remaining time, with prediction of the test patients."""
     workspace = settings.study
     if not settings.study_is_ready:
         raise OutOfTime("the phantom cohort was not ready")
-    shutil.rmtree(workspace.all_results, ignore_errors=True)  # of the part before
+    shutil.rmtree(workspace.all_results, ignore_errors=True)  # results of the previous part
     tested = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[0].test
     rest = START_S[settings.device.partition(":")[0]] + EVALUATION_S + PER_PATIENT_S[settings.scale] * len(tested)
     budget = BUDGET_SHARE * (settings.remaining_s - rest)
     if budget < LEAST_TRAINING_S:
-        raise OutOfTime(f"{settings.remaining_s:.0f} s are left, of which {rest:.0f} s are for what is not training")
+        raise OutOfTime(f"{settings.remaining_s:.0f} s are left, and all except training needs {rest:.0f} s")
     options = ("--time-budget", f"{budget:.0f}s", "--device", settings.device)
     seconds = dvt(settings, "train", 0, *options, keep_s=EVALUATION_S)
     folder = workspace.fold(NETWORK, 0)
@@ -112,7 +112,7 @@ def evaluate(settings: Settings) -> Iterator[Row]:
 
 
 def _table_row(region: str, scores: dict[str, dict[str, str]]) -> Row:
-    """A row of Table 1; the DSC is a phantom figure."""
+    """Return a row of Table 1; its DSC is of phantoms."""
     words = [f"{name} {_number(row['mean'])} +- {_number(row['sd'])}" for name, row in scores.items()]
     dsc = next(row for name, row in scores.items() if name.lower() == "dsc")
     return Row(
@@ -126,7 +126,7 @@ def _number(text: str) -> str:
 
 
 def export(settings: Settings) -> Iterator[Row]:
-    """`dvt_model export` with float16 weights, compressed for the way back; left out where it is too large."""
+    """Run `dvt_model export` with float16 weights and compress the archive; omit it if it is too large."""
     workspace = settings.study
     archive = settings.scratch / f"{NETWORK}.zip"
     if not workspace.fold(NETWORK, 0).checkpoint.exists():
@@ -140,18 +140,18 @@ def export(settings: Settings) -> Iterator[Row]:
         target.write_bytes(packed)
     yield Row(
         section="study", what="exported model", value=len(packed) / 1e6, unit="MB",
-        note=f"{target.name}, to be unpacked by gunzip" if fits else f"left out: more than {LARGEST_FILE / 1e6:.0f} MB",
+        note=f"{target.name}, unpack with gunzip" if fits else f"omitted: more than {LARGEST_FILE / 1e6:.0f} MB",
     )  # fmt: skip
 
 
 def dvt(settings: Settings, command: str, *words: object, keep_s: float = 0.0) -> float:
-    """Run one of the commands on the study's cohort; its seconds.
+    """Run a command on the study's cohort; return its duration in seconds.
 
     Args:
-        settings: of this part.
-        command: such as 'train'.
-        words: what follows.
-        keep_s: of the time that is left, what the command may not take.
+        settings: settings of this part.
+        command: name without 'dvt_', such as 'train'.
+        words: its arguments.
+        keep_s: part of the remaining time that the command must not use.
     """
     where = ["--root", str(settings.study.root), "--dataset", settings.study.dataset]
     begin = time.monotonic()
@@ -160,28 +160,28 @@ def dvt(settings: Settings, command: str, *words: object, keep_s: float = 0.0) -
 
 
 def run_command(settings: Settings, command: str, words: list[str], seconds: float) -> None:
-    """Run one of the commands; what it prints goes to the log.
+    """Run a command; its output goes to the log.
 
     Raises:
-        OutOfTime: if it takes longer, or refuses the time that it is given.
+        OutOfTime: if it takes longer than ``seconds``, or its time budget is too short.
         RuntimeError: if it fails.
     """
     arguments = [sys.executable, "-m", "dvtplan.cli", command, *words]
     try:
         done = subprocess.run(arguments, stdout=sys.stderr, timeout=max(1.0, seconds))
     except subprocess.TimeoutExpired:
-        raise OutOfTime(f"dvt_{command} was still at work after {seconds:.0f} s") from None
+        raise OutOfTime(f"dvt_{command} was still running after {seconds:.0f} s") from None
     if done.returncode:
         log = settings.out / LOG
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-        last = next((line for line in reversed(lines) if line.strip()), "no word")
+        last = next((line for line in reversed(lines) if line.strip()), "no message")
         if "--time-budget: " in last:
             raise OutOfTime(last)
         raise RuntimeError(f"dvt_{command} {' '.join(words)}: ended with status {done.returncode}: {last}")
 
 
 def cohort_checks() -> tuple[Check, ...]:
-    """The data, made beside the other parts."""
+    """Return the checks that make the data, in parallel with other parts."""
     return (
         Check(name="phantoms", measure=make_phantoms),
         Check(name="plan and preprocess", measure=plan_and_preprocess),
@@ -189,7 +189,7 @@ def cohort_checks() -> tuple[Check, ...]:
 
 
 def checks() -> tuple[Check, ...]:
-    """Training to export."""
+    """Return the checks from training to export."""
     return (
         Check(name="train and predict", measure=train),
         Check(name="evaluate", measure=evaluate),
@@ -198,5 +198,5 @@ def checks() -> tuple[Check, ...]:
 
 
 def result_files(out: Path) -> list[Path]:
-    """Everything that this part may leave among the results."""
+    """Return all files that this part may write into the results."""
     return [out / "learning_curve.png", *out.glob("patient_*.png"), out / f"{NETWORK}.zip.gz"]

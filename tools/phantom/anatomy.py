@@ -1,4 +1,4 @@
-"""One patient without contrast and without clot: where everything runs, and which variant they have."""
+"""Draw the anatomy of one patient: pose, vessels, valves and anatomical variants."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from phantom.template import BRANCH_COURSES, GROIN_Z_MM, HIP_Y_MM, HIP_Z_MM, TRU
 LIMBS = {"right": -1, "left": 1}
 """Sign of the LPS x coordinate of each limb, seen from the midline."""
 DUPLICATED_FV, DUPLICATED_PV = 0.21, 0.02
-"""Shares of limbs with a second vein beside the femoral or popliteal vein (Park 2011, 890 limbs)."""
+"""Shares of limbs with a duplicated femoral or popliteal vein (Park 2011, 890 limbs)."""
 VALVE_GAP_MM = (30.0, 60.0)
-"""Range of the way between two valves (from memory)."""
+"""Range of the distance between two valves (from memory)."""
 MOST_VALVES = 40
-"""More than the longest vein can hold."""
+"""More than the longest vein has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How the template leg, or the trunk, lies in the scanner."""
+    """Position of the template leg, or of the trunk, in the scanner."""
 
     side: int
     """+1 where template x grows to the patient's left, -1 to the right."""
@@ -36,7 +36,7 @@ class Pose:
     """LPS x and y per mm of z: the patient lies askew on the table."""
 
     def place(self, template_zxy: np.ndarray) -> np.ndarray:
-        """LPS positions (n, 3) of template positions (n, 3)."""
+        """Return LPS positions (n, 3) of template positions (n, 3), ordered z, x, y."""
         z, x, y = np.asarray(template_zxy, float).T
         below_hip = self.scale * (HIP_Z_MM - z)
         lateral = self.scale * x + self.abduction * np.maximum(below_hip, 0)
@@ -45,15 +45,15 @@ class Pose:
         return lps + np.array(self.shift_mm)
 
     def template_z(self, z_mm: np.ndarray) -> np.ndarray:
-        """The inverse of ``place`` for heights alone."""
+        """Return template heights of LPS z: the inverse of ``place`` for heights."""
         return HIP_Z_MM - (GROIN_Z_MM + self.shift_mm[2] - z_mm) / self.scale
 
     def height_mm(self, template_z: float) -> float:
-        """LPS z of a template height."""
+        """Return the LPS z of a template height."""
         return float(self.place(np.array([(template_z, 0, HIP_Y_MM)]))[0, 2])
 
     def midline_mm(self, z_mm: np.ndarray | float) -> np.ndarray | float:
-        """LPS x between the legs at an LPS height."""
+        """Return the LPS x of the midline between the legs at an LPS z."""
         return self.shift_mm[0] + self.tilt[0] * (z_mm - self.shift_mm[2])
 
 
@@ -62,29 +62,29 @@ class Anatomy:
     """One patient without contrast and without clot."""
 
     trunk: Pose
-    """Of pelvis and abdomen."""
+    """Pose of pelvis and abdomen."""
     limbs: dict[str, Pose]
-    """Of each leg."""
+    """Pose of each leg."""
     veins: dict[str, dict[str, Tube]]
-    """By leg and name; the right leg also keeps the vena cava."""
+    """Veins by leg and name; the right leg also holds the vena cava."""
     valves: dict[str, dict[str, np.ndarray]]
-    """By leg and vein: where along it valves sit, in mm, (n,)."""
+    """Positions of valves along each vein in mm, (n,), by leg and vein."""
     arteries: list[Tube]
-    """Of the whole body."""
+    """Arteries of the whole body."""
     fat_mm: float
     """Thickness of subcutaneous fat at mid-thigh."""
 
     def knee_mm(self, limb: str) -> float:
-        """LPS z of the knee joint line."""
+        """Return the LPS z of the knee joint line."""
         return self.limbs[limb].height_mm(template.KNEE_Z_MM)
 
     def confluence_mm(self, limb: str) -> float:
-        """LPS z of the tibial confluence, the lower end of the popliteal vein."""
+        """Return the LPS z of the tibial confluence, the lower end of the popliteal vein."""
         return float(self.veins[limb]["PV"].points[-1, 2])
 
 
 def draw_anatomy(rng: np.random.Generator, boost: float, step_mm: float) -> Anatomy:
-    """Draw a patient; ``boost`` widens vessels, ``step_mm`` separates points of a centreline."""
+    """Draw a patient. ``boost`` widens vessels; ``step_mm`` is the distance of points on a centreline."""
     scale = float(np.clip(rng.normal(1, 0.05), 0.92, 1.08))
     shift_mm = (float(rng.uniform(-8, 8)), float(rng.uniform(-2, 2)), float(rng.uniform(-12, 12)))
     tilt = (float(np.clip(rng.normal(0, 0.008), -0.02, 0.02)), float(np.clip(rng.normal(0, 0.004), -0.008, 0.008)))
@@ -113,7 +113,7 @@ def draw_anatomy(rng: np.random.Generator, boost: float, step_mm: float) -> Anat
 def _vessels(
     pose: Pose, course: Course, calibre: float, step_mm: float, rng: np.random.Generator
 ) -> tuple[list[Tube], list[Tube]]:
-    """The vein or veins of a course, and the artery if it has one."""
+    """Return the vein or veins of a course, and its artery if it has one."""
     points = smooth_curve(pose.place(np.array(course.path)), step_mm)
     along = np.linspace(0, 1, len(points))
     # Tortuosity vanishes at both ends, so that courses still meet.
@@ -137,7 +137,7 @@ def _vessels(
 
 
 def _duplicate(vein: Tube, rng: np.random.Generator) -> Tube:
-    """A second vein that leaves the first and joins it again further down."""
+    """Return a second vein that leaves the first and joins it again further down."""
     whole = vein.arc_mm()[-1]
     start, end = rng.uniform(0.05, 0.35) * whole, rng.uniform(0.65, 0.95) * whole
     part = vein.stretch(start, end)
@@ -148,7 +148,7 @@ def _duplicate(vein: Tube, rng: np.random.Generator) -> Tube:
 
 
 def _valves(vein: Tube, rng: np.random.Generator) -> np.ndarray:
-    # Always as many, so that a coarser centreline does not shift what is drawn next.
+    # A fixed number of draws, so that a coarser centreline does not change later random numbers.
     gaps = rng.uniform(*VALVE_GAP_MM, size=MOST_VALVES)
     places = np.cumsum(gaps)
     return places[places < vein.arc_mm()[-1] - 5]

@@ -1,7 +1,4 @@
-"""What the scanner does to a patient: three table stations, coils, blur, ringing, ghosts, wrap, noise.
-
-Nothing here knows whether there is thrombus.
-"""
+"""Simulate the scan: three table stations, coils, blur, ringing, ghosts, wrap, noise. Independent of thrombus."""
 
 from __future__ import annotations
 
@@ -20,31 +17,32 @@ from phantom.shapes import paint_tube, smooth_curve
 
 STATIONS = 3
 STATION_MM = 500.25
-"""Height of a station: the square field of view of Huang 2019; three of 345 rows give 961 with 37 in common."""
+"""Height of a station: the square field of view of Huang 2019. Three stations of 345 rows with 37 rows overlap give
+961 rows."""
 BLEND_ROWS = (10, 37)
-"""Range of the rows over which two stations are faded into one another, at paper scale."""
+"""Range of the number of rows over which two stations are blended, at paper scale."""
 SHIFT_MM = 4.4
-"""The furthest that a patient moves sideways between stations: three pixels at paper scale."""
+"""Largest sideways motion of a patient between stations: three pixels at paper scale."""
 EDGE_DROP = 0.18
 """Loss of signal at the upper and lower end of a station."""
 BIAS_AP, BIAS_LR, BIAS_REST = 0.25, 0.12, 0.08
-"""Most that coil sensitivity varies from front to back and from side to side, and sd of its other variation."""
+"""Largest change of coil sensitivity from front to back and from side to side, and SD of its other variation."""
 FLARES, FLARE = (2, 5), (1.5, 2.5)
-"""How many spots of skin lie close to a coil element, and what that multiplies the signal by."""
+"""Range of the number of skin spots close to a coil element, and range of the factor on their signal."""
 CROP = 0.85
-"""Share of k-space that is sampled; the sharp end of it rings."""
+"""Share of k-space that is sampled; its sharp end causes ringing."""
 PSF_PIXELS = 1.2
 """Full width at half maximum of the blur in all directions."""
 GHOSTS = (0.0, 0.08)
-"""Range of the strength of a pulsating artery's ghost; the second is half of it."""
+"""Range of the strength of an artery's first ghost; the second has half of it."""
 WRAP = 0.25
-"""Probability that an arm outside the field of view is folded into it."""
+"""Probability that an arm outside the field of view wraps into it."""
 ARM = ((660, 28), (560, 24), (470, 20))
 """Template z and radius in mm of a forearm at the patient's side."""
 MARGIN_ROWS = 4
-"""Fewest rows beyond each end of a station that take part in its image."""
+"""Fewest rows beyond each end of a station that are imaged with it."""
 FAINT = 0.02
-"""A flare is left out of slices where it has less of its strength."""
+"""A flare is omitted from slices where its relative strength is lower."""
 UNIT = 400.0
 """Stored value of signal 1."""
 
@@ -54,34 +52,34 @@ class Station:
     """One position of the table."""
 
     rows: tuple[int, int]
-    """First row, and the one behind the last, of the composed volume."""
+    """First row, and the row after the last, in the composed volume."""
     gain: float
-    """Factor on all its signal, noise too."""
+    """Factor on its signal and noise."""
     shift: tuple[int, int]
-    """Voxels along S and W by which the patient has moved."""
+    """Motion of the patient in voxels along S and W."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """One examination, drawn before anything is imaged."""
+    """Parameters of one examination."""
 
     stations: tuple[Station, ...]
-    """From above to below."""
+    """Stations from head to foot."""
     blend_rows: int
-    """Over which neighbours are faded into one another."""
+    """Number of rows over which neighbours are blended."""
     bias: tuple[float, float]
-    """Of sensitivity, from front to back and from right to left: relative change at the ends."""
+    """Relative change of sensitivity at the ends, from front to back and from right to left."""
     flares: tuple[tuple[float, float, float, float, float], ...]
-    """LPS x, y, z, reach in mm, and factor less one."""
+    """LPS x, y, z, reach in mm, and factor minus one."""
     ghost: float
     """Strength of the first ghost."""
     ghost_shift: tuple[int, ...]
-    """Columns between ghosts, one a station."""
+    """Columns between ghosts, for each station."""
     arm: tuple[float, float, float] | None
-    """LPS x and y of a folded arm and its strength; None where none is folded."""
+    """LPS x and y of a wrapped arm and its strength; None without wrap."""
 
     def weights(self, rows: int) -> np.ndarray:
-        """float32 (stations, rows): the share of each station in a row of the composed volume."""
+        """Return the share of each station in each row of the composed volume, float32 (stations, rows)."""
         at = np.arange(rows)
         rises = []
         for above, below in itertools.pairwise(self.stations):
@@ -91,9 +89,9 @@ class Scan:
         return (edges[:-1] - edges[1:]).astype(np.float32)
 
     def move(self, volume: np.ndarray) -> np.ndarray:
-        """A volume (S, H, W) of the resting patient as the composed scan shows it: labels, say.
+        """Return a volume (S, H, W), such as a label, with the motion of the composed scan.
 
-        A row comes from the station that has the larger share in it.
+        Each row comes from the station with the largest share in it.
         """
         leading = self.weights(volume.shape[1]).argmax(axis=0)
         moved = np.empty_like(volume)
@@ -106,7 +104,7 @@ class Scan:
 
 
 def station_rows(frame: Frame) -> list[tuple[int, int]]:
-    """First row, and the one behind the last, of each station: as high as its field of view, evenly spread."""
+    """Return the first row, and the row after the last, of each station, evenly spaced."""
     rows = frame.shape[1]
     height = min(round(STATION_MM / frame.spacing_mm[1]), rows)
     starts = np.rint(np.linspace(0, rows - height, STATIONS)).astype(int)
@@ -155,7 +153,7 @@ def draw_scan(rng: np.random.Generator, frame: Frame, anatomy: Anatomy, difficul
 
 
 def paint_wrap(image: np.ndarray, frame: Frame, anatomy: Anatomy, scan: Scan) -> None:
-    """Fold an arm that lies outside the field of view over what is inside, in place."""
+    """Add a wrapped arm from outside the field of view, in place."""
     if scan.arm is None:
         return
     x, y, strength = scan.arm
@@ -175,9 +173,9 @@ def acquire(
     coil: np.random.Generator,
     noise: np.random.Generator,
 ) -> np.ndarray:
-    """Image a clean complex volume (S, H, W), which is blurred in place; returns the composed int16 volume.
+    """Image a noise-free complex volume (S, H, W), which is blurred in place; return the composed int16 volume.
 
-    Noise never depends on the image, so a patient with and without clot gets the same.
+    Noise does not depend on the image, so it is the same for a patient with and without clot.
     """
     _blur_slices(image)
     slices, rows, columns = image.shape
@@ -185,9 +183,9 @@ def acquire(
     bias_y = 1 + scan.bias[0] * frame.y / np.abs(frame.y).max()
     bias_x = (1 + scan.bias[1] * frame.x / np.abs(frame.x).max()).astype(np.float32)
     flares = [_flare(frame, *flare) for flare in scan.flares]
-    # The coils end with the field of view.
+    # The coils end at the ends of the field of view.
     fade = np.sin(np.pi / 2 * np.clip((frame.z[0] + 20 - np.abs(frame.z)) / 90, 0, 1)).astype(np.float32)[:, None]
-    # A station sees a little beyond its field of view, lest one end of it leaks into the other.
+    # A station is imaged with a margin, so that its blur does not wrap from one end to the other.
     margin = [_margin(station.rows[1] - station.rows[0]) for station in scan.stations]
     windows = [
         _window(station.rows[1] - station.rows[0] + 2 * m, columns)
@@ -235,7 +233,7 @@ def acquire(
 def _flare(
     frame: Frame, x: float, y: float, z: float, reach: float, more: float
 ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-    """Rows and columns that a flare touches; how strong it is in each slice (S,); what it adds there."""
+    """Return the rows and columns of a flare, its relative strength in each slice (S,), and its factor minus one."""
     near = np.array((x, y, z))
     _, *box = frame.box(near - 3 * reach, near + 3 * reach)
     across, along, up = (
@@ -246,7 +244,7 @@ def _flare(
 
 
 def _blur_slices(image: np.ndarray) -> None:
-    """The point spread along S, in place."""
+    """Apply the point spread along S, in place."""
     side = np.float32(np.exp(-0.5 / _sigma_pixels() ** 2))
     centre, side = np.float32(1 / (1 + 2 * side)), np.float32(side / (1 + 2 * side))
     before = image[0].copy()
@@ -262,12 +260,12 @@ def _sigma_pixels() -> float:
 
 
 def _margin(rows: int) -> int:
-    """Rows to add at both ends of a station: a few, up to a length that a Fourier transform is quick with."""
+    """Return the rows to add at both ends of a station: at least a few, up to a length with a fast FFT."""
     return (scipy.fft.next_fast_len(rows + 2 * MARGIN_ROWS + rows % 2) - rows + 1) // 2
 
 
 def _window(rows: int, columns: int) -> np.ndarray:
-    """float32 (rows, columns) in the order of an FFT: a blur that ends sharply where sampling ends."""
+    """Return a k-space window, float32 (rows, columns) in FFT order: a blur with a sharp end of sampling."""
     v, u = (np.abs(scipy.fft.fftfreq(n)) for n in (rows, columns))
     blur = np.exp(-2 * (np.pi * _sigma_pixels()) ** 2 * (v[:, None] ** 2 + u**2))
     return (blur * (v[:, None] <= CROP / 2) * (u <= CROP / 2)).astype(np.float32)
@@ -276,7 +274,7 @@ def _window(rows: int, columns: int) -> np.ndarray:
 def _add_ghosts(
     seen: np.ndarray, pulsation: Pulsation, beat: slice, station: Station, strength: float, shift: int
 ) -> None:
-    """Repeat the arteries of one slice along W, weaker, in place; what leaves one side enters the other."""
+    """Add weaker copies of the arteries of one slice along W, in place, with wrap-around."""
     top, bottom = station.rows
     rows = pulsation.rows[beat]
     inside = (rows >= top) & (rows < bottom)

@@ -1,4 +1,4 @@
-"""Soft tissue: skin, fat, muscle and the inside of the abdomen, as a clean complex image."""
+"""Paint soft tissue (skin, fat, muscle, abdomen) as a noise-free complex image."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from phantom.grid import Frame, SmoothField
 from phantom.signals import Look
 
 SEPTUM_MM = 0.9
-"""Fat between two muscle bellies."""
+"""Thickness of fat between two muscle bellies."""
 SWELL = (
     (-420, -380, -300, -200, -110, -50, 30, 90, 160, 320, 400, 450, 520, 580),
     (-0.1, -0.02, 0.06, 0.16, 0.14, 0.03, 0.0, 0.06, 0.2, 0.22, 0.16, 0.2, 0.3, 0.4),
 )
 """Template z, and how far bellies fill the space between them: little around joints, fully elsewhere."""
 RUN_OUT_MM = 45.0
-"""Over which a belly gives way beyond its last node."""
+"""Length over which a belly ends beyond its last node."""
 SKIN_MM = 1.6
 FASCICLE = 0.1
-"""Standard deviation of muscle's own pattern, relative to its signal."""
+"""Standard deviation of the texture of muscle, relative to its signal."""
 ROUND_MM = 12.0
-"""How softly a leg meets the trunk."""
+"""Width of the smooth transition from leg to trunk."""
 BELLY_MM = 2.9
-"""Step along the legs at which muscle bellies are worked out."""
+"""Step along the legs at which muscle bellies are computed."""
 ALONG_MM = 6.0
-"""Step along the legs at which the outline is worked out; between, it is a straight line."""
+"""Step along the legs at which the outline is computed; it is linear in between."""
 
 
 def paint_tissue(frame: Frame, anatomy: Anatomy, look: Look, rng: np.random.Generator) -> np.ndarray:
-    """Skin, fat, muscle and bowel, complex64 (S, H, W); ``rng`` draws textures alone."""
+    """Return skin, fat, muscle and bowel, complex64 (S, H, W); ``rng`` draws the textures only."""
     image = np.empty(frame.shape, np.complex64)
     fibres = SmoothField(rng, frame, y_mm=3.5, z_mm=16, x_mm=3.5)
     warp = SmoothField(rng, frame, y_mm=30, z_mm=90, x_mm=30)
@@ -78,7 +78,7 @@ def paint_tissue(frame: Frame, anatomy: Anatomy, look: Look, rng: np.random.Gene
 
 
 class _Outline:
-    """Depth below the skin, from elliptic sections of both legs and the trunk."""
+    """Depth below the skin, computed from elliptic sections of both legs and the trunk."""
 
     def __init__(self, anatomy: Anatomy, frame: Frame) -> None:
         stride = max(1, round(ALONG_MM / frame.spacing_mm[1]))
@@ -96,10 +96,10 @@ class _Outline:
         self._fade = fade.astype(np.float32)
 
     def depth(self, s: int) -> np.ndarray:
-        """float32 (H, W) in mm, negative in air."""
+        """Return the depth of one slice in mm, float32 (H, W), negative in air."""
         legs = np.maximum(*(section.depth(s) for section in self._limbs))
         trunk = self._trunk.depth(s) - self._fade
-        # A rounded maximum: the plain one leaves a knife edge where a leg meets the trunk.
+        # A smooth maximum; the plain one leaves a sharp edge between leg and trunk.
         apart = legs - trunk
         mix = np.clip(0.5 + apart / (2 * ROUND_MM), 0, 1)
         coarse = trunk + mix * apart + ROUND_MM * mix * (1 - mix)
@@ -109,7 +109,7 @@ class _Outline:
 
 
 class _Section:
-    """A limb or trunk as a cylinder of ellipses, at some heights."""
+    """A limb or the trunk as a stack of ellipses at the given heights."""
 
     def __init__(self, pose: Pose, profile: tuple[tuple[float, ...], ...], z_mm: np.ndarray, frame: Frame) -> None:
         heights, *columns = profile
@@ -123,13 +123,13 @@ class _Section:
         self._sole = (pose.scale * (z - heights[0])).astype(np.float32)[:, None]
 
     def depth(self, s: int) -> np.ndarray:
-        """float32 (heights, W); exact along the shorter axis of the ellipse."""
+        """Return the depth, float32 (heights, W); exact along the shorter axis of the ellipse."""
         radius = np.sqrt(self.across**2 + self.along[:, s : s + 1] ** 2)
         return np.minimum((1 - radius) * self._radius, self._sole)
 
 
 class _Bellies:
-    """The muscles of a leg: in each section, a power diagram of ``template.MUSCLES``."""
+    """The muscles of a leg: a power diagram of ``template.MUSCLES`` in each section."""
 
     def __init__(self, pose: Pose, frame: Frame, rng: np.random.Generator) -> None:
         self._stride = max(1, round(BELLY_MM / frame.spacing_mm[1]))
@@ -163,13 +163,13 @@ class _Bellies:
         width = max(SEPTUM_MM, 0.7 * frame.voxel_mm)
         self._per_septum = in_mm / np.float32(width)
         self._septum = np.float32(min(1.0, SEPTUM_MM / width))
-        # A claim falls by about one per half width: this is the reverse of its fall over a voxel.
+        # A claim decreases by about one per half width; this is the inverse of its decrease over a voxel.
         self._per_voxel = in_mm / np.float32(frame.voxel_mm)
 
     def claim(self, s: int, bend: np.ndarray, swell: np.ndarray, meat: np.ndarray, tone: np.ndarray) -> None:
         """Write this leg's share of muscle into ``meat`` (H, W) and its brightness into ``tone``, in place.
 
-        Bellies run along the leg, so rows ``BELLY_MM`` apart are worked out and repeated.
+        Bellies run along the leg, so only rows ``BELLY_MM`` apart are computed; the rows between repeat them.
         """
         columns, stride = self._columns, self._stride
         bend, swell = bend[::stride, columns], swell[::stride]
@@ -222,5 +222,5 @@ def _abdomen(
     inside = np.clip((1 - radius) * 12, 0, 1).astype(np.float32)
     loops = np.clip(1.5 * gut, 0, 1)
     meat[rows] += inside * (loops - meat[rows])
-    # The wall of a loop takes up contrast, what it holds does not.
+    # The wall of a bowel loop takes up contrast; its content does not.
     tone[rows] += inside * (1.9 - 0.9 * np.clip(1.2 * gut, 0, 1.6) - tone[rows])

@@ -1,4 +1,4 @@
-"""The recipe of a cohort, one case from it, and the files: nnU-Net's raw layout, cases.csv, metadata."""
+"""Draw the cases of a cohort, make one case, and write nnU-Net's raw layout, cases.csv and metadata."""
 
 from __future__ import annotations
 
@@ -48,35 +48,35 @@ STREAMS = {
         )
     )
 }
-"""Independent random streams of a case, so that one may change and leave the others alone."""
+"""Independent random streams of a case, so that a change of one does not affect the others."""
 PATTERNS = {"proximal": 15, "both": 39, "distal": 4}
-"""Regions with clot, and how many of the 58 patients of Huang 2019 have them."""
+"""Regions with clot, and the number of patients with them among the 58 of Huang 2019."""
 BILATERAL = 2
-"""Of the 58, patients with proximal thrombus alone who have it in both limbs: 56 proximal lesions, 43 distal."""
+"""Number of the 58 patients with proximal thrombus only, in both limbs: 56 proximal lesions, 43 distal."""
 OTHER_MATRIX = 0.1
 """Share of cases with another matrix than the standard one."""
 REPORTED_RESOLUTION_MM = (0.75, 0.55, 0.6)
-"""What Huang 2019 states; it does not fit the paper's own matrix and field of view, and is only kept on file."""
+"""Resolution stated by Huang 2019. It does not fit the paper's matrix and field of view, and is only recorded."""
 GZIP_WINDOW = 31
-"""What zlib calls a gzip container of the largest window."""
+"""zlib's code for a gzip container with the largest window."""
 HEADER_BYTES = 352
-"""Of a NIfTI-1 file, before its voxels."""
+"""Bytes of a NIfTI-1 file before its voxels."""
 EXTRAS = ("truth", "veins", "rater2")
-"""Further masks on request: the exact truth, the map of veins, a second rater's label."""
+"""Optional masks: the exact truth, the map of veins, a second rater's label."""
 
 
 JSON_KINDS = {"str": (str, "text"), "int": (int, "a whole number"), "bool": (bool, "true or false")}
-"""Type of a field of a request -> what JSON makes of it, and what that is called."""
+"""Type of a field of a request -> its Python type after JSON, and its name in messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """All that decides one case: equal requests give equal voxels."""
+    """All parameters of one case: equal requests give equal voxels."""
 
     scale: str
     """A key of ``grid.SCALES``."""
     seed: int
-    """Of the cohort."""
+    """Seed of the cohort."""
     index: int
     """Number of the case in the cohort, from 1."""
     pattern: str
@@ -88,9 +88,9 @@ class Request:
     matrix: str = "standard"
     """A key of ``grid.MATRICES``."""
     thrombus: bool = True
-    """False gives the same patient, scanned with the same noise, without clot."""
+    """False gives the same patient with the same noise, without clot."""
     oedema: bool = True
-    """False leaves out the one cue outside the veins that goes with thrombus."""
+    """False omits oedema, the only cue outside the veins that is related to thrombus."""
 
     def __post_init__(self) -> None:
         for field, known in (
@@ -110,21 +110,21 @@ class Request:
         return f"leg_{self.index:03d}"
 
     def rng(self, stream: str) -> np.random.Generator:
-        """The generator of a key of ``STREAMS``, at its start."""
+        """Return a new random generator for a key of ``STREAMS``."""
         seeds = np.random.SeedSequence([self.seed, self.index, STREAMS[stream]])
         return np.random.Generator((np.random.SFC64 if stream == "noise" else np.random.PCG64)(seeds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomCase:
-    """One sampled patient; the placement follows ``dvtplan.imaging.geometry.Grid``."""
+    """One sampled patient; spacing, origin and direction are as in ``dvtplan.imaging.geometry.Grid``."""
 
     image: np.ndarray
     """int16 (S, H, W); venous blood at 1 mM is about 400."""
     label: np.ndarray
-    """uint8 (S, H, W), as a rater drew it: 0 background, 1 proximal, 2 distal thrombus."""
+    """uint8 (S, H, W), drawn by a rater: 0 background, 1 proximal, 2 distal thrombus."""
     truth: np.ndarray | None
-    """uint8 (S, H, W), exact: voxels that clot covers by half or more."""
+    """uint8 (S, H, W), exact: voxels that clot covers by at least half."""
     veins: np.ndarray | None
     """uint8 (S, H, W): 0, or the number of a vein in ``metadata["vein_ids"]``; clot belongs to its vein."""
     spacing_mm: tuple[float, float, float]
@@ -134,12 +134,12 @@ class PhantomCase:
     direction: tuple[tuple[float, float, float], ...]
     """LPS unit vector along S, H, W."""
     metadata: dict[str, Any]
-    """What the case's JSON file holds."""
+    """Content of the case's JSON file."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Patient:
-    """What is drawn before any voxel is painted."""
+    """The random draws of a patient, made before any voxel is painted."""
 
     frame: Frame
     anatomy: Anatomy
@@ -148,28 +148,27 @@ class _Patient:
 
 
 def request_of(metadata: dict[str, Any]) -> Request:
-    """The request that made a case, from its JSON file.
+    """Read the request of a case from its JSON file.
 
     Raises:
-        ValueError: if the file is of another version of this generator, lacks something, or holds something else
-            than it should.
+        ValueError: if the file is of another version of this generator, or a field is missing or invalid.
     """
     if metadata.get("version") != VERSION:
-        raise ValueError(f"made by version {metadata.get('version')} of the generator, not {VERSION}; make it anew")
+        raise ValueError(f"made by version {metadata.get('version')} of the generator, not {VERSION}; make it again")
     for field in fields(Request):
         kind, called = JSON_KINDS[str(field.type)]
         if field.name not in metadata:
-            raise ValueError(f"lacks {field.name!r}; make it anew")
-        if type(metadata[field.name]) is not kind:  # to isinstance, True is a whole number
-            raise ValueError(f"{field.name} is {metadata[field.name]!r}, expected {called}; make it anew")
+            raise ValueError(f"{field.name!r} is missing; make it again")
+        if type(metadata[field.name]) is not kind:  # for isinstance, True is an integer
+            raise ValueError(f"{field.name} is {metadata[field.name]!r}, expected {called}; make it again")
     try:
         return Request(**{field.name: metadata[field.name] for field in fields(Request)})
     except ValueError as error:
-        raise ValueError(f"{error}; make it anew") from None
+        raise ValueError(f"{error}; make it again") from None
 
 
 def make_case(request: Request, diagnostics: bool = True) -> PhantomCase:
-    """Draw and sample one patient; without ``diagnostics`` the truth and the map of veins are left out."""
+    """Draw and sample one patient; without ``diagnostics`` the truth and the map of veins are omitted."""
     size, difficulty = SCALES[request.scale], DIFFICULTIES[request.difficulty]
     patient = _draw_patient(request)
     frame, anatomy, clots, scan = patient.frame, patient.anatomy, patient.clots, patient.scan
@@ -209,7 +208,7 @@ def make_case(request: Request, diagnostics: bool = True) -> PhantomCase:
 
 
 def second_label(request: Request, case: PhantomCase) -> np.ndarray:
-    """The label of another rater, uint8 (S, H, W), who sees the same case and draws it again."""
+    """Draw the label of another rater of the same case, uint8 (S, H, W)."""
     if not request.thrombus:
         return np.zeros_like(case.label)
     patient = _draw_patient(request)
@@ -270,26 +269,26 @@ def _metadata(
 
 
 def _digest(array: np.ndarray) -> str:
-    """Of the voxels in array order, little-endian."""
+    """Return the SHA-256 of the voxels in array order, little-endian."""
     return hashlib.sha256(
         np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).data
     ).hexdigest()
 
 
-# ---- the recipe and the files ------------------------------------------------------------------------
+# ---- cohort and files --------------------------------------------------------------------------------
 
 OUR_FILE = re.compile(
     r"\.?(dataset\.json|cases\.csv)|metadata/\.?leg_\d+\.json"
     r"|(imagesTr/\.?(?P<image>leg_\d+)_0000|(labelsTr|truth|veins|rater2)/\.?(?P<label>leg_\d+))\.nii\.gz"
     r"|(imagesTr/\.leg_\d+_0000|(labelsTr|truth|veins|rater2)/\.leg_\d+)\.nii"
 )
-"""Every path that this tool writes in a dataset folder; a leading dot marks an interrupted write."""
+"""Matches every path that this tool writes in a dataset folder; a leading dot is an interrupted write."""
 
 
 def draw_requests(
     scale: str, seed: int = 0, cases: int | None = None, difficulty: str = "default", thrombus: bool = True
 ) -> list[Request]:
-    """The requests of a cohort, in the proportions of ``PATTERNS``; all three patterns from 8 cases on."""
+    """Draw the requests of a cohort in the proportions of ``PATTERNS``; from 8 cases on, all patterns occur."""
     if scale not in SCALES:
         raise ValueError(f"scale is one of {', '.join(SCALES)}, not {scale!r}")
     count = SCALES[scale].cases if cases is None else cases
@@ -325,23 +324,23 @@ def make_cohort(
 ) -> Path:
     """Write a cohort to ``root/datasets_raw/dataset`` and return that folder.
 
-    ``dataset.json`` comes last: a folder without it is incomplete.
+    ``dataset.json`` is written last: a folder without it is incomplete.
 
     Args:
         root: where ``datasets_raw`` is or will be.
         dataset: name of the data set.
         scale: a key of ``grid.SCALES``.
-        cases: how many; None takes the default of the scale.
+        cases: number of cases; None for the default of the scale.
         seed: equal seeds give equal cohorts.
         difficulty: a key of ``DIFFICULTIES``.
-        jobs: processes; they have no influence on what is written.
+        jobs: number of processes; it has no influence on what is written.
         thrombus: False writes the same patients without clot.
-        extras: some of ``EXTRAS``, each in a folder of its own.
-        overwrite: replace an earlier cohort of this tool and this name.
+        extras: some of ``EXTRAS``, each written to its own folder.
+        overwrite: replace an earlier cohort of this tool with this name.
 
     Raises:
-        FileExistsError: if the folder holds anything that may not be replaced. Nothing is written.
-        OSError: if something cannot be written, in one line; no file is left half-written.
+        FileExistsError: if the folder holds files that may not be replaced. Nothing is written.
+        OSError: if a file cannot be written; no partial file is left.
     """
     if unknown := set(extras) - set(EXTRAS):
         raise ValueError(f"extras are some of {', '.join(EXTRAS)}, not {', '.join(sorted(unknown))}")
@@ -349,14 +348,14 @@ def make_cohort(
     requests = draw_requests(scale, seed, cases, difficulty, thrombus)
     present = _present(folder)
     if present and not overwrite:
-        raise FileExistsError(f"{folder} already holds files; name another --dataset or add --overwrite.")
+        raise FileExistsError(f"{folder} already holds files. Choose another --dataset or add --overwrite.")
     if foreign := _foreign(folder, present):
-        raise FileExistsError(f"{folder}: {foreign}, so --overwrite spares it; name another --dataset.")
-    # In this order metadata goes last, and what an interruption leaves is still known as ours.
+        raise FileExistsError(f"{folder}: {foreign}, so --overwrite does not replace it. Choose another --dataset.")
+    # Metadata is removed last, so that files left by an interruption are still recognised.
     for path in sorted((p for p in present if not p.is_dir()), key=lambda p: p.suffix == ".json"):
         files.remove(path)
     for name in set(EXTRAS) - set(extras):
-        with contextlib.suppress(OSError):  # not there, or not empty: then there is nothing to tidy
+        with contextlib.suppress(OSError):  # missing or not empty
             (folder / name).rmdir()
     for name in ("imagesTr", "labelsTr", "metadata", *extras):
         files.make_folder(folder / name, "--root")
@@ -370,7 +369,7 @@ def make_cohort(
 
 
 def dataset_content(name: str, description: str, cases: int) -> dict[str, Any]:
-    """What ``dataset.json`` holds."""
+    """Return the content of ``dataset.json``."""
     return {
         "name": name,
         "description": description,
@@ -382,13 +381,13 @@ def dataset_content(name: str, description: str, cases: int) -> dict[str, Any]:
 
 
 def description_of(scale: str, difficulty: str, seed: int, thrombus: bool = True) -> str:
-    """What ``dataset.json`` says of a cohort; it begins with 'synthetic'."""
+    """Return the description of a cohort in ``dataset.json``; it begins with 'synthetic'."""
     text = f"synthetic: phantom legs, generator {VERSION}, scale {scale}, difficulty {difficulty}, seed {seed}"
     return text if thrombus else f"{text}, without thrombus"
 
 
 def table_row(metadata: dict[str, Any]) -> dict[str, str]:
-    """The row of ``cases.csv`` of a case."""
+    """Return the row of ``cases.csv`` of a case."""
     return {
         "case_id": metadata["case"],
         "patient_id": f"patient_{metadata['index']:03d}",
@@ -399,22 +398,22 @@ def table_row(metadata: dict[str, Any]) -> dict[str, str]:
 
 
 def _present(folder: Path) -> list[Path]:
-    """All that is in a folder; nothing if it is not there."""
+    """Return all paths in a folder; nothing if it does not exist."""
     try:
         return sorted(folder.rglob("*")) if folder.exists() else []
     except OSError as error:
         raise OSError(
-            f"{folder}: cannot be read ({error.strerror}). Mend the permissions or choose another --root."
+            f"{folder}: cannot be read ({error.strerror}). Fix the permissions or choose another --root."
         ) from error
 
 
 def _foreign(folder: Path, present: list[Path]) -> str | None:
-    """Why these paths of a folder are not all an earlier cohort of the same name; None if they are."""
+    """Return why the paths of a folder are not an earlier cohort of the same name; None if they are."""
     names = {p.relative_to(folder).as_posix(): p for p in present if not p.is_dir()}
     for name, path in names.items():
         match = OUR_FILE.fullmatch(name)
         if not match:
-            return f"{name} is no file of this tool"
+            return f"{name} is not a file of this tool"
         case = match["image"] or match["label"]
         if case and f"metadata/{case}.json" not in names:
             return f"{name} has no metadata of this tool"
@@ -424,7 +423,7 @@ def _foreign(folder: Path, present: list[Path]) -> str | None:
 
 
 def _write_case(work: tuple[Path, Request, tuple[str, ...]]) -> dict[str, str]:
-    """Make and write one case; returns its row of ``cases.csv``."""
+    """Make and write one case; return its row of ``cases.csv``."""
     folder, request, extras = work
     case, name = make_case(request, diagnostics=bool({"truth", "veins"} & set(extras))), request.name
     _write_json(folder / "metadata" / f"{name}.json", case.metadata)
@@ -446,8 +445,8 @@ def _write_nifti(path: Path, array: np.ndarray, case: PhantomCase) -> None:
     volume.SetDirection(np.array(case.direction[::-1]).T.ravel().tolist())
 
     def write(draft: Path) -> None:
-        # Noise hardly compresses and labels are long runs: run lengths take a tenth of the time of the
-        # usual search for repeats and no more bytes.
+        # Noise hardly compresses and labels are long runs. Run-length coding takes a tenth of the time of the
+        # default strategy, and no more bytes.
         plain = draft.with_name(draft.name.removesuffix(".gz"))
         try:
             content = _plain_bytes(volume, plain, HEADER_BYTES + array.nbytes)
@@ -460,12 +459,12 @@ def _write_nifti(path: Path, array: np.ndarray, case: PhantomCase) -> None:
 
 
 def _plain_bytes(volume: sitk.Image, path: Path, expected: int) -> bytes:
-    """The uncompressed NIfTI file of a volume, by way of the disk.
+    """Return the uncompressed NIfTI file of a volume, written to disk and read back.
 
     Raises:
-        OSError: if not all of it got there: NIfTI's writer does not report a full disk.
+        OSError: if it was not written completely: SimpleITK's NIfTI writer does not report a full disk.
     """
-    path.write_bytes(bytes(expected))  # unlike SimpleITK, this says why it cannot
+    path.write_bytes(bytes(expected))  # unlike SimpleITK, this reports why it fails
     try:
         sitk.WriteImage(volume, str(path), useCompression=False)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What may pass for thrombus or hide it, and has nothing to do with it; and oedema, which has.
+"""Confounders, which may look like thrombus or hide it but are unrelated to it; and oedema, which is related.
 
 Shapes and frequencies are from memory unless docs/phantom.md names a source.
 """
@@ -14,7 +14,7 @@ from phantom.shapes import Tube, paint_tube, smooth_curve
 from phantom.signals import Look
 
 CYST, HAEMATOMA, VARICES, OEDEMA = 0.1, 0.08, 0.2, 0.5
-"""Shares of patients; oedema of those with thrombus, in its limb: the one cue that goes with it."""
+"""Shares of patients. Oedema is a share of patients with thrombus, in the same limb: the only cue related to it."""
 NODES = (2, 6)
 """Fewest and most lymph nodes in the groins of a patient."""
 
@@ -22,7 +22,7 @@ NODES = (2, 6)
 def paint_confounders(
     image: np.ndarray, frame: Frame, anatomy: Anatomy, look: Look, boost: float, rng: np.random.Generator
 ) -> dict[str, bool | int]:
-    """Paint nodes, cyst, haematoma and varices in place; returns what there is."""
+    """Paint nodes, cyst, haematoma and varices in place; return which are present."""
     nodes = int(rng.integers(NODES[0], NODES[1] + 1))
     for _ in range(nodes):
         _paint_node(image, frame, _any_limb(anatomy, rng), look, rng)
@@ -52,19 +52,19 @@ def paint_confounders(
     return {"nodes": nodes, **present}
 
 
-def paint_collaterals(image: np.ndarray, frame: Frame, beside: Tube, boost: float, rng: np.random.Generator) -> None:
-    """Small tortuous veins along an old occlusion, in place."""
+def paint_collaterals(image: np.ndarray, frame: Frame, occlusion: Tube, boost: float, rng: np.random.Generator) -> None:
+    """Paint small tortuous veins along an old occlusion, in place."""
     for _ in range(int(rng.integers(2, 4))):
         angle = rng.uniform(0, 2 * np.pi)
         away = rng.uniform(10, 22) * np.array((np.cos(angle), np.sin(angle), 0))
-        part = Tube("collateral", None, beside.points + away, beside.radius_mm)
+        part = Tube("collateral", None, occlusion.points + away, occlusion.radius_mm)
         _paint_winding(image, frame, part, 5, boost * rng.uniform(0.8, 1.5), rng.uniform(0.5, 1.0), rng)
 
 
 def paint_oedema(
     image: np.ndarray, frame: Frame, anatomy: Anatomy, limb: str, look: Look, rng: np.random.Generator
 ) -> None:
-    """Nets of fluid in the fat of a calf, in place; bones are painted later."""
+    """Paint reticular fluid in the fat of a calf, in place; bones are painted later."""
     field = SmoothField(rng, frame, y_mm=6, z_mm=9, x_mm=6)
     rows = slice(frame.row(anatomy.knee_mm(limb)), len(frame.z))
     fade = 0.6 * np.clip((anatomy.knee_mm(limb) - frame.z[rows]) / 120, 0, 1).astype(np.float32)[:, None]
@@ -83,7 +83,7 @@ def _any_limb(anatomy: Anatomy, rng: np.random.Generator) -> Pose:
 
 
 def _paint_node(image: np.ndarray, frame: Frame, pose: Pose, look: Look, rng: np.random.Generator) -> None:
-    """An inguinal lymph node: a bean with a hilum of fat."""
+    """Paint an inguinal lymph node: bean-shaped, with a fatty hilum."""
     centre = (rng.uniform(375, 460), rng.uniform(44, 88), rng.uniform(136, 152))
     way = tuple(rng.uniform((3, -4, -2), (9, 4, 2)))
     radius = rng.uniform(2.5, 5.0)
@@ -100,7 +100,7 @@ def _paint_blob(
     radius_mm: float,
     signal: complex | np.ndarray,
 ) -> None:
-    """A ball drawn out both ways along a template direction; its ends are narrower than its middle."""
+    """Paint an elongated ball along a template direction; its ends are narrower than its middle."""
     nodes = np.array([np.subtract(centre, way), centre, np.add(centre, way)], float)
     radius = np.array([0.7, 1.0, 0.7]) * radius_mm
     chain = smooth_curve(np.column_stack([pose.place(nodes), radius]), step_mm=max(radius_mm / 4, 1))
@@ -116,7 +116,7 @@ def _paint_winding(
     gadolinium_mM: float,
     rng: np.random.Generator,
 ) -> None:
-    """A vein that winds about a course."""
+    """Paint a vein that winds about a course."""
     if len(along.points) < 4:
         return
     arc = along.arc_mm()

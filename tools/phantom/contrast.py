@@ -1,4 +1,4 @@
-"""How vessels fill: arteries, sheaths, veins that pale below the knee, valves, streaks of mixing blood."""
+"""Paint vessels with contrast agent: arteries, sheaths, veins that fill less below the knee, valves, mixing blood."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from phantom.signals import Look
 from phantom.template import GROIN_Z_MM
 
 SHEATH_MM = {"trunk": (2.0, 5.0), "calf": (0.0, 1.0)}
-"""Ranges of the fat around the deep trunk and around other veins, before the boost."""
+"""Ranges of the thickness of fat around the deep trunk and around other veins, before the boost."""
 UNFILLED_MM = (0.0, 0.25)
-"""Contrast agent in a patent vein that stays unfilled: it shows what thrombus shows, .17 to .4."""
+"""Range of contrast agent (mM) in an unfilled patent vein; its signal is that of thrombus, .17 to .4."""
 VALVE_MM, SINUS_MM, CUSPS = 1.2, 6.0, 0.45
-"""Thickness of the cusps of a valve, length of the bulge behind them, and the signal that cusps leave."""
+"""Thickness of the cusps of a valve, length of the sinus behind them, and the factor of cusps on the signal."""
 STREAKS = (1, 3)
 """Fewest and most streaks of unopacified blood in a patient."""
 STREAK_PLACES = (("CFV", 0.0), ("FV", 0.0), ("EIV", 0.3), ("PV", 0.6), ("FV", 0.5))
-"""Vein, and share of its length where a tributary enters: there blood mixes, and may pass for clot."""
+"""Vein, and share of its length where a tributary enters. Blood mixes there and may look like clot."""
 PLAQUES = 6
-"""Most calcified plaques in the arteries of a patient (from memory)."""
+"""Largest number of calcified plaques in the arteries of a patient (from memory)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pulsation:
-    """What arteries show, voxel by voxel: the source of their ghosts."""
+    """Signal of the arteries by voxel: the source of their ghosts."""
 
     slices: np.ndarray
-    """(n,) index along S, rising."""
+    """(n,) index along S, ascending."""
     rows: np.ndarray
     """(n,) index along H."""
     columns: np.ndarray
@@ -43,7 +43,7 @@ class Pulsation:
 
 
 def vein_ids(anatomy: Anatomy) -> dict[tuple[str, str], int]:
-    """A number from 1 for each vein, by limb and name; the map of veins holds these."""
+    """Return the number of each vein in the map of veins, from 1, by limb and name."""
     names = [(limb, name) for limb, veins in anatomy.veins.items() for name in veins]
     return {key: number for number, key in enumerate(names, start=1)}
 
@@ -60,7 +60,7 @@ def paint_vessels(
     """Paint all vessels in place, without clot.
 
     Returns:
-        The map of veins, uint8 (S, H, W), 0 or a number of ``vein_ids``; and the arteries' signal.
+        The map of veins, uint8 (S, H, W), with 0 or a number of ``vein_ids``, and the signal of the arteries.
     """
     fat = look.fat_signal()
     sheath_mm = {part: boost * float(rng.uniform(*ends)) for part, ends in SHEATH_MM.items()}
@@ -78,7 +78,7 @@ def paint_vessels(
         filling = _filling(vein, anatomy.confluence_mm(limb), calf_mM, difficulty.unfilled, rng)
         signal = signals.spgr(signals.BLOOD, filling).real
         for at_mm in anatomy.valves[limb].get(name, ()):
-            beyond = vein.arc_mm() - at_mm  # blood flows up: the sinus lies above its cusps
+            beyond = vein.arc_mm() - at_mm  # blood flows up, so the sinus lies above the cusps
             radius_mm *= 1 + 0.12 * np.exp(-(((beyond + SINUS_MM / 2) / (SINUS_MM / 2)) ** 2))
             signal = np.where(np.abs(beyond) < VALVE_MM / 2, CUSPS * signal, signal)
         box, depth = paint_tube(image, frame, vein.points, radius_mm, signal)
@@ -88,7 +88,7 @@ def paint_vessels(
 
 
 def _filling(vein: Tube, confluence_mm: float, calf_mM: float, unfilled: float, rng: np.random.Generator) -> np.ndarray:
-    """Contrast agent (n,) in mM along a vein; what is drawn does not depend on the vein."""
+    """Return contrast agent (n,) in mM along a vein. The number of random draws does not depend on the vein."""
     share, fills, empty_mM = rng.uniform(0.9, 1.1), rng.random(), rng.uniform(*UNFILLED_MM)
     waves = np.interp(np.linspace(0, 1, len(vein.points)), np.linspace(0, 1, 9), rng.normal(0, 0.1, 9))
     filling = np.interp(vein.points[:, 2], (confluence_mm, GROIN_Z_MM), (calf_mM, 1.0))
@@ -114,9 +114,9 @@ def _paint_arteries(
         start = rng.uniform(0, 0.95) * tube.arc_mm()[-1]
         angle = rng.uniform(0, 2 * np.pi)
         part = tube.stretch(start, start + rng.uniform(3, 9))
-        beside = np.outer(0.6 * part.radius_mm, (np.cos(angle), np.sin(angle), 0))
+        offset = np.outer(0.6 * part.radius_mm, (np.cos(angle), np.sin(angle), 0))
         if len(part.points):
-            paint_tube(image, frame, part.points + beside, 0.5 * part.radius_mm, calcium)
+            paint_tube(image, frame, part.points + offset, 0.5 * part.radius_mm, calcium)
     s, h, w, signal = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(s, kind="stable")
     return Pulsation(s[order], h[order], w[order], signal[order].astype(np.float32))

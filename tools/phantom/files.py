@@ -1,4 +1,4 @@
-"""Folders, and files written whole or not at all; where that fails, one line says what is in the way."""
+"""Make folders, and write files completely or not at all. Errors are one line that names the path."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 
 
 def make_folder(folder: Path, option: str) -> None:
-    """Make a folder and those above it.
+    """Make a folder and its parents.
 
     Args:
-        folder: may be there already.
-        option: of the command, that chose the place; for the message.
+        folder: may exist.
+        option: the command-line option that chose the folder, for the message.
 
     Raises:
-        OSError: naming the file or folder that is in the way.
+        OSError: if it cannot be made, naming the file or folder that prevents it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
         if there.is_dir():
-            text = f"{there}: no folder can be made in it ({error.strerror}). Free space, mend the permissions"
+            text = f"{there}: cannot make a folder in it ({error.strerror}). Free space, fix the permissions"
         else:
-            text = f"{there}: expected a folder, found a file. Move it away"
+            text = f"{there}: expected a folder, found a file. Move it"
         raise OSError(f"{text} or choose another {option}.") from error
 
 
 def replace(path: Path, write: Callable[[Path], object], option: str = "--root") -> None:
-    """Write beside the path and rename, so that nobody meets half a file, and none stays.
+    """Write a temporary file next to the path and rename it, so that no partial file is visible or left.
 
     Raises:
-        OSError: if it cannot be written, naming it.
+        OSError: if the file cannot be written, naming it.
     """
     draft = path.with_name(f".{path.name}")
     try:
@@ -42,14 +42,14 @@ def replace(path: Path, write: Callable[[Path], object], option: str = "--root")
     except OSError as error:
         raise cannot_write(path, error, option) from error
     finally:
-        with contextlib.suppress(OSError):  # the first error tells more
+        with contextlib.suppress(OSError):  # the first error says more
             draft.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, error: OSError, option: str) -> OSError:
-    """The one line for a write that failed."""
-    mend = f"Free space, mend the permissions or choose another {option}."
-    return OSError(f"{path}: cannot be written ({error.strerror or error}). {mend}")
+    """Return an error with a one-line message for a failed write."""
+    remedy = f"Free space, fix the permissions or choose another {option}."
+    return OSError(f"{path}: cannot be written ({error.strerror or error}). {remedy}")
 
 
 def remove(path: Path) -> None:
@@ -62,6 +62,6 @@ def remove(path: Path) -> None:
         path.unlink()
     except OSError as error:
         raise OSError(
-            f"{path}: cannot be removed ({error.strerror}). Mend the permissions of its folder or choose another "
+            f"{path}: cannot be removed ({error.strerror}). Fix the permissions of its folder or choose another "
             "--root or --dataset."
         ) from error

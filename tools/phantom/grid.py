@@ -1,4 +1,4 @@
-"""Where the voxels are: scales, matrices, coordinates in mm, and random fields that live there."""
+"""Voxel grids: scales, matrices, coordinates in mm, and smooth random fields on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 DIRECTION = ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0), (1.0, 0.0, 0.0))
 """LPS unit vector along S, H, W."""
 HALF_FIELD_MM = (62.0, 705.0, 255.0)
-"""No scale reaches further from the centre along AP, SI and LR."""
+"""Largest distance of any voxel from the centre along AP, SI and LR, over all scales."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Scale:
     spacing_mm: tuple[float, float, float]
     """Voxel size along S, H, W."""
     boost: float
-    """Factor on vessel calibres that keeps a calf vein wider than a voxel."""
+    """Factor on vessel diameters that keeps a calf vein wider than a voxel."""
     cases: int
-    """Cases in a cohort unless told otherwise."""
+    """Default number of cases in a cohort."""
 
 
 SCALES = {
@@ -34,7 +34,7 @@ SCALES = {
     "half": Scale((46, 481, 173), (2.5, 2.9, 2.9), boost=1.35, cases=58),
     "paper": Scale((93, 961, 345), (1.25, 1.45, 1.45), boost=1.0, cases=58),
 }
-"""Only `paper` has a patient's calibres; the others are caricatures for demos and tests."""
+"""Only `paper` has realistic vessel diameters; the others are simplified for demos and tests."""
 
 MATRICES = {
     "standard": (1.0, 1.0, 1.0, 1.0),
@@ -42,8 +42,8 @@ MATRICES = {
     "narrow": (1.0, 321 / 345, 1.0, 1.0),
     "fine": (1024 / 961, 384 / 345, 961 / 1024, 345 / 384),
 }
-"""Factors on rows, columns, row spacing and column spacing. "Most" images of Huang 2019 are 961x345; the
-others here are, at paper scale, 897x345 (less overlap of the stations), 961x321 and 1024x384."""
+"""Factors on rows, columns, row spacing and column spacing. "Most" images of Huang 2019 are 961x345. The others here,
+at paper scale, are 897x345 (smaller overlap of the stations), 961x321 and 1024x384."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Frame:
 
     @classmethod
     def of(cls, scale: Scale, matrix: str = "standard") -> Frame:
-        """The volume of a scale and a key of ``MATRICES``, centred on the isocentre."""
+        """Return the grid of a scale and a key of ``MATRICES``, centred on the isocentre."""
         rows, columns, row_mm, column_mm = MATRICES[matrix]
         s, h, w = scale.shape
         shape = (s, round(h * rows), round(w * columns))
@@ -73,7 +73,7 @@ class Frame:
 
     @cached_property
     def voxel_mm(self) -> float:
-        """Geometric mean of the spacing: the width over which a surface blurs."""
+        """Geometric mean of the spacing: the width over which a surface is blurred."""
         return float(np.cbrt(np.prod(self.spacing_mm)))
 
     @property
@@ -82,25 +82,25 @@ class Frame:
         return float(np.sqrt(self.spacing_mm[1] * self.spacing_mm[2]))
 
     def box(self, low_xyz: np.ndarray, high_xyz: np.ndarray) -> tuple[slice, slice, slice]:
-        """Index ranges along S, H, W of the voxels between two LPS corners; may be empty."""
+        """Return index ranges along S, H, W of the voxels between two LPS corners; may be empty."""
         s, h, w = (_between(axis, low_xyz[i], high_xyz[i]) for axis, i in ((self.y, 1), (self.z, 2), (self.x, 0)))
         return s, h, w
 
     def row(self, z_mm: float) -> int:
-        """The row whose centre is nearest to an LPS height."""
+        """Return the row whose centre is nearest to an LPS z."""
         return int(np.clip(round((self.z[0] - z_mm) / self.spacing_mm[1]), 0, len(self.z) - 1))
 
     def column(self, x_mm: float) -> int:
-        """The column whose centre is nearest to an LPS x."""
+        """Return the column whose centre is nearest to an LPS x."""
         return int(np.clip(round((x_mm - self.x[0]) / self.spacing_mm[2]), 0, len(self.x) - 1))
 
     def cover(self, depth_mm: np.ndarray) -> np.ndarray:
-        """The share of each voxel inside a surface, from the depth of its centre below it."""
+        """Return the share of each voxel inside a surface, from the depth of the voxel centre below it."""
         return np.clip(depth_mm * np.float32(1 / self.voxel_mm) + np.float32(0.5), 0, 1)
 
 
 def _between(axis: np.ndarray, low: float, high: float) -> slice:
-    """Indices of an evenly spaced axis, rising or falling, whose values lie in [low, high]."""
+    """Return the indices of an evenly spaced axis, rising or falling, with values in [low, high]."""
     step = axis[1] - axis[0]
     ends = (low - axis[0]) / step, (high - axis[0]) / step
     start = max(int(np.ceil(min(ends) - 1e-9)), 0)
@@ -111,12 +111,12 @@ def _between(axis: np.ndarray, low: float, high: float) -> slice:
 class SmoothField:
     """A Gaussian random field of mean 0 and variance 1, one slice at a time to save memory.
 
-    Its white noise sits on nodes fixed in mm, so that a place has the same value at every scale.
-    The weights are sparse: the same sums on any number of threads.
+    Its white noise lies on nodes fixed in mm, so that a position has the same value at every scale.
+    The weights are sparse, so that the sums are the same with any number of threads.
     """
 
     def __init__(self, rng: np.random.Generator, frame: Frame, y_mm: float, z_mm: float, x_mm: float) -> None:
-        """Take a frame and the correlation lengths along AP, SI and LR."""
+        """Draw the noise for a frame, with correlation lengths along AP, SI and LR."""
         weights = []
         for axis, end_mm, length_mm in zip((frame.y, frame.z, frame.x), HALF_FIELD_MM, (y_mm, z_mm, x_mm), strict=True):
             nodes = np.arange(-end_mm - 3 * length_mm, end_mm + 3 * length_mm, length_mm)
@@ -130,6 +130,6 @@ class SmoothField:
         self._slices = (along_s @ noise.reshape(nodes_shape[0], -1)).reshape(-1, *nodes_shape[1:])
 
     def at_slice(self, s: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
-        """float32 (H, W), or the part of it in some rows and columns."""
+        """Return one slice, float32 (H, W), or the part of it in the given rows and columns."""
         across = self._along_w[columns] @ self._slices[s].T
         return self._along_h[rows] @ np.ascontiguousarray(across.T)

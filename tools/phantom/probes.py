@@ -1,8 +1,8 @@
-"""Probes of a phantom: how far naive methods get, and how much a boundary or a rater costs.
+"""Probes of a phantom: the Dice of naive methods, and the loss of Dice by boundary errors or another rater.
 
 Pure functions on arrays. Volumes are (S, H, W) with coronal slices; labels are uint8 with 0 background,
-1 proximal and 2 distal. "Oracle" marks a parameter that is chosen on the truth itself, so that a score
-bounds every method of its kind. Scores that a truth cannot give, because it is empty, are not a number.
+1 proximal and 2 distal. An "oracle" parameter is chosen on the truth itself, so that the score is an upper
+bound for every method of its kind. Scores are NaN where the truth is empty.
 """
 
 from __future__ import annotations
@@ -19,49 +19,48 @@ from scipy.special import expit
 REGIONS = {"proximal": 1, "distal": 2}
 """Label value of each region."""
 BINS = 512
-"""Intensity steps between the darkest and the brightest voxel of the truth; fine enough that more change
-no Dice by a hundredth."""
+"""Intensity steps between the darkest and the brightest voxel of the truth; more steps change no Dice by 0.01."""
 TOP_HAT_MM = (6.0, 10.0, 16.0, 24.0)
 """Sides of the square structuring elements: from wider than a calf vein of 2.5-4 mm to wider than the
-common femoral vein of 10.5 mm at every boost of calibres up to 1.8."""
+common femoral vein of 10.5 mm with a boost of diameters up to 1.8."""
 PERCENTILES = (5, 25, 50, 75, 95, 99)
-"""Of the body, among the global statistics."""
+"""Percentiles of the body among the global statistics."""
 STATISTICS = (
     *("mean", "sd", "skewness", "maximum", "body share"),
     *(f"percentile {p}" for p in PERCENTILES),
     *("mean of the upper third", "mean of the middle third", "mean of the lower third"),
 )
-"""What each feature of ``global_statistics`` is."""
+"""Names of the features of ``global_statistics``."""
 
 
 # ---- overlap -------------------------------------------------------------------------------------
 
 
 def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """2 |A and B| / (|A| + |B|) of two masks; anything but 0 is inside.
+    """Return 2 |A and B| / (|A| + |B|) of two masks; every value except 0 is inside.
 
-    An empty truth gives not a number, whatever was predicted; an empty prediction of a truth gives 0.
+    NaN if the truth is empty; 0 if only the prediction is empty.
     """
     truth, predicted = truth.astype(bool, copy=False), predicted.astype(bool, copy=False)
     return _dice(*(int(np.count_nonzero(part)) for part in (truth & predicted, predicted, truth)))
 
 
 def region_dice(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Dice of two labels, regions by their values: 'all', 'proximal' and 'distal'."""
+    """Return the Dice of two labels by region: 'all', 'proximal' and 'distal'."""
     scores = {"all": dice(truth, predicted)}
     return scores | {region: dice(truth == value, predicted == value) for region, value in REGIONS.items()}
 
 
 def positive_slices(label: np.ndarray) -> float:
-    """The share of coronal slices (axis 0) that hold any label."""
+    """Return the share of coronal slices (axis 0) with label."""
     return float(np.mean([bool(np.any(plane)) for plane in label]))
 
 
 def moved_dice(label: np.ndarray) -> dict[str, dict[str, float]]:
-    """What one pixel costs, region by region: the label against itself shifted, dilated and eroded.
+    """Return the Dice of a label with itself shifted, dilated and eroded by one pixel, by region.
 
-    The shift goes across the vessels, along W, and is the mean of both directions; dilation and erosion
-    are 2-D, coronal, with the four neighbours of a pixel.
+    The shift is across the vessels, along W, and the mean of both directions. Dilation and erosion are 2-D,
+    coronal, with the four neighbours of a pixel.
 
     Returns:
         'shifted', 'dilated' and 'eroded', each with the keys of ``region_dice``.
@@ -83,7 +82,7 @@ def _dice(hits: int, predicted: int, truth: int) -> float:
 
 
 def _cropped(mask: np.ndarray, margin: int) -> np.ndarray:
-    """The bounding box of a mask with empty voxels around it; an empty mask becomes one empty voxel."""
+    """Return the bounding box of a mask with a margin of empty voxels; one empty voxel if the mask is empty."""
     found = ndimage.find_objects(mask.astype(np.uint8))
     return np.pad(mask[found[0]], margin) if found else np.zeros((1,) * mask.ndim, bool)
 
@@ -92,15 +91,15 @@ def _cropped(mask: np.ndarray, margin: int) -> np.ndarray:
 
 
 def best_interval_dice(image: np.ndarray, mask: np.ndarray, bins: int = BINS) -> float:
-    """The Dice of the best rule 'low <= intensity <= high', ends chosen on the truth itself.
+    """Return the Dice of the best rule 'low <= intensity <= high', with ends chosen on the truth itself.
 
-    Bounds any threshold, Otsu, and any cluster of k-means. The best ends are values of the truth, since
-    a tighter interval around the same hits chooses no more: so only its range is divided into bins.
+    It bounds any threshold, Otsu, and any cluster of k-means. The best ends are values of the truth, since
+    a narrower interval around the same hits selects fewer other voxels. So only its range is divided into bins.
 
     Args:
         image: (S, H, W), any real dtype.
         mask: bool, same shape.
-        bins: of equal width; the interval is a run of them.
+        bins: number of bins of equal width; the interval is a run of bins.
     """
     everything, inside = _histograms(image, mask, bins)
     if not inside.sum():
@@ -118,14 +117,14 @@ def top_hat_dice(
     sizes_mm: Sequence[float] = TOP_HAT_MM,
     bins: int = 4096,
 ) -> float:
-    """The Dice of the best 2-D black top-hat: dark and narrow in a coronal slice, threshold from the truth.
+    """Return the Dice of the best 2-D black top-hat (dark and narrow in a coronal slice), threshold from the truth.
 
     Args:
         image: (S, H, W), any real dtype.
         mask: bool, same shape.
-        spacing_mm: of a voxel along S, H, W.
-        sizes_mm: sides of the square structuring elements, of which the best counts; each becomes the
-            nearest odd number of pixels, 3 at least.
+        spacing_mm: voxel size along S, H, W.
+        sizes_mm: sides of the square structuring elements, of which the best counts. Each is rounded to the
+            nearest odd number of pixels, at least 3.
         bins: steps of the threshold over the responses of the truth.
     """
     if not mask.any():
@@ -145,16 +144,14 @@ def top_hat_dice(
 def atlas_dice(
     masks: Iterable[tuple[np.ndarray, Sequence[float]]], shape: Sequence[int], spacing_mm: Sequence[float]
 ) -> list[float]:
-    """The Dice of each case against the mean label of the others, cut where it is best for that case.
+    """Return the Dice of each case with the mean label of the others, at the best threshold for that case.
 
-    Bounds every method that knows where clots usually lie and does not look. No registration: patients lie
-    in the scanner as they lie.
+    It bounds every method that knows where clots usually lie and ignores the image. Patients are not registered.
 
     Args:
-        masks: one a case: bool (S, H, W) of any shape, and its spacing along S, H, W; taken one by one, so
-            they may come from a generator.
-        shape: of the grid onto which all are resampled by the nearest voxel, centre onto centre.
-        spacing_mm: of that grid along S, H, W.
+        masks: for each case a bool mask (S, H, W) of any shape and its spacing along S, H, W; may be a generator.
+        shape: shape of the common grid; masks are resampled to it by the nearest voxel, centre onto centre.
+        spacing_mm: voxel size of that grid along S, H, W.
     """
     cases = [np.flatnonzero(_nearest(mask, spacing, shape, spacing_mm)) for mask, spacing in masks]
     places, counts = np.unique(np.concatenate([*cases, np.zeros(0, np.int64)]), return_counts=True)
@@ -164,7 +161,7 @@ def atlas_dice(
         own = np.bincount(counts[np.searchsorted(places, case)], minlength=len(cases) + 1)
         # Without this case, its voxels are in one label fewer.
         others = everywhere - own + np.append(own[1:], 0)
-        # From the cut at every label down to the cut at any label; index 0 is where no other label is.
+        # Thresholds from all other labels down to any other label; index 0 counts voxels without other labels.
         chosen, hits = others[:0:-1].cumsum(), own[:1:-1].cumsum()
         dices = [_dice(int(h), int(c), len(case)) for h, c in zip(np.append(0, hits), chosen, strict=True)]
         scores.append(max(dices, default=math.nan))
@@ -172,9 +169,9 @@ def atlas_dice(
 
 
 def oracle_lumen_dice(image: np.ndarray, lumen_region: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """What one threshold gives to somebody who knows the lumen of every vein.
+    """Return the Dice of one threshold where the lumen of every vein is known.
 
-    Inside the lumen a voxel darker than the threshold is called clot; the threshold is the one with the
+    A voxel in the lumen that is darker than the threshold counts as clot. The threshold is the one with the
     best Dice over all regions. Truth outside the lumen is missed.
 
     Args:
@@ -183,7 +180,7 @@ def oracle_lumen_dice(image: np.ndarray, lumen_region: np.ndarray, truth: np.nda
         truth: uint8, same shape.
 
     Returns:
-        The keys of ``region_dice``; a called voxel has the region of its vein.
+        The keys of ``region_dice``; a clot voxel has the region of its vein.
     """
     inside = lumen_region > 0
     values, veins, clots = image[inside], lumen_region[inside], truth[inside]
@@ -194,7 +191,7 @@ def oracle_lumen_dice(image: np.ndarray, lumen_region: np.ndarray, truth: np.nda
         return dict.fromkeys(("all", *REGIONS), math.nan)
     hits = np.append(0, (clots > 0).cumsum())
     dices = 2 * hits / (np.arange(len(hits)) + total)
-    # A threshold cannot part equal values.
+    # A threshold cannot separate equal values.
     dices[1:-1][values[1:] == values[:-1]] = -1
     called = int(dices.argmax())
     scores = {"all": float(dices[called])}
@@ -206,14 +203,14 @@ def oracle_lumen_dice(image: np.ndarray, lumen_region: np.ndarray, truth: np.nda
 
 
 def _odd(pixels: float) -> int:
-    """The nearest odd number from 3 up."""
+    """Return the nearest odd number of at least 3."""
     return max(3, 2 * round((pixels - 1) / 2) + 1)
 
 
 def _nearest(
     mask: np.ndarray, mask_mm: Sequence[float], shape: Sequence[int], spacing_mm: Sequence[float]
 ) -> np.ndarray:
-    """A mask (S, H, W) on another grid with the same centre; empty where it does not reach."""
+    """Return a mask (S, H, W) on another grid with the same centre; empty outside the mask's grid."""
     aims, sources = [], []
     for n, mm, old, old_mm in zip(shape, spacing_mm, mask.shape, mask_mm, strict=True):
         nearest = np.floor((np.arange(n) - (n - 1) / 2) * mm / old_mm + old / 2).astype(int)
@@ -228,10 +225,10 @@ def _nearest(
 def _histograms(
     values: np.ndarray, mask: np.ndarray, bins: int, open_above: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts (bins,) of all voxels and of those of the mask, over the range of the mask.
+    """Return counts (bins,) of all voxels and of those in the mask, over the range of the mask.
 
-    Voxels outside that range are left out, or with ``open_above`` counted in the last bin where above it.
-    Slice by slice, so that a large volume needs no copy.
+    Voxels outside that range are omitted; with ``open_above``, voxels above it count in the last bin.
+    Works slice by slice, so that a large volume is not copied.
     """
     everything, inside = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
     if not mask.any():
@@ -255,12 +252,12 @@ def _histograms(
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How two images differ away from a mask."""
+    """Difference of two images outside a mask."""
 
     largest: float
     """Largest absolute difference of intensity."""
     voxels: int
-    """How many voxels differ by more than the tolerance."""
+    """Number of voxels that differ by more than the tolerance."""
 
 
 def twin_difference(
@@ -270,13 +267,13 @@ def twin_difference(
     reach_voxels: int,
     tolerance: float = 0.0,
 ) -> Difference:
-    """How a patient's image with clot differs from that without, outside the dilated clot.
+    """Compare a patient's images with and without clot, outside the dilated clot.
 
     Args:
         image_with, image_without: (S, H, W), same dtype.
         clot_mask: bool, same shape.
-        reach_voxels: how far the mask is dilated along each axis and diagonally.
-        tolerance: the largest difference that is not counted.
+        reach_voxels: dilation of the mask in voxels along each axis and diagonally.
+        tolerance: largest difference that is not counted.
     """
     differs = image_with != image_without
     found = ndimage.find_objects(clot_mask.astype(np.uint8))
@@ -288,31 +285,31 @@ def twin_difference(
     return Difference(float(apart.max(initial=0.0)), int(np.count_nonzero(apart > tolerance)))
 
 
-# ---- what the whole image gives away ---------------------------------------------------------------
+# ---- information in global statistics --------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """How well global statistics tell patients with clot in a region from those without."""
+    """Separation of patients with clot in a region from those without, by global statistics."""
 
     auc: float
-    """0.5 is chance; not a number where it cannot be measured."""
+    """AUC, 0.5 for useless statistics; NaN where it cannot be measured."""
     low: float
     """Lower end of the 95 % interval."""
     high: float
-    """Upper end."""
+    """Upper end of the 95 % interval."""
     n_with: int
     """Patients with clot in the region."""
     n_without: int
-    """Patients without."""
+    """Patients without clot in the region."""
     reason: str = ""
-    """Why there is no AUC."""
+    """Why the AUC could not be measured."""
 
 
 def global_statistics(image: np.ndarray) -> np.ndarray:
-    """What an image (S, H, W) is like as a whole, without looking anywhere: float64, as ``STATISTICS`` says.
+    """Return global statistics of an image (S, H, W): float64, in the order of ``STATISTICS``.
 
-    All but the body share are of the body: voxels brighter than an eighth of the 99th percentile.
+    All except the body share are of the body: voxels brighter than an eighth of the 99th percentile.
     """
     body = image > np.percentile(image[:, ::2, ::2], 99) / 8
     values = image[body]
@@ -337,24 +334,24 @@ def leak_auc(
     folds: int = 5,
     permutations: int = 200,
 ) -> Leak:
-    """AUC of a logistic regression that predicts a patient's region pattern, cross-validated.
+    """Return the cross-validated AUC of a logistic regression that predicts whether a patient has clot in a region.
 
-    Stratified folds, drawn again for each repeat, and only patients of the same test fold are compared.
-    Leaving one patient out and pooling the scores would be biased: the intercept moves against whoever is
-    left out, and a useless model scores far below 0.5. Here both patients of a pair are judged by one model
-    that saw neither, so that exchanging them changes nothing but the sign, and useless features give 0.5.
+    Folds are stratified and drawn again for each repeat, and only patients of the same test fold are compared.
+    Leave-one-out with pooled scores would be biased: the intercept moves against the omitted patient, and a
+    useless model scores far below 0.5. Here one model that saw neither patient scores both patients of a pair,
+    so useless features give 0.5.
 
-    The interval is a permutation interval: the AUC +- 1.96 standard deviations of the same AUC with permuted
-    patients. DeLong's takes the model for given: with 43 against 15 patients and useless features it held
-    0.5 in 79 % of 150 cohorts, with 54 against 4 in 60 %; this one in 97 and 98 % of 60.
+    The interval is the AUC +- 1.96 standard deviations of the same AUC with permuted patients. DeLong's interval
+    assumes a fixed model: with 43 and 15 patients and useless features it contained 0.5 in 79 % of 150 cohorts,
+    with 54 and 4 patients in 60 %. The permutation interval did so in 97 and 98 % of 60 cohorts.
 
     Args:
-        features: (n, d), one row a patient; standardised by the training patients of each fold.
+        features: (n, d), one row per patient; standardised by the training patients of each fold.
         has_region: bool (n,).
-        seed: of folds and permutations.
-        repeats: divisions into folds.
-        folds: fewer where a class has fewer patients.
-        permutations: random orders of ``has_region`` behind the interval, at least one.
+        seed: seed of folds and permutations.
+        repeats: number of divisions into folds.
+        folds: number of folds; fewer if a class has fewer patients.
+        permutations: number of permutations of ``has_region`` for the interval, at least one.
     """
     features, labels = np.asarray(features, float), np.asarray(has_region, bool)
     n_with, n_without = int(labels.sum()), int((~labels).sum())
@@ -365,13 +362,13 @@ def leak_auc(
     rng = np.random.default_rng(seed)
     folds = min(folds, n_with, n_without)
     auc = _fold_auc(features, labels, rng, repeats, folds)
-    chance = [_fold_auc(features, rng.permutation(labels), rng, repeats, folds) for _ in range(permutations)]
-    half = 1.96 * math.sqrt(float(np.mean((np.array(chance) - 0.5) ** 2)))
+    permuted = [_fold_auc(features, rng.permutation(labels), rng, repeats, folds) for _ in range(permutations)]
+    half = 1.96 * math.sqrt(float(np.mean((np.array(permuted) - 0.5) ** 2)))
     return Leak(auc=auc, low=auc - half, high=auc + half, n_with=n_with, n_without=n_without)
 
 
 def _fold_auc(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator, repeats: int, folds: int) -> float:
-    """The share of pairs within a test fold that a model of the other folds puts in order; ties are half."""
+    """Return the share of pairs within a test fold that a model of the other folds orders correctly; ties are half."""
     ordered, pairs = 0.0, 0
     for _ in range(repeats):
         fold = np.empty(len(labels), int)
@@ -386,9 +383,9 @@ def _fold_auc(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 
 
 def _scores(train: np.ndarray, labels: np.ndarray, test: np.ndarray, penalty: float = 1.0) -> np.ndarray:
-    """Log odds (m,) of test patients after a logistic regression; ``penalty`` / 2 weighs the squared weights."""
+    """Return log odds (m,) of test patients by logistic regression; ``penalty`` / 2 weighs the squared weights."""
     mean, sd = train.mean(axis=0), train.std(axis=0)
-    sd[sd < 1e-9 * np.maximum(np.abs(mean), 1)] = np.inf  # what is the same in all patients says nothing
+    sd[sd < 1e-9 * np.maximum(np.abs(mean), 1)] = np.inf  # constant features carry no information
     train, test = (train - mean) / sd, (test - mean) / sd
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:

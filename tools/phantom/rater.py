@@ -1,4 +1,4 @@
-"""A radiologist who draws the label: close to the truth, slice by slice, and not the same twice."""
+"""Simulate a rater who draws the label slice by slice: close to the truth, and never twice the same."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from phantom.thrombus import REGIONS, Clot, truth_label
 JITTER_MM = 0.25 * 1.45
 """Standard deviation of a boundary drawn in one slice: 0.25 pixels at paper scale; it grows with the boost."""
 WANDER_MM = 6.0
-"""Over which length of a boundary the hand wanders; at coarse scales never less than two pixels."""
+"""Correlation length of the error along a boundary; at coarse scales at least two pixels."""
 END_MM = 4.0
-"""The most that an end is drawn too far or too short."""
+"""Largest error of the position of an end."""
 SMALL_PIXELS, MISSED = 3, 0.05
-"""Islands in a slice below this size, and the share of them that is overlooked."""
+"""Size in pixels below which an island in a slice is small, and the share of small islands that is missed."""
 
 
 def draw_label(frame: Frame, clots: list[Clot], boost: float, rng: np.random.Generator) -> np.ndarray:
-    """One rater's label, uint8 (S, H, W), of the resting patient.
+    """Draw one rater's label, uint8 (S, H, W), of the patient before motion.
 
-    A rater who knows of a lesion never loses all of it: a region keeps what the truth has where the
-    jitter would leave nothing.
+    A rater who knows of a lesion never misses all of it: where jitter would leave nothing of a region,
+    the label is the truth.
     """
     label = np.zeros(frame.shape, np.uint8)
     wander_mm = max(WANDER_MM, 2 * frame.pixel_mm)
-    # Slices are drawn one by one: nothing carries over along S.
+    # Slices are drawn independently, so the error has no correlation along S.
     hand = SmoothField(rng, frame, y_mm=0.3 * frame.spacing_mm[0], z_mm=wander_mm, x_mm=wander_mm)
     for clot in sorted(clots, key=lambda clot: REGIONS[clot.region]):
         tube = _with_other_ends(clot.tube, rng.uniform(-END_MM, END_MM, 2))
@@ -49,7 +49,7 @@ def draw_label(frame: Frame, clots: list[Clot], boost: float, rng: np.random.Gen
 
 
 def _with_other_ends(tube: Tube, longer_mm: np.ndarray) -> Tube:
-    """The tube with its upper and lower end moved outwards, or inwards where negative."""
+    """Return the tube with its upper and lower end moved outwards, or inwards where negative."""
     arc = tube.arc_mm()
     inwards = np.minimum(np.maximum(-longer_mm, 0), 0.25 * arc[-1])
     part = tube.stretch(inwards[0], arc[-1] - inwards[1])

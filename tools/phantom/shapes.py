@@ -1,4 +1,4 @@
-"""Surfaces into voxels: chains of spheres, which is what vessels, bones, clots and nodes are made of."""
+"""Rasterise chains of spheres, the shape of all vessels, bones, clots and nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.interpolate import PchipInterpolator
 from phantom.grid import Frame
 
 PIECE = 8
-"""Spheres taken together: a vessel is long and thin, and most of its full box is far away."""
+"""Number of spheres processed together. A vessel is long and thin, so most of its full box is far from it."""
 
 Box = tuple[slice, slice, slice]
 """Index ranges along S, H, W."""
@@ -21,38 +21,38 @@ class Tube:
     """A vessel, or a stretch of one, in the patient."""
 
     name: str
-    """Of its course; '-1' and '-2' for a pair of veins."""
+    """Name of its course, with '-1' or '-2' for a pair of veins."""
     region: str | None
     """'proximal' or 'distal'; None where this cohort places no clot."""
     points: np.ndarray
-    """(n, 3) LPS in mm along the centreline, from above to below."""
+    """(n, 3) LPS in mm along the centreline, from upper to lower end."""
     radius_mm: np.ndarray
-    """(n,)."""
+    """(n,) radius at each point."""
 
     def arc_mm(self) -> np.ndarray:
-        """(n,) length of the centreline from its upper end."""
+        """Return the length of the centreline from its upper end, (n,)."""
         return np.append(0.0, np.cumsum(np.linalg.norm(np.diff(self.points, axis=0), axis=1)))
 
     def stretch(self, start_mm: float, end_mm: float) -> Tube:
-        """The part between two lengths along the centreline."""
+        """Return the part between two lengths along the centreline."""
         arc = self.arc_mm()
         part = (arc >= start_mm) & (arc <= end_mm)
         return replace(self, points=self.points[part], radius_mm=self.radius_mm[part])
 
 
 def smooth_curve(nodes: np.ndarray, step_mm: float) -> np.ndarray:
-    """Points (n, d) about ``step_mm`` apart on a curve through nodes (k, d); x, y, z come first."""
+    """Return points (n, d) about ``step_mm`` apart on a curve through nodes (k, d); x, y, z come first."""
     chord = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(nodes[:, :3], axis=0), axis=1)))
     steps = max(int(np.ceil(chord[-1] / step_mm)), 8)
     return PchipInterpolator(chord, nodes)(np.linspace(0, chord[-1], steps + 1))
 
 
 def rasterise(frame: Frame, points: np.ndarray, radius_mm: np.ndarray) -> tuple[Box, np.ndarray, np.ndarray]:
-    """How deep voxels lie in a chain of spheres, points (n, 3) in LPS and radius (n,).
+    """Compute the depth of voxels in a chain of spheres, points (n, 3) in LPS and radius (n,).
 
     Returns:
-        The box (S, H, W) around the chain; the depth in mm below the surface in that box, float32
-        and very negative far outside; the index of the sphere that gives the depth.
+        The box (S, H, W) around the chain; the depth below the surface in mm in that box, float32,
+        very negative far outside; the index of the sphere that gives the depth.
     """
     reach = (radius_mm + frame.voxel_mm)[:, None]
     low, high = points - reach, points + reach
@@ -89,14 +89,14 @@ def paint_tube(
 
     Args:
         image: complex64 (S, H, W).
-        frame: of the image.
+        frame: grid of the image.
         points: (n, 3) LPS.
         radius_mm: (n,).
         signal: one value, or one per point, (n,).
-        within: bool (S, H, W); nothing is painted elsewhere.
+        within: bool (S, H, W); paint only there.
 
     Returns:
-        Box and depth, as from ``rasterise``.
+        Box and depth as ``rasterise`` gives them.
     """
     box, depth, nearest = rasterise(frame, points, radius_mm)
     values = np.asarray(signal, np.complex64)

@@ -1,7 +1,7 @@
-"""What a tissue shows in a spoiled gradient echo, relative to venous blood at 1 mM of gadolinium.
+"""Signal of tissues in a spoiled gradient echo, relative to venous blood at 1 mM of gadolinium.
 
-Water lies on the real axis and fat on the imaginary: at an echo time of 1.13 ms and 1.5 T they are about
-a quarter turn apart, so a voxel that holds both shows less than their sum.
+Water lies on the real axis and fat on the imaginary axis. At an echo time of 1.13 ms and 1.5 T their phases differ by
+about 90 degrees, so a voxel with both has less signal than their sum.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 TR_MS, TE_MS, FLIP_DEG = 3.17, 1.13, 25.0
 """Sequence of Huang 2019, section 2.1."""
 RELAXIVITY = 4.1
-"""1/(mM s) at 1.5 T; published values in plasma run from 3.3 to 4.8."""
+"""1/(mM s) at 1.5 T; published values in plasma are 3.3 to 4.8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +21,13 @@ class Tissue:
     """Relaxation at 1.5 T."""
 
     t1_ms: float
-    """Longitudinal, without contrast."""
+    """T1 without contrast agent."""
     t2_star_ms: float = 40.0
-    """A guess where not known; at this echo time it hardly matters."""
+    """T2*; assumed where unknown, since it matters little at this echo time."""
     density: float = 1.0
-    """Of protons, relative to blood; a guess."""
+    """Proton density relative to blood; assumed."""
     fat: bool = False
-    """Whether its signal is fat's, a quarter turn behind water's."""
+    """Whether it is fat, whose phase is 90 degrees behind water."""
 
 
 BLOOD = Tissue(1400, 150)
@@ -47,11 +47,11 @@ HAEMATOMA = Tissue(400, 60)
 
 
 def spgr(tissue: Tissue, gadolinium_mM: float | np.ndarray = 0.0) -> np.ndarray:
-    """The steady state ``PD sin a (1 - E1) / (1 - E1 cos a) exp(-TE/T2*)``, venous blood at 1 mM = 1.
+    """Return the steady state ``PD sin a (1 - E1) / (1 - E1 cos a) exp(-TE/T2*)``, venous blood at 1 mM = 1.
 
     Args:
-        tissue: what is imaged.
-        gadolinium_mM: concentration of contrast agent, any shape; its effect on T2* is left out.
+        tissue: tissue parameters.
+        gadolinium_mM: concentration of contrast agent, any shape; its effect on T2* is neglected.
 
     Returns:
         complex64 of the same shape: real for water, imaginary for fat.
@@ -62,10 +62,10 @@ def spgr(tissue: Tissue, gadolinium_mM: float | np.ndarray = 0.0) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What differs between patients in signal, not in shape."""
+    """Differences between patients in signal."""
 
     fat: float
-    """Factor on the signal of fat: how far the scanner suppresses it."""
+    """Factor on the signal of fat (fat suppression)."""
     muscle_mM: float
     """Contrast agent in muscle."""
     artery_mM: float
@@ -73,15 +73,15 @@ class Look:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Look:
-        """A patient in the venous phase; fat between .55 and .85 of venous blood, muscle .27 to .37."""
+        """Draw a patient in the venous phase; fat is .55 to .85 of venous blood, muscle .27 to .37."""
         return cls(float(rng.uniform(0.7, 1.05)), float(rng.uniform(0.05, 0.17)), float(rng.uniform(1.0, 1.35)))
 
     def fat_signal(self) -> complex:
-        """Of subcutaneous and intermuscular fat."""
+        """Return the signal of subcutaneous and intermuscular fat."""
         return complex(self.fat * spgr(FAT))
 
     def muscle_signal(self) -> float:
-        """Of muscle, before its texture."""
+        """Return the signal of muscle without its texture."""
         return float(spgr(MUSCLE, self.muscle_mM).real)
 
 

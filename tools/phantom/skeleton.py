@@ -14,7 +14,7 @@ from phantom.signals import Look
 
 
 def paint_bones(image: np.ndarray, frame: Frame, anatomy: Anatomy, look: Look) -> None:
-    """Bones, discs, tendons and organs, in place."""
+    """Paint bones, discs, tendons and organs in place."""
     _paint_skeleton(image, frame, anatomy, look)
     _paint_organs(image, frame, anatomy, look.muscle_signal())
 
@@ -31,9 +31,9 @@ def _paint_skeleton(image: np.ndarray, frame: Frame, anatomy: Anatomy, look: Loo
         for spheres in bones:
             nodes = np.array(spheres, float)
             nodes = np.column_stack([pose.place(nodes[:, :3]), pose.scale * nodes[:, 3:]])
-            # Spheres a third of a radius apart leave ripples of 1-2 % of the radius.
+            # A distance of a third of a radius leaves ripples of 1-2 % of the radius.
             chains.append(smooth_curve(nodes, step_mm=max(float(nodes[:, 3].min()) / 3, 1.5)))
-        # All shells before any marrow: two bones of one joint part are one bone.
+        # All shells before any marrow, so that chains that overlap in one bone are not divided by a shell.
         for chain in chains:
             paint_tube(image, frame, chain[:, :3], chain[:, 3], cortex)
         for chain in chains:
@@ -45,7 +45,7 @@ def _paint_skeleton(image: np.ndarray, frame: Frame, anatomy: Anatomy, look: Loo
 
 
 def _paint_discs(image: np.ndarray, frame: Frame, trunk: Pose) -> None:
-    """Cut the lumbar spine into vertebrae: between them what fills its shell is disc."""
+    """Divide the lumbar spine into vertebrae by painting the discs between them."""
     nodes = np.array(template.LUMBAR_SPINE, float)
     nodes = np.column_stack([trunk.place(nodes[:, :3]), trunk.scale * (nodes[:, 3] - nodes[:, 4])])
     chain = smooth_curve(nodes, step_mm=3)

@@ -1,6 +1,6 @@
-"""The anatomical numbers, in the template frame (z up from the knee joint line, x lateral, y up from the table).
+"""Anatomical measures in the template frame (z up from the knee joint line, x lateral, y up from the table).
 
-Courses and calibres follow the sources named in docs/phantom.md; what is drawn from memory is said there.
+Courses and diameters follow the sources in docs/phantom.md, which also names what is drawn from memory.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HIP_Z_MM, HIP_Y_MM = 430.0, 90.0
-"""Template point about which a leg is scaled and abducted, so that it stays on the trunk."""
+"""Template point about which a leg is scaled and abducted, so that it stays attached to the trunk."""
 GROIN_Z_MM = 300.0
-"""LPS z of the hip before shifts; the volume then reaches from below the sole to the upper abdomen."""
+"""LPS z of the hip before shifts. The volume then reaches from below the sole to the upper abdomen."""
 KNEE_Z_MM, CONFLUENCE_Z_MM = 0.0, -65.0
-"""The joint line, and where the popliteal vein is formed."""
+"""The joint line, and the confluence that forms the popliteal vein."""
 PERINEUM_Z_MM = 470.0
-"""Template z below which the trunk fades out between the legs; an arch, highest at the midline."""
+"""Template z below which the trunk ends between the legs; an arch, highest at the midline."""
 
 # ---- outlines --------------------------------------------------------------------------------------
 
@@ -70,7 +70,7 @@ MUSCLES = {  # name: (template z, lateral, anterior, radius), the last three in 
     "flexor digitorum": ((-110, -0.35, -0.05, 0.12), (-220, -0.42, 0.0, 0.28), (-330, -0.42, -0.1, 0.2), (-395, -0.48, -0.2, 0.05)),
     "flexor hallucis": ((-170, 0.35, -0.3, 0.12), (-270, 0.34, -0.3, 0.36), (-350, 0.2, -0.36, 0.26), (-405, -0.1, -0.42, 0.05)),
 }  # fmt: skip
-"""Bellies as they lie in a section of the leg; a voxel belongs to the belly that claims it most. From memory."""
+"""Muscle bellies in sections of the leg; a voxel belongs to the belly with the largest claim. From memory."""
 
 # ---- bones -----------------------------------------------------------------------------------------
 
@@ -125,17 +125,17 @@ class Course:
     name: str
     """Anatomical abbreviation."""
     region: str | None
-    """None where this cohort places no clot."""
+    """'proximal' or 'distal'; None where this cohort places no clot."""
     path: tuple[tuple[float, float, float], ...]
-    """Template z, x, y from above to below."""
+    """Template z, x, y from upper to lower end."""
     vein_mm: tuple[float, ...]
-    """Diameter at the upper and lower end, and evenly between."""
+    """Diameters at equal distances from the upper to the lower end."""
     artery_mm: tuple[float, float] | None = None
-    """Of the artery, at both ends; that of a pair runs between its veins."""
+    """Diameter of the artery at both ends; the artery of a pair runs between its veins."""
     sides: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (1.0, 0.0))
-    """Lateral and anterior part of the way from vein to artery, at both ends."""
+    """Lateral and anterior component of the direction from vein to artery, at both ends."""
     pair_gap_mm: tuple[float, float] | None = None
-    """Range of the way between two veins that accompany the artery; None for a single vein."""
+    """Range of the distance between two veins that accompany the artery; None for a single vein."""
 
 
 GROIN, THIGH, KNEE = (1.0, 0.1), (0.7, 0.7), (0.3, 1.0)
@@ -155,7 +155,7 @@ TRUNK_COURSES = (  # diameters of groin and thigh: Hertzberg 1997
     Course("FV", "proximal", FV, (8.5, 6.8, 6.5), (6.2, 5.5), (GROIN, THIGH)),
     Course("PV", "proximal", PV, (6.5, 7.2), (5.5, 5), (THIGH, KNEE)),
 )
-"""The deep trunk from above to below; one clot may span several of these."""
+"""The deep trunk from upper to lower end; one clot may span several of these veins."""
 BRANCH_COURSES = (
     Course("CIV", None, CIV, (12, 11), (9, 8.5), (GROIN, GROIN)),
     Course("PFV", None, PFV, (6.5, 3.5), (5, 3)),

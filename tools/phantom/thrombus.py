@@ -1,4 +1,4 @@
-"""Where clots lie, how they look, and the exact truth about them."""
+"""Draw clots (location, extent, appearance), paint them, and give their exact label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from phantom.signals import Look
 from phantom.template import TRUNK_COURSES
 
 REGIONS = {"proximal": 1, "distal": 2}
-"""Label value of each region. The vein decides, not the height: popliteal and above is proximal."""
+"""Label value of each region. The vein decides, not the height: popliteal vein and above are proximal."""
 TRUNK_EXTENTS = (
     (0.12, (0.3, 0.8), (3.4, 4.0)),
     (0.22, (1.0, 1.5), (3.4, 4.0)),
@@ -22,35 +22,35 @@ TRUNK_EXTENTS = (
     (0.25, (2.55, 2.85), (3.3, 4.0)),
     (0.15, (1.0, 1.4), (2.1, 2.4)),
 )
-"""Probability and ranges of the upper and lower end; 2.4 is 40 % down TRUNK_COURSES[2]."""
+"""Probability, and ranges of the upper and lower end; 2.4 is 40 % along TRUNK_COURSES[2]."""
 CALF_GROUPS = ("PER", "PTV", "SOL", "GAS")
-"""Veins that tend to clot together, by the first letters of their names."""
+"""Veins that tend to clot together, by the prefix of their names."""
 CALF_WEIGHTS = {"both": (0.32, 0.29, 0.29, 0.10), "distal": (0.28, 0.25, 0.27, 0.20)}
-"""Odds of each group; without proximal clot from Labropoulos 1999."""
+"""Probability of each group; without proximal clot from Labropoulos 1999."""
 CALF_COUNTS = {"both": (0.35, 0.30, 0.22, 0.13), "distal": (0.645, 0.27, 0.07, 0.015)}
-"""Probability of 1 to 4 groups; source as above."""
+"""Probabilities of 1 to 4 groups; source as above."""
 TIBIOPERONEAL = 0.6
-"""Probability that the trunk between popliteal and calf veins is clotted too, where both are."""
+"""Probability that the tibioperoneal trunk is clotted too, if popliteal and calf veins are."""
 CALF_SHARE = (0.2, 0.6)
 """Range of the share of a calf vein that is clotted."""
 MIN_LENGTH_MM = 30.0
 """Shortest clot of a calf vein."""
 MIN_VOXELS = 4
-"""Fewest label voxels of a region: a coarse grid must not lose a planned clot."""
+"""Fewest label voxels of a region, so that a coarse grid does not lose a planned clot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """How thrombus of one age looks."""
+    """Appearance of thrombus of one age."""
 
     share: float
-    """Of patients (CAVA venography: 27, 17 and 12 of 56)."""
+    """Share of patients (CAVA venography: 27, 17 and 12 of 56)."""
     tissue: signals.Tissue
-    """All but its T1."""
+    """Tissue parameters except T1."""
     t1_ms: tuple[float, float]
-    """Range; the longer, the darker."""
+    """Range of T1; the longer, the darker."""
     width: tuple[float, float]
-    """Range of the calibre relative to the vein, which fresh clot distends and old clot shrinks."""
+    """Range of the diameter relative to the vein, which fresh clot distends and old clot shrinks."""
 
 
 AGES = {
@@ -60,25 +60,25 @@ AGES = {
 }
 """Signal .19 to .27, .28 to .45 and .20 to .28; muscle is .27 to .37."""
 TEXTURE, TEXTURE_MM = 0.03, 6.0
-"""Standard deviation of the signal along a clot, and over which length it changes."""
+"""Standard deviation of the signal along a clot, and its correlation length."""
 TEXTURE_NODES = 160
-"""More than the longest clot can hold."""
+"""More than the longest clot needs."""
 OCCLUSIVE = 0.7
-"""Share of clots that fill the vein; past the others blood flows."""
+"""Share of clots that fill the vein; blood flows past the others."""
 RIM_MM = 0.8
-"""Wall that may enhance around a clot, before the boost."""
+"""Thickness of the wall that may enhance around a clot, before the boost."""
 RIM, RIM_SIGNAL = 0.6, (0.35, 0.6)
 GAP, GAP_MM = 0.2, (10.0, 25.0)
 """Probability of a gap in a clot, and its length."""
 CHANNEL = 0.4
-"""Probability that an old clot is recanalised; the channel belongs to the label."""
+"""Probability that an old clot is recanalised; the label includes the channel."""
 TAPER_MM = (6.0, 30.0)
-"""Range over which an end grows to full width."""
+"""Range of the length over which an end grows to full width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clot:
-    """An unbroken piece of thrombus in the patient, not yet on a grid."""
+    """A continuous stretch of thrombus in the patient, not yet on a grid."""
 
     limb: str
     """'left' or 'right'."""
@@ -87,21 +87,21 @@ class Clot:
     occlusive: bool
     """Whether it fills its vein."""
     tube: Tube
-    """The stretch of vein, with the radius of the clot; the name joins the veins from above to below by '+'."""
+    """The stretch of vein with the radius of the clot; its name joins the veins from upper to lower by '+'."""
     vein: np.ndarray
-    """(n,) for each point the name of its vein."""
+    """(n,) name of the vein at each point."""
     lumen_mm: np.ndarray
-    """(n,) radius of the vein as it is without clot."""
+    """(n,) radius of the vein without clot."""
     signal: np.ndarray
-    """(n,) along the tube."""
+    """(n,) signal along the tube."""
     rim: float | None
     """Signal of the enhancing wall; None where it does not enhance."""
     channel: float | None
-    """Signal of a channel through its middle; None where there is none."""
+    """Signal of a channel through its centre; None without a channel."""
 
     @property
     def region(self) -> str:
-        """A key of ``REGIONS``."""
+        """Region of its vein: a key of ``REGIONS``."""
         return str(self.tube.region)
 
 
@@ -112,25 +112,25 @@ class Lesion:
     limb: str
     region: str
     veins: tuple[str, ...]
-    """Every vein that holds some."""
+    """Every vein with clot."""
     age: str
     """'acute', 'subacute' or 'old'."""
     occlusive: bool
-    """Whether every piece fills its vein."""
+    """Whether every stretch fills its vein."""
     pieces: int
-    """Unbroken stretches."""
+    """Number of continuous stretches."""
     length_mm: float
-    """Summed along the centrelines."""
+    """Sum of the centreline lengths."""
     volume_ml: float
-    """Of the exact truth's voxels."""
+    """Volume of the voxels of the exact label."""
 
 
 def draw_clots(rng: np.random.Generator, anatomy: Anatomy, pattern: str, bilateral: bool) -> list[Clot]:
     """Draw the clots of a patient.
 
     Args:
-        rng: of the thrombus.
-        anatomy: of the patient.
+        rng: random stream of the thrombus.
+        anatomy: the patient.
         pattern: 'proximal', 'distal' or 'both'.
         bilateral: whether the other limb has proximal clot too.
     """
@@ -155,7 +155,7 @@ def draw_clots(rng: np.random.Generator, anatomy: Anatomy, pattern: str, bilater
 
 
 def widen(frame: Frame, clots: list[Clot]) -> list[Clot]:
-    """The clots, those of each region wide enough to leave ``MIN_VOXELS`` voxels of it on this grid."""
+    """Return the clots, widened where a region would have fewer than ``MIN_VOXELS`` voxels on this grid."""
     wide: list[Clot] = []
     for region in REGIONS:
         here = [clot for clot in clots if clot.region == region]
@@ -166,9 +166,9 @@ def widen(frame: Frame, clots: list[Clot]) -> list[Clot]:
 
 
 def truth_label(frame: Frame, clots: list[Clot]) -> np.ndarray:
-    """uint8 (S, H, W): a voxel belongs to the label where clot covers at least half of it.
+    """Return the exact label, uint8 (S, H, W): voxels that clot covers by at least half.
 
-    Where two regions meet distal prevails: it has few voxels to lose.
+    Where two regions meet, distal takes precedence, because it has few voxels.
     """
     label = np.zeros(frame.shape, np.uint8)
     for clot in sorted(clots, key=lambda clot: REGIONS[clot.region]):
@@ -186,10 +186,10 @@ def paint_clots(
     boost: float,
     ids: dict[tuple[str, str], int],
 ) -> None:
-    """Draw clots over the blood in place, and what they distend into the map of veins."""
+    """Paint clots over the blood in place, and add distended veins to the map of veins."""
     for clot in clots:
         points, radius = clot.tube.points, clot.tube.radius_mm
-        if clot.age == "old" and clot.occlusive:  # the vein has shrunk about it
+        if clot.age == "old" and clot.occlusive:  # the vein has shrunk around it
             paint_tube(image, frame, points, clot.lumen_mm, look.fat_signal())
         if clot.rim is not None:
             paint_tube(image, frame, points, radius + RIM_MM * boost, clot.rim)
@@ -203,7 +203,7 @@ def paint_clots(
 
 
 def lesions_of(frame: Frame, clots: list[Clot]) -> list[Lesion]:
-    """One for each limb and region with thrombus, proximal first."""
+    """Return one lesion for each limb and region with thrombus, proximal first."""
     lesions = []
     for region in REGIONS:
         for limb in LIMBS:
@@ -235,7 +235,7 @@ def _calf_stretch(rng: np.random.Generator, vein: Tube) -> Tube:
 
 
 def _trunk_stretch(rng: np.random.Generator, veins: list[Tube]) -> tuple[Tube, np.ndarray]:
-    """A stretch of the deep trunk, named after the veins that it spans; and the vein of each point."""
+    """Return a stretch of the deep trunk, named after the veins that it spans, and the vein of each point."""
     _, upper, lower = TRUNK_EXTENTS[rng.choice(len(TRUNK_EXTENTS), p=[e[0] for e in TRUNK_EXTENTS])]
     start, end = rng.uniform(*upper), rng.uniform(*lower)
     points, radius_mm = (np.concatenate([getattr(v, f) for v in veins]) for f in ("points", "radius_mm"))
@@ -249,7 +249,7 @@ def _trunk_stretch(rng: np.random.Generator, veins: list[Tube]) -> tuple[Tube, n
 
 
 def _clots(rng: np.random.Generator, limb: str, age: str, stretch: Tube, names: np.ndarray | None) -> list[Clot]:
-    """Fill a stretch of vein: tapered ends, uneven signal, sometimes along one wall only or with a gap."""
+    """Fill a stretch of vein with clot: tapered ends, uneven signal, sometimes mural or with a gap."""
     if names is None:
         names = np.full(len(stretch.points), stretch.name)
     looks = AGES[age]
@@ -257,12 +257,12 @@ def _clots(rng: np.random.Generator, limb: str, age: str, stretch: Tube, names: 
     occlusive = bool(rng.random() < OCCLUSIVE)
     share, angle = rng.uniform(0.65, 0.85), rng.uniform(0, 2 * np.pi)
     points = stretch.points
-    if not occlusive:  # the clot lies against the wall and blood passes it
+    if not occlusive:  # the clot lies at the wall and blood flows past it
         points = points + np.outer((1 - share) * stretch.radius_mm, (np.cos(angle), np.sin(angle), 0))
         width = share * np.minimum(width, stretch.radius_mm)
     arc = stretch.arc_mm()
     level = float(signals.spgr(replace(looks.tissue, t1_ms=rng.uniform(*looks.t1_ms))).real)
-    # Always as many, so that a coarser centreline does not shift what is drawn next.
+    # A fixed number of draws, so that a coarser centreline does not change later random numbers.
     nodes = TEXTURE_MM * np.arange(TEXTURE_NODES)
     signal = np.clip(level + np.interp(arc, nodes, rng.normal(0, TEXTURE, TEXTURE_NODES)), 0.12, None)
     rim_signal = rng.uniform(*RIM_SIGNAL)

@@ -1,4 +1,4 @@
-"""Worker processes over cases: they end with their parent, and leave Ctrl-C to it."""
+"""Run a function over cases in worker processes, which end with their parent and leave Ctrl-C to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def over_cases(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R]:
-    """Apply a function to every item, in ``jobs`` processes; yields the results in the order of the items.
+    """Apply a function to every item in ``jobs`` processes and yield the results in the order of the items.
 
     With one job everything runs in this process.
 
@@ -36,15 +36,15 @@ def over_cases(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Ite
         for future in futures:
             yield future.result()
     except BrokenProcessPool as error:
-        raise ChildProcessError("a process was ended from outside, as for lack of memory; try fewer --jobs.") from error
+        raise ChildProcessError("a worker process was killed, perhaps for lack of memory. Use fewer --jobs.") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """What is started meanwhile ignores Ctrl-C from its first moment, which reaches all of them."""
-    if threading.current_thread() is not threading.main_thread():  # no other may say what signals do
+    """Ignore Ctrl-C, so that processes started meanwhile inherit this from their first moment."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -55,7 +55,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _follow_the_parent() -> None:
-    """In a worker process: end when the parent is killed; without work it would wait for some for ever."""
+    """Ignore Ctrl-C in a worker process, and end when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 

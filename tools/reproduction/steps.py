@@ -1,4 +1,4 @@
-"""TODO"""
+"""Steps of a reproduction study: which are done, how long the rest takes, and how to run them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Step:
     name: str
     done: bool
     seconds: float | None
-    """How long it will take; none where nothing tells yet, 0 for what takes next to nothing."""
+    """Estimated duration; None if unknown, 0 if negligible."""
     run: Callable[[], None]
 
 
 def steps_of(study: Study) -> list[Step]:
-    """All steps in order, those that are done among them."""
+    """Return all steps in order, including those that are done."""
     workspace = study.workspace
     place = ["--root", str(workspace.root), "--dataset", workspace.dataset]
     planned = workspace.splits.exists()
@@ -71,44 +71,44 @@ def steps_of(study: Study) -> list[Step]:
 
 
 def describe(steps: Sequence[Step]) -> str:
-    """What is done and what is left, with the time where it is known."""
+    """Return which steps are done and which are left, with the estimated time where it is known."""
     lines = [f"  {'done' if step.done else 'left'}  {step.name:<28}{_time_of(step)}" for step in steps]
     left = [step for step in steps if not step.done]
     known = sum(step.seconds or 0 for step in left)
     unknown = sum(step.seconds is None for step in left)
     time_left = f"about {duration(known)}" if known or not unknown else ""
-    more = f"{plural(unknown, 'training')} whose time the first of its network will tell" if unknown else ""
-    told = " and ".join(filter(None, (time_left, more)))
-    return "\n".join([*lines, f"{len(left)} of {len(steps)} steps left: {told}."])
+    more = f"{plural(unknown, 'training')} of unknown duration until the first of that network is done"
+    remaining = " and ".join(filter(None, (time_left, more if unknown else "")))
+    return "\n".join([*lines, f"{len(left)} of {len(steps)} steps left: {remaining}."])
 
 
 def run(steps: Callable[[], list[Step]]) -> None:
-    """Do what is left; after each step look anew at what is on disk."""
-    behind = 0
+    """Run the steps that are left; read the state on disk again after each step."""
+    number = 0
     while True:
-        now = steps()
-        if behind == len(now):
+        current = steps()
+        if number == len(current):
             return
-        step = now[behind]
-        behind += 1
+        step = current[number]
+        number += 1
         if step.done:
             continue
-        left = [s for s in now[behind - 1 :] if not s.done]
+        left = [s for s in current[number - 1 :] if not s.done]
         known = sum(s.seconds or 0 for s in left)
         unknown = any(s.seconds is None for s in left)
-        told = f"; left about {duration(known)}{' and more' if unknown else ''}" if known else ""
-        print(f"\n== {step.name}  (step {behind} of {len(now)}{told})", file=sys.stderr, flush=True)
+        remaining = f"; left about {duration(known)}{' and more' if unknown else ''}" if known else ""
+        print(f"\n== {step.name}  (step {number} of {len(current)}{remaining})", file=sys.stderr, flush=True)
         step.run()
 
 
 def _time_of(step: Step) -> str:
     if step.done or step.seconds == 0:
         return ""
-    return "time not known yet" if step.seconds is None else f"about {duration(step.seconds)}"
+    return "duration unknown" if step.seconds is None else f"about {duration(step.seconds)}"
 
 
 def _is_trained(workspace: Workspace, network: str, fold: int) -> bool:
-    """Whether all epochs are behind it and every test case is predicted."""
+    """Return whether all epochs are done and every test case is predicted."""
     folder = workspace.fold(network, fold)
     if not (folder.run.exists() and folder.ledger.exists()):
         return False
@@ -119,15 +119,15 @@ def _is_trained(workspace: Workspace, network: str, fold: int) -> bool:
 
 
 def _seconds_left(study: Study, network: str, fold: int) -> float | None:
-    """Of a training: the rest of what was begun, else the budget, else what another fold of it took."""
+    """Estimate the rest of a training: from its own epochs, else the time budget, else another fold's duration."""
     own = run_of(study.workspace, network, fold)
     if own is not None and own.epochs_done:
         return own.seconds / own.epochs_done * (own.recipe.epochs - own.epochs_done)
     if study.budget_s is not None:
         return study.budget_s
     others = [run_of(study.workspace, network, k) for k in study.run_folds]
-    paces = [r.seconds / r.epochs_done * r.recipe.epochs for r in others if r is not None and r.epochs_done]
-    return sum(paces) / len(paces) if paces else None
+    durations = [r.seconds / r.epochs_done * r.recipe.epochs for r in others if r is not None and r.epochs_done]
+    return sum(durations) / len(durations) if durations else None
 
 
 def _make_phantom(study: Study) -> None:
@@ -142,4 +142,4 @@ def _command(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "dvtplan.cli", *arguments]
     status = subprocess.run(command).returncode
     if status:
-        raise DvtError(f"{shlex.join(command)} ended with status {status}. Mend what it says and run this again.")
+        raise DvtError(f"{shlex.join(command)} ended with status {status}. Fix the error above and run this again.")

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Parameters of a reproduction study, and checks that earlier results in its folder belong to it."""
 
 from __future__ import annotations
 
@@ -18,39 +18,43 @@ from dvtplan.planning.plan import Plan
 from dvtplan.planning.recipe import RECIPES
 
 NETWORKS = ("gn_unet", "unet", "segnet", "gcn")
-"""Those of the paper's Table 2, its own first."""
+"""Networks of the paper's Table 2; the first is the paper's own."""
 FOLDS = 8
-"""As in the paper."""
+"""Number of folds in the paper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """What is to be reproduced, and where."""
+    """What to reproduce, and where."""
 
     workspace: Workspace
     phantom: dict[str, Any] | None
-    """Arguments of ``make_cohort``; none for a data set that is there."""
+    """Arguments of ``make_cohort``; None for an existing data set."""
     n_folds: int
     run_folds: tuple[int, ...]
-    """Which of them."""
+    """Folds to train."""
     networks: tuple[str, ...]
     recipe: str
     epochs: int | None
-    """Of every training; none for the recipe's, or what a time budget holds."""
+    """Epochs of every training; None for those of the recipe or of a time budget."""
     budget_s: float | None
-    """Time budget of a fold; none where epochs decide."""
+    """Time budget of a fold in seconds; None if epochs decide."""
     preset: str
 
     @property
     def training(self) -> list[str]:
-        """Options of every training that begins."""
-        told = ["--recipe", self.recipe]
-        told += [] if self.epochs is None else ["--epochs", str(self.epochs)]
-        return told + ([] if self.budget_s is None else ["--time-budget", f"{self.budget_s:g}s"])
+        """Command-line options of a new training."""
+        options = ["--recipe", self.recipe]
+        options += [] if self.epochs is None else ["--epochs", str(self.epochs)]
+        return options + ([] if self.budget_s is None else ["--time-budget", f"{self.budget_s:g}s"])
 
 
 def is_made(workspace: Workspace, phantom: dict[str, Any]) -> bool:
-    """Whether the phantom is there, and the one that is asked for."""
+    """Return whether the phantom exists.
+
+    Raises:
+        DvtError: if the data set cannot be read, or is another phantom.
+    """
     path = workspace.raw / "dataset.json"
     if not path.exists():
         return False
@@ -58,29 +62,29 @@ def is_made(workspace: Workspace, phantom: dict[str, Any]) -> bool:
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise DvtError(f"{path}: is no readable description of a data set ({error}). Remove it, or mend it.") from error
+        raise DvtError(f"{path}: is not a readable description of a data set ({error}). Remove or fix it.") from error
     found = content.get("description"), content.get("numTraining")
     if found != wanted:
         raise DvtError(
-            f"{path}: expected {wanted[1]} cases, {wanted[0]!r}; found {found[1]}, {found[0]!r}. Give the options of "
+            f"{path}: expected {wanted[1]} cases, {wanted[0]!r}; found {found[1]}, {found[0]!r}. Use the options of "
             "that study, another --root, or --own-data."
         )
     return True
 
 
 def require_the_same(study: Study) -> None:
-    """Refuse to go on with what was planned or trained by other options: its tables would be of no one study.
+    """Check that earlier results have the same options, because tables must not mix studies.
 
     Raises:
-        DvtError: naming the file, what it holds and what was asked for.
+        DvtError: if a file was made with other options.
     """
     workspace = study.workspace
-    remedy = "Give the options of that study, or another --root."
+    remedy = "Use the options of that study, or another --root."
     if workspace.plan.exists():
         preset = json_records.load(Plan, workspace.plan, "dvt_plan_and_preprocess").preset
         if preset != study.preset:
             raise DvtError(f"{workspace.plan}: expected --preset {study.preset}, found {preset}. {remedy}")
-    if workspace.splits.exists() and not workspace.own_splits.exists():
+    if workspace.splits.exists() and not workspace.user_splits.exists():
         found = len(json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds)
         if found != study.n_folds:
             raise DvtError(f"{workspace.splits}: expected --folds {study.n_folds}, found {found}. {remedy}")
@@ -91,8 +95,8 @@ def require_the_same(study: Study) -> None:
             if run is None:
                 continue
             epochs = study.epochs or (run.recipe.epochs if study.budget_s is not None else wanted.epochs)
-            asked = replace(wanted, name=run.recipe.name, target=run.recipe.target, epochs=epochs)
-            if run.recipe != asked:
+            expected = replace(wanted, name=run.recipe.name, target=run.recipe.target, epochs=epochs)
+            if run.recipe != expected:
                 raise DvtError(
                     f"{workspace.fold(network, fold).run}: expected --recipe {study.recipe} with "
                     f"{plural(epochs, 'epoch')}, found {run.recipe.name} with {plural(run.recipe.epochs, 'epoch')}."
@@ -101,5 +105,6 @@ def require_the_same(study: Study) -> None:
 
 
 def run_of(workspace: Workspace, network: str, fold: int) -> Run | None:
+    """Return the record of a training; None if it has not started."""
     path = workspace.fold(network, fold).run
     return json_records.load(Run, path, f"dvt_train {fold}") if path.exists() else None

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Check one phantom case: make it again from its metadata, compare it with its files, and run the probes."""
 
 from __future__ import annotations
 
@@ -16,39 +16,36 @@ from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import to_slice_order
 
 REACH_VOXELS = 4
-"""How far from clotted veins clot may change an image: partial volume, a rim, the blur, the first ringing."""
+"""Distance from clotted veins within which clot may change an image: partial volume, rim, blur, first ringing."""
 TOLERANCE = 12.0
-"""What is no change of a stored intensity: 3 % of venous blood, below the standard deviation of the noise (4 %).
-K-space ends sharply, so ringing from a clot dies away along its row and column and never quite ends; where a
-coil flares it reached 10 among 58 patients of `half`."""
+"""Largest difference of stored intensities that counts as equal: 3 % of venous blood, below the SD of the noise (4 %).
+Sampling of k-space ends sharply, so ringing from a clot decreases along its row and column but never ends. Close to a
+coil it reached 10 among 58 patients of `half`."""
 AGAIN = "make the cohort again with --overwrite"
 
 
 class CheckError(Exception):
-    """What the user can mend, in one line."""
-
-
-# ---- one case --------------------------------------------------------------------------------------
+    """An error that the user can fix, explained in one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """What one case gave; scores of a region are not a number where it has no clot."""
+    """Results of one case; the scores of a region are NaN if it has no clot."""
 
     name: str
-    """As in its file names."""
+    """Case id."""
     scale: str
-    """Of the generator."""
+    """Scale of the generator."""
     difficulty: str
-    """Of the generator."""
+    """Difficulty of the generator."""
     image_equal: bool
-    """Whether the image on disk is the one made again: voxels, type and spacing."""
+    """Whether the image on disk equals the image made again: voxels, type and spacing."""
     label_equal: bool
-    """The same of the label."""
+    """Whether the label on disk equals the label made again."""
     metadata_equal: bool
-    """Whether the metadata on disk are those made again."""
+    """Whether the metadata on disk equal those made again."""
     row_equal: bool
-    """Whether its row of ``cases.csv`` is the one that goes with them."""
+    """Whether its row of ``cases.csv`` agrees with the metadata."""
     regions_agree: bool
     """Whether pattern, lesions, truth and label have the same regions."""
     limb_regions: tuple[tuple[str, str], ...]
@@ -58,28 +55,28 @@ class CaseResult:
     top_hat: float
     """``probes.top_hat_dice``."""
     lumen: dict[str, float]
-    """``probes.oracle_lumen_dice`` in all veins that may clot, of both legs."""
+    """``probes.oracle_lumen_dice`` in all veins of both legs that may have clot."""
     clotted_lumen: dict[str, float]
-    """The same in the veins that hold clot."""
+    """``probes.oracle_lumen_dice`` in the veins with clot."""
     moved: dict[str, dict[str, float]]
     """``probes.moved_dice``."""
     positive_slices: float
     """Share of coronal slices with label."""
     twin: probes.Difference
-    """From the same patient without clot, away from ``clotted_veins``."""
+    """Difference from the same patient without clot, outside ``clotted_veins``."""
     rater: dict[str, float]
-    """Dice of the second rater's label against the label."""
+    """Dice of the second rater's label and the label."""
     statistics: np.ndarray
-    """``probes.global_statistics`` without oedema, the one honest cue."""
+    """``probes.global_statistics`` without oedema, the only intended cue."""
     shape: tuple[int, int, int]
-    """(S, H, W)."""
+    """Voxels along S, H, W."""
     spacing_mm: tuple[float, float, float]
-    """Along S, H, W."""
+    """Voxel size along S, H, W."""
     truth_voxels: np.ndarray
-    """Flat indices of the exact truth: few, so that a cohort's truths fit into memory."""
+    """Flat indices of the exact truth, so that the truths of a cohort fit into memory."""
 
     def truth_mask(self) -> np.ndarray:
-        """bool (S, H, W)."""
+        """Return the exact truth, bool (S, H, W)."""
         mask = np.zeros(self.shape, bool)
         mask.reshape(-1)[self.truth_voxels] = True
         return mask
@@ -89,7 +86,7 @@ def check_case(folder: Path, name: str) -> CaseResult:
     """Make a case of a dataset folder again and run every probe on it.
 
     Raises:
-        CheckError: if a file is missing or unreadable, or the metadata are no request.
+        CheckError: if a file is missing or unreadable, or the metadata are invalid.
     """
     path = folder / "metadata" / f"{name}.json"
     metadata = read_json(path)
@@ -126,14 +123,14 @@ def check_case(folder: Path, name: str) -> CaseResult:
 
 
 def whole(array: np.ndarray | None) -> np.ndarray:
-    """A volume of a case that was made with all its volumes."""
+    """Return a volume of a case that was made with diagnostics."""
     if array is None:
         raise ValueError("the case was made without this volume")
     return array
 
 
 def lumen_region(case: PhantomCase) -> np.ndarray:
-    """uint8 (S, H, W): the region of the vein that a voxel is in; 0 outside veins that may clot."""
+    """Return the region of the vein of each voxel, uint8 (S, H, W); 0 outside veins that may have clot."""
     of_vein = np.zeros(256, np.uint8)
     for vein in case.metadata["vein_ids"]:
         of_vein[vein["id"]] = probes.REGIONS.get(vein["region"], 0)
@@ -141,10 +138,10 @@ def lumen_region(case: PhantomCase) -> np.ndarray:
 
 
 def clotted_veins(case: PhantomCase) -> np.ndarray:
-    """bool (S, H, W): the truth, and every vein that holds clot.
+    """Return the truth and every vein with clot, bool (S, H, W).
 
-    The veins too, because a tapering end, or a clot of a thin vein, may cover no voxel by half and be in the
-    image all the same.
+    Veins are included because a tapered end, or a clot in a thin vein, may cover no voxel by half but still
+    change the image.
     """
     clotted = {(lesion["limb"], vein) for lesion in case.metadata["lesions"] for vein in lesion["veins"]}
     ids = [vein["id"] for vein in case.metadata["vein_ids"] if (vein["limb"], vein["vein"]) in clotted]
@@ -152,7 +149,7 @@ def clotted_veins(case: PhantomCase) -> np.ndarray:
 
 
 def _regions_agree(case: PhantomCase) -> bool:
-    """Whether everything that names a region names the same ones."""
+    """Return whether pattern, lesions, truth and label have the same regions."""
     pattern = case.metadata["pattern"]
     expected = {value for region, value in probes.REGIONS.items() if pattern in (region, "both")}
     lesions = {probes.REGIONS[lesion["region"]] for lesion in case.metadata["lesions"]}
@@ -161,17 +158,22 @@ def _regions_agree(case: PhantomCase) -> bool:
 
 
 def read_json(path: Path) -> dict:
+    """Read a JSON object.
+
+    Raises:
+        CheckError: if the file cannot be read, or is not a JSON object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckError(f"{path}: cannot be read as JSON ({error}); {AGAIN}.") from error
     if not isinstance(content, dict):
-        raise CheckError(f"{path}: holds no JSON object; {AGAIN}.")
+        raise CheckError(f"{path}: is not a JSON object; {AGAIN}.")
     return content
 
 
 def read_table(path: Path) -> dict[str, dict[str, str]]:
-    """Case -> its row of ``cases.csv``."""
+    """Return the rows of ``cases.csv`` by case."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -192,12 +194,13 @@ def label_path(folder: Path, name: str) -> Path:
 
 
 def _on_disk(path: Path, expected: np.ndarray, case: PhantomCase) -> bool:
-    """Whether a file holds this array (S, H, W) with the spacing of the case."""
+    """Return whether a file contains this array (S, H, W) with the spacing of the case."""
     try:
         stored, grid = volume_io.read(path)
     except DvtError as error:
         raise CheckError(str(error)) from error
-    turn = to_slice_order(grid, "AP")
-    spacing_mm = turn.grid(grid).spacing_mm
-    same_place = np.allclose(spacing_mm, case.spacing_mm, rtol=1e-5, atol=0)  # NIfTI stores 32-bit floats
-    return bool(same_place and stored.dtype == expected.dtype and np.array_equal(turn.apply(stored), expected))
+    reorientation = to_slice_order(grid, "AP")
+    spacing_mm = reorientation.grid(grid).spacing_mm
+    same_spacing = np.allclose(spacing_mm, case.spacing_mm, rtol=1e-5, atol=0)  # NIfTI stores 32-bit floats
+    same_voxels = np.array_equal(reorientation.apply(stored), expected)
+    return bool(same_spacing and stored.dtype == expected.dtype and same_voxels)

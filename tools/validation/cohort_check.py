@@ -1,4 +1,4 @@
-"""TODO"""
+"""Check a phantom cohort: check its cases, judge the results against targets, and format the table."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from validation.case_check import (
 )
 
 FULL_SCALES = ("half", "paper")
-"""Where vessels are narrow enough, in voxels and in mm, for the targets to mean something."""
+"""Scales whose vessels are narrow enough, in voxels and in mm, for the targets to be meaningful."""
 STANDARD_CASES = 58
-"""Patients of Huang 2019, and of the recipe whose counts of clots are known."""
+"""Patients of Huang 2019, and of a standard cohort, whose counts of clots are known."""
 LIMB_REGIONS = {"proximal": 56, "distal": 43}
 """Limbs with clot in a region, among the standard cases."""
 EDGES = ("shifted", "dilated", "eroded")
@@ -41,29 +41,26 @@ EDGES = ("shifted", "dilated", "eroded")
 MET, NOT_MET = "met", "NOT MET"
 
 
-# ---- the cohort ------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One line of the table."""
 
     clause: str
-    """Number of the list at the top of this file, or empty for what is only shown."""
+    """Number of the clause (see tools/check_phantom.py); empty for a value that is not judged."""
     probe: str
-    """What was measured."""
+    """Name of the measurement."""
     n: int
-    """Patients, or cases, behind the number."""
+    """Number of patients or cases."""
     measured: str
-    """As printed."""
+    """Measured value as printed."""
     target: str
-    """As printed; empty where there is none."""
+    """Target as printed; empty without a target."""
     value: float
-    """The number that is judged."""
+    """The value that is judged."""
     verdict: str
-    """'met', 'NOT MET', why it does not count here, or empty."""
+    """'met', 'NOT MET', the reason why it is not judged here, or empty."""
     failed: tuple[str, ...] = ()
-    """Cases that fail it, where every case has to pass."""
+    """Cases that fail, where every case must pass."""
 
 
 def check_cohort(
@@ -72,43 +69,43 @@ def check_cohort(
     """Check ``root/datasets_raw/dataset``, or its first cases.
 
     Args:
-        root: folder that holds ``datasets_raw``.
+        root: folder that contains ``datasets_raw``.
         dataset: name of the cohort.
-        cases: how many, in the order of their names; None takes all.
-        jobs: processes; they have no influence on the result.
+        cases: number of cases, in the order of their names; None for all.
+        jobs: number of processes; it has no influence on the result.
 
     Raises:
-        CheckError: if there is no cohort that can be checked.
+        CheckError: if the cohort cannot be checked.
     """
     folder = Path(root) / "datasets_raw" / dataset
     names = sorted(path.stem for path in (folder / "metadata").glob("leg_*.json"))
     if not names:
-        raise CheckError(f"{folder}: no metadata/leg_*.json in it; make a phantom cohort there first.")
+        raise CheckError(f"{folder}: contains no metadata/leg_*.json. Make a phantom cohort there first.")
     _verify_whole(folder, names)
     names = names[:cases]
     work = partial(check_case, folder)
     results = list(tqdm(over_cases(work, names, jobs), desc=dataset, total=len(names), unit="case"))
     if len({result.scale for result in results}) > 1 or len({result.difficulty for result in results}) > 1:
-        raise CheckError(f"{folder}: cases of several scales or difficulties; {AGAIN}.")
+        raise CheckError(f"{folder}: contains cases of several scales or difficulties; {AGAIN}.")
     if not any(result.limb_regions for result in results):
-        raise CheckError(f"{folder}: no case has clot, so there is nothing to probe; make it with thrombus.")
+        raise CheckError(f"{folder}: no case has clot, so nothing can be checked. Make the cohort with thrombus.")
     return results, judge(results)
 
 
 def _verify_whole(folder: Path, names: Sequence[str]) -> None:
-    """Refuse a cohort that lacks files, or has more than were made."""
+    """Raise an error if files of the cohort are missing, or if it contains other files."""
     images, labels = [image_path(folder, name) for name in names], [label_path(folder, name) for name in names]
     for path in (*images, *labels):
         if not path.is_file():
-            raise CheckError(f"{path}: not found, but there are metadata of it; {AGAIN}.")
+            raise CheckError(f"{path}: not found, but its metadata exist; {AGAIN}.")
     found = [path for kind in ("imagesTr", "labelsTr") for path in sorted((folder / kind).glob("[!.]*"))]
     if strange := [path.relative_to(folder).as_posix() for path in found if path not in {*images, *labels}]:
         raise CheckError(
-            f"{folder}: no metadata of {shorten_list(strange)}; remove what is not of the cohort, then {AGAIN}."
+            f"{folder}: no metadata of {shorten_list(strange)}; remove files of other origin, then {AGAIN}."
         )
     path = folder / "dataset.json"
     if not path.is_file():
-        raise CheckError(f"{path}: not found, and it is written last, so the cohort is not complete; {AGAIN}.")
+        raise CheckError(f"{path}: not found. It is written last, so the cohort is incomplete; {AGAIN}.")
     content = read_json(path)
     expected = dataset_content(str(content.get("name")), str(content.get("description")), len(names))
     for key, value in expected.items():
@@ -122,7 +119,7 @@ def _verify_whole(folder: Path, names: Sequence[str]) -> None:
 
 
 def judge(results: Sequence[CaseResult]) -> list[Row]:
-    """The table of a cohort of one scale and difficulty."""
+    """Return the table of a cohort of one scale and difficulty."""
     scale = "" if results[0].scale in FULL_SCALES else "not required at this scale"
     easy = scale or ("" if results[0].difficulty == "default" else "not required at this difficulty")
     few = scale or ("" if len(results) >= STANDARD_CASES else f"not required of fewer than {STANDARD_CASES} cases")
@@ -162,7 +159,7 @@ def judge(results: Sequence[CaseResult]) -> list[Row]:
 
 
 def _usual_grid(results: Sequence[CaseResult]) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
-    """Shape and spacing of most cases."""
+    """Return the most frequent shape and spacing."""
     return Counter((r.shape, r.spacing_mm) for r in results).most_common(1)[0][0]
 
 
@@ -174,7 +171,7 @@ def _mean_row(
     below: float = math.inf,
     excuse: str = "",
 ) -> Row:
-    """Mean and range over patients with a score; the mean is judged, as that of a method would be."""
+    """Return mean and range over patients with a score; the mean is judged."""
     kept = [value for value in values if not math.isnan(value)]
     mean = float(np.mean(kept)) if kept else math.nan
     bounds = [f"> {above:g}"] * (above > -math.inf) + [f"< {below:g}"] * (below < math.inf)
@@ -190,7 +187,7 @@ def _mean_row(
 
 
 def _gap_row(probe: str, first: list[float], second: list[float], at_least: float, excuse: str) -> Row:
-    """How much higher the mean of the first is than that of the second, each over its own patients."""
+    """Return the difference of the means of two scores, each over its own patients."""
     gap = _mean_row("", "", first).value - _mean_row("", "", second).value
     known = not math.isnan(gap)
     return Row(
@@ -247,7 +244,7 @@ def _twin_row(results: Sequence[CaseResult]) -> Row:
 
 
 def _leak_row(results: Sequence[CaseResult], region: str) -> Row:
-    """AUC and its interval, of global statistics without oedema."""
+    """Return AUC and interval of global statistics without oedema."""
     has_region = np.array([any(there == region for _, there in r.limb_regions) for r in results])
     leak = probes.leak_auc(np.stack([r.statistics for r in results]), has_region)
     return Row(
@@ -266,7 +263,7 @@ def _verdict(met: bool, excuse: str = "") -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text, columns aligned."""
+    """Return the rows as text with aligned columns."""
     cells = [("", "probe", "n", "measured: mean (range)", "target", "verdict")]
     cells += [(f"({r.clause})" if r.clause else "", r.probe, str(r.n), r.measured, r.target, r.verdict) for r in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
@@ -274,12 +271,12 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def failures(rows: Sequence[Row]) -> str:
-    """The cases that fail a row, one line a row that has such."""
+    """Return the failed cases, one line for each row with such cases."""
     return "".join(f"{row.probe}: {', '.join(row.failed)}\n" for row in rows if row.failed)
 
 
 def as_json(dataset: str, results: Sequence[CaseResult], rows: Sequence[Row]) -> str:
-    """Rows and every case's values; what is not a number becomes null."""
+    """Return rows and values of every case as JSON; NaN becomes null."""
     large = ("truth_voxels", "statistics")
     cases = [{key: value for key, value in asdict(r).items() if key not in large} for r in results]
     statistics = [dict(zip(probes.STATISTICS, r.statistics.tolist(), strict=True)) for r in results]

@@ -1,4 +1,4 @@
-"""The pieces that the networks share."""
+"""Building blocks that several networks share."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 Norm = Callable[[int], nn.Module]
-"""Channels -> the normalization that follows a convolution."""
+"""Channels -> normalization layer after a convolution."""
 
 
 def group_norm(groups: int) -> Norm:
-    """Group normalization (Wu & He 2018) with a fixed number of groups."""
+    """Return group normalization (Wu & He 2018) with a fixed number of groups."""
 
     def make(channels: int) -> nn.Module:
         return nn.GroupNorm(groups, channels)
@@ -21,17 +21,17 @@ def group_norm(groups: int) -> Norm:
 
 
 def no_norm(channels: int) -> nn.Module:
-    """Nothing where a normalization would be."""
+    """Return an identity in place of a normalization."""
     return nn.Identity()
 
 
 def batch_norm(channels: int) -> nn.Module:
-    """Batch normalization (Ioffe & Szegedy 2015): slices of a batch see each other while training."""
+    """Return batch normalization (Ioffe & Szegedy 2015), which couples the slices of a batch in training."""
     return nn.BatchNorm2d(channels)
 
 
 def conv_norm_relu(channels_in: int, channels_out: int, norm: Norm, padding: int = 1) -> list[nn.Module]:
-    """Conv3x3-norm-ReLU."""
+    """Return the layers Conv3x3, normalization, ReLU."""
     return [
         nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=padding),
         norm(channels_out),
@@ -40,13 +40,13 @@ def conv_norm_relu(channels_in: int, channels_out: int, norm: Norm, padding: int
 
 
 def double_conv(channels_in: int, channels_out: int, norm: Norm, padding: int = 1) -> nn.Sequential:
-    """Two times Conv3x3-norm-ReLU: the paper's "2 Conv-GN-ReLu blocks" (section 2.3)."""
+    """Return two times Conv3x3-norm-ReLU: the paper's "2 Conv-GN-ReLu blocks" (section 2.3)."""
     first = conv_norm_relu(channels_in, channels_out, norm, padding)
     return nn.Sequential(*first, *conv_norm_relu(channels_out, channels_out, norm, padding))
 
 
 def he_init(network: nn.Module) -> None:
-    """Normal weights scaled for ReLU (He et al. 2015), zero biases."""
+    """Initialise weights from a normal distribution scaled for ReLU (He et al. 2015), and biases with zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -57,10 +57,10 @@ def he_init(network: nn.Module) -> None:
 class UpConv(nn.Conv2d):
     """Nearest upsampling by 2, concatenation of the encoder's map, Conv3x3 with padding.
 
-    On a CPU the deep map is convolved before it is upsampled. Upsampled, its pixels come in equal
-    pairs, so three taps along an axis meet two pixels only: one tap alone and two that may be
-    added. Which two depends on whether the row, or column, is even; four 2x2 kernels thus give what
-    one 3x3 kernel gave, up to rounding, with 4 products for 9. Elsewhere it runs as it is written.
+    On a CPU the deep map is convolved before it is upsampled. After upsampling, pixels come in equal pairs, so three
+    taps along an axis cover only two different pixels: one by a single tap, one by two taps that can be added. Which
+    two depends on whether the row or column is even. So four 2x2 kernels give the result of one 3x3 kernel, up to
+    rounding, with 4 products instead of 9. On other devices it runs as written.
     """
 
     def __init__(self, channels_deep: int, channels_skip: int, channels_out: int) -> None:
@@ -79,7 +79,7 @@ class UpConv(nn.Conv2d):
         return super().forward(torch.cat([raised, skip_BCHW], dim=1))
 
     def before_upsampling(self, deep_BCHW: torch.Tensor, skip_BCHW: torch.Tensor) -> torch.Tensor:
-        """The same with fewer products."""
+        """Compute the same with fewer products."""
         of_deep, of_skip = self.weight.split([self._deep, self.in_channels - self._deep], dim=1)
         found = nn.functional.conv2d(skip_BCHW, of_skip.contiguous(), self.bias, padding=1)
         kernels = _two_of_three(_two_of_three(of_deep, axis=-2), axis=-1)  # (column, row, out, deep, 2, 2)
@@ -93,7 +93,7 @@ class UpConv(nn.Conv2d):
 
 
 def _two_of_three(kernel: torch.Tensor, axis: int) -> torch.Tensor:
-    """Three taps along an axis as two: those of an even and of an odd position, on a new first axis."""
+    """Reduce three taps along an axis to two, for even and for odd positions, on a new first axis."""
     before, at, after = kernel.unbind(axis)
     return torch.stack([torch.stack([before, at + after], axis), torch.stack([before + at, after], axis)])
 

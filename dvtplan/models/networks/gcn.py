@@ -11,12 +11,12 @@ DEPTHS = {50: (3, 4, 6, 3), 152: (3, 8, 36, 3)}
 """Bottlenecks in the four stages of a ResNet, by its number of layers."""
 KERNEL = 15
 """Length of the large kernels. At 1/32 of 960x320 it covers all of the width and half of the height; the
-original covered all of a square image."""
+original covered a whole square image."""
 EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around which the input passes (He et al. 2016)."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut (He et al. 2016)."""
 
     def __init__(self, source: int, width: int, stride: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Bottleneck(nn.Module):
 
 
 class LargeKernel(nn.Module):
-    """A k x k convolution to class scores in two separable ways, without a nonlinearity between."""
+    """A k x k convolution to class scores by two separable branches, without nonlinearity between."""
 
     def __init__(self, source: int, classes: int, kernel: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class LargeKernel(nn.Module):
 
 
 class BoundaryRefinement(nn.Module):
-    """Scores plus what two convolutions make of them."""
+    """Scores plus a residual of two convolutions."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -80,9 +80,9 @@ class BoundaryRefinement(nn.Module):
 
 
 class GCN(nn.Module):
-    """A ResNet, a large-kernel module on the map of each of its four stages, and learned upsampling between.
+    """A ResNet with a large-kernel module on each of its four stages, and learned upsampling between them.
 
-    Trained from scratch: the published weights of the ResNet are of photographs.
+    Trained from scratch, because the published ResNet weights are from photographs.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, width: int, layers: int, kernel: int = KERNEL) -> None:
@@ -106,7 +106,7 @@ class GCN(nn.Module):
             nn.Sequential(LargeKernel(source, channels_out, kernel), BoundaryRefinement(channels_out))
             for source in sources
         )
-        # Three between the stages, two more up to the image.
+        # Three between the stages, two more to the size of the image.
         self.raise_ = nn.ModuleList(
             nn.ConvTranspose2d(channels_out, channels_out, 4, stride=2, padding=1) for _ in range(len(sources) + 1)
         )

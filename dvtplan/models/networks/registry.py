@@ -1,8 +1,9 @@
-"""The networks that can be trained: one visible dict."""
+"""The networks that can be trained, in one visible dict."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -13,69 +14,95 @@ from dvtplan.models.networks.segnet import SegNet
 from dvtplan.models.networks.unet import OriginalUNet, UNet
 
 
-def gn_unet(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
-    """The paper's network: 7,851,969 parameters for one channel in, one out, width 32."""
-    return UNet(channels_in, channels_out, width=width, norm=group_norm(norm_groups))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkEntry:
+    """One entry of ``NETWORKS``."""
+
+    build: Callable[[int, int, int, int], nn.Module]
+    """(channels in, channels out, width, norm groups) -> a network for images (B, C, H, W) that returns logits
+    (B, channels out, H, W). At width 32 it has its published size. A network without group normalization ignores the
+    norm groups."""
+    divisor: int
+    """H and W must be multiples of this."""
 
 
-def unet32(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
-    """The same without normalization: what group normalization alone brings."""
-    return UNet(channels_in, channels_out, width=width, norm=no_norm)
-
-
-def unet(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
-    """The original U-Net, base 64, padded: the likely reading of "original U-Net" in section 2.5."""
-    return OriginalUNet(channels_in, channels_out, width=2 * width, norm=no_norm, valid=False)
-
-
-def unet_valid(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
-    """The original U-Net, base 64, unpadded with a mirrored border as first published."""
-    return OriginalUNet(channels_in, channels_out, width=2 * width, norm=no_norm, valid=True)
-
-
-def segnet(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
-    """SegNet, base 64."""
-    return SegNet(channels_in, channels_out, width=2 * width)
-
-
-def gcn(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
-    """Global convolutional network on a ResNet-152, as published."""
-    return GCN(channels_in, channels_out, width=2 * width, layers=152)
-
-
-def gcn50(channels_in: int, channels_out: int, *, width: int = 32, norm_groups: int = 32) -> nn.Module:
-    """The same on a ResNet-50, for machines and data sets that a ResNet-152 is too large for."""
-    return GCN(channels_in, channels_out, width=2 * width, layers=50)
-
-
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "gn_unet": gn_unet,
-    "unet": unet,
-    "unet_valid": unet_valid,
-    "unet32": unet32,
-    "segnet": segnet,
-    "gcn": gcn,
-    "gcn50": gcn50,
+NETWORKS: dict[str, NetworkEntry] = {
+    "gn_unet": NetworkEntry(
+        build=lambda c_in, c_out, width, groups: UNet(c_in, c_out, width=width, norm=group_norm(groups)),
+        divisor=16,
+    ),
+    "unet": NetworkEntry(
+        build=lambda c_in, c_out, width, _: OriginalUNet(c_in, c_out, width=2 * width, norm=no_norm, valid=False),
+        divisor=16,
+    ),
+    "unet_valid": NetworkEntry(
+        build=lambda c_in, c_out, width, _: OriginalUNet(c_in, c_out, width=2 * width, norm=no_norm, valid=True),
+        divisor=16,
+    ),
+    "unet32": NetworkEntry(
+        build=lambda c_in, c_out, width, _: UNet(c_in, c_out, width=width, norm=no_norm),
+        divisor=16,
+    ),
+    "segnet": NetworkEntry(
+        build=lambda c_in, c_out, width, _: SegNet(c_in, c_out, width=2 * width),
+        divisor=32,
+    ),
+    "gcn": NetworkEntry(
+        build=lambda c_in, c_out, width, _: GCN(c_in, c_out, width=2 * width, layers=152),
+        divisor=32,
+    ),
+    "gcn50": NetworkEntry(
+        build=lambda c_in, c_out, width, _: GCN(c_in, c_out, width=2 * width, layers=50),
+        divisor=32,
+    ),
 }
-"""Of each network, width 32 is the published size."""
+"""Networks by name:
+
+- ``gn_unet``: the paper's network; 7,851,969 parameters for one channel in, one out, width 32.
+- ``unet``: the original U-Net, base 64, padded: the likely reading of "original U-Net" in section 2.5.
+- ``unet_valid``: the original U-Net, base 64, unpadded with a mirrored border as first published.
+- ``unet32``: ``gn_unet`` without normalization, to show the effect of group normalization alone.
+- ``segnet``: SegNet, base 64.
+- ``gcn``: global convolutional network on a ResNet-152, as published.
+- ``gcn50``: the same on a ResNet-50, for machines and data sets that are too small for a ResNet-152.
+"""
 
 
 def build(name: str, channels_in: int, channels_out: int, *, width: int, norm_groups: int) -> nn.Module:
-    """Make a network by name, freshly initialised from torch's global random generator.
+    """Build a network by name, initialised from torch's global random generator.
 
     Raises:
         DvtError: if there is no network of that name.
     """
+    return _entry(name).build(channels_in, channels_out, width, norm_groups)
+
+
+def require_divisible(name: str, shape: tuple[int, int], where: str) -> None:
+    """Refuse a slice shape that a network cannot process.
+
+    Raises:
+        DvtError: if there is no network of that name, or its divisor does not divide the shape; ``where`` is the file
+            that holds the shape.
+    """
+    divisor = _entry(name).divisor
+    if any(side % divisor for side in shape):
+        raise DvtError(
+            f"{where}: target_shape {shape[0]}x{shape[1]} must hold multiples of {divisor} for {name}. Change "
+            "target_shape, or choose another network."
+        )
+
+
+def _entry(name: str) -> NetworkEntry:
     if name not in NETWORKS:
-        raise DvtError(f"--network {name}: no such network. Choose one of: {', '.join(NETWORKS)}.")
-    return NETWORKS[name](channels_in, channels_out, width=width, norm_groups=norm_groups)
+        raise DvtError(f"`network={name}`: unknown network. Choose one of: {', '.join(NETWORKS)}.")
+    return NETWORKS[name]
 
 
 def outputs_of(classes: int) -> int:
-    """How many outputs tell so many foreground classes: one for a sigmoid, or a softmax with background."""
+    """Return the number of outputs: 1 for one foreground class (sigmoid), else one more than classes (softmax)."""
     return 1 if classes == 1 else classes + 1
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Trainable numbers of a network."""
+    """Return the number of trainable parameters of a network."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""SegNet (Badrinarayanan et al. 2017): the layers of VGG16, and a decoder led by the places of the maxima."""
+"""SegNet (Badrinarayanan et al. 2017): the layers of VGG16, and a decoder that uses the positions of the maxima."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ STAGES = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
 
 class SegNet(nn.Module):
-    """Five stages down, whose max-pooling remembers where each maximum was; five up, which put values back there.
+    """Five encoder stages whose max-pooling stores the position of each maximum; five decoder stages that use it.
 
-    No encoder map is handed over: the places are all that the decoder gets. Trained from scratch, not from
-    weights of photographs.
+    There are no skip connections: the decoder gets only the positions. Trained from scratch, not from weights of
+    photographs.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, width: int) -> None:
@@ -30,7 +30,7 @@ class SegNet(nn.Module):
             source = stage[-1]
         self.up = nn.ModuleList()
         for number in reversed(range(len(stages))):
-            # A stage keeps its width until its last convolution, which takes that of the stage above.
+            # A stage keeps its width up to its last convolution, which has the width of the stage above.
             above = stages[number - 1][-1] if number else width
             keep = stages[number][-1]
             aims = [keep] * (len(stages[number]) - 1) + [above]

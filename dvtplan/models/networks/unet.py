@@ -1,4 +1,4 @@
-"""The U-Net family: the paper's network (section 2.3, Figure 1) and the U-Net that it changes."""
+"""The U-Net family: the paper's network (section 2.3, Figure 1) and the original U-Net."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class UNet(nn.Module):
 class OriginalUNet(nn.Module):
     """The U-Net of Ronneberger et al. 2015: learned 2x2 up-convolutions that halve the channels.
 
-    With ``valid`` its convolutions have no padding: the image is mirrored outwards instead, encoder maps
-    are cut to the size of what they join, and the logits to the image. Without, they are padded.
+    With ``valid`` the convolutions have no padding. Instead the image is mirrored outwards, encoder maps are cropped
+    to the size of the decoder maps, and the logits to the image. Otherwise the convolutions are padded.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class OriginalUNet(nn.Module):
         return cut_to(self.head(features), size)
 
 
-def valid_input(wanted: int, poolings: int) -> int:
-    """The shortest side whose unpadded U-Net gives at least ``wanted`` pixels and halves evenly each time.
+def valid_input(side_out: int, poolings: int) -> int:
+    """Return the smallest input side whose unpadded U-Net gives at least ``side_out`` pixels and always halves evenly.
 
     For four poolings: 960 needs 1148 and gives 964 (each of the two convolutions of a block costs two pixels).
     """
-    side = wanted
+    side = side_out
     for _ in range(poolings):
         side = -(-(side + 4) // 2)
     side += 4
@@ -96,7 +96,7 @@ def valid_input(wanted: int, poolings: int) -> int:
 
 
 def mirror_to(image_BCHW: torch.Tensor, size: list[int]) -> torch.Tensor:
-    """The image in the middle of a larger one, mirrored outwards at its borders as often as needed."""
+    """Enlarge an image to a size by mirroring it outwards at its borders, as often as needed."""
     for axis, aim in zip((-2, -1), size, strict=True):
         n = image_BCHW.shape[axis]
         before = (aim - n) // 2
@@ -108,7 +108,7 @@ def mirror_to(image_BCHW: torch.Tensor, size: list[int]) -> torch.Tensor:
 
 
 def cut_to(map_BCHW: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """The middle of a map; the map itself where it has that size."""
+    """Crop the centre of a map to a size."""
     (h, w), (rows, columns) = size, map_BCHW.shape[-2:]
     top, left = (rows - h) // 2, (columns - w) // 2
     return map_BCHW[..., top : top + h, left : left + w]

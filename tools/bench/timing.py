@@ -1,4 +1,4 @@
-"""Seconds of things, taken in turn so that a machine that speeds up or slows down does so for all of them."""
+"""Measure durations in turn, so that a change of the machine's speed affects all of them."""
 
 from __future__ import annotations
 
@@ -13,48 +13,49 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of several things, round by round."""
+    """Durations of several tasks in each round."""
 
     rounds: dict[str, tuple[float, ...]]
+    """Task -> seconds in each round."""
 
     def seconds(self, name: str) -> float:
-        """The median of one."""
+        """Return the median duration of a task."""
         return statistics.median(self.rounds[name])
 
     def ratio(self, name: str, over: str) -> float:
-        """Median over the rounds of the one's seconds by the other's in the same round."""
+        """Return the median over the rounds of the ratio of two tasks in the same round."""
         return statistics.median(a / b for a, b in zip(self.rounds[name], self.rounds[over], strict=True))
 
     def spread(self, name: str, over: str) -> tuple[float, float]:
-        """Lowest and highest of these ratios."""
+        """Return the lowest and highest of these ratios."""
         ratios = [a / b for a, b in zip(self.rounds[name], self.rounds[over], strict=True)]
         return min(ratios), max(ratios)
 
 
-def in_turn(things: Mapping[str, Callable[[], object]], rounds: int, warm_up: bool = True) -> Timing:
-    """Run every thing once a round.
+def in_turn(tasks: Mapping[str, Callable[[], object]], rounds: int, warm_up: bool = True) -> Timing:
+    """Run every task once per round.
 
-    A thing may give its own seconds as a float, where it knows better what is to be counted.
+    A task that measures its own duration returns it as a float; this value is used instead.
     """
     if warm_up:
-        for thing in things.values():
-            thing()
-    taken: dict[str, list[float]] = {name: [] for name in things}
+        for task in tasks.values():
+            task()
+    taken: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(rounds):
-        # Every other round backwards: what comes first has no advantage.
-        for name in list(things) if number % 2 == 0 else reversed(list(things)):
+        # Reverse every other round, so that the order gives no task an advantage.
+        for name in list(tasks) if number % 2 == 0 else reversed(list(tasks)):
             begin = time.perf_counter()
-            own = things[name]()
+            own = tasks[name]()
             taken[name].append(own if isinstance(own, float) else time.perf_counter() - begin)
     return Timing({name: tuple(seconds) for name, seconds in taken.items()})
 
 
 def child(arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> tuple[float, str]:
-    """Seconds of a process, and what it wrote.
+    """Run a process; return its duration in seconds and its standard output.
 
     Args:
-        arguments: the program, by its path, and what follows.
-        variables: of the environment, beside ours.
+        arguments: path of the program, and its arguments.
+        variables: additional environment variables.
 
     Raises:
         RuntimeError: if it fails.
@@ -65,6 +66,6 @@ def child(arguments: Sequence[str], variables: Mapping[str, str] | None = None) 
     )
     seconds = time.perf_counter() - begin
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"{shlex.join(arguments)}: ended with status {done.returncode} ({last})")
     return seconds, done.stdout

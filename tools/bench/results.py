@@ -1,4 +1,4 @@
-"""One measured figure, held against its goal; the table and the JSON of many."""
+"""A measured value with its goal, and the table and JSON file of many values."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One figure."""
+    """One measured value."""
 
     section: str
     what: str
     value: float
-    """Not a number, and without a goal, where it could not be measured."""
+    """NaN, without a goal, where it could not be measured."""
     unit: str
     """'x' for a ratio."""
     at_least: float | None = None
     at_most: float | None = None
-    """The goal, from one side."""
+    """The goal is ``at_least`` or ``at_most``."""
     note: str = ""
-    """Against what, on what input; or why it could not be measured."""
+    """Input and reference, or why it could not be measured."""
     detail: dict[str, object] = field(default_factory=dict)
-    """For the JSON: seconds, spread, sizes."""
+    """Further values for the JSON file: seconds, spread, sizes."""
 
     @property
     def goal(self) -> str:
-        """The goal in words."""
+        """The goal as text."""
         if self.at_least is not None:
             return f">= {self.at_least:g}"
         return f"<= {self.at_most:g}" if self.at_most is not None else ""
 
     @property
     def verdict(self) -> str:
-        """'met' or 'missed', which not a number always is; 'not measured' or nothing without a goal."""
+        """'met' or 'missed' (also for NaN); without a goal 'not measured' or an empty string."""
         low, high = self.at_least, self.at_most
         if low is None and high is None:
             return "not measured" if math.isnan(self.value) else ""
@@ -45,12 +45,12 @@ class Row:
 
 
 def absent(section: str, what: str, why: str) -> Row:
-    """A figure that could not be measured here."""
+    """Return a row for a value that could not be measured here."""
     return Row(section=section, what=what, value=math.nan, unit="", note=why)
 
 
 def to_text(rows: Sequence[Row]) -> str:
-    """A table for a terminal."""
+    """Return the table for a terminal."""
     lines = [("Section", "What", "Figure", "Goal", "", "Note")]
     for row in rows:
         figure = "-" if math.isnan(row.value) else f"{row.value:.3g} {row.unit}"
@@ -60,12 +60,12 @@ def to_text(rows: Sequence[Row]) -> str:
 
 
 def to_json(row: Row) -> dict[str, object]:
-    """A row for a JSON file; figures that are not finite are null."""
+    """Return a row for a JSON file; values that are not finite become null."""
     return {**_finite(asdict(row)), "verdict": row.verdict}
 
 
 def _finite(value: Any) -> Any:
-    """A JSON value without NaN and infinity, which JSON does not have."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -74,13 +74,13 @@ def _finite(value: Any) -> Any:
 
 
 def from_json(content: Mapping[str, Any]) -> Row:
-    """The row that ``to_json`` wrote."""
+    """Return the row that ``to_json`` wrote."""
     known = {field.name: content[field.name] for field in fields(Row)}
     return Row(**{**known, "value": math.nan if known["value"] is None else known["value"]})
 
 
 def save(rows: Sequence[Row], machine: dict[str, object], command: str, path: Path) -> None:
-    """Write everything as JSON."""
+    """Write rows, machine and command as JSON."""
     content = {"command": command, "machine": machine, "rows": [to_json(row) for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,11 +1,10 @@
-"""Pictures of phantom patients for docs/phantom.md: the only room here that draws."""
+"""Draw the figures of phantom patients for docs/phantom.md."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,18 +15,16 @@ from phantom.cohort import PhantomCase, Request, make_case
 from phantom.difficulty import DIFFICULTIES
 from phantom.grid import SCALES
 
-matplotlib.use("Agg")
-
 LABEL_COLOURS = {1: "#00d000", 2: "#ffb000"}
 """Proximal and distal thrombus."""
 WINDOW = (0.0, 1.25 * UNIT)
-"""Black and white, in stored units."""
+"""Stored values shown as black and as white."""
 BOX_MM = (90.0, 60.0)
-"""Height and width of a magnified piece."""
+"""Height and width of an enlarged region."""
 
 
-def whole_patient(case: PhantomCase, path: Path) -> None:
-    """Four coronal slices and the maximum intensity projection, with the contours of the label."""
+def draw_patient(case: PhantomCase, path: Path) -> None:
+    """Draw four coronal slices and the maximum intensity projection, with the contours of the label."""
     slices = [round(share * (len(case.image) - 1)) for share in (0.27, 0.42, 0.6, 0.75)]
     figure = Figure(figsize=(11, 6.3), layout="constrained", facecolor="black")
     for axes, s in zip(figure.subplots(1, 5)[:4], slices, strict=True):
@@ -36,8 +33,8 @@ def whole_patient(case: PhantomCase, path: Path) -> None:
     _save(figure, path)
 
 
-def axial_sections(case: PhantomCase, path: Path) -> None:
-    """Sections at thigh, knee and calf, which no network sees: for anatomists."""
+def draw_axial_sections(case: PhantomCase, path: Path) -> None:
+    """Draw axial sections at thigh, knee and calf. No network sees this view; it is for anatomists."""
     knee, confluence = case.metadata["knee_row"]["left"], case.metadata["split_row"]["left"]
     per_mm = 1 / case.spacing_mm[1]
     rows = {
@@ -56,8 +53,8 @@ def axial_sections(case: PhantomCase, path: Path) -> None:
     _save(figure, path)
 
 
-def twins(requests: list[Request], path: Path) -> None:
-    """Magnified clots: as imaged, with the label, and the same patient without clot."""
+def draw_clot_examples(requests: list[Request], path: Path) -> None:
+    """Draw enlarged clots: the image, the image with its label, and the same patient without clot."""
     figure = Figure(figsize=(1.9 * len(requests), 8.2), layout="constrained", facecolor="black")
     panels = figure.subplots(3, len(requests))
     for column, request in enumerate(requests):
@@ -72,8 +69,8 @@ def twins(requests: list[Request], path: Path) -> None:
     _save(figure, path)
 
 
-def scales_and_difficulties(request: Request, path: Path) -> None:
-    """The same patient at every scale, and at every difficulty."""
+def draw_variants(request: Request, path: Path) -> None:
+    """Draw the same patient at every scale and at every difficulty."""
     requests = [(scale, replace(request, scale=scale)) for scale in reversed(SCALES)]
     requests += [(name, replace(request, difficulty=name)) for name in DIFFICULTIES if name != request.difficulty]
     figure = Figure(figsize=(13, 6.3), layout="constrained", facecolor="black")

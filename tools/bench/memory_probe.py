@@ -1,4 +1,4 @@
-"""A process that predicts one volume and tells its peak memory: ``python -m bench.deep PLAN VOLUME MASK DEVICE``."""
+"""Predict one volume and print the peak memory: ``python -m bench.memory_probe PLAN VOLUME MASK DEVICE``."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from dvtplan.planning.plan import Plan
 
 
 def main(plan: str, volume: str, mask: str, device: str) -> None:
-    """Predict by a plan on disk with a network as initialised."""
+    """Predict with a plan on disk and an untrained network."""
     model = untrained(json_records.load(Plan, Path(plan), "tools/benchmark.py"), devices.choose(device))
     predict_case(find_cases(Path(volume), 1)[0], Path(mask), model)
     print(peak_bytes())
 
 
 def peak_bytes() -> int:
-    """Of this process since it was started; what the one that started it took does not count, where Linux tells."""
-    told = Path("/proc/self/status")
-    if told.exists():
-        return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", told.read_text())[1])  # type: ignore[index]
+    """Return the peak memory of this process; on Linux without that of its parent before the fork."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])  # type: ignore[index]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

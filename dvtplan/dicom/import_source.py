@@ -1,0 +1,210 @@
+"""Read the channels and the mask of one imported study, on the grid of its first channel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dvtplan.core import console
+from dvtplan.core.errors import DvtError
+from dvtplan.dicom.import_options import ImportOptions
+from dvtplan.dicom.segmentation_reader import read_segmentation
+from dvtplan.dicom.series import (
+    Segmentation,
+    StudyContents,
+    Volume,
+    choose_volume,
+    list_volumes,
+    read_study,
+    read_volume,
+)
+from dvtplan.dicom.slice_sorting import POSITION_TOLERANCE_MM
+from dvtplan.imaging import volume_checks, volume_io
+from dvtplan.imaging.geometry import Grid, distance_mm, turned_onto
+from dvtplan.imaging.volume_io import ENDINGS, stem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSource:
+    """A folder or archive with the volumes and the mask to import from it."""
+
+    path: Path
+    study: StudyContents
+    volumes: tuple[Volume, ...]
+    """One for each channel."""
+    mask: Path | Segmentation | None
+
+    @property
+    def series(self) -> str:
+        """Return the identity of the case: series UIDs, each with its letter if the series has several volumes."""
+        return " ".join(v.series_uid + re.sub(r"[\d']", "", v.name) for v in self.volumes)
+
+    @property
+    def patient_id(self) -> str:
+        """Return the PatientID (0010,0020), as in the hospital."""
+        return self.volumes[0].patient_id
+
+    @property
+    def mask_name(self) -> str:
+        """Return the origin of the mask, for the key; empty without a mask."""
+        if isinstance(self.mask, Segmentation):
+            return f"{self.path}: {self.mask.file}"
+        return "" if self.mask is None else str(self.mask)
+
+
+def open_source(path: Path, options: ImportOptions, mask_table: Mapping[str, str]) -> ImportSource:
+    """Choose the series and the mask of one input.
+
+    Args:
+        path: folder or archive of one patient or study.
+        options: of the import.
+        mask_table: input -> mask file or number of a segmentation object, as ``options.masks`` lists them.
+
+    Raises:
+        DvtError: if a series or the mask is missing or ambiguous.
+    """
+    study = read_study(path)
+    names: Sequence[str | None] = options.series or [None] * len(options.channels)
+    volumes = tuple(choose_volume(study, name) for name in names)
+    if len({v.name for v in volumes}) < len(volumes):
+        raise DvtError(
+            f"{path}: series {volumes[0].name} is used for several channels. Give one for each channel as `series`: "
+            f"{list_volumes(study.volumes)}."
+        )
+    if len({v.patient_id for v in volumes}) > 1:
+        raise DvtError(f"{path}: its channels belong to different patients. Give one folder for each patient.")
+    return ImportSource(
+        path=path, study=study, volumes=volumes, mask=_find_mask(path, study, volumes, options, mask_table)
+    )
+
+
+def _find_mask(
+    path: Path,
+    study: StudyContents,
+    volumes: Sequence[Volume],
+    options: ImportOptions,
+    mask_table: Mapping[str, str],
+) -> Path | Segmentation | None:
+    """Return the mask that the table or the options name, else the only mask of the study; None without a mask."""
+    uids = {volume.series_uid for volume in volumes}
+    objects = [one for one in study.segmentations if uids & set(one.series_uids)]
+    entry = next((mask_table[k] for k in (str(path), path.name, stem(path)) if k in mask_table), None)
+    if entry is not None and options.masks is not None:
+        return _mask_of_table(entry, objects, Path(options.masks), path)
+    if options.segmentation is not None:
+        return _choose_segmentation(options.segmentation, objects, path, volumes[0])
+    files = _mask_files(path)
+    if len(objects) + len(files) > 1:
+        names = "; ".join([*(one.title for one in objects), *map(str, files)])
+        raise DvtError(
+            f"{path}: has several masks for series {volumes[0].name}: {names}. Choose a segmentation object with "
+            "`segmentation`, or list the file in the table of `masks`."
+        )
+    return (objects or files or [None])[0]
+
+
+def _mask_of_table(entry: str, objects: Sequence[Segmentation], table: Path, path: Path) -> Path | Segmentation:
+    file = table.parent / entry
+    numbered = [one for one in objects if one.number == entry]
+    if len(numbered) == 1 and not file.exists():
+        return numbered[0]
+    if not file.is_file():
+        raise DvtError(f"{file}: not found, but {table} lists it as the mask of {path.name}. Correct the table.")
+    return file
+
+
+def _choose_segmentation(wanted: str, objects: Sequence[Segmentation], path: Path, volume: Volume) -> Segmentation:
+    pattern = wanted.lower()
+    matching = [one for one in objects if pattern == one.number or pattern in one.title.lower()]
+    if len(matching) == 1:
+        return matching[0]
+    count = "several segmentation objects" if matching else "no segmentation object"
+    listed = "; ".join(one.title for one in matching or objects)
+    raise DvtError(
+        f"{path}: {count} of series {volume.name} match `segmentation` {wanted}. Choose one of: {listed or '(none)'}."
+    )
+
+
+def _mask_files(path: Path) -> list[Path]:
+    """Return the volume files in a folder, and those next to it with its name."""
+    inside = [file for file in sorted(path.rglob("*")) if _is_volume_file(file)] if path.is_dir() else []
+    absolute = path.absolute()
+    name = stem(absolute)
+    return inside + [file for ending in ENDINGS if (file := absolute.with_name(name + ending)).is_file()]
+
+
+def _is_volume_file(path: Path) -> bool:
+    return path.name.endswith(ENDINGS) and path.is_file() and not path.name.startswith(".")
+
+
+def read_images(source: ImportSource) -> tuple[list[np.ndarray], Grid]:
+    """Read the channels on the grid of the first.
+
+    Raises:
+        DvtError: if they lie on different grids, or an image is damaged or constant.
+    """
+    first = source.volumes[0]
+    images = []
+    for volume in source.volumes:
+        array, grid = read_volume(source.study, volume)
+        name = Path(f"{source.path}: series {volume.name}")
+        turn = turned_onto(grid, first.grid, POSITION_TOLERANCE_MM)
+        if turn is None:
+            raise DvtError(
+                f"{_grid_mismatch(name, grid, first)} All channels must have one grid: export them so, or choose other "
+                "series."
+            )
+        faults = [*volume_checks.image_faults(name, array)]
+        if faults:
+            raise DvtError("\n".join(faults))
+        images.append(np.ascontiguousarray(turn.apply(array)))
+    return images, first.grid
+
+
+def read_mask(source: ImportSource, grid: Grid, labels: dict[str, int]) -> np.ndarray | None:
+    """Read the mask on the grid of the images.
+
+    Args:
+        source: what is imported.
+        grid: of its images.
+        labels: name -> value.
+
+    Returns:
+        uint8 with the shape of the grid; None without a mask.
+
+    Raises:
+        DvtError: if the mask lies on another grid or has unknown labels.
+    """
+    if source.mask is None:
+        return None
+    if isinstance(source.mask, Segmentation):
+        if source.mask.algorithm:
+            console.warn(
+                f"{source.mask_name}: was drawn automatically by {source.mask.algorithm} and not edited by a person. "
+                "Check that it is meant as ground truth."
+            )
+        return read_segmentation(source.study, source.mask, grid, labels)
+    array, mask_grid = volume_io.read(source.mask)
+    turn = turned_onto(mask_grid, grid, POSITION_TOLERANCE_MM)
+    if turn is None:
+        raise DvtError(
+            f"{_grid_mismatch(source.mask, mask_grid, source.volumes[0])} The import does not resample: draw or export "
+            "the mask on the grid of the series."
+        )
+    unknown = [*volume_checks.label_faults(source.mask, array, labels)]
+    if unknown:
+        raise DvtError(unknown[0])
+    return np.ascontiguousarray(turn.apply(array).astype(np.uint8))
+
+
+def _grid_mismatch(name: Path, grid: Grid, expected: Volume) -> str:
+    distance = distance_mm(grid, expected.grid)
+    far = f", up to {distance:.3g} mm away (tolerance {POSITION_TOLERANCE_MM:g} mm)" if np.isfinite(distance) else ""
+    return (
+        f"{name}: has {'x'.join(map(str, grid.shape))} voxels that are not those of series {expected.name}, "
+        f"{'x'.join(map(str, expected.grid.shape))}{far}."
+    )
