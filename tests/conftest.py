@@ -1,4 +1,4 @@
-"""What tests share: small raw data sets written to disk, preprocessed and trained once a session."""
+"""Shared fixtures: small raw data sets, preprocessed and trained once per session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ are the same on every machine."""
 
 @pytest.fixture(scope="session")
 def prepare_toy() -> Callable[..., Workspace]:
-    """Write and prepare a toy data set under a root: two folds of two test cases."""
+    """Write and preprocess a toy data set under a root: two folds of two test cases."""
 
     def make(root: Path, **kinds: object) -> Workspace:
         workspace = write_raw(root, **kinds)  # type: ignore[arg-type]

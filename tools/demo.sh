@@ -36,7 +36,7 @@ dvt_predict -i demo/datasets_raw/Phantom/imagesTr/leg_001_0000.nii.gz -o demo/ne
     --model demo/results/Phantom/gn_unet
 
 say "5/6 Evaluate: Table 1 on the phantom, and a picture of every test patient"
-dvt_evaluate "${place[@]}" --split proximal/distal --pictures
+dvt_evaluate "${place[@]}" --split proximal/distal --overlays
 
 say "6/6 Report: everything on one page"
 dvt_report "${place[@]}"

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from phantom import figures, files
-from phantom.cohort import draw_requests, make_case
+from phantom.case import make_case
+from phantom.cohort import draw_requests
 
 SEED = 0
 """Seed of the cohort whose patients are shown."""

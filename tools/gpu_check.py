@@ -39,7 +39,9 @@ except ModuleNotFoundError as error:
     )
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-STATUS = "exit status: 0 nothing failed; 1 something failed or nothing was reached; 2 invalid option; 129 to 143 stopped"
+STATUS = (
+    "exit status: 0 nothing failed; 1 something failed or nothing was reached; 2 invalid option; 129 to 143 stopped"
+)
 SCRATCH = "gpu_check_scratch"
 """Name of the folder of phantoms and trainings; those of an earlier check are replaced."""
 LARGEST_LOG = 10_000_000

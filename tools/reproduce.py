@@ -24,8 +24,7 @@ from dvtplan.data.paths import Workspace
 from dvtplan.planning.recipe import RECIPES
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit status."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Reproduce the study of Huang 2019 (networks, folds, tables, figures) on phantoms or your data.",
         epilog="example: bash tools/reproduce.sh --scale tiny --run-folds 0 1 --time-budget 3m",
@@ -52,8 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     length.add_argument("--epochs", type=at_least(1), help="epochs of every training; default: those of the recipe")
     length.add_argument("--time-budget", type=seconds, metavar="TIME", help="time of every training: 90s, 20m, 8h")
     parser.add_argument("--dry-run", action="store_true", help="only show which steps are left and their duration")
-    options = parser.parse_args(arguments)
+    return parser
 
+
+def _study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Study:
+    """Return the study of the options; an invalid combination ends the program with exit status 2."""
     cases = options.cases or (16 if options.scale == "tiny" else SCALES[options.scale].cases)
     n_folds = options.folds or (min(4, cases) if not options.own_data and cases < 24 else FOLDS)
     run_folds = tuple(sorted(set(options.run_folds))) if options.run_folds else tuple(range(n_folds))
@@ -68,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         wrong = f"unknown network {', '.join(unknown)}" if unknown else "a network is named twice"
         parser.error(f"--networks: {wrong}; choose from {', '.join(KNOWN)}")
     phantom = {name: getattr(options, name) for name in ("scale", "seed", "difficulty", "jobs")} | {"cases": cases}
-    study = Study(
+    return Study(
         workspace=Workspace(options.root, options.dataset),
         phantom=None if options.own_data else phantom,
         n_folds=n_folds,
@@ -79,6 +81,13 @@ def main(arguments: list[str] | None = None) -> int:
         budget_s=options.time_budget,
         preset=options.preset,
     )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    study = _study(parser, options)
     begin = time.monotonic()
     try:
         print(describe(steps_of(study)), file=sys.stderr)

@@ -7,5 +7,6 @@ cd "$(dirname "$0")/.."
 ruff check .
 ruff format --check .
 mypy
-# A process a core, four at most; the tests of a file stay together, since they share what is slow to make.
-pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+# One process per core, at most four. Each starts with a contiguous block of tests, because the tests of a file share
+# slow fixtures; an idle process takes tests from the end of another's block.
+pytest -n auto --maxprocesses 4 --dist worksteal "$@"

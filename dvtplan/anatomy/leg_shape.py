@@ -90,12 +90,12 @@ def _straighten(volume: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
     start, end = reach.min(axis=0), reach.max(axis=0)
     height, depth, width = (int(n) for n in np.floor((end - start) / np.asarray(grid.spacing_mm) + 1e-6) + 1)
     x, y, z = (np.asarray(grid.origin_mm) + start @ turned).tolist()
-    down, behind, beside = (tuple(axis) for axis in turned.tolist())
+    rows, depths, columns = (tuple(axis) for axis in turned.tolist())
     straight = Grid(
         shape=(height, depth, width),
         spacing_mm=grid.spacing_mm,
         origin_mm=(x, y, z),
-        direction=(down, behind, beside),
+        direction=(rows, depths, columns),
     )
     to_index = np.linalg.inv(grid.steps_mm)  # LPS minus origin -> index, as a right factor
     matrix = (straight.steps_mm @ to_index).T

@@ -13,7 +13,7 @@ from dvtplan.cli.runner import command
 def evaluate(argv: list[str]) -> None:
     """dvt_evaluate"""
     parser = parser_of(
-        "Score predictions against the truth: metrics.csv and Table 1.",
+        "Score predictions against the reference masks: metrics.csv and Table 1.",
         "dvt_evaluate --split proximal/distal",
     )
     add_place(parser)
@@ -57,27 +57,29 @@ def evaluate(argv: list[str]) -> None:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which masks are scored."""
-    parser.add_argument("--network", default="gn_unet", help="whose predictions")
+    parser.add_argument("--network", default="gn_unet", help="network whose predictions are scored")
     parser.add_argument(
-        "--compare", nargs="+", metavar="NETWORK", help="several networks: Table 2, the first against each other one"
+        "--compare", nargs="+", metavar="NETWORK", help="compare the first network with each of the others: Table 2"
     )
-    parser.add_argument("--folds", type=int, nargs="+", help="default: all that have predictions")
+    parser.add_argument("--folds", type=int, nargs="+", help="folds to score; default: all that have predictions")
     parser.add_argument(
-        "--reference", type=Path, help="folder of true masks, to score --predictions of any program against"
+        "--reference", type=Path, help="folder of reference masks, to score --predictions of any program"
     )
     parser.add_argument(
-        "--predictions", type=Path, help="folder of predicted masks with the same names; requires --reference"
+        "--predictions", type=Path, help="folder of predicted masks with the same file names; requires --reference"
     )
     parser.add_argument(
         "--prediction-values",
         choices=("auto", "lesion", "labels"),
         default="auto",
-        help="meaning of the values in --predictions",
+        help="what the values in --predictions mean: lesion (any value above 0 is thrombus) or labels",
     )
     parser.add_argument(
         "-o", "--output", type=Path, help="folder for the tables of --predictions; default: the folder of --predictions"
     )
-    parser.add_argument("--overlays", action="store_true", help="draw prediction over truth for every test patient")
+    parser.add_argument(
+        "--overlays", action="store_true", help="draw prediction and reference over the image for every test patient"
+    )
 
 
 def _add_scoring(parser: argparse.ArgumentParser) -> None:
@@ -86,26 +88,28 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         "--split",
         type=_regions,
         metavar="A/B",
-        help="regions, such as proximal/distal; default: all that labels and levels allow",
+        help="regions to score, such as proximal/distal; default: all that labels and levels allow",
     )
     parser.add_argument(
         "--region-rule",
         choices=("auto", "by-label", "level"),
         default="auto",
-        help="divide by the labels of the truth, or at each limb's level in cases.csv",
+        help="split each lesion by the labels of the reference, or at the level of the limb in cases.csv",
     )
-    parser.add_argument("--tolerance", type=millimetres, default=2.0, metavar="MM", help="of surface Dice")
+    parser.add_argument(
+        "--tolerance", type=millimetres, default=2.0, metavar="MM", help="tolerance of the surface Dice"
+    )
     parser.add_argument(
         "--level-sensitivity",
         action="store_true",
-        help="also score with all levels moved by -20 to +20 mm: level_sensitivity.csv",
+        help="also score with all levels shifted by -20 to +20 mm: level_sensitivity.csv",
     )
     parser.add_argument(
         "--estimate-levels",
         action="store_true",
-        help="use the level estimated from the image where cases.csv has none (automatic if the rule needs levels)",
+        help="estimate a level that is missing in cases.csv from the image (automatic if the rule needs levels)",
     )
-    parser.add_argument("--jobs", type=positive, help="processes; default: by the size of the data")
+    parser.add_argument("--jobs", type=positive, help="worker processes; default: chosen by the size of the data")
 
 
 def _refuse_conflicts(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from dvtplan.cli.arguments import add_action, parser_of
-from dvtplan.cli.runner import command
+from dvtplan.cli.runner import command, for_command_line
 
 
 @command
@@ -45,7 +45,7 @@ def model(argv: list[str]) -> None:
     info.add_argument("path", type=Path, metavar="MODEL", help="an archive, or a results folder")
     options = parser.parse_args(argv)
     if options.action == "info":
-        print(_info(options.path))
+        print(for_command_line(_info(options.path)))
     else:
         _export(options)
 

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from dvtplan.cli.arguments import add_place, parser_of, positive, whole_number
-from dvtplan.cli.runner import command, command_process_group
+from dvtplan.cli.runner import command, command_process_group, for_command_line
 
 
 @command
 def plan_and_preprocess(argv: list[str]) -> None:
     """dvt_plan_and_preprocess"""
     parser = parser_of(
-        "Verify a data set, derive its plan, divide its patients into folds, preprocess its slices.",
+        "Verify a data set, make its plan, split its patients into folds, and preprocess its slices.",
         "dvt_plan_and_preprocess --dataset DVT",
     )
     add_place(parser)
-    parser.add_argument("--preset", choices=("auto", "paper"), default="auto", help="paper: Huang 2019 to the letter")
+    parser.add_argument(
+        "--preset",
+        choices=("auto", "paper"),
+        default="auto",
+        help="how to plan: auto adapts to the data set, paper follows Huang et al. 2019 exactly",
+    )
     parser.add_argument(
         "--folds",
         type=int,
-        help="number of folds by patient; default: as before, else 8; datasets_raw/NAME/splits.json replaces them",
+        help="number of folds, split by patient; default: as before, else 8; splits.json in the data set replaces them",
     )
-    parser.add_argument("--seed", type=whole_number, help="seed of the folds; default: as before, else 0")
-    parser.add_argument("--jobs", type=positive, help="worker processes; default: one per core, as memory allows")
-    parser.add_argument("--verify-only", action="store_true", help="stop after verification, write nothing")
-    parser.add_argument("--replan", action="store_true", help="derive plan.json again even if it was edited")
+    parser.add_argument("--seed", type=whole_number, help="random seed of the folds; default: as before, else 0")
+    parser.add_argument("--jobs", type=positive, help="worker processes; default: one per core, if memory suffices")
+    parser.add_argument("--verify-only", action="store_true", help="only verify the data set; write nothing")
+    parser.add_argument("--replan", action="store_true", help="make plan.json again, even if it was edited")
     options = parser.parse_args(argv)
     from dvtplan.core import worker_pool
 
@@ -50,7 +55,7 @@ def plan_and_preprocess(argv: list[str]) -> None:
         return
     for warning in result.warnings:
         console.warn(warning)
-    print(result.summary)
+    print(for_command_line(result.summary))
     print(result.spent)
     print(
         "Verified; nothing was written." if options.verify_only else f"Preprocessed in {result.workspace.preprocessed}"

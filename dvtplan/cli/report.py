@@ -1,4 +1,4 @@
-"""dvt_report"""
+"""dvt_report: write the HTML report of all scored networks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from dvtplan.cli.runner import command
 def report(argv: list[str]) -> None:
     """dvt_report"""
     parser = parser_of(
-        "Write one HTML page on all scored networks: tables, figures, and pictures of every test patient.",
+        "Write one HTML report of all scored networks: tables, figures, and images of every test patient.",
         "dvt_report --dataset DVT --patients 5",
     )
     add_place(parser)
     parser.add_argument(
-        "--networks", nargs="+", metavar="NETWORK", help="the first is pictured; default: all with metrics.csv"
+        "--networks",
+        nargs="+",
+        metavar="NETWORK",
+        help="networks to report; images show the first; default: all with metrics.csv",
     )
-    parser.add_argument("--folds", type=int, nargs="+", help="default: all that were scored")
+    parser.add_argument("--folds", type=int, nargs="+", help="folds to report; default: all that were scored")
     parser.add_argument(
-        "--patients", type=positive, metavar="N", help="draw the N worst and the N best; default: every patient"
+        "--patients",
+        type=positive,
+        metavar="N",
+        help="show images of the N worst and the N best patients; default: of every patient",
     )
-    parser.add_argument("--jobs", type=positive, help="processes; default: as there are many patients")
+    parser.add_argument("--jobs", type=positive, help="worker processes; default: chosen by the number of patients")
     options = parser.parse_args(argv)
     from dvtplan.core import text
     from dvtplan.reporting.report import write_report

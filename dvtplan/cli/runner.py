@@ -32,11 +32,12 @@ COMMANDS = {
 }
 """Function of the library -> command."""
 OPTIONS = frozenset({
-    "also", "batch_size", "beta1", "burden", "channels", "channels_last", "compare", "compile", "dataset",
-    "device", "epochs", "estimate_levels", "findings", "focal_alpha", "focal_gamma", "folds", "gpus", "input",
+    "batch_size", "beta1", "burden", "channels", "channels_last", "compare", "compile", "dataset",
+    "device", "epochs", "estimate_levels", "findings", "focal_alpha", "focal_gamma", "folds", "gpus",
+    "extra_formats", "input", "levels_table", "summary",
     "jobs", "keep_names", "key", "label_names", "learning_rate", "level", "level_sensitivity", "levels",
     "licence", "loss", "lr_drops", "lr_factor", "masks", "model", "network", "networks", "norm_groups",
-    "output", "overlays", "oversampling", "overwrite", "page", "part", "patient_by", "patients", "precision",
+    "output", "overlays", "oversampling", "overwrite", "part", "patient_by", "patients", "precision",
     "prediction_values", "predictions", "preset", "quiet", "recipe", "reference", "region_rule", "replan",
     "resume", "root", "save_probabilities", "seed", "segmentation", "series", "split", "stations", "target",
     "time_budget", "tolerance", "verbose", "verify_only", "weights", "width", "workers",
@@ -50,7 +51,7 @@ RENAMED = {
     "time_budget_s": "time_budget",
 }
 """Parameter of the library -> name of its option, where they differ."""
-NEGATABLE = frozenset({"channels_last", "compile"})
+NEGATABLE = frozenset({"channels_last", "compile", "levels"})
 """Options with a form ``--no-NAME``."""
 
 

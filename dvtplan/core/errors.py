@@ -18,7 +18,7 @@ class DvtError(Exception):
 
 
 class DamagedScan(DvtError):
-    """The scan itself is faulty, whatever the options."""
+    """The scan itself is faulty, independent of the options."""
 
 
 class WriteFailed(DvtError):

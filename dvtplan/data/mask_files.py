@@ -1,4 +1,4 @@
-"""Names of the files beside a mask."""
+"""Names of the files next to a mask."""
 
 from __future__ import annotations
 
@@ -8,26 +8,46 @@ from dvtplan.imaging.volume_io import stem
 
 
 def dicom_seg_path(mask: Path) -> Path:
-    """Where a mask lies as a DICOM segmentation object."""
+    """Return the path of a mask's DICOM segmentation object."""
     return mask.with_name(f"{stem(mask)}_seg.dcm")
 
 
+def labels_path(mask: Path) -> Path:
+    """Return the path of the label names for ITK-SNAP."""
+    return mask.with_name(f"{stem(mask)}_labels.txt")
+
+
 def probability_path(mask: Path, name: str) -> Path:
-    """Where the probabilities of a class lie, beside a mask."""
+    """Return the path of the probabilities of one class."""
     return mask.with_name(f"{stem(mask)}_probability_{name}.nii.gz")
 
 
 def levels_path(mask: Path) -> Path:
-    """Where what was found of a scan's knees lies, beside its mask."""
+    """Return the path of the knees that were found in a scan."""
     return mask.with_name(f"{stem(mask)}_levels.json")
 
 
 def findings_path(mask: Path) -> Path:
-    """Where it is told what was found, beside a mask."""
+    """Return the path of a scan's findings."""
     return mask.with_name(f"{stem(mask)}_findings.json")
 
 
+def single_record_path(mask: Path) -> Path:
+    """Return the path of the record of a mask that has a name of its own."""
+    return mask.with_name(f"{stem(mask)}_run.json")
+
+
+def stations_path(mask: Path) -> Path:
+    """Return the path of the record of a stitched scan."""
+    return mask.with_name(f"{stem(mask)}_stations.json")
+
+
+def station_mask_path(mask: Path, station: str) -> Path:
+    """Return the path of the mask of one station; ``station`` is a series or a file name."""
+    return mask.with_name(f"{stem(mask)}_station_{stem(Path(station))}.nii.gz")
+
+
 def summary_paths(mask: Path) -> tuple[Path, Path, Path]:
-    """Where the summary of a scan lies, beside its mask: HTML, PDF, PNG."""
+    """Return the paths of a scan's summary: HTML, PDF, PNG."""
     html, pdf, png = (mask.with_name(f"{stem(mask)}_summary.{ending}") for ending in ("html", "pdf", "png"))
     return html, pdf, png

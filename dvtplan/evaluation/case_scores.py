@@ -1,8 +1,8 @@
-"""Every score of one case."""
+"""All scores of one case."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,56 +25,59 @@ def score(pair: Pair, scheme: LabelScheme, tolerance_mm: float = surface_distanc
     """Count, score and measure one case in every reported region and over all.
 
     Returns:
-        Rows with ``COLUMNS`` but for ``counted``, which takes the patient's other cases.
+        Rows with the columns of ``metrics.csv`` except ``counted``, which depends on the patient's other cases.
 
     Raises:
         DvtError: if a mask cannot be read, the grids differ, or a value has no meaning.
     """
-    return _score(pair, scheme, tolerance_mm, *_read(pair, scheme))
+    return _score(pair, scheme, tolerance_mm, _read(pair, scheme))
 
 
 _Scored = tuple[list[dict[str, Any]], list[dict[str, Any]]]
-"""The rows of ``score``, and those with moved levels."""
+"""The rows of ``score``, and the rows with moved levels."""
 
 
 def score_case(case: tuple[Pair, Levels | None], scheme: LabelScheme, tolerance_mm: float) -> _Scored:
-    """Score one case, and again with its levels moved where they are given; its masks are read once."""
+    """Score one case, and again with moved levels if its levels are given. The masks are read once."""
     pair, levels = case
-    truth, predicted, grid, midline_mm = _read(pair, scheme)
-    rows = _score(pair, scheme, tolerance_mm, truth, predicted, grid, midline_mm)
+    masks = _read(pair, scheme)
+    rows = _score(pair, scheme, tolerance_mm, masks)
     if levels is None:
         return rows, []
-    held = levels if levels.midline_mm is not None else replace(levels, midline_mm=midline_mm)
-    moved = count_shifted(truth, predicted, grid, held)
+    complete = levels if levels.midline_mm is not None else replace(levels, midline_mm=masks.midline_mm)
+    moved = count_shifted(masks.truth, masks.predicted, masks.grid, complete)
     return rows, [{"case_id": pair.case_id, "patient_id": pair.patient} | row for row in moved]
 
 
-def _read(pair: Pair, scheme: LabelScheme) -> tuple[np.ndarray, np.ndarray, Grid, float]:
-    """Truth and prediction as maps of label numbers, cut to the box around both; its grid; and LPS x between the
-    limbs, which takes the whole grid."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Masks:
+    """Both masks of a case as maps of label numbers (uint8), cropped to the box around both."""
+
+    truth: np.ndarray
+    predicted: np.ndarray
+    grid: Grid
+    """Of the box."""
+    midline_mm: float
+    """LPS x between the limbs, from the whole grid."""
+
+
+def _read(pair: Pair, scheme: LabelScheme) -> _Masks:
+    """Read both masks of a case."""
     truth, grid = volume_io.read(pair.truth)
     predicted, predicted_grid = volume_io.read(pair.prediction)
     _require_same_grid(pair, grid, predicted_grid)
-    # Nearly all of the volume is empty: what follows needs no more of it than the box around both masks.
+    # Nearly all of the volume is empty, so only the box around both masks is scored.
     box = array_ops.bounding_box(truth, predicted) or (slice(0, 1),) * 3
     window = grid.window(np.array([part.start for part in box]), tuple(part.stop - part.start for part in box))
     numbers = _to_numbers(pair.truth, np.ascontiguousarray(truth[box]), scheme.truth_numbers)
     found = _to_numbers(pair.prediction, np.ascontiguousarray(predicted[box]), scheme.predicted_numbers)
-    return numbers, found, window, midline_of(grid, pair.levels)
+    return _Masks(truth=numbers, predicted=found, grid=window, midline_mm=midline_of(grid, pair.levels))
 
 
-def _score(
-    pair: Pair,
-    scheme: LabelScheme,
-    tolerance_mm: float,
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    grid: Grid,
-    midline_mm: float,
-) -> list[dict[str, Any]]:
-    # The window's own middle is not that of the legs.
-    levels = None if pair.levels is None else replace(pair.levels, midline_mm=midline_mm)
-    truth_map, predicted_map = _divide(truth, predicted, grid, scheme, levels)
+def _score(pair: Pair, scheme: LabelScheme, tolerance_mm: float, masks: _Masks) -> list[dict[str, Any]]:
+    # The middle of the box is not the middle of the legs.
+    levels = None if pair.levels is None else replace(pair.levels, midline_mm=masks.midline_mm)
+    truth_map, predicted_map = _divide(masks.truth, masks.predicted, masks.grid, scheme, levels)
     *by_region, whole = confusion.count_voxels(truth_map, predicted_map, len(scheme.regions))
     counts = {name: (number, by_region[number - 1]) for number, name in enumerate(scheme.regions, start=1)}
     rows = []
@@ -87,14 +90,14 @@ def _score(
             "region": region,
             "rule": scheme.rule,
         }
-        rows.append(case | _measure(counted, truth, predicted, grid, tolerance_mm))
+        rows.append(case | _measure(counted, truth, predicted, masks.grid, tolerance_mm))
     return rows
 
 
 def _measure(
     counted: Confusion, truth: np.ndarray, predicted: np.ndarray, grid: Grid, tolerance_mm: float
 ) -> dict[str, Any]:
-    """Counts, scores and measures of one region, whose masks may be cut out of the volume."""
+    """Compute counts, scores and measures of one region; the masks may be cropped."""
     counts = {
         **counted._asdict(),
         "truth_ml": counted.truth * grid.voxel_ml,
@@ -117,18 +120,18 @@ def _measure(
 def _require_same_grid(pair: Pair, truth: Grid, predicted: Grid) -> None:
     if truth.shape != predicted.shape:
         raise DvtError(
-            f"{pair.prediction}: shape {predicted.shape[::-1]} differs from that of its label {pair.truth}, "
-            f"{truth.shape[::-1]}. Resample it onto the label's grid with nearest neighbours."
+            f"{pair.prediction}: shape {predicted.shape[::-1]} differs from its true mask {pair.truth}, "
+            f"{truth.shape[::-1]}. Resample it to the grid of the true mask with nearest neighbours."
         )
     if not same_grid(truth, predicted):
         raise DvtError(
-            f"{pair.prediction}: lies up to {distance_mm(truth, predicted):.3g} mm away from its label {pair.truth} "
-            f"(tolerance {GRID_TOLERANCE_MM:g} mm). Resample it onto the label's grid with nearest neighbours."
+            f"{pair.prediction}: is up to {distance_mm(truth, predicted):.3g} mm away from its true mask {pair.truth} "
+            f"(tolerance {GRID_TOLERANCE_MM:g} mm). Resample it to the grid of the true mask with nearest neighbours."
         )
 
 
 def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) -> np.ndarray:
-    """A uint8 map of label numbers from the values of a file; looks at voxels above 0 only."""
+    """Map the values of a file to label numbers (uint8)."""
     there = array_ops.nonzero_indices(mask)
     values = mask.reshape(-1)[there]
     present = np.unique(values)
@@ -137,7 +140,9 @@ def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) ->
         unknown = [f"{v:g}" for v, k in zip(present.tolist(), known, strict=True) if not k]
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         expected = "whole numbers from 0" if numbers is None else ", ".join(map(str, (0, *sorted(numbers))))
-        raise DvtError(f"{path}: holds {shown}; expected {expected}. Threshold it, or name the value in dataset.json.")
+        raise DvtError(
+            f"{path}: contains {shown}; expected {expected}. Threshold it, or name the value in dataset.json."
+        )
     map_ = np.zeros(mask.shape, np.uint8)
     meaning = np.array([1 if numbers is None else numbers[int(v)] for v in present.tolist()], np.uint8)
     map_.reshape(-1)[there] = meaning[np.searchsorted(present, values)]
@@ -147,7 +152,7 @@ def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) ->
 def _divide(
     truth: np.ndarray, predicted: np.ndarray, grid: Grid, scheme: LabelScheme, levels: Levels | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The region maps of truth and prediction from their maps of label numbers."""
+    """Divide truth and prediction into regions; both become region maps."""
     if scheme.rule == "level":
         if levels is None:
             raise ValueError("the rule level needs levels for every case")

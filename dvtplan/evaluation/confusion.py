@@ -1,7 +1,6 @@
-"""Voxel counts of a prediction against the truth; every score follows from them.
+"""Voxel counts of a prediction against the truth, and the scores that follow from them (Huang 2019, eqs. 2-4).
 
-The scores themselves (Huang 2019, eqs. 2-4) belong to ``records.Confusion``. What happens to
-empty masks decides a mean as much as the network does, and the paper does not say; here, for one
+The handling of empty masks changes a mean as much as the network does, and the paper does not define it. Here, for one
 region of one patient:
 
 | truth | prediction | DSC, precision, recall | enters the region's statistics | its false positives |
@@ -11,7 +10,7 @@ region of one patient:
 | none  | some       | none                   | no                             | reported in mL      |
 | none  | none       | none                   | no                             | 0 mL                |
 
-A score of 0 for a missed thrombus agrees with the paper's ranges, which begin at 0.
+A score of 0 for a missed thrombus agrees with the paper's ranges, which start at 0.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ class Confusion(NamedTuple):
 
     @property
     def dsc(self) -> float:
-        """Dice similarity coefficient (eq. 2); not a number where there is no truth."""
+        """Dice similarity coefficient (eq. 2); NaN without truth, like every score."""
         return _score(2 * self.tp, 2 * self.tp + self.fp + self.fn, self.truth)
 
     @property
     def precision(self) -> float:
-        """Share of the prediction that is true (eq. 3); 0 where nothing was predicted."""
+        """Share of the prediction that is true (eq. 3); 0 if nothing was predicted."""
         return _score(self.tp, self.predicted, self.truth)
 
     @property
@@ -62,12 +61,12 @@ class Confusion(NamedTuple):
 
     @property
     def iou(self) -> float:
-        """Intersection over union; the DSC's d / (2 - d), for a single case."""
+        """Intersection over union; d / (2 - d) of a DSC d, for a single case."""
         return _score(self.tp, self.tp + self.fp + self.fn, self.truth)
 
 
 def _score(part: int, whole: int, truth: int) -> float:
-    """The empty-mask table: no truth, no score; truth but nothing predicted, zero."""
+    """Apply the empty-mask table: NaN without truth, 0 if nothing was predicted."""
     if truth == 0:
         return float("nan")
     return part / whole if whole else 0.0
@@ -84,19 +83,17 @@ EMPTY_MASK_RULE = (
 def count_voxels(truth_map: np.ndarray, predicted_map: np.ndarray, n_regions: int) -> tuple[Confusion, ...]:
     """Count true positive, false positive and false negative voxels per region and over all.
 
-    Regions do not add up to the whole where truth and prediction were divided by identity: a
-    voxel labelled 1 and predicted 2 is a false negative of region 1, a false positive of region 2,
-    and a true positive of all thrombus. Never sum regions to get the whole.
+    Never add regions to get the whole. If each mask has its own regions, a voxel labelled 1 and predicted 2 is a false
+    negative of region 1, a false positive of region 2, and a true positive of all thrombus.
 
     Args:
         truth_map: region map (see ``regions``), any shape.
         predicted_map: region map of the same shape.
-        n_regions: regions to count. A larger number in a map, such as ``regions.UNASSIGNED``,
-            belongs to no region and counts in the whole only.
+        n_regions: number of regions. A larger number in a map, such as ``regions.UNASSIGNED``, belongs to no region
+            and counts in the whole only.
 
     Returns:
-        One entry per region in order of their numbers, then one for all thrombus: truth above 0
-        against prediction above 0.
+        One entry per region in the order of their numbers, then one for all thrombus (values above 0).
 
     Raises:
         ValueError: if shapes differ.

@@ -125,7 +125,7 @@ def evaluate(
 def evaluate_folders(
     reference: Path,
     predictions: Path,
-    out: Path,
+    output: Path,
     *,
     prediction_values: str = "auto",
     dataset: Path | None = None,
@@ -140,7 +140,7 @@ def evaluate_folders(
     Args:
         reference: true masks, one file per case.
         predictions: predicted masks, one file per case.
-        out: folder for metrics.csv and the tables.
+        output: folder for metrics.csv and the tables.
         prediction_values: 'lesion' (every value above 0 is thrombus), 'labels' (values are labels), or 'auto': as a
             dataset.json next to the predictions says, else 'labels' if there is more than one label.
         dataset: a folder in nnU-Net's raw layout that describes the cases.
@@ -153,9 +153,9 @@ def evaluate_folders(
     described = read_reference(reference, dataset)
     labels = described.labels
     pairs = [
-        Pair(case_id=case_id, truth=truth, prediction=prediction, **details._asdict())
+        Pair(case_id=case_id, patient=patient, truth=truth, prediction=prediction, levels=levels)
         for case_id, truth, prediction in pair_by_name(reference, predictions)
-        for details in [described.details.get(case_id, CaseDetails(case_id, None))]
+        for patient, levels in [described.details.get(case_id, CaseDetails(case_id, None))]
     ]
     named = labels if labels is not None else {"lesion": 1}
     images = {} if dataset is None else {case.id: case.images[0] for case in discover(dataset).cases}
@@ -172,7 +172,7 @@ def evaluate_folders(
     )
     return _score_and_write(
         plan,
-        out,
+        output,
         options,
         subject=f"{predictions} against {reference}",
         folds=f"no folds but the masks in {predictions}",

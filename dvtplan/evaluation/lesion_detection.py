@@ -1,17 +1,17 @@
-"""Which lesions were found: connected components of the truth and of the prediction, matched by overlap.
+"""Lesion detection: connected components of truth and prediction, matched by overlap.
 
-A *lesion* is a 26-connected component (voxels that touch by a face, an edge or a corner) of a mask; no size is too
-small, for a cut-off loses thrombi in calf veins, and the bins of ``VOLUMES`` say how small they were. The rule:
+A *lesion* is a 26-connected component of a mask: voxels that share a face, an edge or a corner. There is no minimum
+size, because it would exclude thrombi in calf veins; the bins of ``VOLUMES`` report sizes. The rule:
 
-    A lesion is *met* where at least 10 % of its voxels lie in the other mask.
+    A true lesion counts as *detected*, and a predicted one as a true positive (*confirmed*), if at least 10 % of its
+    voxels overlap the other mask.
 
-A true lesion that is met is *detected*; a predicted one that is met is *confirmed*. Both sides have the same rule,
-however many pieces the other mask has. The alternatives and why not:
+The number of components in the other mask does not matter. Alternatives, and why they are not used:
 
-- One voxel of overlap: a long thrombus would count as detected when grazed, and one blob over half the leg would be
-  both a detection and no false positive. Here the blob detects but is not confirmed.
-- IoU of a half, one to one (panoptica): the paper's mean distal DSC, 0.57, is an IoU of 0.40, so that the average
-  distal segmentation would be a miss and a false positive; and a thrombus found in two pieces would not be found.
+- One voxel of overlap: a long thrombus would count as detected after a marginal overlap, and one component over half
+  the leg would be a detection and not a false positive. Here this component detects but is not confirmed.
+- One-to-one matching with an IoU of 0.5 (panoptica): the paper's mean distal DSC, 0.57, is an IoU of 0.40, so the
+  average distal segmentation would be a miss and a false positive. A thrombus found as two components would be missed.
 
 For one region of one case or patient:
 
@@ -22,7 +22,7 @@ For one region of one case or patient:
 | none  | some       | none           | none                     | none           | counted         |
 | none  | none       | none           | none                     | none           | 0               |
 
-In a bin of volumes without true lesions there is no sensitivity either.
+In a volume bin without true lesions, sensitivity is undefined, too.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from scipy import ndimage
 from dvtplan.imaging import array_ops
 
 OVERLAP = 0.1
-"""Share of a lesion's voxels in the other mask from which on it is met (ours)."""
+"""Smallest share of a lesion's voxels in the other mask that counts as overlap (ours)."""
 
 VOLUMES_ML = (0.1, 0.5, 2.0)
-"""Edges of the bins; a volume on an edge is in the larger bin."""
+"""Edges of the volume bins in mL; a volume on an edge is in the larger bin."""
 
 VOLUMES = {
     "under_0.1_ml": "under 0.1 mL",
@@ -47,7 +47,7 @@ VOLUMES = {
     "from_0.5_ml": "0.5 to 2 mL",
     "from_2_ml": "2 mL and more",
 }
-"""Bin, as columns name it -> as a reader does. 0.1 mL are 38 voxels of the paper's grid."""
+"""Bin in column names -> in tables. 0.1 mL are 38 voxels of the paper's grid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +57,11 @@ class Lesions:
     true_by_volume: tuple[int, ...]
     """Lesions of the truth in each bin of ``VOLUMES``."""
     detected_by_volume: tuple[int, ...]
-    """How many of these were met by the prediction."""
+    """Number of these that the prediction overlaps."""
     predicted: int
     """Lesions of the prediction."""
     confirmed: int
-    """How many of these were met by the truth."""
+    """Number of these that the truth overlaps."""
 
     @property
     def true(self) -> int:
@@ -77,31 +77,31 @@ class Lesions:
 
     @property
     def sensitivity(self) -> float:
-        """Share of the true lesions that were detected; not a number without any."""
+        """Share of the true lesions that were detected; NaN without any."""
         return self.detected / self.true if self.true else math.nan
 
     @property
     def precision(self) -> float:
-        """Share of the predicted lesions that were confirmed; not a number without true lesions."""
+        """Share of the predicted lesions that were confirmed; NaN without true lesions."""
         if not self.true:
             return math.nan
         return self.confirmed / self.predicted if self.predicted else 0.0
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of sensitivity and precision, which count different lesions; 0 where both are."""
+        """Harmonic mean of sensitivity and precision, which count different lesions; 0 if both are 0."""
         total = self.sensitivity + self.precision
         return 2 * self.sensitivity * self.precision / total if total else 0.0
 
     @property
     def sensitivity_by_volume(self) -> tuple[float, ...]:
-        """Sensitivity in each bin; not a number in one without true lesions."""
+        """Sensitivity in each bin; NaN in a bin without true lesions."""
         pairs = zip(self.detected_by_volume, self.true_by_volume, strict=True)
         return tuple(detected / true if true else math.nan for detected, true in pairs)
 
 
 def match_lesions(truth: np.ndarray, predicted: np.ndarray, voxel_ml: float) -> Lesions:
-    """Find the lesions of two masks and match them.
+    """Find and match the lesions of two masks.
 
     Args:
         truth: bool, three axes, one region or all thrombus.
@@ -115,7 +115,7 @@ def match_lesions(truth: np.ndarray, predicted: np.ndarray, voxel_ml: float) -> 
         raise ValueError(f"truth {truth.shape} and prediction {predicted.shape} differ in shape")
     sizes, detected = _overlaps(truth, predicted)
     predicted_sizes, confirmed = _overlaps(predicted, truth)
-    # A product of rounded spacings may fall short of an edge; a millionth of a millilitre is no voxel.
+    # A product of rounded spacings may be just below an edge; 1e-6 mL is far less than a voxel.
     bins = np.digitize(np.round(sizes * voxel_ml, 6), VOLUMES_ML)
     return Lesions(
         true_by_volume=_per_bin(bins),
@@ -126,7 +126,7 @@ def match_lesions(truth: np.ndarray, predicted: np.ndarray, voxel_ml: float) -> 
 
 
 def _overlaps(mask: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels of each lesion of a mask, and whether the other mask meets it."""
+    """Return the voxels of each lesion of a mask, and whether the other mask overlaps it."""
     box = array_ops.bounding_box(mask)
     if box is None:
         return np.zeros(0, int), np.zeros(0, bool)

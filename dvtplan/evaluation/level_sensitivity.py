@@ -1,4 +1,4 @@
-"""How far Table 1 depends on where proximal ends: the same scores with all levels moved up and down."""
+"""Level sensitivity: Table 1 again with all levels moved up and down."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from dvtplan.evaluation.summary_statistics import Summary, summarize
 from dvtplan.imaging.geometry import Grid
 
 SHIFTS_MM = (-20.0, -10.0, 0.0, 10.0, 20.0)
-"""How far levels are moved; up is positive. Where the popliteal artery divides varies by 12 to 20 mm (SD) between
-limbs (Barut 2009)."""
+"""Shifts of the levels; up is positive. The division of the popliteal artery varies by 12 to 20 mm (SD) between limbs
+(Barut 2009)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One region with the levels in one place."""
+    """One region with one shift of the levels."""
 
     shift_mm: float
     region: str
     scores: dict[str, Summary]
-    """A summary per key of ``tables.SCORES``, over the patients with truth in the region."""
+    """A summary per key of ``table1.SCORES``, over the patients with truth in the region."""
     patients: int
-    """With and without truth in the region."""
+    """Number of patients with and without truth in the region."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelShift:
-    """Table 1 by the rule level, once for each place of the levels."""
+    """Table 1 by the rule level, once for each shift."""
 
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
 
 
 def count_shifted(truth: np.ndarray, predicted: np.ndarray, grid: Grid, levels: Levels) -> list[dict[str, Any]]:
-    """Voxel counts of one case in both regions, for each place of the levels.
+    """Count the voxels of one case in both regions, for each shift of the levels.
 
     Args:
         truth: any array order, shape ``grid.shape``; every value but 0 is thrombus.
         predicted: likewise.
-        grid: where the voxels of both are.
-        levels: where they are not moved.
+        grid: of both masks.
+        levels: before any shift.
 
     Returns:
-        Rows with shift_mm, region and ``tables.COUNTS``.
+        Rows with shift_mm, region and ``table1.COUNTS``.
     """
     rows = []
     for shift_mm in SHIFTS_MM:
@@ -72,17 +72,17 @@ def count_shifted(truth: np.ndarray, predicted: np.ndarray, grid: Grid, levels: 
 
 
 def shifted(levels: Levels, shift_mm: float) -> Levels:
-    """Both levels moved along LPS z."""
+    """Move both levels along LPS z."""
     left, right = (None if z is None else z + shift_mm for z in (levels.left_mm, levels.right_mm))
     return replace(levels, left_mm=left, right_mm=right)
 
 
 def summarize_shifts(rows: pd.DataFrame, *, notes: Sequence[str] = ()) -> LevelShift:
-    """Scores by patient for each region and place of the levels.
+    """Summarize the scores by patient for each region and shift.
 
     Args:
-        rows: those of ``count``, with case_id and patient_id.
-        notes: what a reader must know of the masks and the levels.
+        rows: those of ``count_shifted``, with case_id and patient_id.
+        notes: on the masks and the levels.
     """
     lines = []
     for region in PROXIMAL_DISTAL:
@@ -95,7 +95,7 @@ def summarize_shifts(rows: pd.DataFrame, *, notes: Sequence[str] = ()) -> LevelS
 
 
 def to_csv(table: LevelShift) -> str:
-    """One line per (region, shift, score) in full precision; empty where a number does not exist."""
+    """Format one line per (region, shift, score) in full precision; undefined numbers are empty."""
     lines = [
         {
             "region": line.region,
@@ -111,7 +111,7 @@ def to_csv(table: LevelShift) -> str:
 
 
 def to_text(table: LevelShift) -> str:
-    """The table for a terminal: mean and SD by region, from the lowest level to the highest."""
+    """Format mean and SD by region, from the lowest level to the highest, for a terminal."""
     header = ("", "level moved by", "n", *table1.SCORES.values())
     body = [
         (

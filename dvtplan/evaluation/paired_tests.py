@@ -1,4 +1,4 @@
-"""Two methods on the same patients: Wilcoxon's signed-rank test, its correction, and how large the difference is."""
+"""Paired comparison of two methods: Wilcoxon signed-rank test, Holm correction, size of the difference."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
-"""Aimed coverage of the interval of a difference."""
+"""Nominal coverage of the interval of a difference."""
 
 RULE = (
     "two-sided paired Wilcoxon signed-rank test with the patient as the unit; zero differences are dropped from the "
     "test (Wilcoxon's rule) and counted; p Holm is corrected for the comparisons of its region and score; difference: "
-    "the first less the other, by the Hodges-Lehmann estimate (median of the means of all pairs of differences, zeros "
-    "kept) with its interval from the exact signed-rank distribution. Of fewer than 6 patients there is no interval of "
-    "95 %, and no p below 0.0625 whatever the scores"
+    "the first minus the other, by the Hodges-Lehmann estimate (median of the means of all pairs of differences, zeros "
+    "included) with its interval from the exact signed-rank distribution. With fewer than 6 patients there is no 95 % "
+    "interval, and p cannot be below 0.0625"
 )
-"""How everything here is computed, for footnotes."""
+"""Method in one sentence, for footnotes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """First method less second, over patients that both were scored on."""
+    """First method minus second, over the patients that both were scored on."""
 
     n: int
     """Patients."""
     zeros: int
-    """Of them without any difference."""
+    """Patients without any difference."""
     p: float
-    """Two-sided; not a number without a pair that differs."""
+    """Two-sided; NaN if no pair differs."""
     estimate: float
-    """Hodges-Lehmann; not a number without patients."""
+    """Hodges-Lehmann; NaN without patients."""
     ci_low: float
-    """Lower end of its interval; not a number where n is too small for one."""
+    """Lower end of its interval; NaN if n is too small for one."""
     ci_high: float
     """Upper end, likewise."""
     coverage: float
-    """What the interval really covers, at least ``CONFIDENCE``; not a number where there is none."""
+    """Actual coverage of the interval, at least ``CONFIDENCE``; NaN without an interval."""
 
 
 def compare_paired(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Compare two methods on the same patients in the same order (Huang 2019, section 2.5).
 
-    The paper gives uncorrected p-values and does not say what it did with ties; the numbers here are scipy's
-    (zero_method="wilcox"): exact where there are at most 50 pairs, none tied, else by the normal
-    approximation without continuity correction.
+    The paper gives uncorrected p-values and does not state how it handles ties. Here scipy computes them
+    (zero_method="wilcox"): exactly for at most 50 pairs without ties, else by the normal approximation without
+    continuity correction.
 
     Args:
         first: one score per patient.
@@ -57,9 +57,9 @@ def compare_paired(first: Sequence[float], second: Sequence[float]) -> Differenc
     """
     a, b = np.asarray(first, float), np.asarray(second, float)
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"a paired comparison needs as many scores on both sides, not {a.shape} and {b.shape}")
+        raise ValueError(f"a paired comparison needs equally many scores, not {a.shape} and {b.shape}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("a paired comparison needs finite scores; leave out the patients that do not count")
+        raise ValueError("a paired comparison needs finite scores; omit the patients that do not count")
     differences = a - b
     estimate, low, high, coverage = _hodges_lehmann(differences)
     zeros = int(np.count_nonzero(differences == 0))
@@ -75,9 +75,10 @@ def compare_paired(first: Sequence[float], second: Sequence[float]) -> Differenc
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): the smallest of m times m, the next times m - 1, never falling, at most 1.
+    """Correct p-values by Holm's step-down method (1979).
 
-    What is not a number stays so and is not counted among the m.
+    The smallest of m is multiplied by m, the next by m - 1, and so on; the results never decrease and are at most 1.
+    NaN stays NaN and does not count in m.
     """
     known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     corrected = [math.nan] * len(p_values)
@@ -89,7 +90,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _wilcoxon(differences: np.ndarray) -> float:
-    from scipy.stats import wilcoxon  # takes half a second to import, which other commands need not wait for
+    from scipy.stats import wilcoxon  # this import takes half a second, which other commands need not wait for
 
     kept = differences[differences != 0]
     sizes = np.abs(kept)
@@ -98,7 +99,7 @@ def _wilcoxon(differences: np.ndarray) -> float:
 
 
 def _hodges_lehmann(differences: np.ndarray) -> tuple[float, float, float, float]:
-    """Estimate, interval and its coverage: order statistics of the Walsh averages (Hollander & Wolfe 1999, 3.2-3.3)."""
+    """Return estimate, interval and coverage from the Walsh averages (Hollander & Wolfe 1999, 3.2-3.3)."""
     n, nan = len(differences), math.nan
     if n == 0:
         return nan, nan, nan, nan
@@ -114,7 +115,7 @@ def _hodges_lehmann(differences: np.ndarray) -> tuple[float, float, float, float
 
 
 def _signed_rank_distribution(n: int) -> np.ndarray:
-    """Probability of each sum of positive ranks 0 ... n(n+1)/2 where signs are tosses of a coin."""
+    """Return the probability of each sum of positive ranks 0 ... n(n+1)/2 if all signs are equally likely."""
     probability = np.ones(1)
     for rank in range(1, n + 1):
         longer = np.zeros(len(probability) + rank)

@@ -15,7 +15,7 @@ from dvtplan.data.dataset import Dataset, discover
 from dvtplan.data.dataset_json import read_labels
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import Workspace, trained_folds
-from dvtplan.data.prediction_log import Predicted
+from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.imaging.volume_io import MASK_ENDINGS
 from dvtplan.models.training_run import Run, training_differences
 
@@ -109,7 +109,7 @@ def _listed_masks(workspace: Workspace, network: str, fold: int) -> dict[str, st
     ledger = workspace.fold(network, fold).ledger
     if not ledger.exists():
         return {}
-    index = json_records.load(Predicted, ledger, RESUME)
+    index = json_records.load(PredictionIndex, ledger, RESUME)
     return {case: index.masks.get(case, "") for case in index.cases}
 
 
@@ -128,7 +128,7 @@ def note_training_differences(workspace: Workspace, networks: Sequence[str], fol
 
 def predicted_classes(workspace: Workspace, network: str, fold: int) -> dict[str, int]:
     """Read the classes of a fold's masks: name -> value."""
-    return json_records.load(Predicted, workspace.fold(network, fold).ledger, RESUME).classes
+    return json_records.load(PredictionIndex, workspace.fold(network, fold).ledger, RESUME).classes
 
 
 def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold) -> Iterator[Pair]:

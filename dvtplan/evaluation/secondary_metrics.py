@@ -1,7 +1,7 @@
-"""Measures beside the paper's three, per patient and region: what they are called, and their summary.
+"""Measures in addition to the paper's three: their names, and their summary over patients.
 
-Every measure on empty masks, for one region of one case (a patient: of all its cases); a dash is not a number,
-which stands empty in csv files and is in no mean:
+The table gives each measure on empty masks, for one region of a case or of all cases of a patient. A dash is NaN: it is
+empty in CSV files and is not in any mean.
 
 | measure                                       | truth, none predicted | no truth, some predicted | neither |
 |-----------------------------------------------|-----------------------|--------------------------|---------|
@@ -16,8 +16,8 @@ which stands empty in csv files and is in no mean:
 | true_, detected_lesions                       | counted, 0            | 0, 0                     | 0, 0    |
 | predicted_, confirmed_, false_positive_lesions | 0, 0, 0              | counted, 0, counted      | 0, 0, 0 |
 
-As in Table 1 a summary is over the patients with truth in the region. Where a measure is none for some of them its
-n is smaller than theirs, and both numbers are told; what was predicted for the other patients is told apart.
+As in Table 1, a summary is over the patients with truth in the region. If a measure is undefined for some of them, its
+n is smaller, and both numbers are reported. What was predicted for the other patients is reported separately.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ VOXELS = ("iou", "volume_difference_ml", "volume_difference_percent")
 """Columns that follow from voxel counts and volumes."""
 
 SURFACES = SurfaceScores._fields
-"""Columns of surface distances, which no counts give."""
+"""Columns of surface distances; they do not follow from counts."""
 
 LESIONS = ("lesion_sensitivity", "lesion_precision", "lesion_f1")
 """Columns of scores that follow from lesion counts."""
@@ -53,13 +53,13 @@ COUNTS = (
     "false_positive_lesions",
     *(f"{which}_lesions_{volume}" for volume in VOLUMES for which in ("true", "detected")),
 )
-"""Columns that add up over the cases of a patient, beside those of Table 1."""
+"""Columns that add up over the cases of a patient, in addition to those of Table 1."""
 
 COLUMNS = (*VOXELS, *SURFACES, "tolerance_mm", *LESIONS, *COUNTS)
-"""What ``metrics.csv`` holds beside the counts and scores of Table 1, in this order."""
+"""Columns of ``metrics.csv`` after the counts and scores of Table 1, in this order."""
 
 BY_VOLUME = {f"lesion_sensitivity_{name}": f"Lesions detected, {words}" for name, words in VOLUMES.items()}
-"""Measures of the summary only: a case seldom has enough lesions in a bin for a column."""
+"""Measures of the summary only, because a case seldom has enough lesions in a bin."""
 
 MEASURES = {
     "iou": "IoU",
@@ -73,43 +73,43 @@ MEASURES = {
     "lesion_f1": "Lesion F1",
     **BY_VOLUME,
 }
-"""What is summarized, and how a reader calls it."""
+"""Measure -> its title in tables."""
 
 DISTANCES = ("assd_mm", "hd95_mm")
-"""Without an upper end, so that one far voxel may decide a mean; median and range are printed instead."""
+"""Measures without an upper bound. A single distant voxel could dominate a mean, so median and range are printed."""
 
 LINES = {"patients": "Patients with truth", **MEASURES, "false_positives": "False positive lesions"}
-"""Lines of the printed table: n, the measures, and what was predicted for the patients without truth, in total."""
+"""Rows of the printed table: n, the measures, and the total prediction for patients without truth."""
 
 UNITS = {"volume_difference_ml": "mL", "volume_difference_percent": "%", "assd_mm": "mm", "hd95_mm": "mm"}
-"""Of the measures that have one; the others are shares from 0 to 1."""
+"""Measure -> unit; the others are shares from 0 to 1."""
 
 EMPTY_MEASURES_RULE = (
-    "Where a patient has truth in a region and nothing was predicted there, IoU, surface Dice and the lesion scores "
-    "are 0, the volume difference is minus the truth, and ASSD and HD95 do not exist. A patient without truth in a "
+    "If a patient has truth in a region and nothing was predicted there, IoU, surface Dice and the lesion scores are "
+    "0, the volume difference is minus the true volume, and ASSD and HD95 are undefined. A patient without truth in a "
     "region is not in that region's statistics; what was predicted there is reported as lesions and volume."
 )
 """The table above in words, for footnotes."""
 
 POOLING_RULE = (
-    "Voxels, volumes and lesions of a patient's cases are added before scoring; a surface measure is the plain mean "
-    "over those of the patient's cases that have it."
+    "Voxels, volumes and lesions of a patient's cases are added before scoring. A surface measure is the mean over the "
+    "patient's cases in which it is defined."
 )
-"""Distances cannot be added; two scans of one patient weigh alike."""
+"""Distances cannot be added; two scans of one patient have equal weight."""
 
 DEFINITIONS = (
-    f"Distances are those of boundary voxels; HD95 is the larger of the two one-way {PERCENTILE:g}th percentiles. A "
-    f"lesion is a 26-connected component, and met where at least {100 * OVERLAP:g} % of its voxels lie in the other "
-    "mask: then a true one is detected, a predicted one confirmed. Across regions a thrombus is a lesion of each, "
-    "and one of all."
+    "Distances are those of boundary voxels. HD95 is the larger of the two one-way "
+    f"{PERCENTILE:g}th percentiles. A lesion is a 26-connected component. A true lesion counts as detected, and a "
+    f"predicted one as a true positive, if at least {100 * OVERLAP:g} % of its voxels overlap the other mask. A "
+    "thrombus in two regions is a lesion of each, and a single lesion of all."
 )
 """What a reader must know to read the numbers; ``surface_distance`` and ``lesion_detection`` give all details."""
 
-TITLE = "Further measures, mean ± SD over patients where nothing else is said."
+TITLE = "Further measures, as mean ± SD over patients unless stated otherwise."
 TEXT_NOTE = (
-    "n after a measure: those who have it where they are fewer than the patients with truth. Lesions by volume "
-    "are counted over patients. False positive: predicted for patients without truth, in total. Median, range "
-    "and interval of each measure: measures.csv."
+    "n is given where a measure is undefined for some patients. Lesions by volume are totals over patients. False "
+    "positive: total prediction for patients without truth. measures.csv has median, range and interval of each "
+    "measure."
 )
 """Note of the printed table."""
 
@@ -123,31 +123,31 @@ class RegionMeasures:
     """With truth in the region."""
     without_truth: int
     false_positive_lesions: int
-    """Predicted in the region for the patients without truth, in total."""
+    """Total number of lesions predicted in the region for the patients without truth."""
     false_positive_ml: float
-    """Likewise."""
+    """Total volume, likewise."""
     measures: dict[str, Summary]
-    """A summary per key of ``MEASURES``, over those patients with truth for whom it exists."""
+    """A summary per key of ``MEASURES``, over the patients with truth for whom it is defined."""
     lesions: dict[str, tuple[int, int]]
-    """Per measure that is a share of lesions: how many there are over all these patients, and how many were met.
-    Lesions of one patient are not independent, so this has no interval."""
+    """Measure that is a share of lesions -> their total number over these patients, and the number that overlaps.
+    Lesions of one patient are not independent, so there is no interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuresTable:
-    """The further measures, with what a reader needs to know which numbers these are."""
+    """The further measures, with the notes that define them."""
 
     regions: tuple[RegionMeasures, ...]
     tolerance_mm: float
     """Of surface Dice."""
     rule: str
-    """The split rule's name and meaning."""
+    """Name and meaning of the region rule."""
     folds: str
-    """What was scored, as in 'folds 0, 2 of 8'."""
+    """Which folds were scored, as in 'folds 0, 2 of 8'."""
 
 
 def lesion_counts(lesions: Lesions) -> dict[str, int]:
-    """The columns ``COUNTS`` of one region."""
+    """Return the columns ``COUNTS`` of one region."""
     by_volume = zip(VOLUMES, lesions.true_by_volume, lesions.detected_by_volume, strict=True)
     return {
         "true_lesions": lesions.true,
@@ -164,13 +164,13 @@ def lesion_counts(lesions: Lesions) -> dict[str, int]:
 
 
 def scores(counts: Mapping[str, float]) -> dict[str, float]:
-    """The measures that follow from voxels, volumes and lesions, of a case or of a patient's cases together.
+    """Compute the measures that follow from voxels, volumes and lesions, of a case or of all cases of a patient.
 
     Args:
         counts: tp, fp, fn, truth_ml, predicted_ml, and ``COUNTS``.
 
     Returns:
-        ``VOXELS``, ``LESIONS`` and ``BY_VOLUME``; not a number as the table above says.
+        ``VOXELS``, ``LESIONS`` and ``BY_VOLUME``; NaN as in the table above.
     """
     voxels = Confusion(int(counts["tp"]), int(counts["fp"]), int(counts["fn"]))
     difference_ml = counts["predicted_ml"] - counts["truth_ml"]
@@ -192,13 +192,13 @@ def scores(counts: Mapping[str, float]) -> dict[str, float]:
 
 
 def by_patient(rows: pd.DataFrame) -> pd.DataFrame:
-    """Pool the cases of each patient as ``POOLING_RULE`` says, then score.
+    """Pool the cases of each patient by ``POOLING_RULE``, then score.
 
     Args:
         rows: ``metrics.csv``, one per (case, region).
 
     Returns:
-        One row per (region, patient) in order of appearance: what adds up, ``MEASURES``, and ``counted``.
+        One row per (region, patient) in order of appearance: the added counts, ``MEASURES``, and ``counted``.
     """
     keys = ["region", "patient_id"]
     patients = rows.groupby(keys, sort=False)
@@ -212,9 +212,9 @@ def summarize_measures(rows: pd.DataFrame, *, rule: str, folds: str) -> Measures
     """Summarize every measure per region over patients.
 
     Args:
-        rows: ``metrics.csv``; regions come in order of appearance.
-        rule: name and meaning of the rule that divides masks into regions.
-        folds: what was scored, as in 'folds 0, 2 of 8'.
+        rows: ``metrics.csv``; regions keep their order of appearance.
+        rule: name and meaning of the region rule.
+        folds: which folds were scored, as in 'folds 0, 2 of 8'.
     """
     regions = []
     for region, patients in by_patient(rows).groupby("region", sort=False):
@@ -243,16 +243,19 @@ def _lesions(patients: pd.DataFrame) -> dict[str, tuple[int, int]]:
             for name, volume in zip(BY_VOLUME, VOLUMES, strict=True)
         },
     }
-    return {name: (int(patients[of].sum()), int(patients[met].sum())) for name, (of, met) in columns.items()}
+    return {
+        name: (int(patients[total].sum()), int(patients[overlapping].sum()))
+        for name, (total, overlapping) in columns.items()
+    }
 
 
 # --- formats --------------------------------------------------------------------------------------
 
 
 def to_csv(table: MeasuresTable) -> str:
-    """``measures.csv``: one line per (region, measure) in full precision; empty where a number does not exist.
+    """Format ``measures.csv``: one line per (region, measure) in full precision; undefined numbers are empty.
 
-    ``n`` patients of ``patients_with_truth`` have the measure; ``lesions`` and ``lesions_met`` are totals over them.
+    ``n`` of the ``patients_with_truth`` have the measure; ``lesions`` and ``lesions_met`` are totals over them.
     """
     lines = [
         {
@@ -289,10 +292,10 @@ def to_text(table: MeasuresTable) -> str:
 
 
 def cells(region: RegionMeasures) -> dict[str, str]:
-    """The words of each of ``LINES`` for one region.
+    """Format each of ``LINES`` for one region.
 
-    A measure is mean and SD, a distance median and range, with its n where fewer than all patients with truth have
-    it; a bin of volumes is the number of lesions met, over patients.
+    A measure is given as mean and SD, a distance as median and range, with n if some patients with truth lack it. A
+    volume bin is the number of detected lesions, over patients.
     """
     found = {"patients": str(region.patients)}
     for name, summary in region.measures.items():
@@ -302,8 +305,8 @@ def cells(region: RegionMeasures) -> dict[str, str]:
             text = f"{number(summary.median)}, {span(summary.minimum, summary.maximum)}"
         found[name] = f"{text}{fewer}" if summary.n else "n/a"
     for name in BY_VOLUME:
-        lesions, met = region.lesions[name]
-        found[name] = f"{met} of {lesions}" if lesions else "none"
+        lesions, detected = region.lesions[name]
+        found[name] = f"{detected} of {lesions}" if lesions else "none"
     others = plural(region.without_truth, "patient")
     false = f"{region.false_positive_lesions}, {region.false_positive_ml:.2f} mL in {others}"
     return {**found, "false_positives": false if region.without_truth else "none without truth"}

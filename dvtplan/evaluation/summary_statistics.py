@@ -15,12 +15,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One score over n patients; not a number where n is too small to say."""
+    """One score over n patients; a statistic that needs more patients is NaN."""
 
     n: int
     mean: float
     sd: float
-    """Sample standard deviation (n - 1 below the line); needs two values."""
+    """Sample standard deviation (divides by n - 1); needs two values."""
     median: float
     minimum: float
     maximum: float
@@ -31,24 +31,23 @@ class Summary:
 
 
 def summarize(values: Iterable[float]) -> Summary:
-    """Mean, SD, median, range and 95 % interval of the mean.
+    """Compute mean, SD, median, range and 95 % interval of the mean.
 
-    The interval is mean +- t(n - 1) * sd / sqrt(n) and is not clipped: with few patients it may
-    leave [0, 1], which says that it is too wide to mean much. The paper gives no interval and
-    does not say which SD it gives; this one divides by n - 1.
+    The interval is mean +- t(n - 1) * sd / sqrt(n) and is not clipped. With few patients it may leave [0, 1], which
+    shows that it is too wide to be useful. The paper gives no interval and does not state which SD it uses.
 
     Args:
-        values: one per patient. Who counts is the caller's decision, so nothing is dropped here.
+        values: one per patient. The caller decides who counts, so nothing is dropped here.
 
     Returns:
-        With one value SD and interval are not a number; with none everything but n is.
+        With one value SD and interval are NaN; without any value everything except n is NaN.
 
     Raises:
         ValueError: if a value is not finite.
     """
     scores = np.array(list(values), dtype=float)
     if not np.isfinite(scores).all():
-        raise ValueError("a summary needs finite values; leave out the patients that do not count")
+        raise ValueError("a summary needs finite values; omit the patients that do not count")
     n, nan = len(scores), math.nan
     if n == 0:
         return Summary(n=0, mean=nan, sd=nan, median=nan, minimum=nan, maximum=nan, ci_low=nan, ci_high=nan)

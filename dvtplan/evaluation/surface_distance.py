@@ -1,21 +1,21 @@
-"""How far two masks' surfaces lie apart, in mm: average symmetric distance, 95 % Hausdorff distance, surface Dice.
+"""Distances between the surfaces of two masks, in mm: average symmetric distance, HD95, surface Dice.
 
-Tools that give these names to their numbers differ by more than 100 mm on equal masks (arXiv 2410.02630), so here
-is all of this one, "boundary voxels, both ways":
+Implementations with the same names differ by more than 100 mm on equal masks (arXiv 2410.02630), so this is the whole
+definition, "boundary voxels, both ways":
 
-- The *surface* of a mask are its voxels that have a face neighbour (of six) outside of it. Beyond the image is
-  outside; the wall of a hole is surface.
-- The *distance* of a surface voxel is that between its centre and the nearest centre of the other surface, in mm.
-- ``assd_mm``: mean of the distances of both surfaces together, a voxel a vote.
-- ``hd95_mm``: the larger of the two surfaces' 95th percentiles (linear between order statistics). A percentile of
-  both surfaces together would let the many voxels of a large one outvote the small one, and hide a missed thrombus
-  behind a long found one. MONAI, MetricsReloaded and DeepMind's surface-distance take the larger as well; MedPy
-  takes the pooled one, which is never larger but for interpolation.
-- ``surface_dice`` (NSD): share of the voxels of both surfaces that lie within the tolerance of the other.
+- The *surface* of a mask is the set of its voxels with a face neighbour (of six) outside the mask. Everything beyond
+  the image is outside. The wall of a hole is surface.
+- The *distance* of a surface voxel is the distance from its centre to the nearest centre of the other surface.
+- ``assd_mm``: mean of the distances of both surfaces together; every voxel has the same weight.
+- ``hd95_mm``: the larger of the two surfaces' 95th percentiles (linear between order statistics). In a percentile of
+  both surfaces together, the many voxels of a large detected thrombus could hide a small missed one. MONAI,
+  MetricsReloaded and DeepMind's surface-distance also use the larger one. MedPy uses the pooled percentile, which is
+  never larger, except by interpolation.
+- ``surface_dice`` (NSD): share of the voxels of both surfaces within the tolerance of the other surface.
 
-MONAI's numbers are the same. DeepMind's surface runs between the voxels and each piece weighs by its area: where two
-raters of a phantom are 0.44 mm apart here it says 0.28 mm. Never compare across such implementations. Region by
-region a mask ends where the region does, and the cut is surface like any other.
+MONAI gives the same numbers. DeepMind's surface runs between the voxels, and its elements are weighted by area: two
+raters of a phantom that are 0.44 mm apart here are 0.28 mm apart there. Never compare across such implementations. The
+mask of a region ends where the region ends, and the cut is surface, too.
 
 | truth | prediction | assd_mm, hd95_mm | surface_dice |
 |-------|------------|------------------|--------------|
@@ -24,8 +24,8 @@ region a mask ends where the region does, and the cut is surface like any other.
 | none  | some       | none             | none         |
 | none  | none       | none             | none         |
 
-No distance leads to a mask that is empty, and a penalty in its place would be a number of ours; 0 is what the
-definition of surface Dice gives.
+An empty mask has no distance, and a penalty instead would be arbitrary. The 0 follows from the definition of surface
+Dice.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from dvtplan.imaging import array_ops
 from dvtplan.imaging.geometry import GRID_TOLERANCE_MM
 
 TOLERANCE_MM = 2.0
-"""Of surface Dice: on the paper's grid of 1.25 x 1.45 x 1.45 mm one voxel along any axis (at most 1.45 mm) or
-across slices (1.91 mm) agrees, two voxels (2.5 mm) or an in-plane diagonal (2.05 mm) do not. On voxels above 2 mm
-only equal surfaces agree: choose another there."""
+"""Of surface Dice. On the paper's grid of 1.25 x 1.45 x 1.45 mm, one voxel along any axis (at most 1.45 mm) or across
+slices (1.91 mm) agrees; two voxels (2.5 mm) or an in-plane diagonal (2.05 mm) do not. On voxels above 2 mm only equal
+surfaces agree: choose a larger tolerance there."""
 
 PERCENTILE = 95.0
 """Of the one-way distances, for the Hausdorff distance."""
 
 
 class SurfaceScores(NamedTuple):
-    """Distances between two surfaces; not a number where the table above says none."""
+    """Distances between two surfaces; NaN where the table above has none."""
 
     assd_mm: float
     hd95_mm: float
@@ -64,14 +64,14 @@ def surface_scores(
 ) -> SurfaceScores:
     """Compare the surfaces of two masks.
 
-    Time and memory follow the voxels of the surfaces, not those of the volume: thrombus is a few thousand voxels
-    along a metre of leg, where a distance map of the box around them takes 20 times as long and 1.4 GB.
+    Time and memory depend on the voxels of the surfaces, not of the volume. Thrombus has a few thousand voxels along a
+    metre of leg; a distance map of their bounding box takes 20 times as long and 1.4 GB.
 
     Args:
         truth: bool, any order of axes, both masks on one grid.
         predicted: bool, same shape.
         spacing_mm: distance of voxel centres along each array axis.
-        tolerance_mm: a distance up to this (and ``GRID_TOLERANCE_MM``, as files round spacings) agrees.
+        tolerance_mm: distances up to this (plus ``GRID_TOLERANCE_MM``, because files round spacings) agree.
 
     Raises:
         ValueError: if shapes differ, or the tolerance is not 0 mm or more.
@@ -93,7 +93,7 @@ def surface_scores(
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    """Voxels of a bool mask with a face neighbour outside it; beyond the array is outside."""
+    """Return the voxels of a bool mask that have a face neighbour outside the mask or the array."""
     padded = np.pad(mask, 1)
     core = mask.copy()
     for axis, length in enumerate(mask.shape):
@@ -105,7 +105,7 @@ def surface(mask: np.ndarray) -> np.ndarray:
 
 
 def _surface_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Centres of the surface voxels, shape (n, 3); array axes are orthogonal in every grid that can be read."""
+    """Return the centres of the surface voxels, shape (n, 3); every grid that can be read has orthogonal axes."""
     box = array_ops.bounding_box(mask)
     if box is None:
         return np.empty((0, mask.ndim))
@@ -116,7 +116,7 @@ def _surface_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.
 
 
 def _distances_mm(from_mm: np.ndarray, to_mm: np.ndarray) -> np.ndarray:
-    """From each position to the nearest of others."""
-    # Voxel centres stand in rows, in which a median finds few places to cut: unbalanced trees are twice as fast.
+    """Return the distance from each position to the nearest of others, shape (n,)."""
+    # Voxel centres form rows, which a median splits badly: unbalanced trees are twice as fast.
     tree = cKDTree(to_mm, balanced_tree=False, compact_nodes=False)
     return np.asarray(tree.query(from_mm)[0])

@@ -1,1 +1,1 @@
-"""What one scan shows: burden, lesions, confidence, the patient's page."""
+"""Findings of one scan: burden, lesions, confidence, the patient's page."""

@@ -1,4 +1,4 @@
-"""Who says where a level is: table, option, image."""
+"""Decide which level divides a scan into proximal and distal: from a table, an option, or the image."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dvtplan.anatomy.levels import Levels
 LEVEL_SOURCES = {
     "table": "from a table", "given": "given", "estimated": "estimated from the image", "none": "of unknown origin"
 }  # fmt: skip
-"""Source of levels, as tables call it -> in words: a table of cases, the command line, the image; or nobody."""
+"""Source of a level, as in the tables -> in words. The sources are the table of cases, an option, and the image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelAssignment:
-    """The levels of one scan and who says so."""
+    """The levels of one scan and where they come from."""
 
     levels: Levels | None = None
     source: str = "none"
-    """One of ``SAID_BY``."""
+    """A key of ``LEVEL_SOURCES``."""
     note: str = ""
-    """What a reader of the table should know of them; empty where there is nothing to say."""
+    """What a reader should know about the levels; may be empty."""
 
     def __post_init__(self) -> None:
         if self.source not in LEVEL_SOURCES or (self.levels is None) != (self.source == "none"):
@@ -33,32 +33,29 @@ def assign_levels(
     names: Sequence[str],
     table: Mapping[str, Levels | None],
     given: Levels | None,
-    found: Mapping[str, Landmarks],
+    estimated: Mapping[str, Landmarks],
 ) -> dict[str, LevelAssignment]:
-    """Decide how each scan is divided.
+    """Choose the levels of each scan.
 
     Args:
         names: of the scans.
-        table: levels by scan, which come first.
-        given: levels of all other scans; they come second.
-        found: what was found in the images of others; where nothing was, the scan is not divided.
+        table: levels by scan; first choice.
+        given: levels of all other scans; second choice.
+        estimated: knees found in the images; third choice. A scan without a knee is not divided.
     """
-    return {name: _division(table.get(name), given, found.get(name)) for name in names}
+    return {name: _assign(table.get(name), given, estimated.get(name)) for name in names}
 
 
-def _division(told: Levels | None, given: Levels | None, found: Landmarks | None) -> LevelAssignment:
-    if told is not None:
-        return LevelAssignment(levels=told, source="table")
+def _assign(listed: Levels | None, given: Levels | None, estimated: Landmarks | None) -> LevelAssignment:
+    if listed is not None:
+        return LevelAssignment(levels=listed, source="table")
     if given is not None:
         return LevelAssignment(levels=given, source="given")
-    if found is None:
+    if estimated is None:
         return LevelAssignment()
-    if found.levels is None:
-        return LevelAssignment(note=found.text)
-    how = f"the level is {LEVEL_BELOW_KNEE_MM:g} mm below, as in most people"
-    alone = found.left.level_mm is None or found.right.level_mm is None
-    return LevelAssignment(
-        levels=found.levels,
-        source="estimated",
-        note=f"{found.text}; {how}{', and that of one limb serves both' if alone else ''}",
-    )
+    if estimated.levels is None:
+        return LevelAssignment(note=estimated.text)
+    offset = f"the level is {LEVEL_BELOW_KNEE_MM:g} mm below, as in most people"
+    only_one = estimated.left.level_mm is None or estimated.right.level_mm is None
+    shared = ", and that of one limb serves both" if only_one else ""
+    return LevelAssignment(levels=estimated.levels, source="estimated", note=f"{estimated.text}; {offset}{shared}")

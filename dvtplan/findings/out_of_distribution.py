@@ -1,15 +1,15 @@
-"""Whether a scan is like those that a model was trained on: which of its properties lie outside their range.
+"""Find the properties of a scan that are outside the range of the training scans.
 
-What is compared, and why so:
+Compared are:
 
-- Voxel spacing and field of view along each anatomical axis, whatever the order of the file.
-- The axis along which voxels are thickest, where one is: scans taken in another direction. The order of axes in the
-  file is not compared; the mask is the same for any.
-- For each channel the share of background and of what is darker than half. Scanners have arbitrary units, so both are
+- Voxel spacing and field of view along each anatomical axis, in any axis order of the file.
+- The axis along which voxels are thickest, if there is one. The axis order of the file is not compared, since the mask
+  does not depend on it.
+- For each channel, the share of background and of voxels darker than half. Scanners have arbitrary units, so both are
   counted between the scan's own 0.5th and 99.5th percentile.
 
-A value is odd where it lies beyond the smallest or largest of the training scans by more than ``TOLERANCE`` of that
-end. A scan without oddities may still be unlike the training scans in what is not compared.
+A value is out of range if it is below the smallest or above the largest training value by more than ``TOLERANCE`` of
+that value. Other properties are not compared, so a scan within range may still differ from the training scans.
 """
 
 from __future__ import annotations
@@ -22,65 +22,66 @@ from dvtplan.planning.fingerprint import CaseFingerprint
 from dvtplan.planning.training_ranges import Range, TrainingData, thickest_axis, view_mm
 
 TOLERANCE = 0.10
-"""Of 58 phantoms, each compared with the 57 others, none is odd at this."""
+"""With this tolerance, none of 58 phantoms is out of the range of the 57 others."""
 
 AXIS_WORDS = {"LR": "from right to left", "AP": "from front to back", "SI": "from head to foot"}
 SHARES = ("share of voxels that are background", "share of voxels that are darker than half")
-"""Of ``ChannelFingerprint.shares_below``, in their order."""
+"""Names of ``ChannelFingerprint.shares_below``, in its order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfRange:
-    """One property of a scan that lies outside the range of the training scans."""
+    """One property of a scan that is outside the range of the training scans."""
 
     what: str
     """The property in words."""
     value: float | None
-    """None where it is no number."""
+    """None if the property is not a number."""
     low: float | None
-    """Smallest of the training scans."""
+    """Smallest training value."""
     high: float | None
+    """Largest training value."""
     unit: str
-    """'mm', or empty for a share or for what is no number."""
+    """'mm', or empty for a share and for a property that is not a number."""
     beyond: float | None
-    """By how much the value lies outside, as a share of the nearer end of the range."""
+    """Distance outside the range, relative to its nearer end."""
     in_words: str
-    """All of it in a few words."""
+    """Property, value, range and distance."""
 
 
 def find_out_of_range(case: CaseFingerprint, training: TrainingData) -> list[OutOfRange]:
-    """Name what is odd about a scan, the geometry first.
+    """List the properties of a scan that are out of range, geometry first.
 
     Args:
-        case: the scan; its labels do not matter.
-        training: what the model was trained on.
+        case: the scan; its labels are not used.
+        training: ranges of the training scans.
 
     Returns:
-        Nothing where all lies within the range, or beyond it by up to ``TOLERANCE``.
+        An empty list if all values are in range, or outside by at most ``TOLERANCE``.
     """
-    odd = [*_numbers("voxel spacing", "mm", case.spacing_mm, training.spacing_mm)]
-    odd += _thickness(case, training)
-    odd += _numbers("field of view", "mm", view_mm(case), training.view_mm)
-    for channel, known, called in zip(case.channels, training.channels, training.channel_names, strict=True):
-        name = f" in channel {called}" if len(training.channels) > 1 else ""
+    found = [*_compare_axes("voxel spacing", "mm", case.spacing_mm, training.spacing_mm)]
+    found += _compare_thickness(case, training)
+    found += _compare_axes("field of view", "mm", view_mm(case), training.view_mm)
+    for channel, known, channel_name in zip(case.channels, training.channels, training.channel_names, strict=True):
+        suffix = f" in channel {channel_name}" if len(training.channels) > 1 else ""
         if channel.shares_below is not None and known.shares_below is not None:
-            for what, share, spread in zip(SHARES, channel.shares_below, known.shares_below, strict=True):
-                odd += _number(f"{what}{name}", "", share, spread)
-    return odd
+            for what, share, limits in zip(SHARES, channel.shares_below, known.shares_below, strict=True):
+                found += _compare(f"{what}{suffix}", "", share, limits)
+    return found
 
 
 def compares_intensities(training: TrainingData) -> bool:
-    """Whether the intensities of the training were measured as they are compared here."""
+    """Return whether the fingerprint of the training scans has the intensities that are compared here."""
     return any(channel.shares_below is not None for channel in training.channels)
 
 
-def _numbers(what: str, unit: str, values: dict[str, float], known: dict[str, Range]) -> Iterator[OutOfRange]:
+def _compare_axes(what: str, unit: str, values: dict[str, float], known: dict[str, Range]) -> Iterator[OutOfRange]:
     for axis in AXES:
-        yield from _number(f"{what} {AXIS_WORDS[axis]}", unit, values[axis], known[axis])
+        yield from _compare(f"{what} {AXIS_WORDS[axis]}", unit, values[axis], known[axis])
 
 
-def _number(what: str, unit: str, value: float, known: Range) -> Iterator[OutOfRange]:
-    """The oddity of a number, or nothing."""
+def _compare(what: str, unit: str, value: float, known: Range) -> Iterator[OutOfRange]:
+    """Yield a number that is out of range, or nothing."""
     low, high = known.minimum, known.maximum
     below, above = value < low, value > high
     end = low if below else high
@@ -88,9 +89,9 @@ def _number(what: str, unit: str, value: float, known: Range) -> Iterator[OutOfR
     if not (below or above) or beyond <= TOLERANCE:
         return
     scale, sign, digits = (100.0, " %", 2) if unit == "" else (1.0, f" {unit}", 3)
-    shown, least, most = (f"{scale * v:.{max(digits, len(str(int(scale * v))))}g}" for v in (value, low, high))
-    span = least if least == most else f"{least} to {most}"
-    how = f"{100 * beyond:.0f} % {'below' if below else 'above'}"
+    shown, low_text, high_text = (f"{scale * v:.{max(digits, len(str(int(scale * v))))}g}" for v in (value, low, high))
+    span = low_text if low_text == high_text else f"{low_text} to {high_text}"
+    distance = f"{100 * beyond:.0f} % {'below' if below else 'above'}"
     yield OutOfRange(
         what=what,
         value=value,
@@ -98,26 +99,27 @@ def _number(what: str, unit: str, value: float, known: Range) -> Iterator[OutOfR
         high=high,
         unit=unit,
         beyond=beyond,
-        in_words=f"{what} {shown}{sign} (training {span}{sign}, {how})",
+        in_words=f"{what} {shown}{sign} (training {span}{sign}, {distance})",
     )
 
 
-def _thickness(case: CaseFingerprint, training: TrainingData) -> Iterator[OutOfRange]:
-    here = thickest_axis(case) or "none"
-    if here in training.thickest:
+def _compare_thickness(case: CaseFingerprint, training: TrainingData) -> Iterator[OutOfRange]:
+    """Yield the direction of the thickest voxels if no training scan has it."""
+    axis = thickest_axis(case) or "none"
+    if axis in training.thickest:
         return
-    told = " or ".join(map(_direction, training.thickest))
-    what = "voxels thickest"
+    expected = " or ".join(map(_thickness_in_words, training.thickest))
+    here = "voxels are equal in all directions" if axis == "none" else f"slices are {_thickness_in_words(axis)}"
     yield OutOfRange(
-        what=what,
+        what="voxels thickest",
         value=None,
         low=None,
         high=None,
         unit="",
         beyond=None,
-        in_words=f"{what} {_direction(here)} (training {told})",
+        in_words=f"{here} (training scans: {expected})",
     )
 
 
-def _direction(axis: str) -> str:
-    return "in no direction" if axis == "none" else AXIS_WORDS[axis]
+def _thickness_in_words(axis: str) -> str:
+    return "equal in all directions" if axis == "none" else f"thickest {AXIS_WORDS[axis].removeprefix('from ')}"

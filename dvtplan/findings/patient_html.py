@@ -1,4 +1,4 @@
-"""The HTML page."""
+"""Write the HTML summary of one patient."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from dvtplan.findings.patient_images import (
 )
 from dvtplan.findings.patient_text import (
     BURDEN_HEADER,
+    BURDEN_TITLE,
+    CONFIDENCE_TITLE,
     LESION_HEADER,
-    NEVER_CALIBRATED,
+    NOT_CALIBRATED,
+    ORIGIN_TITLE,
     READING_ORDER,
     burden_rows,
     date_line,
@@ -31,12 +34,10 @@ from dvtplan.findings.record import Findings
 from dvtplan.rendering import html_page, output, page_layout
 from dvtplan.rendering.html_page import Html
 
-# --- the HTML page --------------------------------------------------------------------------------
-
 
 def document(found: Findings, shown: ScanPictures) -> str:
-    """The page: the sheet's content with every lesion, its pictures told in words too."""
-    opening = html_page.join(
+    """Return the HTML page: the content of the sheet, every lesion, and a description of each picture."""
+    header = html_page.join(
         (
             *(html_page.banner(line) for line in found.warnings),
             html_page.paragraph(html_page.element("strong", found.in_words)),
@@ -46,41 +47,41 @@ def document(found: Findings, shown: ScanPictures) -> str:
     )
     return html_page.document(
         f"Leg veins on MR: {found.case_id}",
-        (("pictures", "Pictures"), ("burden", "How much"), ("lesions", "How sure"), ("making", "What it rests on")),
-        opening,
+        (("pictures", "Pictures"), ("burden", BURDEN_TITLE), ("lesions", CONFIDENCE_TITLE), ("making", ORIGIN_TITLE)),
+        header,
         html_page.section("pictures", "Pictures", html_page.grid(*_figures(found, shown)), *_empty_limbs(found, shown)),
-        html_page.section("burden", "How much", _burden_table(found)),
+        html_page.section("burden", BURDEN_TITLE, _burden_table(found)),
         html_page.section(
-            "lesions", "How sure", _lesion_table(found), html_page.paragraph(NEVER_CALIBRATED, kind="note")
+            "lesions", CONFIDENCE_TITLE, _lesion_table(found), html_page.paragraph(NOT_CALIBRATED, kind="note")
         ),
-        html_page.section("making", "What it rests on", html_page.bullets(provenance(found)[:-1])),
+        html_page.section("making", ORIGIN_TITLE, html_page.bullets(provenance(found)[:-1])),
         footer=found.disclaimer,
     )
 
 
 def _figures(found: Findings, shown: ScanPictures) -> list[Html]:
     width_mm = output.WIDTH_IN * page_layout.MM_PER_IN
-    parts = [limb_title(found, limb) for limb in READING_ORDER]
-    made = [
+    titles = [limb_title(found, limb) for limb in READING_ORDER]
+    figures = [
         html_page.figure(
             output.encode(draw_projection(shown.front, width_mm).figure, "jpeg", PICTURE_BYTES),
             "jpeg",
-            f"Maximum intensity projection of {found.case_id} from the front with the edge of what was marked: "
-            f"{'; '.join(parts)}.",
+            f"Maximum intensity projection of {found.case_id} from the front with the outline of the segmentation: "
+            f"{'; '.join(titles)}.",
             f"From the front. {front_caption(shown)}",
         )
     ]
     for one in shown.limbs:
-        made.append(
+        figures.append(
             html_page.figure(
                 output.encode(draw_limb(one.panel, width_mm).figure, "jpeg", PICTURE_BYTES),
                 "jpeg",
-                f"{slice_position(found, shown, one).capitalize()}, with most of what was marked in the {one.limb} "
-                "leg; its neighbourhood magnified without and with the edge of what was marked.",
+                f"{slice_position(found, shown, one).capitalize()}, the slice with most thrombus in the "
+                f"{one.limb} leg; its neighbourhood enlarged, without and with the outline.",
                 f"{limb_title(found, one.limb)}. {limb_caption(found, shown, one)}",
             )
         )
-    return made
+    return figures
 
 
 def _empty_limbs(found: Findings, shown: ScanPictures) -> list[Html]:
@@ -89,7 +90,7 @@ def _empty_limbs(found: Findings, shown: ScanPictures) -> list[Html]:
 
 
 def _burden_table(found: Findings) -> Html:
-    caption = "What was marked in each leg and part. A negative distance lies below the level."
+    caption = "Thrombus burden of each leg and region. A negative distance is below the level."
     return html_page.table(caption, _flat(BURDEN_HEADER), [("", burden_rows(found))])
 
 
@@ -101,5 +102,5 @@ def _lesion_table(found: Findings) -> Html:
 
 
 def _flat(header: Sequence[str]) -> list[str]:
-    """A header in one line each."""
+    """Put each heading on one line."""
     return [name.replace("\n", ", " if name.endswith(("\nmL", "\nmm")) else " ") for name in header]

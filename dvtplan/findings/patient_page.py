@@ -1,12 +1,13 @@
-"""The page of one patient: HTML, PDF, PNG."""
+"""Write the summary of one patient as HTML, PDF and PNG."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dvtplan.core import files
+from dvtplan.core import console, files
 from dvtplan.findings.patient_html import document
 from dvtplan.findings.patient_images import ScanPictures
 from dvtplan.findings.patient_sheet import draw
@@ -16,21 +17,22 @@ from dvtplan.rendering import output
 
 
 def write_page(
-    found: Findings, image_SHW: np.ndarray, marked_SHW: np.ndarray, grid: Grid, paths: tuple[Path, Path, Path]
+    found: Findings, image_SHW: np.ndarray, mask_SHW: np.ndarray, grid: Grid, paths: tuple[Path, Path, Path]
 ) -> None:
     """Write the summary of a scan that was analysed.
 
     Args:
-        found: what is told.
-        image_SHW: its first channel in slice order.
-        marked_SHW: its mask; every value but 0 is thrombus.
-        grid: of both.
+        found: its findings.
+        image_SHW: its first channel, in slice order.
+        mask_SHW: every value except 0 is thrombus.
+        grid: of the slices.
         paths: of the HTML page, the PDF and the PNG.
 
     Raises:
         DvtError: if a file cannot be written.
     """
-    shown = ScanPictures.of(found, image_SHW, marked_SHW != 0, grid)
+    found = replace(found, warnings=tuple(map(console.translated, found.warnings)))
+    shown = ScanPictures.of(found, image_SHW, mask_SHW != 0, grid)
     sheet = draw(found, shown)
     html, *drawn = paths
     for path in drawn:

@@ -1,4 +1,4 @@
-"""The words and table rows of a patient page."""
+"""Sentences and table rows of a patient page."""
 
 from __future__ import annotations
 
@@ -12,37 +12,33 @@ from dvtplan.findings.level_source import LEVEL_SOURCES
 from dvtplan.findings.record import NOT_RULED_OUT, Findings
 
 READING_ORDER = ("right", "left")
-"""The patient's right leg is on the left of a picture."""
+"""The patient's right leg is on the left of a picture, so it comes first."""
 
-NEVER_CALIBRATED = (
-    "Probabilities are the model's own and not calibrated; folds that agree may err together."
-)  # fmt: skip
-BURDEN_HEADER = ("Leg", "Part", "Volume\nmL", "Pieces", "Length\nmm", f"Largest section\nmm² (over {SLICE_MM:g} mm)",
-                 "Top above\nlevel, mm", "Bottom above\nlevel, mm", "Nearly marked\nmL")  # fmt: skip
+BURDEN_TITLE, CONFIDENCE_TITLE, ORIGIN_TITLE = "Thrombus burden", "Confidence", "How this was made"
+NOT_CALIBRATED = "Probabilities are the model's own and not calibrated. Folds that agree may all be wrong."
+BURDEN_HEADER = ("Leg", "Part", "Volume\nmL", "Components", "Length\nmm",
+                 f"Largest section\nmm² (over {SLICE_MM:g} mm)",
+                 "Top above\nlevel, mm", "Bottom above\nlevel, mm", "Sub-threshold\nmL")  # fmt: skip
 LESION_HEADER = ("No.", "Leg", "Part", "Volume\nmL", "Probability\nmean", "Probability\npeak", "Folds agree\nmean",
-                 "Folds agree\nleast", "Slice", "Centre (LPS)\nmm")  # fmt: skip
-
-
-# --- words ----------------------------------------------------------------------------------------
+                 "Folds agree\nlowest", "Slice", "Centre (LPS)\nmm")  # fmt: skip
 
 
 def in_numbers(found: Findings) -> str:
-    """The whole in one or two sentences."""
-    told = []
+    """Return the volume of each leg, or without thrombus the highest probability, in one sentence."""
     if found.volume_ml > 0:
-        parts = [f"{b.limb} leg {_ml(b.volume_ml)} in {plural(b.pieces, 'piece')}" for b in _wholes(found) if b.pieces]
-        told.append(f"{_ml(found.volume_ml)} were marked: {', '.join(parts)}.")
-    elif found.highest_probability is not None:
-        told.append(f"The highest probability of any voxel is {found.highest_probability:.2f}; "
-                    "voxels are marked from 0.50 on.")  # fmt: skip
-    nearly = sum(found.nearly_marked_ml.values())
-    another = "Another " if found.volume_ml > 0 else ""
-    told.append(f"{another}{_ml(nearly)} were nearly marked (probability {SUB_THRESHOLD:g} to 0.5).")
-    return " ".join(told)
+        parts = [
+            f"{b.limb} leg {_ml(b.volume_ml)} in {plural(b.pieces, 'component')}" for b in _wholes(found) if b.pieces
+        ]
+        return f"Segmented volume {_ml(found.volume_ml)}: {', '.join(parts)}."
+    if found.highest_probability is None:
+        return ""
+    return (
+        f"The highest probability of any voxel is {found.highest_probability:.2f}; voxels are segmented from 0.50 on."
+    )
 
 
 def _wholes(found: Findings) -> list[Burden]:
-    """The burden of each limb as a whole, in reading order."""
+    """Return the burden of each whole limb, in reading order."""
     by = {burden.limb: burden for burden in found.burden if burden.region == "all"}
     return [by[limb] for limb in READING_ORDER if limb in by]
 
@@ -51,13 +47,14 @@ def limb_title(found: Findings, limb: str) -> str:
     whole = next((b for b in _wholes(found) if b.limb == limb), None)
     name = f"{limb.capitalize()} leg"
     if whole is None or not whole.pieces:
-        return f"{name}: nothing marked"
-    return f"{name}: {_ml(whole.volume_ml)}, {plural(whole.pieces, 'piece')}"
+        return f"{name}: no thrombus segmented"
+    return f"{name}: {_ml(whole.volume_ml)}, {plural(whole.pieces, 'component')}"
 
 
 def limb_empty(found: Findings, limb: str) -> str:
-    nearly = found.nearly_marked_ml.get(limb, 0.0)
-    return f"No voxel was marked as thrombus in the {limb} leg. {NOT_RULED_OUT} Nearly marked: {_ml(nearly)}."
+    volume = _ml(found.nearly_marked_ml.get(limb, 0.0))
+    low_confidence = f"Low-confidence voxels, probability {SUB_THRESHOLD:g} to 0.5: {volume}."
+    return f"The model segmented no thrombus in the {limb} leg. {NOT_RULED_OUT} {low_confidence}"
 
 
 def burden_rows(found: Findings) -> list[tuple[str, ...]]:
@@ -83,7 +80,7 @@ def lesion_rows(lesions: Sequence[Lesion]) -> list[tuple[str, ...]]:
         (
             str(one.number),
             one.limb,
-            " / ".join(filter(None, (one.label, one.region))) or "not divided",
+            " / ".join(filter(None, (one.label, one.region))) or "unknown",
             f"{one.volume_ml:.2f}",
             f"{one.probability_mean:.2f}",
             f"{one.probability_peak:.2f}",
@@ -97,28 +94,29 @@ def lesion_rows(lesions: Sequence[Lesion]) -> list[tuple[str, ...]]:
 
 
 def provenance(found: Findings) -> list[str]:
+    """Return how the result was made, one sentence per item."""
     maker = found.maker
     data = display_name(maker.dataset, maker.phantom)
     folds = plural(len(maker.folds), "fold")
-    told = [
+    lines = [
         f"Model: {maker.network or 'network'}, {folds} ({', '.join(map(str, maker.folds))}), trained on {data}, digest "
         f"{maker.digest[:16]}.",
         f"Software: {', '.join(f'{name} {version}' for name, version in maker.versions.items())}.",
         f"Image: {', '.join(found.images)}. Mask: {found.mask}, SHA-256 {(found.mask_digest or '')[:16]}.",
     ]
     if found.levels is None:
-        told.append("Levels: none.")
+        lines.append("Levels: none.")
     else:
         left, right = found.levels.both_mm
         origin = LEVEL_SOURCES.get(found.level_source or "none", found.level_source)
-        told.append(f"Levels ({origin}): left z {_signed(left)}, right z {_signed(right)} mm.")
-    told.append("Length: of the pieces' centre lines. A piece: voxels that touch, by a corner at least.")
+        lines.append(f"Levels ({origin}): left z {_signed(left)}, right z {_signed(right)} mm.")
+    lines.append("Length is measured along the centre line. A component is a connected group of voxels.")
     if found.lesions:
-        told.append(
-            "Folds agree: share of a lesion's voxels that a fold alone would mark." if len(maker.folds) > 1
-            else "One fold predicted, so there is no agreement of folds to tell."
+        lines.append(
+            "Folds agree: share of a lesion's voxels that one fold alone would segment." if len(maker.folds) > 1
+            else "Only one fold was used, so agreement between folds is not available."
         )  # fmt: skip
-    return [*told, NEVER_CALIBRATED]
+    return [*lines, NOT_CALIBRATED]
 
 
 def date_line(found: Findings) -> str:

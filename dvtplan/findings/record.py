@@ -1,6 +1,6 @@
-"""What was found on a scan: a record of it all, in numbers and in words, and the burden of many scans as a table.
+"""The record of one scan's findings, in numbers and in words.
 
-"No voxel was marked" and "could not be analysed" are different things: every record and every row has a status.
+An empty mask and a failed analysis are different results, so every record has a status.
 """
 
 from __future__ import annotations
@@ -20,128 +20,132 @@ from dvtplan.findings.out_of_distribution import OutOfRange
 
 ANALYSED, NOT_ANALYSED = "analysed", "not analysed"
 COULD_NOT = "Could not be analysed: nothing is known about thrombus on this scan."
-NOT_RULED_OUT = "This does not rule thrombus out."
-"""Stands beside every mask without a marked voxel."""
-DISCLAIMER = "A measurement, not a diagnosis. Research software, no medical device."
+NOT_RULED_OUT = "This does not rule out thrombus."
+"""Follows every statement that a mask is empty."""
+DISCLAIMER = "A measurement, not a diagnosis. Research software, not a medical device."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
-    """The model that looked at a scan, and the software that it ran in."""
+    """The model that segmented a scan, and its software."""
 
     network: str
     folds: tuple[int, ...]
     digest: str
-    """Of the plan and all weights."""
+    """Digest of the plan and all weights."""
     dataset: str
-    """That it was trained on."""
+    """The data set that it was trained on."""
     phantom: bool
-    """Whether that data set was computed."""
+    """Whether that data set is a phantom."""
     training_scans: int | None
-    """How many the scan was compared with; none where the model knows nothing of them."""
+    """Number of training scans; None if the model lacks their fingerprint."""
     slice_axis: str
     versions: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What was found on one scan: ``ID_findings.json``."""
+    """The findings of one scan: ``ID_findings.json``."""
 
     case_id: str
     status: str
-    """'analysed' or 'not analysed'; where it is the latter every measurement is missing, none is zero."""
+    """'analysed' or 'not analysed'. In the second case all measurements are missing, not zero."""
     in_words: str
     reason: str | None = None
     """Why it could not be analysed."""
     warnings: tuple[str, ...] = ()
-    """What a reader must know before the numbers."""
+    """What a reader must know before the numbers, most serious first."""
     images: tuple[str, ...]
     made: str
-    """When, with the time zone."""
+    """Time with time zone."""
     maker: ModelIdentity
     mask: str | None = None
     """File name."""
     mask_digest: str | None = None
     levels: Levels | None = None
     level_source: str | None = None
-    """Who says where the levels are, of ``SAID_BY``; none for 'none'."""
+    """A key of ``LEVEL_SOURCES``; None without levels."""
     level_note: str = ""
-    """What a reader should know of them."""
+    """What a reader should know about the levels."""
     burden: tuple[Burden, ...] = ()
     lesions: tuple[Lesion, ...] = ()
-    """By falling volume."""
+    """By decreasing volume."""
     nearly_marked_ml: dict[str, float] = field(default_factory=dict)
-    """Limb -> volume of voxels that were not marked and have a probability of ``agreement.NEARLY`` or more."""
+    """Limb -> volume of its sub-threshold voxels (``lesion_confidence.SUB_THRESHOLD``)."""
     highest_probability: float | None = None
     """Of any voxel."""
     oddities: tuple[OutOfRange, ...] | None = None
-    """None where the scan could not be compared with those of the training."""
+    """Properties out of the range of the training scans; None if they could not be compared."""
     disclaimer: str = DISCLAIMER
 
     def __post_init__(self) -> None:
         if self.status not in (ANALYSED, NOT_ANALYSED):
             raise ValueError(f"status must be {ANALYSED!r} or {NOT_ANALYSED!r}, not {self.status!r}")
         if (self.status == ANALYSED) == (self.reason is not None):
-            raise ValueError("a reason stands where a scan was not analysed, and only there")
+            raise ValueError("reason must be given if a scan was not analysed, and only then")
 
     @property
     def volume_ml(self) -> float:
-        """Of all that was marked."""
+        """Segmented volume of both limbs."""
         return sum(burden.volume_ml for burden in self.burden if burden.region == "all")
 
 
 def not_analysed(case_id: str, images: Sequence[str], reason: str, made: str, maker: ModelIdentity) -> Findings:
-    """The record of a scan that could not be analysed."""
+    """Return the record of a scan that could not be analysed."""
     return Findings(
         case_id=case_id, status=NOT_ANALYSED, in_words=COULD_NOT, reason=reason, images=tuple(images), made=made,
         maker=maker,
     )  # fmt: skip
 
 
-def words(found: Sequence[Burden]) -> str:
-    """What was marked, in words; an empty mask is said not to rule anything out."""
-    told = category(list(found))
-    return told if any(burden.volume_ml > 0 for burden in found) else f"{told} {NOT_RULED_OUT}"
+def result_in_words(burdens: Sequence[Burden]) -> str:
+    """Describe the segmentation; an empty mask is said not to rule out thrombus."""
+    result = category(list(burdens))
+    return result if any(burden.volume_ml > 0 for burden in burdens) else f"{result} {NOT_RULED_OUT}"
 
 
-def warnings(
-    maker: ModelIdentity, oddities: Sequence[OutOfRange] | None, intensities: bool, division: LevelAssignment
+def reader_warnings(
+    maker: ModelIdentity, out_of_range: Sequence[OutOfRange] | None, intensities: bool, assigned: LevelAssignment
 ) -> list[str]:
-    """What a reader must know before the numbers, the gravest first.
+    """Return what a reader must know before the numbers, most serious first.
 
     Args:
         maker: the model.
-        oddities: none where nothing could be compared.
+        out_of_range: properties outside the range of the training scans; None if they could not be compared.
         intensities: whether intensities were compared too.
-        division: of the limbs.
+        assigned: levels of the scan.
     """
-    told = []
+    lines = []
     if maker.phantom:
-        told.append(
-            f"The model was trained on phantoms ({maker.dataset}): on images that were computed, not on patients. What "
-            "it marks on a scan of a patient means nothing."
+        lines.append(
+            f"The model was trained on phantoms ({maker.dataset}), which are computed images. Its result on a scan of "
+            "a patient has no meaning."
         )
-    if oddities:
-        told.append(
-            f"This scan is unlike the {plural(maker.training_scans or 0, 'scan')} that the model was trained on, so "
-            f"what is marked may be wrong. Outside their range: {'; '.join(odd.in_words for odd in oddities)}."
+    if out_of_range:
+        lines.append(
+            f"This scan differs from the {plural(maker.training_scans or 0, 'scan')} that the model was trained on, so "
+            f"the result may be wrong. Outside their range: {'; '.join(one.in_words for one in out_of_range)}."
         )
-    if oddities is None:
-        told.append("Whether this scan is like those that the model was trained on is not known: the model lacks their "
-                    "fingerprint.")  # fmt: skip
+    if out_of_range is None:
+        lines.append(
+            "It is not known whether this scan is similar to the training scans, since the model lacks their "
+            "fingerprint."
+        )
     elif not intensities:
-        told.append("Intensities were not compared with those of the training: its fingerprint lacks them.")
-    if division.levels is None:
-        why = f": {division.note}" if division.note else ""
-        told.append(f"No level is known, so what was marked is not divided into proximal and distal{why}.")
-    elif division.source == "estimated":
-        told.append(f"Levels were estimated from the image and may be 20 mm off, or more: {division.note}.")
-    return told
+        lines.append("Intensities were not compared with the training scans, since their fingerprint lacks them.")
+    if assigned.levels is None:
+        cause = "The knee was not found in this scan" if assigned.note else "No level is known for this scan"
+        lines.append(
+            f"{cause}, so the result is not split into proximal and distal. You can give the level with `level`."
+        )
+    elif assigned.source == "estimated":
+        lines.append(f"The level was estimated from the image and may be wrong by 20 mm or more: {assigned.note}.")
+    return lines
 
 
 def read_findings(path: Path) -> Findings | None:
-    """The record in a file; none where there is no such file, or another one."""
+    """Read findings; return None if there is no such file, or if it holds something else."""
     try:
-        return json_records.load(Findings, path, "dvt_predict --findings") if path.exists() else None
+        return json_records.load(Findings, path, "`predict` with `findings`") if path.exists() else None
     except DvtError:
         return None

@@ -1,18 +1,16 @@
-"""What is told of a scan beside its mask: the record of what was found, its page, a warning where it is unlike the
-training; or that it could not be analysed."""
+"""Write the findings of one scan (JSON, summary page, warnings), or a record that its analysis failed."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dvtplan.anatomy import scan_landmarks
 from dvtplan.anatomy.landmarks import Landmarks
-from dvtplan.anatomy.levels import Levels
 from dvtplan.core import console, digests, json_records, text
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
@@ -22,6 +20,7 @@ from dvtplan.data.mask_files import findings_path, summary_paths
 from dvtplan.findings import burden, lesion_confidence, level_source, out_of_distribution, patient_page
 from dvtplan.findings.lesion_confidence import ConfidenceCounter
 from dvtplan.findings.level_source import LevelAssignment
+from dvtplan.findings.options import FindingsOptions
 from dvtplan.findings.out_of_distribution import OutOfRange
 from dvtplan.findings.record import (
     ANALYSED,
@@ -30,8 +29,8 @@ from dvtplan.findings.record import (
     ModelIdentity,
     not_analysed,
     read_findings,
-    warnings,
-    words,
+    reader_warnings,
+    result_in_words,
 )
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid, to_slice_order
@@ -42,55 +41,37 @@ from dvtplan.planning.fingerprint import ChannelFingerprint
 from dvtplan.planning.training_ranges import TrainingData
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindingsOptions:
-    """What is to be told of each scan beside its mask."""
-
-    record: bool = True
-    """``ID_findings.json``; else only how the scan is divided is decided."""
-    page: bool = False
-    """The summary as HTML, PDF and PNG too."""
-    table: Mapping[str, Levels | None] = field(default_factory=dict)
-    """Levels by case, or by name of the mask, which come first."""
-    given: Levels | None = None
-    """Of all other scans."""
-    estimate: bool = False
-    """Look for the knees of those that have none by then."""
-    divided: dict[str, LevelAssignment] = field(default_factory=dict)
-    """Is filled: name of each mask -> how its scan was divided."""
-    remarks: tuple[str, ...] = ()
-    """What a reader must know of the scan before anything else."""
-
-
-def resolve_levels(case: Case, mask: Path, asked: FindingsOptions) -> LevelAssignment:
-    """How a scan is divided; what is found in its first image is written beside its mask.
+def resolve_levels(case: Case, mask: Path, options: FindingsOptions) -> LevelAssignment:
+    """Choose the levels of a scan. If they are estimated, write the knees that were found next to the mask.
 
     Raises:
-        DvtError: if the image has to be looked at and cannot be read.
+        DvtError: if the image is needed and cannot be read.
     """
     name = stem(mask)
-    told = asked.table.get(case.id) or asked.table.get(name)
-    found: dict[str, Landmarks] = {}
-    if told is None and asked.given is None and asked.estimate:
-        found[name] = scan_landmarks.estimate_scan(case.images[0])
-        json_records.save(found[name], mask_files.levels_path(mask))
-    asked.divided[name] = level_source.assign_levels([name], {name: told}, asked.given, found)[name]
-    return asked.divided[name]
+    listed = options.levels_table.get(case.id) or options.levels_table.get(name)
+    estimated: dict[str, Landmarks] = {}
+    if listed is None and options.level is None and options.estimate_levels:
+        estimated[name] = scan_landmarks.estimate_scan(case.images[0])
+        json_records.save(estimated[name], mask_files.levels_path(mask))
+    return level_source.assign_levels([name], {name: listed}, options.level, estimated)[name]
 
 
-def is_up_to_date(case: Case, mask: Path, maker: ModelIdentity, asked: FindingsOptions | None) -> bool:
-    """Whether all that is asked about a case that was predicted is told already; a page that is missing is made."""
-    if asked is None:
-        return True
-    division = resolve_levels(case, mask, asked)
-    if not asked.record:
+def is_up_to_date(
+    case: Case, mask: Path, levels: LevelAssignment, maker: ModelIdentity, options: FindingsOptions
+) -> bool:
+    """Return whether the findings on disk match the mask, the levels and the model. Draw the summary if it is missing.
+
+    Raises:
+        DvtError: if the summary is drawn, and a file cannot be read or written.
+    """
+    if not options.record:
         return True
     found = read_findings(findings_path(mask))
-    if found is None or found.status != ANALYSED or found.levels != division.levels:
+    if found is None or found.status != ANALYSED or found.levels != levels.levels:
         return False
     if found.maker.digest != maker.digest or found.mask_digest != digests.sha256(mask):
         return False
-    if asked.page and not all(path.exists() for path in summary_paths(mask)):
+    if options.summary and not all(path.exists() for path in summary_paths(mask)):
         image, grid = volume_io.read(case.images[0])
         order = to_slice_order(grid, maker.slice_axis)
         values, _ = volume_io.read(mask)
@@ -103,10 +84,13 @@ def write_failure(case_id: str, images: Sequence[str], mask: Path, maker: ModelI
 
     Args:
         case_id: of the case.
-        images: its files, as the user knows them.
+        images: display names of its files.
         mask: where the mask would be.
         maker: the model.
         reason: in one line.
+
+    Raises:
+        DvtError: if the record cannot be written.
     """
     remove_outputs(mask)
     with contextlib.suppress(DvtError):
@@ -116,47 +100,47 @@ def write_failure(case_id: str, images: Sequence[str], mask: Path, maker: ModelI
 
 
 def remove_outputs(mask: Path) -> None:
-    """Remove what was told of an earlier mask of that name; what is no record of ours stays."""
+    """Remove the findings and the summary of an earlier mask; files that are not ours are kept."""
     if read_findings(findings_path(mask)) is not None:
         for path in (findings_path(mask), *summary_paths(mask)):
             path.unlink(missing_ok=True)
 
 
 def remove_failure(mask: Path) -> None:
-    """Remove the record that a scan could not be analysed, which it can be now."""
+    """Remove the record of an earlier failure."""
     found = read_findings(findings_path(mask))
     if found is not None and found.status == NOT_ANALYSED:
         findings_path(mask).unlink(missing_ok=True)
 
 
 def warn_if_out_of_range(
-    case_id: str, looks: Sequence[ChannelFingerprint], grid: Grid, training: TrainingData | None
+    case_id: str, channels: Sequence[ChannelFingerprint], grid: Grid, training: TrainingData | None
 ) -> list[OutOfRange] | None:
-    """Compare a scan with the training scans and warn where it is outside their range.
+    """Compare a scan with the training scans and warn about properties outside their range.
 
     Args:
         case_id: for the warning.
-        looks: intensities of each channel.
+        channels: measured intensities of each channel.
         grid: of the scan.
-        training: ranges of the training scans, or None where they are not known.
+        training: ranges of the training scans; None if unknown.
 
     Returns:
-        What is outside; None where the training scans are not known.
+        The properties out of range; None if the training scans are unknown.
     """
     if training is None:
         return None
-    odd = out_of_distribution.find_out_of_range(measurement.unlabelled(case_id, looks, grid), training)
-    if odd:
+    found = out_of_distribution.find_out_of_range(measurement.unlabelled(case_id, channels, grid), training)
+    if found:
         console.warn(
-            f"{case_id}: is unlike the {plural(training.cases, 'training scan')}, so its mask may be "
-            f"wrong. Outside their range: {'; '.join(one.in_words for one in odd)}."
+            f"{case_id}: differs from the {plural(training.cases, 'training scan')}, so its mask may be wrong. "
+            f"Outside their range: {'; '.join(one.in_words for one in found)}."
         )
-    return odd
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class FindingsModel:
-    """What the findings need to know of a model."""
+    """The properties of a model that its findings need."""
 
     maker: ModelIdentity
     classes: Mapping[str, int]
@@ -166,77 +150,97 @@ class FindingsModel:
 
 
 class FindingsBuilder:
-    """Probabilities and votes of a case, slice by slice on disk, from which its findings are written."""
+    """Collect the probabilities and votes of a case slice by slice on disk, then write its findings."""
 
     def __init__(
-        self, case: Case, grid: Grid, model: FindingsModel, asked: FindingsOptions, division: LevelAssignment,
+        self, case: Case, grid: Grid, model: FindingsModel, options: FindingsOptions, levels: LevelAssignment,
         scratch: Path, stack: contextlib.ExitStack,
     ) -> None:  # fmt: skip
-        self._case, self._grid, self._model, self._asked = case, grid, model, asked
-        self._division, self._levels = division, division.levels
-        self._chances, self._votes = (stack.enter_context(SliceBuffer(scratch)) for _ in range(2))
-        self._tally = ConfidenceCounter(grid=grid, levels=self._levels)
+        """Open the buffers.
 
-    def add(self, chance_BHW: np.ndarray, marked_BHW: np.ndarray, votes_BHW: np.ndarray | None) -> None:
-        """Take the next slices: probability of thrombus, the mask, and a bit per fold."""
-        self._tally.add(chance_BHW, marked_BHW)
-        self._chances.append(chance_BHW.astype(np.float16))
+        Args:
+            case: the scan.
+            grid: of its slices.
+            model: the model.
+            options: what to write.
+            levels: of the scan.
+            scratch: folder of the buffers.
+            stack: closes the buffers.
+        """
+        self._case, self._grid, self._model, self._options, self._levels = case, grid, model, options, levels
+        self._probabilities, self._votes = (stack.enter_context(SliceBuffer(scratch)) for _ in range(2))
+        self._counter = ConfidenceCounter(grid=grid, levels=levels.levels)
+
+    def add(self, probability_BHW: np.ndarray, mask_BHW: np.ndarray, votes_BHW: np.ndarray | None) -> None:
+        """Add the next slices.
+
+        Args:
+            probability_BHW: of thrombus.
+            mask_BHW: every value except 0 is thrombus.
+            votes_BHW: bit k is set where fold k alone would segment; None for a single fold.
+        """
+        self._counter.add(probability_BHW, mask_BHW)
+        self._probabilities.append(probability_BHW.astype(np.float16))
         if votes_BHW is not None:
             self._votes.append(votes_BHW)
 
-    def tell(
+    def write(
         self,
         mask: Path,
-        marked_SHW: np.ndarray,
+        mask_SHW: np.ndarray,
         image: SliceBuffer,
         images: Sequence[str],
-        odd: Sequence[OutOfRange] | None,
+        out_of_range: Sequence[OutOfRange] | None,
     ) -> None:
-        """Write the findings of the case, and its page where that is asked for, next to its mask.
+        """Write the findings, and the summary if it is requested, next to the mask.
 
         Args:
-            mask: path of the mask, which is there.
-            marked_SHW: the mask, slices first.
+            mask: path of the mask, which exists.
+            mask_SHW: its slices.
             image: slices of the first channel.
-            images: names of the image files, as the user knows them.
-            odd: what ``oddities`` returned.
+            images: display names of the image files.
+            out_of_range: result of ``warn_if_out_of_range``.
+
+        Raises:
+            DvtError: if a file cannot be written.
         """
-        found = self._findings(mask, marked_SHW, images, odd)
-        if self._asked.page:
-            patient_page.write_page(found, image.read(), marked_SHW, self._grid, summary_paths(mask))
+        found = self._findings(mask, mask_SHW, images, out_of_range)
+        if self._options.summary:
+            patient_page.write_page(found, image.read(), mask_SHW, self._grid, summary_paths(mask))
         json_records.save(found, findings_path(mask))
 
     def _findings(
-        self, mask: Path, marked_SHW: np.ndarray, images: Sequence[str], odd: Sequence[OutOfRange] | None
+        self, mask: Path, mask_SHW: np.ndarray, images: Sequence[str], out_of_range: Sequence[OutOfRange] | None
     ) -> Findings:
-        model, of_limbs, grid = self._model, self._levels, self._grid
-        measured = burden.measure(marked_SHW, grid, of_limbs)
-        lesions = lesion_confidence.lesions(
-            marked_SHW,
-            grid,
-            of_limbs,
-            lambda s: self._chances.read(s, s + 1)[0],
+        model, assigned = self._model, self._levels
+        burdens = burden.measure(mask_SHW, self._grid, assigned.levels)
+        lesions = lesion_confidence.measure_lesions(
+            mask_SHW,
+            self._grid,
+            assigned.levels,
+            lambda s: self._probabilities.read(s, s + 1)[0],
             None if len(self._votes) == 0 else lambda s: self._votes.read(s, s + 1)[0],
             len(model.maker.folds),
             dict(model.classes),
         )
         intensities = model.training is not None and out_of_distribution.compares_intensities(model.training)
+        warnings = reader_warnings(model.maker, out_of_range, intensities, assigned)
         return Findings(
             case_id=self._case.id,
             status=ANALYSED,
-            in_words=words(measured),
-            warnings=(*self._asked.remarks, *warnings(model.maker, odd, intensities, self._division)),
+            in_words=result_in_words(burdens),
+            warnings=(*self._options.input_warnings, *warnings),
             images=tuple(images),
             made=text.now(),
             maker=model.maker,
             mask=mask.name,
             mask_digest=digests.sha256(mask),
-            levels=of_limbs,
-            level_source=None if of_limbs is None else self._division.source,
-            level_note=self._division.note,
-            burden=tuple(measured),
+            levels=assigned.levels,
+            level_source=None if assigned.levels is None else assigned.source,
+            level_note=assigned.note,
+            burden=tuple(burdens),
             lesions=tuple(lesions),
-            nearly_marked_ml=self._tally.nearly_ml,
-            highest_probability=self._tally.highest,
-            oddities=None if odd is None else tuple(odd),
+            nearly_marked_ml=self._counter.sub_threshold_ml,
+            highest_probability=self._counter.highest,
+            oddities=None if out_of_range is None else tuple(out_of_range),
         )

@@ -1,4 +1,4 @@
-"""A mask in further forms, beside it: a DICOM segmentation object, names of its values for ITK-SNAP."""
+"""Write masks in additional formats: DICOM segmentation objects, and label names for ITK-SNAP."""
 
 from __future__ import annotations
 
@@ -7,82 +7,92 @@ from pathlib import Path
 
 from dvtplan.core import console
 from dvtplan.core.files import write_text
-from dvtplan.data import prediction_log
-from dvtplan.data.mask_files import dicom_seg_path
+from dvtplan.data.edited_masks import edited_masks
+from dvtplan.data.mask_files import dicom_seg_path, labels_path
 from dvtplan.dicom import segmentation_reader, segmentation_writer
 from dvtplan.dicom.segmentation_writer import class_colour
 from dvtplan.imaging import volume_io
-from dvtplan.imaging.volume_io import stem
 from dvtplan.inference.inputs import PredictionInput
 from dvtplan.inference.model import Model
+from dvtplan.inference.options import PredictOptions
 
 DICOM_SEG, LABELS = "dicom-seg", "itksnap"
-EXTRA_FORMATS = {DICOM_SEG: "a DICOM segmentation object", LABELS: "names of the values for ITK-SNAP"}
-"""Further forms of a mask -> what they are."""
+EXTRA_FORMATS = {DICOM_SEG: "a DICOM segmentation object", LABELS: "label names for ITK-SNAP"}
+"""Additional format -> what it is."""
 
 
 def write_formats(
-    masks: Sequence[Path],
-    parts: Sequence[Path],
-    given: PredictionInput,
-    model: Model,
-    also: Sequence[str],
-    *,
-    overwrite: bool,
+    masks: Sequence[Path], stations: Sequence[Path], source: PredictionInput, model: Model, options: PredictOptions
 ) -> list[Path]:
-    """Write masks in further forms; an object that is younger than its mask is that mask's, and stays what it is.
+    """Write masks in the formats of ``options.extra_formats``.
 
     Args:
-        masks: of the cases that were given; of stations the one of the whole.
-        parts: of stations, the mask of each, from head to foot.
-        given: what was predicted.
-        model: what predicted.
-        also: forms, of ``ALSO``.
-        overwrite: make anew what is there, also where it comes from elsewhere.
+        masks: of the cases; for stations, the mask of the whole.
+        stations: mask of each station, from head to foot, then other files.
+        source: the input.
+        model: the model.
+        options: of the prediction.
 
     Returns:
-        The files.
+        The files, including those that were kept.
 
     Raises:
-        DvtError: if one cannot be written, as ``segments.write``.
+        DvtError: if a file cannot be written.
     """
     written = list[Path]()
-    changed = prediction_log.changed([*masks, *parts]) if DICOM_SEG in also else set()
-    on_series = parts[: len(given.shown)] if given.composed is not None else masks
-    for path in [*masks, *parts[: len(given.stations)]] if LABELS in also else []:
-        write_label_descriptions(beside := path.with_name(f"{stem(path)}_labels.txt"), model.classes)
-        written.append(beside)
-    for path, shown in zip(on_series, given.shown, strict=False) if DICOM_SEG in also else []:
-        beside = dicom_seg_path(path)
-        written.append(beside)
-        corrected = path in changed or (given.composed is not None and masks[0] in changed)
-        if beside.exists() and not overwrite:
-            maker, kinds = segmentation_reader.read_algorithm(beside)
-            if maker != segmentation_writer.MANUFACTURER:
-                console.warn(f"{beside}: comes from elsewhere, and is kept. --overwrite makes it anew.")
-                continue
-            if beside.stat().st_mtime_ns >= path.stat().st_mtime_ns and not (corrected and "AUTOMATIC" in kinds):
-                continue
-        if given.found is None:
-            raise ValueError("a segmentation object without a series")
-        mask, _ = volume_io.read(path)
-        segmentation_writer.write_segmentation(
-            beside, mask, given.found, shown, model.classes, model=model.digest[:16], corrected=corrected
-        )
+    if LABELS in options.extra_formats:
+        for mask in [*masks, *stations[: len(source.stations)]]:
+            write_label_descriptions(labels_path(mask), model.classes)
+            written.append(labels_path(mask))
+    if DICOM_SEG in options.extra_formats:
+        written += _write_dicom_seg(masks, stations, source, model, overwrite=options.overwrite)
     return written
+
+
+def _write_dicom_seg(
+    masks: Sequence[Path], stations: Sequence[Path], source: PredictionInput, model: Model, *, overwrite: bool
+) -> list[Path]:
+    """Write a DICOM segmentation object for each mask of a scan, or of a station."""
+    if source.study is None:
+        raise ValueError("a DICOM segmentation object needs a DICOM series")
+    written, edited = list[Path](), edited_masks([*masks, *stations])
+    is_stitched = source.stitched is not None
+    on_series = stations[: len(source.source_volumes)] if is_stitched else masks
+    for mask, volumes in zip(on_series, source.source_volumes, strict=False):
+        path = dicom_seg_path(mask)
+        written.append(path)
+        corrected = mask in edited or (is_stitched and masks[0] in edited)
+        if overwrite or not _keeps(path, mask, corrected=corrected):
+            values, _ = volume_io.read(mask)
+            segmentation_writer.write_segmentation(
+                path, values, source.study, volumes, model.classes, model=model.digest[:16], corrected=corrected
+            )
+    return written
+
+
+def _keeps(path: Path, mask: Path, *, corrected: bool) -> bool:
+    """Return whether an existing object is kept: one by another program, or one that is newer than its mask."""
+    if not path.exists():
+        return False
+    manufacturer, kinds = segmentation_reader.read_algorithm(path)
+    if manufacturer != segmentation_writer.MANUFACTURER:
+        console.warn(f"{path}: was written by another program and is kept. Set `overwrite=True` to replace it.")
+        return True
+    is_newer = path.stat().st_mtime_ns >= mask.stat().st_mtime_ns
+    return is_newer and not (corrected and "AUTOMATIC" in kinds)
 
 
 def write_label_descriptions(path: Path, classes: Mapping[str, int]) -> None:
     """Write the names and colours of a mask's values as ITK-SNAP reads them: index, R, G, B, opacity, two flags, name.
 
     Raises:
-        DvtError: if it cannot be written.
+        DvtError: if the file cannot be written.
     """
     rows = [(0, (0, 0, 0), 0, "Clear Label")]
     rows += [(value, class_colour(k), 1, name.replace('"', "'")) for k, (name, value) in enumerate(classes.items())]
     lines = [
-        f'{value:5d} {r:5d} {g:4d} {b:4d} {shown:8d} {shown:2d} {shown:2d}    "{name}"'
-        for value, (r, g, b), shown, name in rows
+        f'{value:5d} {r:5d} {g:4d} {b:4d} {visible:8d} {visible:2d} {visible:2d}    "{name}"'
+        for value, (r, g, b), visible, name in rows
     ]
-    head = "# Labels of the masks beside this file: index, red, green, blue, opacity, visible, in 3-D, name"
+    head = "# Labels of the masks in this folder: index, red, green, blue, opacity, visible, in 3-D, name"
     write_text(path, "\n".join([head, *lines]) + "\n")

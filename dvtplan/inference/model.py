@@ -1,4 +1,4 @@
-"""Load trained folds."""
+"""Load trained folds as one model."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from dvtplan.planning.plan import Plan
 from dvtplan.planning.training_ranges import TrainingData
 
 BLOCK_PIXELS = 960 * 320
-"""Pixels that go through a network at once on a CPU; an accelerator takes eight times as many."""
+"""Pixels per forward pass on a CPU; an accelerator takes eight times as many."""
 
 
 def slices_at_once(shape: tuple[int, int], device: str) -> int:
-    """How many slices of a target shape (rows, columns) go through a network at once."""
+    """Return the number of slices per forward pass for a target shape (rows, columns)."""
     return max(1, BLOCK_PIXELS * (1 if device == "cpu" else 8) // (shape[0] * shape[1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """Trained folds that predict together: their probabilities are averaged."""
+    """Trained folds whose probabilities are averaged."""
 
     networks: tuple[nn.Module, ...]
     folds: tuple[int, ...]
@@ -41,13 +41,13 @@ class Model:
     """Name -> value in the mask, in the order of the outputs."""
     setup: DeviceConfig
     digest: str
-    """Of the plan, the networks and all weights; a results folder and its archive have one digest."""
+    """Digest of the plan, the networks and all weights; equal for a results folder and its archive."""
     path: Path | None = None
-    """Where it lies."""
+    """Results folder or archive."""
     network: str = ""
-    """What kind its networks are."""
+    """Name of the architecture."""
     training: TrainingData | None = None
-    """Of the scans that these folds were trained on; none for models from before it was kept beside the plan."""
+    """Ranges of the training scans of these folds; None if the model has no fingerprint."""
 
     @property
     def is_phantom(self) -> bool:
@@ -56,8 +56,8 @@ class Model:
         return bool(is_phantom(self.plan.dataset, recorded=recorded))
 
     @property
-    def maker(self) -> ModelIdentity:
-        """What findings tell of it."""
+    def identity(self) -> ModelIdentity:
+        """What findings record about the model."""
         return ModelIdentity(
             network=self.network,
             folds=self.folds,
@@ -74,13 +74,12 @@ def load_model(path: Path | str, *, folds: Sequence[int] | None = None, setup: D
     """Load trained folds.
 
     Args:
-        path: a results folder, as ``results/DATASET/NETWORK``, or an archive that ``dvt_model export`` wrote of one.
-        folds: which; none for all that are trained.
-        setup: how to run; none to choose.
+        path: a results folder, ``results/DATASET/NETWORK``, or an archive that ``export_model`` wrote.
+        folds: their numbers; None for all trained folds.
+        setup: how to run; None chooses.
 
     Raises:
-        DvtError: if the folder holds no trained fold, or not the ones asked for, or they differ in
-            plan or classes; if an archive is damaged or not ours.
+        DvtError: if folds are missing or differ in plan or classes, or if an archive is damaged or not a model.
     """
     path, setup = Path(path), setup or devices.choose()
     with model_store.open_model(path, folds) as stored:
@@ -104,16 +103,16 @@ def load_model(path: Path | str, *, folds: Sequence[int] | None = None, setup: D
 
 
 def _load_network(stored: StoredModel, fold: int, setup: DeviceConfig) -> tuple[nn.Module, str]:
-    """A fold's network, ready to run, and the digest of its weights."""
+    """Return a fold's network, ready to run, and the digest of its weights."""
     run = stored.runs[fold]
     if stored.archive is None:
         network = checkpoint.build_network(run)
         checkpoint.load_weights(FoldFolder(stored.path / f"fold_{fold}").checkpoint, network)
     else:
         needed = checkpoint.expected_weights(run, f"{stored.path}: fold_{fold}/run.json")
-        found = weight_files.archived_weights(stored.archive, fold, needed)
+        weights = weight_files.archived_weights(stored.archive, fold, needed)
         network = checkpoint.build_network(run)
-        checkpoint.set_weights(network, found)
+        checkpoint.set_weights(network, weights)
     digest = weight_files.weights_digest(checkpoint.get_weights(network))
     network = setup.place(network.eval())
 
@@ -123,7 +122,7 @@ def _load_network(stored: StoredModel, fold: int, setup: DeviceConfig) -> tuple[
         with torch.inference_mode(), setup.autocast():
             forward(slices.contiguous(memory_format=setup.memory_format))
 
-    made, failed = devices.try_compile(network, setup, trial)
-    if failed:
-        console.info(failed)
-    return made, digest  # type: ignore[return-value]  # a compiled module is one
+    compiled, problem = devices.try_compile(network, setup, trial)
+    if problem:
+        console.info(problem)
+    return compiled, digest  # type: ignore[return-value]  # a compiled module is one

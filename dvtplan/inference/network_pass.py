@@ -1,4 +1,4 @@
-"""The network on one case: slices in, probabilities and mask values out; memory does not grow with their number."""
+"""Run the networks on one case, block by block: slices in, probabilities and mask values out."""
 
 from __future__ import annotations
 
@@ -25,53 +25,59 @@ from dvtplan.planning import measurement, slice_preprocessing
 from dvtplan.planning.fingerprint import ChannelFingerprint
 
 THRESHOLD = 0.5
-"""Probability from which a voxel counts as lesion (one output)."""
+"""Lowest probability of a segmented voxel, for networks with one output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedCase:
-    """One case with its channels on disk, slice by slice."""
+    """One case with its channels in slice buffers."""
 
     grid: Grid
-    """Of the files."""
+    """Of the image files."""
     order: Reorientation
-    """From the files to slices."""
+    """From file order to slice order."""
     channels: tuple[SliceBuffer, ...]
+    """In slice order."""
     bounds: tuple[np.ndarray, ...]
-    """Of each channel, the intensities that become 0 and 1 in every slice."""
-    looks: tuple[ChannelFingerprint, ...]
-    """Measured intensities, where the model knows those of its training."""
+    """Per channel and slice, the intensities that become 0 and 1."""
+    intensities: tuple[ChannelFingerprint, ...]
+    """Measured per channel; empty if the model has no training ranges."""
 
     @property
-    def sliced_grid(self) -> Grid:
-        """Of the slices."""
+    def slice_grid(self) -> Grid:
+        """The grid in slice order."""
         return self.order.grid(self.grid)
 
 
 def open_case(case: Case, scratch: Path, model: Model, stack: contextlib.ExitStack) -> OpenedCase:
-    """Put a case's channels on disk slice by slice, find the limits of their intensities, and measure them where
-    there is something to compare them with.
+    """Read and check a case, and write its channels to slice buffers.
+
+    Args:
+        case: the case.
+        scratch: folder of the buffers.
+        model: the model.
+        stack: closes the buffers.
 
     Raises:
-        DvtError: if an image cannot be read or is not finite, or channels lie on different grids.
+        DvtError: if an image cannot be read or is not finite, or channels have different grids.
     """
     grid: Grid | None = None
-    channels, bounds, looks = [], [], []
+    channels, bounds, intensities = [], [], []
     for image_path in case.images:
-        array, here = volume_io.read(image_path)
+        array, own_grid = volume_io.read(image_path)
         faults = [*volume_checks.image_faults(image_path, array)]
         if grid is not None:
-            faults += volume_checks.grid_faults(image_path, here, case.images[0], grid)
+            faults += volume_checks.grid_faults(image_path, own_grid, case.images[0], grid)
         if faults:
             raise DvtError("\n".join(faults))
-        grid = grid or here
+        grid = grid or own_grid
         if model.training is not None:
-            looks.append(measurement.channel(array, here))
+            intensities.append(measurement.channel(array, own_grid))
         sliced = to_slice_order(grid, model.plan.slice_axis).apply(array)
         bounds.append(limits(sliced, model.plan.normalization))
-        file = stack.enter_context(SliceBuffer(scratch))
-        file.append(sliced)
-        channels.append(file)
+        buffer = stack.enter_context(SliceBuffer(scratch))
+        buffer.append(sliced)
+        channels.append(buffer)
         del array, sliced
     if grid is None:
         raise ValueError(f"case {case.id} has no image")
@@ -80,22 +86,22 @@ def open_case(case: Case, scratch: Path, model: Model, stack: contextlib.ExitSta
         order=to_slice_order(grid, model.plan.slice_axis),
         channels=tuple(channels),
         bounds=tuple(bounds),
-        looks=tuple(looks),
+        intensities=tuple(intensities),
     )
 
 
 def probabilities(
     opened: OpenedCase, model: Model, *, with_votes: bool = False
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Blocks of probabilities on the native in-plane grid, float32 (B, classes, H, W).
+    """Yield probabilities and votes block by block, on the native in-plane grid.
 
-    The background of a softmax is left out; it is what the classes lack to 1. With votes, and several folds, bit k
-    of an unsigned (B, H, W) is set where fold k alone would mark.
+    Yields:
+        Mean probabilities of the foreground classes, float32 (B, classes, H, W), and votes, unsigned (B, H, W): bit
+        k is set where fold k alone would segment. Votes are None without ``with_votes`` and for a single fold.
     """
-    channels, bounds = opened.channels, opened.bounds
     with_votes = with_votes and len(model.networks) > 1
     shape, device = model.plan.target_shape, model.setup.device
-    count, native = len(channels[0]), channels[0].read(0, 1).shape[1:]
+    count, native = len(opened.channels[0]), opened.channels[0].read(0, 1).shape[1:]
     rows, columns = (
         torch.from_numpy(weights(n_in, n_out, triangle).toarray().astype(np.float32)).to(device)
         for n_in, n_out in zip(shape, native, strict=True)
@@ -103,34 +109,32 @@ def probabilities(
     block = slices_at_once(shape, device)
     for start in console.progress(range(0, count, block), "slices", leave=False):
         stop = min(start + block, count)
-        image = np.stack(
-            [
-                np.stack(
-                    [
-                        slice_preprocessing.preprocess_slice(one, limit, shape)
-                        for one, limit in zip(file.read(start, stop), bound[start:stop], strict=True)
-                    ]
-                )
-                for file, bound in zip(channels, bounds, strict=True)
-            ],
-            axis=1,
-        )
+        image = _preprocess_block(opened, start, stop, shape)
         with torch.inference_mode():
             total, votes = torch.zeros((), device=device), None
-            for k, chance in enumerate(_averaged_folds(torch.from_numpy(image).to(device), model, block)):
-                total = total + chance
+            for k, probability in enumerate(_fold_probabilities(torch.from_numpy(image).to(device), model, block)):
+                total = total + probability
                 if with_votes:
-                    alone = decide((rows @ chance @ columns.T).cpu().numpy(), model.classes) != 0
+                    alone = decide((rows @ probability @ columns.T).cpu().numpy(), model.classes) != 0
                     bits = alone.astype(lesion_confidence.vote_type(len(model.networks))) << k
                     votes = bits if votes is None else votes | bits
             mean = total / len(model.networks)
             yield (rows @ mean @ columns.T).cpu().numpy(), votes
 
 
-def _averaged_folds(image_BCHW: torch.Tensor, model: Model, block: int) -> Iterator[torch.Tensor]:
-    """Probabilities of the foreground classes by each fold, float32 (B, classes, h, w).
+def _preprocess_block(opened: OpenedCase, start: int, stop: int, shape: tuple[int, int]) -> np.ndarray:
+    """Return slices start to stop as the networks take them, float32 (B, C, h, w)."""
+    channels = []
+    for buffer, bounds in zip(opened.channels, opened.bounds, strict=True):
+        pairs = zip(buffer.read(start, stop), bounds[start:stop], strict=True)
+        channels.append(np.stack([slice_preprocessing.preprocess_slice(one, limit, shape) for one, limit in pairs]))
+    return np.stack(channels, axis=1)
 
-    A network that was compiled for blocks of slices gets whole blocks, or it would be compiled again.
+
+def _fold_probabilities(image_BCHW: torch.Tensor, model: Model, block: int) -> Iterator[torch.Tensor]:
+    """Yield each fold's probabilities of the foreground classes, float32 (B, classes, h, w).
+
+    The last block is padded for a compiled network, which would be compiled again for another size.
     """
     count = len(image_BCHW)
     if model.setup.compiled and count < block:
@@ -143,7 +147,7 @@ def _averaged_folds(image_BCHW: torch.Tensor, model: Model, block: int) -> Itera
 
 
 def decide(probability_BKHW: np.ndarray, classes: dict[str, int]) -> np.ndarray:
-    """Mask values, uint8 (B, H, W): the likeliest class, or lesion from probability 0.5."""
+    """Return mask values, uint8 (B, H, W): the most probable class, or for one class all from ``THRESHOLD`` on."""
     values = np.array([0, *classes.values()], np.uint8)
     if len(classes) == 1:
         return values[(probability_BKHW[:, 0] >= THRESHOLD).astype(np.uint8)]
@@ -152,7 +156,7 @@ def decide(probability_BKHW: np.ndarray, classes: dict[str, int]) -> np.ndarray:
 
 
 def in_file_order(slices: SliceBuffer, opened: OpenedCase, dtype: type) -> np.ndarray:
-    """All slices as the array of their file, which is the only one made."""
+    """Return all slices as one array in file order."""
     whole: np.ndarray = np.empty(opened.grid.shape, dtype)
     slices.read_into(opened.order.apply(whole))
     return whole

@@ -100,7 +100,7 @@ class PageLayout:
         self, panel: Panel, x_mm: float, y_mm: float, width_mm: float, height_mm: float, *, outline: bool = True,
         zoomed: bool = False,
     ) -> None:  # fmt: skip
-        """Draw a panel into a box: the whole picture with levels, numbers and window, or only the window (``zoomed``)."""
+        """Draw a panel into a box: the whole picture with levels, numbers and window, or (``zoomed``) its window."""
         place = (
             x_mm / self.width_mm, 1 - (y_mm + height_mm) / self.height_mm,
             width_mm / self.width_mm, height_mm / self.height_mm,

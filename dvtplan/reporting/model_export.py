@@ -1,4 +1,4 @@
-"""A results folder into an archive that others may have: no patient's name, no pickle, one file."""
+"""Export a trained model: one file without names of patients and without pickle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dvtplan import __version__
-from dvtplan.core import json_records, verified_archive
+from dvtplan.core import console, json_records, verified_archive
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
 from dvtplan.data.dataset import PHANTOM_NOTE, PHANTOM_WARNING, display_name, survey
@@ -29,82 +29,83 @@ ENDING = ".zip"
 NOTICE = """\
 A trained model of dvtplan {version} ({network} on {subject}).
 
-Research software, no medical device. Its masks and figures are measurements for research, not for the
+Research software, not a medical device. Its masks and figures are measurements for research, not for the
 diagnosis or treatment of any patient. There is no warranty of any kind.
 
 {phantom}dvtplan is licensed under Apache-2.0. {licence}
 
-dvt_model info tells what is in here, dvt_predict --model takes it as it is.
+dvt_model info describes this file. dvt_predict --model uses it as it is.
 """
-NO_LICENCE = "Who trained this model has not said under which licence its weights may be used: ask them."
+NO_LICENCE = "The authors of this model have not stated a licence for its weights: ask them."
 ROUNDED_NOTE = "The scores were measured with float32 weights. This archive stores the weights rounded to float16."
-"""A note of Table 1, because nothing has scored the rounded weights."""
+"""Note of Table 1, because the rounded weights have not been scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """What was written."""
+class ExportedModel:
+    """The archive that was written."""
 
     path: Path
     digest: str
     folds: tuple[int, ...]
     left_out: tuple[str, ...]
-    """A line for each thing that could not travel, and why."""
+    """A sentence for each part that could not be exported, with the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """What lies around a results folder."""
+    """Data and scores of a model."""
 
     data: TrainingData | None
     table: table1.Table | None
     subject: str
-    """The data set for captions; says so of phantoms."""
+    """Name of the data set for captions, marked if it is of phantoms."""
     phantom: bool | None
     left_out: tuple[str, ...]
 
 
 def export_model(
-    results: Path,
-    target: Path,
+    results: Path | str,
+    target: Path | str,
     *,
     folds: Sequence[int] | None = None,
-    licence: Path | None = None,
+    licence: Path | str | None = None,
     overwrite: bool = False,
     weights: str = "float32",
-) -> Exported:
-    """Write an archive of trained folds; the same folds and type of weights give the same bytes.
+) -> ExportedModel:
+    """Write an archive of trained folds. The same folds and type of weights give the same bytes.
 
-    Names of patients, cases and their files stay here: ``run.json`` counts its cases without naming them, and of the
-    fingerprint travel ranges over all cases.
+    The archive has no names of patients, cases or their files: ``run.json`` only counts its cases, and the fingerprint
+    is reduced to ranges over all cases.
 
     Args:
         results: a results folder, as ``results/DATASET/NETWORK``.
         target: the archive, whose name ends in .zip.
-        folds: which; none for all that are trained.
-        licence: a text file under whose terms the weights may be used; becomes part of the notice.
-        overwrite: replace a file that is there.
-        weights: the type in which float weights are stored, one of ``models.FLOATS``.
+        folds: indices; None: all that are trained.
+        licence: a text file with the terms of use of the weights; it becomes part of the notice.
+        overwrite: replace an existing file.
+        weights: the type in which float weights are stored, one of ``model_store.FLOATS``.
 
     Raises:
         DvtError: if the folds do not belong together or to the plan, weights do not fit their network, are not
-            finite or overflow their type, or the file is there already. Nothing is written then.
+            finite or overflow their type, or the file exists. Then nothing is written.
     """
+    results, target = Path(results), Path(target)
     if weights not in model_store.FLOATS:
         raise ValueError(f"weights are stored as {' or '.join(model_store.FLOATS)}, not {weights!r}")
     if not results.is_dir():
-        raise DvtError(f"{results}: is no folder. Name a results folder, such as results/DATASET/gn_unet.")
+        raise DvtError(f"{results}: is not a folder. Name a results folder, such as results/DATASET/gn_unet.")
     if target.suffix.lower() != ENDING:
-        raise DvtError(f"{target}: an archive's name ends in {ENDING}. Name it so.")
+        raise DvtError(f"{target}: the name of an archive must end in {ENDING}. Choose such a name.")
     if target.exists() and (not overwrite or not target.is_file()):
-        raise DvtError(f"{target}: is there already. Name another file, or give --overwrite.")
-    terms = _read_terms(licence)
+        raise DvtError(f"{target}: exists. Choose another name, or set `overwrite=True`.")
+    terms = _read_terms(None if licence is None else Path(licence))
     with model_store.open_model(results, folds) as stored:
         known = _known(stored, weights)
         with verified_archive.write_archive(target, model_store.KIND) as archive:
             _add_surroundings(archive, stored, known, terms)
             digests = {k: _add_fold(archive, stored, k, weights) for k in stored.runs}
-    return Exported(
+    return ExportedModel(
         path=target,
         digest=model_store.model_digest(stored.plan, [(run, digests[k]) for k, run in stored.runs.items()]),
         folds=tuple(stored.runs),
@@ -113,7 +114,7 @@ def export_model(
 
 
 def _add_surroundings(archive: verified_archive.ArchiveWriter, stored: StoredModel, known: _Known, terms: str) -> None:
-    """Add all members that belong to no single fold."""
+    """Add the members that do not belong to a single fold."""
     archive.add_record(model_store.PLAN, stored.plan)
     if known.data is not None:
         archive.add_record(model_store.DATA, known.data)
@@ -132,16 +133,17 @@ def _add_fold(archive: verified_archive.ArchiveWriter, stored: StoredModel, fold
     return weight_files.weights_digest(arrays)
 
 
-def describe_folder(results: Path) -> ModelDescription:
-    """A results folder in words, as its archive would tell it.
+def describe_folder(results: Path | str) -> ModelDescription:
+    """Describe a results folder like an archive of it.
 
     Raises:
         DvtError: as ``export_model``.
     """
+    results = Path(results)
     with model_store.open_model(results) as stored:
         known = _known(stored)
         digests = {k: weight_files.weights_digest(_weights(stored, k)) for k in stored.runs}
-    left_out = "".join(f"; {line}" for line in known.left_out)
+    left_out = "".join(f"; {console.translated(line)}" for line in known.left_out)
     return ModelDescription(
         path=results,
         plan=stored.plan,
@@ -158,14 +160,14 @@ def describe_folder(results: Path) -> ModelDescription:
 
 
 def _weights(stored: StoredModel, fold: int, floats: str = "float32") -> dict[str, np.ndarray]:
-    """A fold's weights, as its network has them; float32 weights as ``floats``, one of ``models.FLOATS``."""
+    """Read a fold's weights; float32 weights become ``floats``, one of ``model_store.FLOATS``."""
     run, folder = stored.runs[fold], FoldFolder(stored.path / f"fold_{fold}")
     needed = checkpoint.expected_weights(run, str(folder.run))
     done = checkpoint.epochs_done(folder.checkpoint)
     if done != run.epochs_done:
         raise DvtError(
-            f"{folder.checkpoint}: has {plural(done, 'epoch')} behind it, {folder.run.name} tells of "
-            f"{run.epochs_done}. Wait for its training to end, or go on with --resume."
+            f"{folder.checkpoint}: contains {plural(done, 'epoch')}, but {folder.run.name} lists {run.epochs_done}. "
+            "Wait for the end of the training, or resume it (`train_fold` with `resume=True`)."
         )
     found = checkpoint.weights(folder.checkpoint)
     has = {name: (str(array.dtype), array.shape) for name, array in found.items()}
@@ -176,32 +178,32 @@ def _weights(stored: StoredModel, fold: int, floats: str = "float32") -> dict[st
         )
     for name, array in found.items():
         if not np.isfinite(array).all():
-            raise DvtError(f"{folder.checkpoint}: {name} holds weights that are not finite. Train this fold again.")
+            raise DvtError(f"{folder.checkpoint}: {name} has weights that are not finite. Train this fold again.")
     return {name: _stored_as(folder.checkpoint, name, found[name], floats) for name in needed}
 
 
 def _stored_as(file: Path, name: str, array: np.ndarray, floats: str) -> np.ndarray:
-    """Round a float32 tensor to the type in which an archive stores it. Other tensors stay."""
+    """Round a float32 tensor to the type in which an archive stores it. Other tensors do not change."""
     if floats == "float32" or array.dtype != np.float32:
         return array
     largest, most = float(np.abs(array).max(initial=0)), float(np.finfo(floats).max)
     if largest > most:
         raise DvtError(
-            f"{file}: {name} holds a weight of magnitude {largest:.9g}, beyond the {most:g} of {floats}. "
-            "Use --weights float32."
+            f"{file}: {name} has a weight of magnitude {largest:.9g}, above the {most:g} of {floats}. "
+            "Use `weights=float32`."
         )
     return array.astype(floats)
 
 
 def _nameless(run: Run) -> Run:
-    """A run that counts its cases and does not name them."""
+    """Return the run with the names of its cases replaced."""
     return replace(run, train=(model_store.WITHHELD,) * len(run.train), test=(model_store.WITHHELD,) * len(run.test))
 
 
 def _unfinished(runs: Mapping[int, Run]) -> Iterator[str]:
     for k, run in runs.items():
         if run.epochs_done < run.recipe.epochs:
-            yield f"fold {k} travels as it is, after {run.epochs_done} of {plural(run.recipe.epochs, 'epoch')}"
+            yield f"fold {k} is exported after {run.epochs_done} of {plural(run.recipe.epochs, 'epoch')}"
 
 
 # --- data and scores of the model ------------------------------------------------------------------
@@ -255,7 +257,7 @@ def _read_terms(licence: Path | None) -> str:
     try:
         return licence.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise DvtError(f"{licence}: cannot be read as text ({error}). Name a text file in UTF-8.") from error
+        raise DvtError(f"{licence}: is not readable text ({error}). Name a text file in UTF-8.") from error
 
 
 def _notice(stored: StoredModel, known: _Known, terms: str) -> str:

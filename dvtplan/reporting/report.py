@@ -138,7 +138,7 @@ def _page(workspace: Workspace, dataset: Dataset, results: Sequence[ScoredNetwor
             dataset.subject,
             results,
             dataset.description if dataset.is_phantom else None,
-            f"Written {now} by dvtplan {__version__}. Research software, no medical device.",
+            f"Written {now} by dvtplan {__version__}. Research software, not a medical device.",
         ),
         *sections,
         footer=f"Each figure of this page lies as PNG and PDF in {folder}. After Huang et al. 2019, doi "

@@ -1,4 +1,4 @@
-"""Knees of legs that are drawn here, in every orientation and contrast; and no knee where there is none."""
+"""Knees of computed legs in every orientation and contrast, and no knee if there is none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def assert_found(found: Landmarks, left_mm: float = 12.0, right_mm: float = -10.
 
 
 def oblique(grid: Grid, angle_deg: float, axis: int) -> Grid:
-    """The grid turned about one axis of the body through its middle."""
+    """Rotate a grid around one axis of the body through its middle."""
     angle = np.deg2rad(angle_deg)
     i, j = (k for k in range(3) if k != axis)
     turn = np.eye(3)
@@ -99,7 +99,7 @@ def test_units_contrast_and_coils_do_not_matter(change: Callable[[np.ndarray], n
     assert_found(estimate(image, UPRIGHT))
 
 
-def test_a_single_leg_has_a_level_for_the_whole_scan_and_a_midline_beside_it() -> None:
+def test_a_single_leg_has_a_level_for_the_whole_scan_and_a_midline_next_to_it() -> None:
     found = estimate(legs(right_mm=None), UPRIGHT)
     assert found.left.knee_mm == pytest.approx(12, abs=WITHIN_MM)
     assert found.right.reason == "no second leg in view"
@@ -110,7 +110,7 @@ def test_a_single_leg_has_a_level_for_the_whole_scan_and_a_midline_beside_it() -
     assert other.midline_mm is not None and -10 < other.midline_mm < 20
 
 
-def test_a_slab_that_cuts_the_legs_front_and_back_will_do() -> None:
+def test_knees_are_found_in_a_slab_thinner_than_the_legs() -> None:
     """Coronal slabs are thinner than a thigh."""
     slab = UPRIGHT.window(np.array([0, 6, 0]), (200, 18, 80))
     assert_found(estimate(legs(slab), slab))
@@ -128,7 +128,7 @@ def test_without_a_knee_in_view_nothing_is_guessed(first: int, last: int) -> Non
     assert "no knee" in found.text
 
 
-def test_a_joint_in_a_cone_is_no_knee() -> None:
+def test_a_joint_in_a_cone_is_not_a_knee() -> None:
     """As wide as a knee and with its joint line, but with no calf below."""
     heights = np.arange(-446.0, 340.0, 20.0)
     cone = tuple(heights), tuple(58 * np.exp(heights / 600))
@@ -136,14 +136,14 @@ def test_a_joint_in_a_cone_is_no_knee() -> None:
     assert_found(estimate(legs(width=WIDTH), UPRIGHT))
 
 
-def test_a_step_of_the_scanner_is_no_joint() -> None:
+def test_a_step_of_the_gain_is_not_a_joint() -> None:
     """Legs without any joint line, whose signal falls by a fifth where one could be, under the skin too."""
     image = legs(joints=False) * np.where(np.arange(200) < 88, 1.0, 0.8)[:, None, None]
     assert estimate(image, UPRIGHT).levels is None
 
 
 @pytest.mark.parametrize("value", [0, 7])
-def test_an_image_of_nothing_has_no_leg(value: int) -> None:
+def test_an_empty_image_has_no_leg(value: int) -> None:
     found = estimate(np.full(UPRIGHT.shape, value, np.int16), UPRIGHT)
     assert found.levels is None and found.midline_mm is None and found.text.startswith("no leg in view")
 
@@ -155,31 +155,31 @@ def test_a_tiny_image_has_no_knee(shape: tuple[int, int, int]) -> None:
 
 
 def joints(*places: tuple[float, float]) -> list[Candidate]:
-    """Heights with how far they stand out, all of them sharp."""
+    """Make candidates from heights and excesses, all equally sharp."""
     return [Candidate(z_mm=z, excess_cm2=excess, sharpness=2.4) for z, excess in sorted(places, key=lambda p: -p[1])]
 
 
-def test_of_several_places_those_at_one_height_in_both_legs_are_the_joints() -> None:
-    """The clearest place of the left leg is a haematoma."""
+def test_among_several_candidates_those_at_one_height_in_both_legs_are_the_joints() -> None:
+    """The clearest candidate in the left leg is a haematoma."""
     left, right = choose_in_two_legs(joints((200, 5), (10, 3)), joints((20, 3), (90, 2)))
     assert (left.knee_mm, right.knee_mm) == (10, 20)
 
 
-def test_places_at_odds_are_nobody_s_joints() -> None:
+def test_candidates_at_different_heights_are_not_accepted() -> None:
     left, right = choose_in_two_legs(joints((90, 5)), joints((10, 3)))
     assert left.knee_mm is None and right.knee_mm is None
     assert left.reason == "no knee found: what looks like a joint line lies 80 mm higher in one leg than in the other"
 
 
-def test_two_places_alike_in_both_legs_are_not_chosen_between() -> None:
+def test_two_similar_candidates_in_both_legs_are_not_accepted() -> None:
     left, right = choose_in_two_legs(joints((90, 5), (10, 4.8)), joints((90, 3), (10, 3)))
     assert left.knee_mm is None and right.reason == "no knee found: two places look like a joint line"
     left, right = choose_in_two_legs(joints((90, 5), (10, 4.8)), joints((10, 3)))
     assert (left.knee_mm, right.knee_mm) == (10, 10)
 
 
-def test_of_one_leg_alone_the_joint_must_be_clearer() -> None:
-    """2.4 would do where both have one."""
+def test_a_candidate_in_only_one_leg_must_be_clearer() -> None:
+    """A sharpness of 2.4 is enough if both legs have a candidate."""
     left, right = choose_in_two_legs(joints((10, 3)), [])
     assert left.knee_mm is None and "no clear joint line" in left.reason
     assert "no bend" in right.reason
@@ -187,7 +187,7 @@ def test_of_one_leg_alone_the_joint_must_be_clearer() -> None:
     assert choose_in_two_legs(clear, [])[0].knee_mm == 10 and choose_in_one_leg(clear, 2.0).knee_mm == 10
 
 
-def test_two_places_alike_in_a_single_leg_are_not_chosen_between() -> None:
+def test_two_similar_candidates_in_a_single_leg_are_not_accepted() -> None:
     assert (
         choose_in_one_leg(joints((90, 5), (10, 4.8)), 2.0).reason == "no knee found: two places look like a joint line"
     )
@@ -206,7 +206,7 @@ def test_real_thighs_and_calves_have_no_knee_in_view(name: str) -> None:
     assert found.levels is None and "no knee in view" in found.text and found.midline_mm is not None
 
 
-def test_what_was_found_is_kept_as_a_record(tmp_path: Path) -> None:
+def test_landmarks_are_saved_and_loaded(tmp_path: Path) -> None:
     found = Landmarks(left=Limb(knee_mm=1.5, sharpness=3.0), right=Limb(reason="no second leg in view"), midline_mm=2.0)
     json_records.save(found, tmp_path / "a_levels.json")
     assert json_records.load(Landmarks, tmp_path / "a_levels.json", "dvt_predict") == found

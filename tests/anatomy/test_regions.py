@@ -108,7 +108,7 @@ def test_a_mask_of_another_shape_is_refused() -> None:
 # --- by identity ----------------------------------------------------------------------------------
 
 
-def test_on_the_truth_its_label_holds_and_off_it_the_nearest_label() -> None:
+def test_voxels_take_the_label_of_the_truth_and_outside_it_the_nearest_label() -> None:
     truth = film("11.. .... .... ..22")
     found = by_identity(truth, FULL, FILM, None)
     assert np.array_equal(found, film("1111 1112 1222 2222"))  # (1, 3): 22 mm to the 1, 20 mm to the 2
@@ -121,7 +121,7 @@ def test_nearest_is_in_mm_and_not_in_voxels() -> None:
     assert by_identity(truth, predicted, flat, None)[0, 0, 3] == 1  # three columns are 3 mm, one row is 10 mm
 
 
-def test_where_two_regions_are_equally_near_the_lower_number_wins() -> None:
+def test_of_two_equally_near_regions_the_lower_number_is_used() -> None:
     truth = film("2.1. .... .... ....")
     assert by_identity(truth, FULL, FILM, None)[0, 0].tolist() == [2, 1, 1, 1]
 
@@ -182,7 +182,7 @@ REORIENTATIONS = st.builds(
 
 
 @given(MASKS, GRIDS, LEVELS, REORIENTATIONS)
-def test_levels_divide_alike_in_any_order_of_axes(
+def test_levels_give_the_same_regions_in_any_order_of_axes(
     mask: np.ndarray, grid: Grid, levels: Levels, turn: Reorientation
 ) -> None:
     found = by_level(turn.apply(mask), turn.grid(grid), levels)
@@ -190,7 +190,7 @@ def test_levels_divide_alike_in_any_order_of_axes(
 
 
 @given(MAPS, MASKS, GRIDS, st.one_of(st.none(), LEVELS), REORIENTATIONS)
-def test_identity_divides_alike_in_any_order_of_axes(
+def test_labels_give_the_same_regions_in_any_order_of_axes(
     truth: np.ndarray, predicted: np.ndarray, grid: Grid, levels: Levels | None, turn: Reorientation
 ) -> None:
     found = by_identity(turn.apply(truth), turn.apply(predicted), turn.grid(grid), levels)

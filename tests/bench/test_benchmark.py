@@ -32,14 +32,14 @@ ROW = Row(section="train", what="loop over bare steps", value=0.5, unit="x", at_
         (math.nan, None, None, "not measured"),
     ],
 )
-def test_a_figure_is_held_against_its_goal(
+def test_a_value_is_compared_with_its_goal(
     value: float, at_least: float | None, at_most: float | None, verdict: str
 ) -> None:
     row = Row(section="s", what="w", value=value, unit="x", at_least=at_least, at_most=at_most)
     assert row.verdict == verdict
 
 
-def test_the_table_says_what_was_missed_and_what_was_not_measured() -> None:
+def test_the_table_shows_what_was_missed_and_what_was_not_measured() -> None:
     lines = results.to_text([ROW, absent("parallel", "two GPUs over one", "PyTorch sees 0 GPU")]).splitlines()
     assert lines[1].split() == [
         "train",
@@ -60,15 +60,15 @@ def test_the_table_says_what_was_missed_and_what_was_not_measured() -> None:
 def test_json_has_the_machine_the_command_and_null_for_what_was_not_measured(tmp_path: Path) -> None:
     path = tmp_path / "new" / "figures.json"
     results.save([ROW, absent("parallel", "two", "why")], {"cores": 2}, "python tools/benchmark.py", path)
-    told = json.loads(path.read_text())
-    assert told["command"] == "python tools/benchmark.py" and told["machine"] == {"cores": 2}
-    assert [(row["value"], row["verdict"]) for row in told["rows"]] == [(0.5, "missed"), (None, "not measured")]
+    content = json.loads(path.read_text())
+    assert content["command"] == "python tools/benchmark.py" and content["machine"] == {"cores": 2}
+    assert [(row["value"], row["verdict"]) for row in content["rows"]] == [(0.5, "missed"), (None, "not measured")]
 
 
 # --- timing ---------------------------------------------------------------------------------------
 
 
-def test_things_take_turns_and_their_own_seconds_count() -> None:
+def test_tasks_take_turns_and_may_return_their_own_duration() -> None:
     order: list[str] = []
 
     def thing(name: str, seconds: list[float]) -> float:
@@ -84,16 +84,16 @@ def test_things_take_turns_and_their_own_seconds_count() -> None:
     assert turns.ratio("a", "b") == 2.0 and turns.spread("a", "b") == (1.0, 3.0)
 
 
-def test_a_child_says_what_it_wrote_and_a_failing_one_is_an_error() -> None:
+def test_the_output_of_a_child_is_returned_and_a_failing_child_is_an_error() -> None:
     assert timing.child([sys.executable, "-c", "import os; print(os.environ['HERE'])"], {"HERE": "yes"})[1] == "yes\n"
     with pytest.raises(RuntimeError, match=r"status 1 \(ValueError: why\)"):
         timing.child([sys.executable, "-c", "raise ValueError('why')"])
 
 
-def test_peak_memory_is_the_childs_own() -> None:
+def test_peak_memory_is_that_of_the_child() -> None:
     program = "import sys; from bench.memory_probe import peak_bytes; b = b'x' * int(sys.argv[1]); print(peak_bytes())"
     tools = {"PYTHONPATH": str(Path(benchmark.__file__).parent)}
-    ballast = b"x" * 10**9  # of ours, which is not theirs
+    ballast = b"x" * 10**9  # memory of the parent, which must not count
     small, large = (int(timing.child([sys.executable, "-c", program, str(n)], tools)[1]) for n in (1, 2 * 10**8))
     assert small < len(ballast)
     assert large - small > 1.5 * 10**8
@@ -116,21 +116,16 @@ def test_every_section_runs_on_the_smallest_inputs(tmp_path: Path, capsys: pytes
         str(path),
     ]
     assert benchmark.main(options) == 0
-    told = json.loads(path.read_text())
-    assert {row["section"] for row in told["rows"]} == set(benchmark.SECTIONS)
-    reasons = [why for _, why in shown(told)]
+    content = json.loads(path.read_text())
+    assert {row["section"] for row in content["rows"]} == set(benchmark.SECTIONS)
+    reasons = [row["note"] for row in content["rows"] if row["value"] is None]
     assert sum("--nnunet" in reason for reason in reasons) == 2 and reasons.count("no GPU") == 4
     assert len(reasons) == 6
-    assert all(row["value"] is None or math.isfinite(row["value"]) for row in told["rows"])
-    same = next(row for row in told["rows"] if row["what"].startswith("voxels that differ"))
+    assert all(row["value"] is None or math.isfinite(row["value"]) for row in content["rows"])
+    same = next(row for row in content["rows"] if row["what"].startswith("voxels that differ"))
     assert same["value"] < 1e-3  # of 10,240: no more than rounding
-    assert {"processor", "cores", "versions", "commit", "date"} <= set(told["machine"])
+    assert {"processor", "cores", "versions", "commit", "date"} <= set(content["machine"])
     assert "training rate" in capsys.readouterr().out
-
-
-def shown(told: dict) -> list[tuple[str, str]]:
-    """What was not measured, and why."""
-    return [(row["what"], row["note"]) for row in told["rows"] if row["value"] is None]
 
 
 def test_an_unknown_section_is_refused_before_anything_is_made() -> None:

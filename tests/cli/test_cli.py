@@ -28,7 +28,7 @@ from dvtplan.cli.recipe_arguments import add_recipe
 from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import FoldFolder, Workspace
-from dvtplan.data.prediction_log import Prediction
+from dvtplan.data.prediction_records import PredictionRecord
 from dvtplan.imaging import volume_io
 from dvtplan.models.training_run import Run
 from dvtplan.planning.recipe import Recipe
@@ -119,7 +119,7 @@ def test_verbose_prints_timings_and_tracebacks(trained_once: Workspace, tmp_path
     done = processes.command("predict", "-i", image, *words)
     assert done.returncode == 0 and "s reading, " in done.stderr
     done = processes.command("predict", "-i", tmp_path / "none", *words)
-    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.splitlines()[-1].endswith("as -i.")
+    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.splitlines()[-1].endswith("as --input.")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -150,10 +150,10 @@ def test_version_is_printed(call: Callable[..., Any], command: str, capsys: pyte
         ("predict", ["-i", "a.nii.gz"]),
         ("predict", ["-i", "in", "-o", "out", "--model", "m", "--part", "3/2"]),
         ("predict", ["-i", "in", "-o", "out", "--model", "m", "--part", "0/2"]),
-        ("predict", ["-i", "in", "-o", "out", "--model", "m", "--also", "rtstruct"]),
+        ("predict", ["-i", "in", "-o", "out", "--model", "m", "--extra-formats", "rtstruct"]),
         ("evaluate", ["--split", "proximal/proximal"]),
-        ("evaluate", ["--labels", "there"]),
-        ("evaluate", ["--rule", "height"]),
+        ("evaluate", ["--reference", "there"]),
+        ("evaluate", ["--region-rule", "height"]),
         ("model", []),
         ("model", ["import"]),
         ("model", ["export", "results", "a.zip", "--fold", "0"]),
@@ -272,8 +272,8 @@ def test_every_recipe_field_can_be_overridden(
 ) -> None:
     words = (
         "--recipe quick --epochs 3 --batch-size 4 --learning-rate 2e-3 --lr-drops 0.5,0.9 --lr-factor 0.2 "
-        "--beta1 0.8 --focal-gamma 1.5 --focal-alpha 0.6 --oversampling 0.3 --norm-groups 2 --width 4 --target lesion "
-        "--seed 5"
+        "--beta1 0.8 --loss focal --focal-gamma 1.5 --focal-alpha 0.6 --oversampling 0.3 --norm-groups 2 --width 4 "
+        "--target lesion --seed 5"
     )
     assert call("train", "0", "--root", toy_once.root, *words.split()) == 0
     assert trainings[0].epochs == 3
@@ -285,6 +285,7 @@ def test_every_recipe_field_can_be_overridden(
         lr_drops=(0.5, 0.9),
         lr_factor=0.2,
         beta1=0.8,
+        loss="focal",
         focal_gamma=1.5,
         focal_alpha=0.6,
         oversampling=0.3,
@@ -380,7 +381,7 @@ def test_a_missing_fold_is_refused_before_any_is_trained(
     toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace], words: list[str]
 ) -> None:
     line = call("train", *words, "--root", toy_once.root)
-    assert "holds the folds 0 to 1. Name some of them, or all." in line
+    assert "the folds 0 to 1" in line
     assert trainings == []
 
 
@@ -473,7 +474,7 @@ def test_under_torchrun_preprocessing_is_distributed(toy: Workspace) -> None:
     assert f"Preprocessed in {toy.preprocessed}" in out and other_out == ""
     assert bodies(toy.preprocessed) == alone
     for printed in (err, other_err):
-        assert "Prepare: 100%" in printed and "2/2" in printed
+        assert "Preprocess: 100%" in printed and "2/2" in printed
 
 
 def test_under_torchrun_a_bad_case_is_reported_whichever_process_read_it(toy: Workspace) -> None:
@@ -496,7 +497,7 @@ def test_under_torchrun_scans_are_distributed(trained_once: Workspace, tmp_path:
     assert sorted(p.name for p in (tmp_path / "two").glob("c*.nii.gz")) == [f"c{k}.nii.gz" for k in range(4)]
     refused = pair("predict", *scans, "-o", tmp_path / "none", "--part", "1/2")
     assert [status for status, _, _ in refused] == [1, 1] and not (tmp_path / "none").exists()
-    assert "--part and torchrun both share the scans out" in refused[0][2]
+    assert "--part and torchrun" in refused[0][2]
 
 
 def child_of_rank(parent: int, rank: int) -> int | None:
@@ -528,7 +529,7 @@ def test_torchrun_resumes_from_the_last_checkpoint_after_a_worker_died(toy: Work
         finally:
             process.terminate()
     assert process.returncode == 0, said
-    assert "from the start" in said and "going on after epoch" in said
+    assert "from the start" in said and "resumed after epoch" in said
     died = folder.checkpoint.read_bytes()
     assert json_records.load(Run, folder.run, "").epochs_done == 20
     straight = pair(*words, "--overwrite")
@@ -542,36 +543,38 @@ def test_torchrun_resumes_from_the_last_checkpoint_after_a_worker_died(toy: Work
 def test_predict_passes_its_options_on(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from dvtplan.findings.options import ReportOptions
+    from dvtplan.inference.options import PredictOptions
+    from dvtplan.inference.outcome import PredictionOutcome
+
     seen: dict[str, Any] = {}
 
-    def load_model(results: Path, **how: Any) -> str:
-        seen.update(results=results, **how)
-        return "a model"
-
-    def predict_path(*what: Any, **how: Any) -> list[Path]:
+    def predict_scans(*what: Any, **how: Any) -> PredictionOutcome:
         seen.update(what=what, **how)
-        return [Path("out/a.nii.gz")]
+        return PredictionOutcome(files=(Path("out/a.nii.gz"),))
 
-    monkeypatch.setattr("dvtplan.inference.model.load_model", load_model)
-    monkeypatch.setattr("dvtplan.inference.predict.predict_path", predict_path)
+    monkeypatch.setattr("dvtplan.inference.session.predict_scans", predict_scans)
     words = "-i in -o out --model results/DVT/gn_unet --folds 1 2 --save-probabilities --overwrite --device cpu"
     assert call("predict", *words.split()) == 0
-    assert seen["what"] == (Path("in"), Path("out"), "a model")
-    assert seen["results"] == Path("results/DVT/gn_unet") and seen["folds"] == [1, 2]
-    assert seen["overwrite"] and seen["save_probabilities"] and seen["setup"].device == "cpu"
-    assert seen["also"] == ()
+    *paths, options, reports = seen["what"]
+    assert paths == [Path("in"), Path("out"), Path("results/DVT/gn_unet")] and seen["folds"] == [1, 2]
+    assert options == PredictOptions(overwrite=True, save_probabilities=True) and seen["setup"].device == "cpu"
+    assert reports == ReportOptions()
     captured = capsys.readouterr()
     assert captured.out == "out/a.nii.gz\n" and captured.err.startswith("Running on cpu: ")
 
 
 def test_every_extra_format_can_be_requested(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from dvtplan.inference.mask_formats import EXTRA_FORMATS
+    from dvtplan.inference.outcome import PredictionOutcome
 
-    seen: dict[str, Any] = {}
-    monkeypatch.setattr("dvtplan.inference.model.load_model", lambda *_, **__: "a model")
-    monkeypatch.setattr("dvtplan.inference.predict.predict_path", lambda *_, **how: seen.update(how) or [])
-    assert call("predict", *["-i", "in", "-o", "out", "--model", "m", "--device", "cpu", "--also"], *EXTRA_FORMATS) == 0
-    assert seen["also"] == list(EXTRA_FORMATS)
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "dvtplan.inference.session.predict_scans", lambda *what, **_: seen.extend(what) or PredictionOutcome()
+    )
+    words = ["-i", "in", "-o", "out", "--model", "m", "--device", "cpu", "--extra-formats"]
+    assert call("predict", *words, *EXTRA_FORMATS) == 0
+    assert seen[3].extra_formats == tuple(EXTRA_FORMATS)
 
 
 def test_import_passes_its_options_on(
@@ -619,9 +622,9 @@ def test_predict_measures_the_burden(trained_once: Workspace, tmp_path: Path, ca
     words = ["-i", trained_once.raw / "imagesTr", "-o", tmp_path / "out", "--model", trained_once.results("gn_unet")]
     words += ["--device", "cpu", "--burden", tmp_path / "burden.csv"]
     (tmp_path / "levels.csv").write_text("case_id,level_left_mm\nc1,20\n")
-    assert "cases.csv" in str(call("predict", *words, "--levels", tmp_path / "cases.csv"))
+    assert "cases.csv" in str(call("predict", *words, "--levels-table", tmp_path / "cases.csv"))
     assert not (tmp_path / "out").exists()
-    assert call("predict", *words, "--levels", tmp_path / "levels.csv") == 0
+    assert call("predict", *words, "--levels-table", tmp_path / "levels.csv") == 0
     table = pd.read_csv(tmp_path / "burden.csv")
     assert table.groupby("case_id").size().to_dict() == {"c0": 2, "c1": 6, "c2": 2, "c3": 2}
     assert table.groupby("case_id").level_source.first().to_dict() == {
@@ -629,17 +632,17 @@ def test_predict_measures_the_burden(trained_once: Workspace, tmp_path: Path, ca
     }
     assert table[table.case_id == "c0"].level_note.str.contains("no knee in view").all()
     assert sorted(p.name for p in (tmp_path / "out").glob("*_levels.json")) == [f"c{k}_levels.json" for k in (0, 2, 3)]
-    assert call("predict", *words, "--levels", tmp_path / "levels.csv", "--level=-5.5,30") == 0
+    assert call("predict", *words, "--levels-table", tmp_path / "levels.csv", "--level=-5.5,30") == 0
     table = pd.read_csv(tmp_path / "burden.csv").query("region == 'all'").set_index(["case_id", "limb"])
     assert table.level_mm["c1"].tolist() == [20, 20] and table.level_mm["c2"].tolist() == [-5.5, 30]
     assert table.level_source["c2"].tolist() == ["given"] * 2
-    assert call("predict", *words, "--levels", "none") == 0
+    assert call("predict", *words, "--no-levels") == 0
     table = pd.read_csv(tmp_path / "burden.csv")
     assert set(table.level_source) == {"none"} and table.level_note.isna().all() and set(table.region) == {"all"}
-    assert "Give one of them" in str(call("predict", *words, "--levels", "none", "--level", "-5"))
+    assert "--no-levels" in str(call("predict", *words, "--no-levels", "--level", "-5"))
     assert call("predict", *words, "--level", "high") == 2
-    assert "--burden measures all scans at once" in str(call("predict", *words, "--part", "1/2"))
-    assert "--levels divides what --burden measures" in str(call("predict", *words[:-2], "--levels", "x.csv"))
+    assert "--burden" in str(call("predict", *words, "--part", "1/2"))
+    assert "--levels-table needs --burden" in str(call("predict", *words[:-2], "--levels-table", "x.csv"))
 
 
 def test_a_corrected_mask_is_measured_as_corrected(
@@ -648,7 +651,7 @@ def test_a_corrected_mask_is_measured_as_corrected(
     """A scan that fails later is no longer reported as analysed."""
     shutil.copytree(trained_once.raw / "imagesTr", tmp_path / "in")
     words = ["-i", tmp_path / "in", "-o", tmp_path / "out", "--model", trained_once.results("gn_unet")]
-    words += ["--device", "cpu", "--findings", "--burden", tmp_path / "burden.csv", "--levels", "none"]
+    words += ["--device", "cpu", "--findings", "--burden", tmp_path / "burden.csv", "--no-levels"]
     assert call("predict", *words) == 0
     mask = tmp_path / "out" / "c1.nii.gz"
     values, grid = volume_io.read(mask)
@@ -656,7 +659,7 @@ def test_a_corrected_mask_is_measured_as_corrected(
     (tmp_path / "in" / "c2_0000.nii.gz").write_bytes(b"damaged")
     capsys.readouterr()
     assert "c2" in str(call("predict", *words))
-    assert f"warning: {mask}: was changed since it was made" in capsys.readouterr().err
+    assert f"warning: {mask}: was edited or comes from elsewhere" in capsys.readouterr().err
     table = pd.read_csv(tmp_path / "burden.csv")
     status = table.groupby("case_id").status.first().to_dict()
     assert status == {"c0": "analysed", "c1": "mask changed", "c2": "not analysed", "c3": "analysed"}
@@ -671,7 +674,7 @@ def test_levels_are_looked_up_by_the_name_of_the_scan_not_of_the_mask(
     scan = shutil.copy(trained_once.raw / "imagesTr" / "c0_0000.nii.gz", tmp_path / "a.nii.gz")
     (tmp_path / "levels.csv").write_text("case_id,level_left_mm\na,20\n")
     words = ["-i", scan, "-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet")]
-    words += ["--device", "cpu", "--burden", tmp_path / "burden.csv", "--levels", tmp_path / "levels.csv"]
+    words += ["--device", "cpu", "--burden", tmp_path / "burden.csv", "--levels-table", tmp_path / "levels.csv"]
     assert call("predict", *words) == 0
     assert set(pd.read_csv(tmp_path / "burden.csv").level_source) == {"table"}
 
@@ -700,13 +703,13 @@ def test_an_exported_model_predicts_the_same(
     assert "warning: no Table 1: " in err
     digest = out.rpartition(" ")[2].strip(")\n")
     assert call("model", "info", archive) == 0 and digest in (printed := capsys.readouterr().out)
-    assert "gn_unet, width 4" in printed and "no medical device" in printed
+    assert "gn_unet, width 4" in printed and "not a medical device" in printed
     image = next((trained_once.raw / "imagesTr").glob("*_0000.nii.gz"))
     for name, model in (("here", results), ("there", archive)):
         words = ["-i", image, "-o", tmp_path / f"{name}.nii.gz", "--model", model, "--folds", 1, "--device", "cpu"]
         assert call("predict", *words) == 0
     assert (tmp_path / "here.nii.gz").read_bytes() == (tmp_path / "there.nii.gz").read_bytes()
-    found = json_records.load(Prediction, tmp_path / "there_run.json", "")
+    found = json_records.load(PredictionRecord, tmp_path / "there_run.json", "")
     assert (found.model, found.model_digest, found.folds) == (str(archive), digest, (1,))
     assert call("model", "info", results) == 0 and f"model       {results}" in capsys.readouterr().out
 
@@ -730,7 +733,7 @@ def test_predict_continues_after_a_bad_scan_and_ends_with_its_reason(
     (tmp_path / "in" / "bad.nii.gz").write_bytes(b"")
     out = tmp_path / "out"
     words = ["-i", tmp_path / "in", "-o", out, "--model", trained_once.results("gn_unet"), "--device", "cpu"]
-    ended = call("predict", *words, "--page", "--burden", tmp_path / "burden.csv")
+    ended = call("predict", *words, "--summary", "--burden", tmp_path / "burden.csv")
     first, line = str(ended).splitlines()
     assert first == "dvt_predict: 1 of 2 scans could not be analysed; nothing is known about them:"
     assert line.startswith(f"{tmp_path / 'in' / 'bad.nii.gz'}: is empty")
@@ -753,7 +756,7 @@ assert "torch" not in sys.modules, "torch was loaded"
 
 def test_evaluation_never_loads_torch(trained: Workspace) -> None:
     """Pictures included."""
-    words = [sys.executable, "-c", EVALUATE, "--root", str(trained.root), "--pictures"]
+    words = [sys.executable, "-c", EVALUATE, "--root", str(trained.root), "--overlays"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     written = [Path(line) for line in done.stdout.splitlines() if line.startswith(str(trained.root))]

@@ -47,6 +47,7 @@ archive for its reader, the name of a temporary folder."""
         ('Use `key="it\'s.csv"`.', "Use --key 'it'\"'\"'s.csv'."),
         ("Use `batch_size`.", "Use --batch-size."),
         ("Give `sources`, or `source=a`.", "Give --input, or --input a."),
+        ("Use `compiled=False` or fewer `processes`.", "Use --no-compile or fewer --gpus."),
         ("Use `model=results/DVT/gn_unet`.", "Use --model results/DVT/gn_unet."),
         ("Run `plan_and_preprocess` first.", "Run dvt_plan_and_preprocess first."),
         ("Run `train_fold` with `resume=True`.", "Run dvt_train with --resume."),

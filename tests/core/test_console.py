@@ -1,4 +1,4 @@
-"""What a run tells."""
+"""Messages, progress bars, and text of sizes and durations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dvtplan.training.progress import Stopwatch
 ROWS = [{"epoch": 0, "loss": 0.5}, {"epoch": 1, "loss": 0.25}, {"epoch": 2, "loss": 0.125}]
 
 
-def test_a_bar_passes_on_every_item_and_is_silent_for_none(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_yields_every_item_and_prints_nothing_for_no_items(capfd: pytest.CaptureFixture[str]) -> None:
     assert list(progress([], "Verify")) == []
     assert capfd.readouterr().err == ""
     assert list(progress("abc", "Verify")) == ["a", "b", "c"]
@@ -45,7 +45,7 @@ def test_a_log_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
         info("first", tmp_path / "log.txt")
 
 
-def test_epochs_come_back_up_to_the_one_that_is_gone_on_from(tmp_path: Path) -> None:
+def test_epochs_are_read_up_to_the_one_at_which_training_resumes(tmp_path: Path) -> None:
     path = tmp_path / "epochs.csv"
     assert read_epochs(path, 3) == []
     write_epochs(path, ROWS)
@@ -63,7 +63,7 @@ def test_a_table_of_something_else_is_one_clear_line(tmp_path: Path, text: str |
         read_epochs(path, 3)
 
 
-def test_waiting_is_told_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_and_working_are_measured_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
 

@@ -1,4 +1,4 @@
-"""Records on disk: readable, whole or not at all, every field checked."""
+"""Records as JSON files, digests, atomic writes and locks."""
 
 from __future__ import annotations
 
@@ -142,13 +142,13 @@ def check_json_round_trip(record: Any) -> None:
     assert json_records.from_json(type(record), json.loads(text), "") == record
 
 
-def test_a_whole_number_will_do_where_a_fraction_is_meant() -> None:
+def test_an_integer_is_accepted_for_a_float() -> None:
     made = json_records.from_json(Variant, {"angle_deg": -2, "scale": 1, "mirror": False}, "")
     assert made == Variant(angle_deg=-2.0, scale=1.0, mirror=False)
     assert isinstance(made.scale, float)
 
 
-def test_fields_with_a_default_may_be_left_out() -> None:
+def test_fields_with_a_default_may_be_omitted() -> None:
     assert json_records.from_json(Recipe, {"epochs": 3}, "") == Recipe(epochs=3)
 
 
@@ -221,7 +221,7 @@ def test_a_missing_field_is_named(tmp_path: Path) -> None:
         (b'{"record": "Plan", "schema": 2}', "found Plan, schema 2"),
     ],
 )
-def test_what_is_no_such_record_is_refused_in_one_line(tmp_path: Path, text: bytes, message: str) -> None:
+def test_a_file_that_is_not_this_record_is_refused_in_one_line(tmp_path: Path, text: bytes, message: str) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(text)
     with pytest.raises(DvtError, match=message) as caught:
@@ -231,18 +231,18 @@ def test_what_is_no_such_record_is_refused_in_one_line(tmp_path: Path, text: byt
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
+def test_a_missing_file_names_what_makes_it(tmp_path: Path) -> None:
     with pytest.raises(DvtError, match=r"plan.json: not found. Run dvt_x first."):
         json_records.load(Plan, tmp_path / "plan.json", "dvt_x")
 
 
-def test_a_folder_in_the_place_of_a_file_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "plan.json").mkdir()
     with pytest.raises(DvtError, match=r"plan.json: is not readable JSON"):
         json_records.load(Plan, tmp_path / "plan.json", "dvt_x")
 
 
-def test_problems_survive_the_way_out_of_a_worker_process() -> None:
+def test_problems_can_leave_a_worker_process() -> None:
     problems = pickle.loads(pickle.dumps(DatasetProblems(["a: one.", "b: two."])))
     assert problems.problems == ("a: one.", "b: two.")
     assert str(problems) == "2 problems found; nothing was written.\na: one.\nb: two."
@@ -252,7 +252,7 @@ def test_problems_survive_the_way_out_of_a_worker_process() -> None:
 # --- digests --------------------------------------------------------------------------------------
 
 
-def test_a_digest_does_not_depend_on_how_the_file_is_laid_out(tmp_path: Path) -> None:
+def test_a_digest_does_not_depend_on_the_layout_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     digest = json_records.save(replace(PLAN, because={"slice_axis": "x", "variants": "y"}), path)
     body = json.loads(path.read_text())
@@ -295,7 +295,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_an_interruption_leaves_nothing_either(tmp_path: Path) -> None:
+def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), files.atomic_write(tmp_path / "a" / "b.nii.gz") as draft:
         assert draft.name.startswith(files.TEMP_PREFIX)
         assert draft.name.endswith("b.nii.gz")
@@ -326,7 +326,7 @@ def test_a_folder_without_permission_is_one_clear_line(tmp_path: Path, monkeypat
         json_records.save(PLAN, tmp_path / "plan.json")
 
 
-def test_a_file_in_the_place_of_a_folder_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_folder_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(DvtError, match=r"results/plan.json: cannot be written"):
         json_records.save(PLAN, tmp_path / "results" / "plan.json")
@@ -348,7 +348,7 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_old_file(tmp_path: Path) ->
     assert path.read_text() == "old"
 
 
-def test_a_sole_writer_begins_by_removing_drafts_and_nothing_else(tmp_path: Path) -> None:
+def test_the_holder_of_a_lock_first_removes_leftovers_and_nothing_else(tmp_path: Path) -> None:
     for name in (".writing-x1-plan.json", "plan.json", ".hidden"):
         (tmp_path / name).write_text("")
     for name in (".writing-a-x2", "a"):
@@ -358,7 +358,7 @@ def test_a_sole_writer_begins_by_removing_drafts_and_nothing_else(tmp_path: Path
         assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", ".lock", "a", "plan.json"]
 
 
-def test_a_second_writer_is_kept_out_until_the_first_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_excludes_a_second_process_until_it_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LOCK_TRIES", 1)
     with (
         files.exclusive_lock(tmp_path / "fold"),
@@ -380,12 +380,12 @@ def test_a_second_writer_is_kept_out_until_the_first_has_gone(tmp_path: Path, mo
         ('{"record": "Splits", "schema": 2}', "expected Splits, schema 1; found Splits, schema 2"),
     ],
 )
-def test_a_text_that_is_no_record_is_refused(text: str, words: str) -> None:
+def test_a_text_that_is_not_a_record_is_refused(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         json_records.parse(Splits, text)
 
 
-def test_a_number_beyond_any_float_is_refused() -> None:
+def test_a_number_larger_than_any_float_is_refused() -> None:
     text = json_records.dump(Levels(left_mm=1.0)).replace("1.0", "1" + "0" * 400)
     with pytest.raises(ValueError, match="left_mm is larger than any float"):
         json_records.parse(Levels, text)
@@ -400,8 +400,8 @@ def test_digests_of_files_follow_from_those_of_each(tmp_path: Path) -> None:
     assert digests.combine_digests(each) == digests.files_digest((a, b)) != digests.files_digest((b, a))
 
 
-def test_a_field_aside_is_kept_in_the_file_and_no_digest_counts_it(tmp_path: Path) -> None:
-    """A fingerprint from before it was measured has the digest that plans hold."""
+def test_a_field_outside_the_digest_is_kept_in_the_file(tmp_path: Path) -> None:
+    """An older fingerprint without the field has the same digest."""
     old = replace(MEASURED, channels=(CHANNEL,))
     new = replace(MEASURED, channels=(replace(CHANNEL, shares_below=(0.5, 0.75)),))
     assert json_records.digest(old) == json_records.digest(new) != json_records.digest(replace(new, id="b"))

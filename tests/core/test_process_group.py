@@ -1,4 +1,4 @@
-"""A process alone, and what torchrun's environment says of several."""
+"""A single process, and torchrun's environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, **variables: object) -> None:
         monkeypatch.setenv(name, str(value))
 
 
-def test_alone_everything_is_ones_own() -> None:
+def test_a_single_process_has_everything() -> None:
     alone = ProcessGroup()
     assert alone.is_main and alone.shard("abc") == "abc"
     assert alone.all_gather(3) == [3] and alone.broadcast("x") == "x"
@@ -22,14 +22,14 @@ def test_alone_everything_is_ones_own() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_shares_come_back_in_the_order_of_the_list(count: int, world: int) -> None:
-    """Each item in one share; what is made of the shares lies where its item lay."""
+def test_results_of_shards_are_in_the_order_of_the_list(count: int, world: int) -> None:
+    """Each item is in one shard; each result is at the position of its item."""
     items = list(range(count))
     shares = [ProcessGroup(rank, world).shard(items) for rank in range(world)]
     assert sorted(n for share in shares for n in share) == items
 
     class Met(ProcessGroup):
-        """One of several that have met."""
+        """A process group whose members have exchanged their results."""
 
         def all_gather(self, value: object) -> list[object]:  # type: ignore[override]
             assert value == list(shares[self.rank])
@@ -39,7 +39,7 @@ def test_shares_come_back_in_the_order_of_the_list(count: int, world: int) -> No
         assert Met(rank, world).gather_shards(shares[rank]) == items
 
 
-def test_without_a_launcher_there_is_one_process() -> None:
+def test_without_torchrun_there_is_one_process() -> None:
     assert not process_group.under_torchrun() and process_group.restart_count() == 0
     assert (
         process_group.rank_and_world_size() == (0, 1)
@@ -48,7 +48,7 @@ def test_without_a_launcher_there_is_one_process() -> None:
     )
 
 
-def test_a_launcher_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_sets_rank_and_world_size(monkeypatch: pytest.MonkeyPatch) -> None:
     launched(monkeypatch, RANK=5, WORLD_SIZE=8, LOCAL_WORLD_SIZE=4, TORCHELASTIC_RESTART_COUNT=0)
     assert (
         process_group.under_torchrun()
@@ -60,13 +60,13 @@ def test_a_launcher_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) 
     assert process_group.restart_count() == 2
 
 
-def test_a_rank_alone_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_without_world_size_is_not_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other programs set RANK too."""
     monkeypatch.setenv("RANK", "0")
     assert process_group.is_main_process() and not process_group.under_torchrun()
 
 
-def test_processes_of_one_machine_divide_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_on_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = worker_pool.available_cores()
     launched(monkeypatch, WORLD_SIZE=6, LOCAL_WORLD_SIZE=2)
     assert worker_pool.available_cores() == max(1, alone // 2)

@@ -1,4 +1,4 @@
-"""Archives with a manifest: equal bytes for equal members, and nothing hostile gets in."""
+"""Verified archives: equal bytes for equal members, and hostile archives are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEMBERS = {"a.json": b"{}", "deep/b.bin": bytes(range(256)), "c.txt": "zwölf\n"
 
 
 def refused(act: Callable[[], object]) -> str:
-    """The message of the refusal, which is one line that a terminal can show."""
+    """Return the error message, which must be one printable line."""
     with pytest.raises(DvtError) as caught:
         act()
     assert str(caught.value).isprintable()
@@ -46,7 +46,7 @@ def read_all(path: Path) -> dict[str, bytes]:
 
 
 def manifest(members: Mapping[str, bytes] = MEMBERS, **changes: Any) -> bytes:
-    """A manifest of members, its fields changed."""
+    """Make the manifest of some members, with changed fields."""
     body = {
         "schema": 1,
         "record": "Manifest",
@@ -59,7 +59,7 @@ def manifest(members: Mapping[str, bytes] = MEMBERS, **changes: Any) -> bytes:
 
 
 def forge(path: Path, members: list[tuple[str | zipfile.ZipInfo, bytes]], **how: Any) -> Path:
-    """An archive made by hand, with members in order, twice if they stand twice."""
+    """Write an archive with members in order, also duplicate ones."""
     with zipfile.ZipFile(path, "w") as archive, contextlib.suppress(UserWarning):
         for name, content in members:
             archive.writestr(name, content, **how)
@@ -67,7 +67,7 @@ def forge(path: Path, members: list[tuple[str | zipfile.ZipInfo, bytes]], **how:
 
 
 def forged(path: Path, extra: tuple[str | zipfile.ZipInfo, bytes], **how: Any) -> str:
-    """How an archive with one more member than it should have is refused."""
+    """Return the error for an archive with one extra member."""
     return refused(
         lambda: read_all(forge(path, [*MEMBERS.items(), extra, (verified_archive.MANIFEST, manifest())], **how))
     )
@@ -91,7 +91,7 @@ def test_equal_members_give_equal_bytes_that_anyone_can_unpack(tmp_path: Path) -
         assert archive.namelist()[-1] == verified_archive.MANIFEST and archive.testzip() is None
 
 
-def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"before")
     with pytest.raises(ValueError), verified_archive.write_archive(tmp_path / "a.zip", KIND) as archive:
         archive.add("a", b"1")
@@ -102,7 +102,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["a", "/etc/passwd", "../up", "a/../b", "a//b", ".hidden", "a\\b", "C:x", "", "a/", "ä"]
 )
-def test_no_such_name_is_ever_written(tmp_path: Path, name: str) -> None:
+def test_a_member_with_such_a_name_is_not_written(tmp_path: Path, name: str) -> None:
     with (
         pytest.raises(ValueError, match="cannot be the name"),
         verified_archive.write_archive(tmp_path / "a.zip", KIND) as archive,
@@ -111,12 +111,12 @@ def test_no_such_name_is_ever_written(tmp_path: Path, name: str) -> None:
         archive.add(name, b"")
 
 
-def test_a_record_with_control_characters_does_not_travel(tmp_path: Path) -> None:
+def test_a_record_with_control_characters_is_not_written(tmp_path: Path) -> None:
     for word in ("\x1b[2J", "\u202egnp", "\ud800"):
         splits = Splits(source=word, folds=(Fold(index=0, train=(), test=()),))
         with verified_archive.write_archive(tmp_path / "a.zip", KIND) as archive:
-            told = refused(lambda splits=splits: archive.add_record("splits.json", splits))  # type: ignore[misc]
-        assert "splits.json: contains control characters" in told
+            error_of = refused(lambda splits=splits: archive.add_record("splits.json", splits))  # type: ignore[misc]
+        assert "splits.json: contains control characters" in error_of
 
 
 # --- names and kinds of members -------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_a_record_with_control_characters_does_not_travel(tmp_path: Path) -> Non
     "name",
     ["../up", "/etc/passwd", "a/../../b", "C:\\x", "a\\b", ".hidden", "a\x1b[2J", "a/", "\u202ea", "x" * 300 + "/"],
 )
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
     assert "contains a member called" in forged(tmp_path / "a.zip", (name, b""))
 
 
@@ -145,7 +145,7 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     assert "contains c.txt twice" in forged(tmp_path / "a.zip", ("c.txt", b"other"))
 
 
@@ -160,20 +160,20 @@ def test_members_and_manifest_must_agree(tmp_path: Path) -> None:
     assert "it lacks manifest.json" in refused(lambda: read_all(forge(tmp_path / "e.zip", list(MEMBERS.items()))))
 
 
-def test_a_manifest_must_be_one(tmp_path: Path) -> None:
-    def told(content: bytes) -> str:
+def test_a_wrong_manifest_is_refused(tmp_path: Path) -> None:
+    def error_of(content: bytes) -> str:
         return refused(
             lambda: read_all(forge(tmp_path / "a.zip", [*MEMBERS.items(), (verified_archive.MANIFEST, content)]))
         )
 
-    assert "has format 2; dvtplan" in told(manifest(format=2, novelty=1)) and "newer" in told(manifest(format=2))
-    assert "format 0 does not exist" in told(manifest(format=0))
-    assert "is an archive of a cake, not of a test" in told(manifest(kind="cake"))
-    assert "unknown field surprise" in told(manifest(surprise=1))
-    assert "control characters" in told(manifest(dvtplan="\x1b[2J"))
-    assert "not readable JSON" in told(b"[" * 100_000) or "recursion" in told(b"[" * 100_000)
-    assert "manifest.json: " in told(b"\xff\xfe") and "manifest.json: " in told(b"")
-    assert "larger than 16 MiB" in told(b" " * (verified_archive.LARGEST_TEXT + 1))
+    assert "has format 2; dvtplan" in error_of(manifest(format=2, novelty=1)) and "newer" in error_of(manifest(format=2))
+    assert "format 0 does not exist" in error_of(manifest(format=0))
+    assert "is an archive of a cake, not of a test" in error_of(manifest(kind="cake"))
+    assert "unknown field surprise" in error_of(manifest(surprise=1))
+    assert "control characters" in error_of(manifest(dvtplan="\x1b[2J"))
+    assert "not readable JSON" in error_of(b"[" * 100_000) or "recursion" in error_of(b"[" * 100_000)
+    assert "manifest.json: " in error_of(b"\xff\xfe") and "manifest.json: " in error_of(b"")
+    assert "larger than 16 MiB" in error_of(b" " * (verified_archive.LARGEST_TEXT + 1))
 
 
 # --- bombs, locks, damage -------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def patched(path: Path, name: str, offset: int, form: str, value: int) -> Path:
     return path
 
 
-def test_sizes_that_are_claimed_and_not_there_are_refused(tmp_path: Path) -> None:
+def test_sizes_larger_than_the_file_are_refused(tmp_path: Path) -> None:
     path = patched(write(tmp_path / "a.zip"), "a.json", 20, "<I", 1 << 30)
     path = patched(path, "a.json", 24, "<I", 1 << 30)
     assert "claim more bytes" in refused(lambda: read_all(path))
@@ -203,7 +203,7 @@ def test_sizes_that_are_claimed_and_not_there_are_refused(tmp_path: Path) -> Non
     assert "is compressed" in refused(lambda: read_all(path))
 
 
-def test_a_member_under_a_password_is_refused(tmp_path: Path) -> None:
+def test_a_member_with_a_password_is_refused(tmp_path: Path) -> None:
     path = patched(write(tmp_path / "a.zip"), "a.json", 8, "<H", 1)
     assert "a.json is protected by a password" in refused(lambda: read_all(path))
 
@@ -214,14 +214,14 @@ def test_members_that_share_bytes_are_refused(tmp_path: Path) -> None:
     assert "deep/b.bin cannot be read" in refused(lambda: read_all(path))
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK, but no more")
     assert "is not a complete ZIP archive" in refused(lambda: read_all(tmp_path / "a.zip"))
     assert "not found" in refused(lambda: read_all(tmp_path / "none.zip"))
     assert "not found" in refused(lambda: read_all(tmp_path))
 
 
-def test_text_is_what_a_terminal_can_show(tmp_path: Path) -> None:
+def test_only_printable_text_is_returned(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zip", {"esc": b"\x1b[2J", "bad": b"\xff", "json": b'{"a": "\\u001b"}', "large": b""})
     with verified_archive.open_archive(path, KIND) as archive:
         assert "control characters" in refused(lambda: archive.text("esc"))
@@ -230,7 +230,7 @@ def test_text_is_what_a_terminal_can_show(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ['"\\u001b[2J"', '"\\ud800"', "1e999", "NaN", "1" * 5000])
-def test_records_hold_nothing_that_harms(tmp_path: Path, word: str) -> None:
+def test_records_with_harmful_values_are_refused(tmp_path: Path, word: str) -> None:
     text = json_records.dump(Splits(source="WORD", folds=())).replace('"WORD"', word)
     with verified_archive.open_archive(write(tmp_path / "a.zip", {"r.json": text.encode()}), KIND) as archive:
         assert "r.json" in refused(lambda: archive.record(Splits, "r.json"))
@@ -238,7 +238,7 @@ def test_records_hold_nothing_that_harms(tmp_path: Path, word: str) -> None:
 
 @settings(deadline=None)
 @given(st.data())
-def test_any_byte_changed_or_cut_off_is_noticed_or_without_consequence(data: st.DataObject) -> None:
+def test_any_changed_or_missing_byte_is_noticed_or_has_no_effect(data: st.DataObject) -> None:
     path = GOOD / "good.zip"
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):

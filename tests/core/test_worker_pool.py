@@ -18,13 +18,13 @@ from dvtplan.core.worker_pool import choose_workers, over_cases
 
 
 def slow_first(number: int) -> tuple[int, int]:
-    """The number and the process; 0 takes longest."""
+    """Return the number and the process; 0 takes longest."""
     time.sleep(0.2 if number == 0 else 0.0)
     return number, os.getpid()
 
 
 def killed_on_two(number: int) -> int:
-    """As if the system had run out of memory."""
+    """Kill this process on 2, as if the memory was exhausted."""
     if number == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
@@ -40,24 +40,24 @@ def many_problems(name: str) -> str:
     raise DatasetProblems([f"{name}: one.", f"{name}: two."])
 
 
-def says_where_it_runs(folder: str) -> None:
-    """Leave the number of this process in a folder, then work until the other has done so too."""
+def write_own_number(folder: str) -> None:
+    """Write the number of this process into a folder, and wait until the other process has done so too."""
     Path(folder, str(os.getpid())).write_text("")
     while len(list(Path(folder).iterdir())) < 2:
         time.sleep(0.01)
 
 
-def one_goes_on(folder: str) -> None:
-    """As above; then one of the two works on until it is told, and the other has nothing more to do."""
-    says_where_it_runs(folder)
+def one_keeps_working(folder: str) -> None:
+    """Do the same; then one process works until it is stopped, and the other is idle."""
+    write_own_number(folder)
     if os.getpid() == min(int(p.name) for p in Path(folder).iterdir()):
         for _ in range(6000):
-            if told_to_stop(folder).exists():
+            if stop_file(folder).exists():
                 break
             time.sleep(0.01)
 
 
-def told_to_stop(folder: str | Path) -> Path:
+def stop_file(folder: str | Path) -> Path:
     return Path(folder).with_suffix(".stop")
 
 
@@ -73,7 +73,7 @@ over_cases(test_worker_pool.{function}, [{folder!r}] * 2, list("ab"), title="Ver
 
 
 def start(function: str, folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
-    """A process in a group of its own with two workers, and theirs numbers once both are at work."""
+    """Start a process with two workers in its own group; return it and the workers' numbers once both work."""
     folder.mkdir()
     here = Path(__file__).parent
     code = TWO_WORKERS.format(path=[str(here), str(here.parent)], function=function, folder=str(folder))
@@ -97,7 +97,7 @@ def test_a_single_case_needs_no_second_process() -> None:
     assert over_cases(slow_first, [7], ["a"], title="Verify", jobs=8) == [(7, os.getpid())]
 
 
-def test_no_case_is_no_work(capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_cases_nothing_is_done(capfd: pytest.CaptureFixture[str]) -> None:
     assert over_cases(slow_first, [], [], title="Verify", jobs=2) == []
     assert capfd.readouterr().err == ""
 
@@ -113,30 +113,30 @@ def test_a_killed_worker_is_one_clear_line_that_names_the_open_cases() -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_what_the_user_can_mend_comes_back_as_it_was_raised(jobs: int) -> None:
+def test_a_user_error_is_raised_unchanged(jobs: int) -> None:
     with pytest.raises(DvtError, match=r"^b.nii.gz: is empty \(0 bytes\). Copy or export it again.$"):
         over_cases(bad_file, ["a", "b", "c"], ["a", "b", "c"], title="Verify", jobs=jobs)
 
 
-def test_several_problems_come_back_as_they_were_raised() -> None:
+def test_several_problems_are_raised_unchanged() -> None:
     with pytest.raises(DatasetProblems) as caught:
         over_cases(many_problems, ["a", "b"], ["a", "b"], title="Verify", jobs=2)
     assert caught.value.problems[1].endswith(": two.")
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
-    parent, pids = start("one_goes_on", tmp_path / "pids")
+    parent, pids = start("one_keeps_working", tmp_path / "pids")
     parent.kill()
     parent.communicate()
     assert all(ended(pid, 20) for pid in pids)  # ample time on a busy machine
 
 
-def test_an_interruption_is_told_by_the_parent_alone(tmp_path: Path) -> None:
-    parent, pids = start("one_goes_on", tmp_path / "pids")
+def test_only_the_parent_reports_an_interruption(tmp_path: Path) -> None:
+    parent, pids = start("one_keeps_working", tmp_path / "pids")
     time.sleep(0.3)  # the idle one has come to wait for work; where it has not, the test asks for less
     os.killpg(parent.pid, signal.SIGINT)
     time.sleep(0.3)  # what a worker says of it, it says at once
-    told_to_stop(tmp_path / "pids").touch()
+    stop_file(tmp_path / "pids").touch()
     _, said = parent.communicate(timeout=60)
     assert said.count("Traceback") == 1  # which the commands turn into one line
     assert all(ended(pid, 20) for pid in pids)
@@ -154,7 +154,7 @@ def test_an_interruption_is_told_by_the_parent_alone(tmp_path: Path) -> None:
         (None, 100, 1, 5),
     ],
 )
-def test_as_many_workers_as_asked_for_as_tasks_and_as_fit(
+def test_workers_are_limited_by_the_option_the_cases_and_the_memory(
     monkeypatch: pytest.MonkeyPatch, jobs: int | None, tasks: int, gigabytes_each: int, expected: int
 ) -> None:
     monkeypatch.setattr(worker_pool, "free_memory_bytes", lambda: 10 * 10**9)
@@ -162,12 +162,12 @@ def test_as_many_workers_as_asked_for_as_tasks_and_as_fit(
     assert choose_workers(jobs, [gigabytes_each * 10**8] * tasks, 10) == expected
 
 
-def test_where_the_system_does_not_tell_its_memory_the_wish_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_known_memory_the_option_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "free_memory_bytes", lambda: None)
     assert choose_workers(3, [10**15] * 100, 1) == 3
 
 
-def test_this_machine_has_cores_and_perhaps_tells_its_memory() -> None:
+def test_this_machine_has_cores_and_may_report_its_memory() -> None:
     assert worker_pool.available_cores() >= 1
     free = worker_pool.free_memory_bytes()
     assert (free is not None and free > 0) or not Path("/proc/meminfo").exists()

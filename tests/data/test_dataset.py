@@ -29,7 +29,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def problems_of(folder: Path) -> list[str]:
-    """All problems of the listing, without the folder's name."""
+    """Return all problems of a data set, without the folder's name."""
     with pytest.raises(DatasetProblems) as caught:
         discover(folder)
     assert all("\n" not in line and line.endswith(".") for line in caught.value.problems)
@@ -75,25 +75,25 @@ def test_patients_and_levels_come_from_the_table(raw: Path) -> None:
     assert (b.patient, b.levels) == ("P", None)
 
 
-def test_classes_are_numbered_by_value_whatever_the_order_in_dataset_json(raw: Path) -> None:
+def test_classes_are_numbered_by_value_in_any_order_of_dataset_json(raw: Path) -> None:
     edit(raw, labels={"distal": 2, "background": 0, "proximal": 1})
     assert list(discover(raw).labels.items()) == [("proximal", 1), ("distal", 2)]
 
 
-def test_hidden_files_and_further_fields_are_passed_over(raw: Path) -> None:
+def test_hidden_files_and_other_fields_are_ignored(raw: Path) -> None:
     (raw / "imagesTr" / ".DS_Store").write_text("")
     (raw / "notes.txt").write_text("")
     edit(raw, reference="somewhere", numTraining=2)
     assert len(discover(raw).cases) == 2
 
 
-def test_the_older_name_of_channel_names_is_understood(raw: Path) -> None:
+def test_the_older_name_of_channel_names_is_accepted(raw: Path) -> None:
     edit(raw, channel_names=None, modality={"0": "MR"})
     assert discover(raw).channels == ("MR",)
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nrrd", ".mha"])
-def test_any_ending_will_do_that_dataset_json_names(tmp_path: Path, ending: str) -> None:
+def test_any_ending_in_dataset_json_is_accepted(tmp_path: Path, ending: str) -> None:
     dataset = discover(tiny_dataset(tmp_path / "DVT", ending=ending))
     found = [examine(case, dataset.labels) for case in dataset.cases]
     assert len(found) == 4
@@ -117,7 +117,7 @@ def test_a_missing_channel_is_named(tmp_path: Path) -> None:
     assert problems_of(folder) == ["imagesTr/b_0000.nii.gz: not found. Add this channel."]
 
 
-def test_a_channel_too_many_is_named(raw: Path) -> None:
+def test_an_extra_channel_is_named(raw: Path) -> None:
     write_volume(image_path(raw, "a", 1), tiny_image(0, 1))
     assert problems_of(raw) == [
         "imagesTr/a_0001.nii.gz: channel 1, but dataset.json lists 1. Remove the file or add the channel."
@@ -135,10 +135,12 @@ def test_an_image_that_names_no_channel_is_refused(raw: Path, name: str) -> None
 @pytest.mark.parametrize("name", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "imagesTr/notes.txt", "labelsTr/more"])
 def test_a_file_of_another_ending_is_refused_also_as_a_second_file_of_a_case(raw: Path, name: str) -> None:
     (raw / name).write_text("")
-    assert problems_of(raw) == [f"{name}: does not end in .nii.gz, the file_ending in dataset.json. Convert, rename or remove it."]
+    assert problems_of(raw) == [
+        f"{name}: does not end in .nii.gz, the file_ending in dataset.json. Convert, rename or remove it."
+    ]
 
 
-def test_a_folder_in_the_place_of_a_volume_is_named(raw: Path) -> None:
+def test_a_folder_instead_of_a_volume_is_named(raw: Path) -> None:
     (raw / "imagesTr" / "c_0000.nii.gz").mkdir()
     assert problems_of(raw) == [
         "imagesTr/c_0000.nii.gz: expected a file, found a folder. Replace it by one volume file."
@@ -228,13 +230,13 @@ def test_all_faults_of_dataset_json_come_at_once(raw: Path) -> None:
         (b"[]", "expected an object with channel_names and labels."),
     ],
 )
-def test_a_description_that_is_no_object_is_refused(raw: Path, content: bytes, message: str) -> None:
+def test_a_dataset_json_that_is_not_an_object_is_refused(raw: Path, content: bytes, message: str) -> None:
     (raw / "dataset.json").write_bytes(content)
     (line,) = problems_of(raw)
     assert line.startswith(f"dataset.json: {message}")
 
 
-def test_a_missing_description_says_where_one_is_shown(raw: Path) -> None:
+def test_a_missing_dataset_json_names_an_example(raw: Path) -> None:
     (raw / "dataset.json").unlink()
     assert problems_of(raw) == ["dataset.json: not found. Add it; datasets_raw/README.md has an example."]
 
@@ -293,7 +295,7 @@ def test_a_wrong_table_is_named_by_line(tmp_path: Path, text: str | bytes, messa
     assert "\n" not in str(caught.value)
 
 
-def test_all_faults_of_a_table_come_at_once_among_those_of_the_files(raw: Path) -> None:
+def test_all_faults_of_a_table_are_reported_with_those_of_the_files(raw: Path) -> None:
     table(raw, "case_id,level_left_mm\na,x\na,1\nb,y\n")
     label_path(raw, "b").unlink()
     assert [line.split(":")[0] for line in problems_of(raw)] == [
@@ -355,7 +357,7 @@ def test_a_label_of_another_spacing_shows_both(raw: Path) -> None:
     assert "spacing (2.5, 5, 2) against (2, 5, 2) mm" in only_problem(raw)
 
 
-def test_a_label_that_runs_the_other_way_is_refused(raw: Path) -> None:
+def test_a_reversed_label_is_refused(raw: Path) -> None:
     write_volume(label_path(raw), tiny_label([1]), SPACING, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
     assert "lies up to" in only_problem(raw)
 
@@ -369,7 +371,7 @@ def test_channels_must_lie_on_one_grid(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("kind", ["f4", "f8"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
-def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path, ending: str, kind: str, bad: float) -> None:
+def test_voxels_that_are_not_finite_are_counted(tmp_path: Path, ending: str, kind: str, bad: float) -> None:
     # SimpleITK itself makes zeros of them where the file is NIfTI.
     folder = tiny_dataset(tmp_path / "DVT", ("a",), ending=ending)
     image = tiny_image(0).astype(kind)
@@ -380,7 +382,7 @@ def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path, ending: str, kin
     )
 
 
-def test_a_label_that_is_no_number_is_refused(raw: Path) -> None:
+def test_a_label_with_nan_is_refused(raw: Path) -> None:
     label = tiny_label([1]).astype(np.float32)
     label[0, 0, 0] = np.nan
     write_volume(label_path(raw), label, SPACING)
@@ -412,12 +414,12 @@ def test_label_values_beyond_dataset_json_are_shown(raw: Path, value: float, kin
     )
 
 
-def test_an_image_in_the_place_of_a_label_shows_a_few_values(raw: Path) -> None:
+def test_an_image_instead_of_a_label_lists_a_few_values(raw: Path) -> None:
     write_volume(label_path(raw), tiny_image(0), SPACING)
     assert only_problem(raw).count(",") < 10
 
 
-def test_label_values_may_be_stored_as_fractions(raw: Path) -> None:
+def test_label_values_may_be_stored_as_floats(raw: Path) -> None:
     write_volume(label_path(raw), tiny_label([1]).astype(np.float64), SPACING)
     assert look(raw).problems == ()
 
@@ -426,9 +428,7 @@ def test_an_empty_label_is_a_warning(raw: Path) -> None:
     write_volume(label_path(raw), np.zeros(TINY_SHAPE, np.uint8), SPACING)
     found = look(raw)
     assert found.problems == ()
-    assert found.warnings == (
-        f"{label_path(raw)}: contains no foreground. Check that this patient has no thrombus.",
-    )
+    assert found.warnings == (f"{label_path(raw)}: contains no foreground. Check that this patient has no thrombus.",)
 
 
 @pytest.mark.parametrize(("level", "warned"), [(0.0, False), (38.0, False), (-1.0, True), (39.0, True)])
@@ -460,7 +460,7 @@ def test_all_problems_of_a_case_come_at_once_each_with_its_own_file(tmp_path: Pa
     assert "away from a_0001.nii.gz" in lines[3]
 
 
-def test_a_case_without_any_readable_file_is_no_crash() -> None:
+def test_a_case_without_any_readable_file_does_not_crash() -> None:
     case = Case(id="a", patient="a", images=(Path("gone_0000.nii.gz"),), label=Path("gone.nii.gz"))
     assert len(examine(case, {"thrombus": 1}).problems) == 2
     assert len(examine(replace(case, label=None), {"thrombus": 1}).problems) == 1
@@ -469,7 +469,7 @@ def test_a_case_without_any_readable_file_is_no_crash() -> None:
 # --- what is legal and probably not meant ---------------------------------------------------------
 
 
-def test_a_number_of_cases_other_than_promised_is_told(tmp_path: Path) -> None:
+def test_a_wrong_numtraining_is_a_warning(tmp_path: Path) -> None:
     folder = tiny_dataset(tmp_path / "D")
     cases = len(discover(folder).cases)
     description = json.loads((folder / "dataset.json").read_text())
@@ -480,7 +480,7 @@ def test_a_number_of_cases_other_than_promised_is_told(tmp_path: Path) -> None:
     assert f"numTraining is {cases + 1}, but the data set has {cases} cases" in line
 
 
-def test_a_column_that_is_not_used_is_told(tmp_path: Path) -> None:
+def test_an_unused_column_is_a_warning(tmp_path: Path) -> None:
     folder = tiny_dataset(tmp_path / "D")
     case_id = discover(folder).cases[0].id
     (folder / "cases.csv").write_text(f"case_id,patient\n{case_id},P\n")

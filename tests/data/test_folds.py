@@ -1,4 +1,4 @@
-"""Folds by patient: even, seeded, and without a leak."""
+"""Folds by patient: even, reproducible, and without leaks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def patients(count: int) -> dict[str, str]:
 
 
 def splits(*folds: tuple[str, str]) -> Splits:
-    """Splits from words: the training cases and the test cases of each fold."""
+    """Make splits from text: the training cases and the test cases of each fold."""
     made = (
         Fold(index=k, train=tuple(train.split()), test=tuple(test.split())) for k, (train, test) in enumerate(folds)
     )
@@ -47,7 +47,7 @@ def test_the_papers_58_patients_give_8_8_and_six_times_7() -> None:
     assert made.source == "seed 0"
 
 
-def test_the_seed_alone_decides_and_not_the_order_of_the_cases() -> None:
+def test_only_the_seed_decides_not_the_order_of_the_cases() -> None:
     cases = patients(58)
     assert split(cases, 8, 0) == split(dict(reversed(cases.items())), 8, 0)
     assert split(cases, 8, 0).folds != split(cases, 8, 1).folds
@@ -82,7 +82,7 @@ def test_every_case_is_tested_once_and_no_patient_leaks(cases: dict[str, str], f
 
 
 @pytest.mark.parametrize("folds", [-1, 0, 1, 4])
-def test_folds_that_the_patients_cannot_fill_are_refused_with_the_choices(folds: int) -> None:
+def test_more_folds_than_patients_are_refused_with_the_allowed_numbers(folds: int) -> None:
     with pytest.raises(DvtError, match=rf"`folds={folds}`: expected 2 to 3"):
         split(FOUR, folds, 0)
 
@@ -100,7 +100,7 @@ def test_a_negative_seed_is_refused() -> None:
 # --- by hand --------------------------------------------------------------------------------------
 
 
-def test_sound_splits_pass_also_a_single_division_that_tests_some() -> None:
+def test_valid_splits_pass_also_a_single_fold_that_tests_some_cases() -> None:
     check(GOOD, FOUR, "splits.json")
     check(splits(("a1 a2 b", "c")), FOUR, "splits.json")
 

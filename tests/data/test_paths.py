@@ -57,7 +57,7 @@ def test_the_only_data_set_needs_no_name(tmp_path: Path) -> None:
     assert open_workspace(tmp_path, "DVT") == Workspace(tmp_path, "DVT")
 
 
-def test_a_link_to_a_data_set_is_one(tmp_path: Path) -> None:
+def test_a_link_to_a_data_set_is_accepted(tmp_path: Path) -> None:
     make(tmp_path / "far", "DVT")
     (tmp_path / "datasets_raw").mkdir()
     (tmp_path / "datasets_raw" / "near").symlink_to(tmp_path / "far" / "datasets_raw" / "DVT")
@@ -69,7 +69,7 @@ def test_several_data_sets_are_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["C", "", "..", "A/imagesTr"])
-def test_a_name_that_is_not_there_lists_what_is(tmp_path: Path, name: str) -> None:
+def test_an_unknown_name_lists_the_existing_ones(tmp_path: Path, name: str) -> None:
     assert ": not found; " in refused(make(tmp_path, "A", "B"), name)
     assert "contains: A, B. Check `root` and `dataset`." in refused(tmp_path, name)
 

@@ -184,8 +184,8 @@ def test_highdicom_reads_back_the_mask(tmp_path: Path) -> None:
     made = highdicom.seg.segread(written(tmp_path / "scan", drawn()))
     back = made.get_volume(combine_segments=True)
     array = back.array if np.allclose(back.affine[:3, 3], (-100, -30, 200)) else back.array[::-1]
-    marked = drawn()[1:4]  # from its first frame to its last
-    assert np.array_equal(array, np.select([marked == 2, marked == 5], [1, 2]))
+    segmented = drawn()[1:4]  # from its first frame to its last
+    assert np.array_equal(array, np.select([segmented == 2, segmented == 5], [1, 2]))
 
 
 def test_tags_that_an_anonymizer_removed_stay_empty(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from helpers.dicom_files import CORONAL, FEET_FIRST, OBLIQUE, write_enhanced, wr
 from helpers.models import Bright, model_of
 from helpers.processes import command
 from helpers.segmentations import assert_same_points, points_of_nifti, points_of_object
-from phantom.cohort import PhantomCase, Request, make_case
+from phantom.case import PhantomCase, Request, make_case
 from scipy.spatial import cKDTree
 
 from dvtplan.core import json_records
@@ -25,6 +25,7 @@ from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
 from dvtplan.imaging import volume_io
 from dvtplan.inference.model import Model
+from dvtplan.inference.options import PredictOptions
 from dvtplan.inference.predict import predict_path
 from dvtplan.planning.plan import Plan
 
@@ -111,7 +112,7 @@ def test_mask_and_object_have_the_positions_of_the_scan(
     writer, plane = WAYS[way]
     target = tmp_path / "scan" if writer is write_series else tmp_path / "scan" / "IM1"
     writer(target, pixels(legs), plane=plane, **places(legs))
-    mask, obj = predict_path(tmp_path / "scan", tmp_path / "out", bright, also=["dicom-seg"])
+    mask, obj = predict_path(tmp_path / "scan", tmp_path / "out", bright, PredictOptions(extra_formats=("dicom-seg",)))
     assert (mask.name, obj.name) == ("scan.nii.gz", "scan_seg.dcm")
     assert_on_scan(mask, tmp_path / "scan")
     assert_same_points(points_of_object(obj)["thrombus"], points_of_nifti(mask)[1])
@@ -135,20 +136,23 @@ def test_each_of_three_stations_has_its_mask_and_object(legs: PhantomCase, brigh
         )
     assert len(list(folder.iterdir())) == 3 * len(legs.image)
     whole, *others = predict_path(
-        folder, tmp_path / "out", bright, stations=["7", "6", "5"], also=["dicom-seg", "itksnap"]
+        folder,
+        tmp_path / "out",
+        bright,
+        PredictOptions(stations=("7", "6", "5"), extra_formats=("dicom-seg", "itksnap")),
     )
     assert {p.name for p in others} == {
         "patient_stations.json",
         "patient_labels.txt",
         *(f"patient_station_{n}{e}" for n in (5, 6, 7) for e in (".nii.gz", "_seg.dcm", "_labels.txt")),
     }
-    marked = points_of_nifti(whole)[1]
+    segmented = points_of_nifti(whole)[1]
     for number in (5, 6, 7):
         mask = tmp_path / "out" / f"patient_station_{number}.nii.gz"
         assert_on_scan(mask, folder, number)
         points = points_of_nifti(mask)[1]
         assert_same_points(points_of_object(mask.with_name(f"patient_station_{number}_seg.dcm"))["thrombus"], points)
-        assert cKDTree(marked).query(points)[0].max() < 1e-3  # a station is a part of the whole
+        assert cKDTree(segmented).query(points)[0].max() < 1e-3  # a station is a part of the whole
         made = pydicom.dcmread(mask.with_name(f"patient_station_{number}_seg.dcm"))
         (series,) = made.ReferencedSeriesSequence
         own = next(d for d in map(pydicom.dcmread, folder.iterdir()) if d.SeriesNumber == number)
@@ -158,23 +162,23 @@ def test_each_of_three_stations_has_its_mask_and_object(legs: PhantomCase, brigh
 def test_an_object_is_kept_with_its_mask_and_replaced_with_it(legs: PhantomCase, bright: Model, tmp_path: Path) -> None:
     """A kept object keeps its UID, so that an archive stores it only once."""
     write_series(tmp_path / "scan", pixels(legs), **places(legs))
-    kinds: dict[str, Any] = {"also": ["dicom-seg"]}
-    _, obj = predict_path(tmp_path / "scan", tmp_path / "out", bright, **kinds)
+    kinds: dict[str, Any] = {"extra_formats": ("dicom-seg",)}
+    _, obj = predict_path(tmp_path / "scan", tmp_path / "out", bright, PredictOptions(**kinds))
     first = obj.read_bytes()
-    predict_path(tmp_path / "scan", tmp_path / "out", bright, **kinds)
+    predict_path(tmp_path / "scan", tmp_path / "out", bright, PredictOptions(**kinds))
     assert obj.read_bytes() == first
-    predict_path(tmp_path / "scan", tmp_path / "out", bright, overwrite=True, **kinds)
+    predict_path(tmp_path / "scan", tmp_path / "out", bright, PredictOptions(overwrite=True, **kinds))
     assert pydicom.dcmread(obj).SOPInstanceUID not in first.decode("latin-1")
 
 
 def test_the_object_of_a_corrected_mask_is_semiautomatic(legs: PhantomCase, bright: Model, tmp_path: Path) -> None:
     write_series(tmp_path / "scan", pixels(legs), **places(legs))
-    kinds: dict[str, Any] = {"also": ["dicom-seg"]}
-    mask, obj = predict_path(tmp_path / "scan", tmp_path / "out", bright, **kinds)
+    kinds: dict[str, Any] = {"extra_formats": ("dicom-seg",)}
+    mask, obj = predict_path(tmp_path / "scan", tmp_path / "out", bright, PredictOptions(**kinds))
     values, grid = volume_io.read(mask)
     values[:, : values.shape[1] // 2] = 0
     volume_io.write_mask(mask, values, grid)
-    predict_path(tmp_path / "scan", tmp_path / "out", bright, **kinds)
+    predict_path(tmp_path / "scan", tmp_path / "out", bright, PredictOptions(**kinds))
     assert [one.SegmentAlgorithmType for one in pydicom.dcmread(obj).SegmentSequence] == ["SEMIAUTOMATIC"]
     assert_same_points(points_of_object(obj)["thrombus"], points_of_nifti(mask)[1])
 
@@ -184,15 +188,15 @@ def test_an_object_of_another_program_is_kept(
 ) -> None:
     """Such as one that was corrected there and saved under the same name."""
     write_series(tmp_path / "scan", pixels(legs), **places(legs))
-    kinds: dict[str, Any] = {"also": ["dicom-seg"]}
-    _, obj = predict_path(tmp_path / "scan", tmp_path / "out", bright, **kinds)
+    kinds: dict[str, Any] = {"extra_formats": ("dicom-seg",)}
+    _, obj = predict_path(tmp_path / "scan", tmp_path / "out", bright, PredictOptions(**kinds))
     ds = pydicom.dcmread(obj)
     ds.Manufacturer = "Another"
     ds.save_as(obj)
     before = obj.read_bytes()
-    predict_path(tmp_path / "scan", tmp_path / "out", replace(bright, digest="another"), **kinds)
+    predict_path(tmp_path / "scan", tmp_path / "out", replace(bright, digest="another"), PredictOptions(**kinds))
     assert obj.read_bytes() == before and f"{obj}: " in capsys.readouterr().err
-    predict_path(tmp_path / "scan", tmp_path / "out", bright, overwrite=True, **kinds)
+    predict_path(tmp_path / "scan", tmp_path / "out", bright, PredictOptions(overwrite=True, **kinds))
     assert pydicom.dcmread(obj).Manufacturer == "dvtplan"
 
 
@@ -206,11 +210,11 @@ def test_objects_of_stations_are_semiautomatic_if_the_stitched_mask_was_correcte
             folder / str(number), pixels(legs)[:, top:bottom], number=number, start=start, step=step,
             spacing=legs.spacing_mm[1:],
         )  # fmt: skip
-    kinds: dict[str, Any] = {"stations": ["5", "6"], "also": ["dicom-seg"]}
-    mask, *_ = predict_path(folder, tmp_path / "out", bright, **kinds)
+    kinds: dict[str, Any] = {"stations": ("5", "6"), "extra_formats": ("dicom-seg",)}
+    mask, *_ = predict_path(folder, tmp_path / "out", bright, PredictOptions(**kinds))
     values, grid = volume_io.read(mask)
     volume_io.write_mask(mask, np.maximum(values, np.roll(values, 3, 1)), grid)
-    written = predict_path(folder, tmp_path / "out", bright, **kinds)
+    written = predict_path(folder, tmp_path / "out", bright, PredictOptions(**kinds))
     objects = [pydicom.dcmread(path) for path in written if path.suffix == ".dcm"]
     assert [one.SegmentSequence[0].SegmentAlgorithmType for one in objects] == 2 * ["SEMIAUTOMATIC"]
 
@@ -220,7 +224,7 @@ def test_an_object_without_a_dicom_input_is_refused_before_prediction(
 ) -> None:
     image = toy_once.raw / "imagesTr" / "c0_0000.nii.gz"
     with pytest.raises(DvtError) as caught:
-        predict_path(image, tmp_path / "out", bright, also=["dicom-seg"])
+        predict_path(image, tmp_path / "out", bright, PredictOptions(extra_formats=("dicom-seg",)))
     assert str(caught.value).startswith(f"{image}: ") and "dicom-seg" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -232,7 +236,7 @@ def test_the_command_writes_mask_labels_object_and_burden(
     write_series(tmp_path / "scan", pixels(legs), plane=OBLIQUE, **places(legs))
     words = ("-i", tmp_path / "scan", "-o", tmp_path / "out", "--model", trained_once.results("gn_unet"))
     done = command(
-        "predict", *words, "--device", "cpu", "--also", "dicom-seg", "itksnap", "--burden", tmp_path / "b.csv"
+        "predict", *words, "--device", "cpu", "--extra-formats", "dicom-seg", "itksnap", "--burden", tmp_path / "b.csv"
     )
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
@@ -253,6 +257,6 @@ def test_the_command_writes_mask_labels_object_and_burden(
 @pytest.mark.parametrize("name", ["ct_17_slices", "head_mr_35_slices"])
 def test_masks_and_objects_of_real_series_have_their_positions(bright: Model, tmp_path: Path, name: str) -> None:
     folder = SHARED / "dicom" / name
-    mask, obj = predict_path(folder, tmp_path / "out", bright, also=["dicom-seg"])
+    mask, obj = predict_path(folder, tmp_path / "out", bright, PredictOptions(extra_formats=("dicom-seg",)))
     assert_on_scan(mask, folder)
     assert_same_points(points_of_object(obj)["thrombus"], points_of_nifti(mask)[1])

@@ -20,7 +20,7 @@ from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import Workspace
-from dvtplan.data.prediction_log import Predicted
+from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.evaluation.evaluate import COLUMNS, Evaluation, compare_networks, evaluate, evaluate_folders
 from dvtplan.evaluation.options import EvaluationOptions
 from dvtplan.imaging import volume_io
@@ -83,7 +83,7 @@ def write_log(workspace: Workspace, index: int, labels: dict[str, int]) -> None:
     """Write what the masks of a fold mean, as predict does."""
     classes = {name: value for name, value in labels.items() if value}
     cases = {case_id: "" for case_id, fold in FOLD_OF.items() if fold == index}
-    json_records.save(Predicted(model_digest="", classes=classes, cases=cases), workspace.fold("unet", index).ledger)
+    json_records.save(PredictionIndex(model_digest="", classes=classes, cases=cases), workspace.fold("unet", index).ledger)
 
 
 def make(root: Path, labels: dict[str, int] = TWO_LABELS, predicted: dict[str, int] = LESION) -> Workspace:
@@ -474,7 +474,7 @@ def test_predictions_of_an_earlier_training_are_not_scored(workspace: Workspace)
 def test_a_mask_that_the_network_did_not_write_is_not_scored(workspace: Workspace) -> None:
     """Another network's mask that was copied there, or a mask that was edited by hand."""
     ledger = workspace.fold("unet", 1).ledger
-    log = json_records.load(Predicted, ledger, "")
+    log = json_records.load(PredictionIndex, ledger, "")
     masks = {case_id: digests.files_digest((prediction(workspace, case_id),)) for case_id in log.cases}
     json_records.save(replace(log, masks=masks), ledger)
     evaluate(workspace, "unet")
@@ -531,13 +531,13 @@ def test_processes_give_the_same_rows_in_the_same_order(workspace: Workspace) ->
 
 def test_a_prediction_that_is_a_slice_off_is_refused_with_the_distance(workspace: Workspace) -> None:
     put(prediction(workspace, "c"), PREDICTIONS["c"], replace(FILM, origin_mm=(0.0, 10.0, 30.0)))
-    with pytest.raises(DvtError, match=r"c.nii.gz: lies up to 10 mm away from its label .*c.nii.gz"):
+    with pytest.raises(DvtError, match=r"c.nii.gz: is up to 10 mm away from .*c.nii.gz"):
         evaluate(workspace, "unet")
 
 
 def test_a_prediction_of_another_shape_is_refused(workspace: Workspace) -> None:
     put(prediction(workspace, "c"), ".... .... ....", replace(FILM, shape=(1, 3, 4)))
-    with pytest.raises(DvtError, match=r"shape \(4, 3, 1\) differs from that of its label .* \(4, 4, 1\)"):
+    with pytest.raises(DvtError, match=r"shape \(4, 3, 1\) differs from .* \(4, 4, 1\)"):
         evaluate(workspace, "unet")
 
 
@@ -545,20 +545,20 @@ def test_a_prediction_of_another_shape_is_refused(workspace: Workspace) -> None:
 def test_a_value_without_a_label_is_refused(tmp_path: Path, rows: str) -> None:
     workspace = make(tmp_path, predicted=TWO_LABELS)
     put(prediction(workspace, "c"), rows)
-    with pytest.raises(DvtError, match=r"c.nii.gz: holds [37]; expected 0, 1, 2"):
+    with pytest.raises(DvtError, match=r"c.nii.gz: contains [37]; expected 0, 1, 2"):
         evaluate(workspace, "unet")
 
 
 def test_a_truth_with_an_unknown_value_is_refused(workspace: Workspace) -> None:
     put(workspace.raw / "labelsTr" / "c.nii.gz", "5... .... .... ....")
-    with pytest.raises(DvtError, match=r"labelsTr/c.nii.gz: holds 5; expected 0, 1, 2"):
+    with pytest.raises(DvtError, match=r"labelsTr/c.nii.gz: contains 5; expected 0, 1, 2"):
         evaluate(workspace, "unet")
 
 
 def test_probabilities_are_not_taken_for_a_mask(folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
     volume_io.write_probabilities(theirs / "c.nii.gz", film(PREDICTIONS["c"]) * np.float32(0.25), FILM)
-    with pytest.raises(DvtError, match=r"holds 0.25; expected whole numbers from 0. Threshold it"):
+    with pytest.raises(DvtError, match=r"contains 0.25; expected whole numbers from 0. Threshold it"):
         evaluate_folders(labels, theirs, out, prediction_values="lesion")
 
 

@@ -1,4 +1,4 @@
-"""The measures beside the paper's three: pooling, summary, empty masks, formats."""
+"""The measures in addition to the paper's three: pooling, summary, empty masks, formats."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_summary_is_over_patients_with_truth(table: MeasuresTable) -> None:
     assert {summary.n for name, summary in whole.measures.items() if name in COLUMNS} == {2}
 
 
-def test_what_was_predicted_for_patients_without_truth_is_told_apart(table: MeasuresTable) -> None:
+def test_the_prediction_for_patients_without_truth_is_reported_separately(table: MeasuresTable) -> None:
     (whole,) = table.regions
     assert (whole.false_positive_lesions, whole.false_positive_ml) == (2, 1.5)
 
@@ -197,7 +197,7 @@ def test_a_region_without_any_truth_has_no_numbers() -> None:
 
 def test_text_has_a_line_per_measure_and_says_its_rules(table: MeasuresTable) -> None:
     lines = to_text(table).splitlines()
-    assert lines[0] == "Further measures, mean ± SD over patients where nothing else is said."
+    assert lines[0] == "Further measures, as mean ± SD over patients unless stated otherwise."
     assert lines[2].split() == ["all"]
     assert lines[3].split() == ["Patients", "with", "truth", "2"]
     # IoU 0.364 and 0.429: mean 0.396, SD 0.0459.

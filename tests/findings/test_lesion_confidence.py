@@ -1,4 +1,4 @@
-"""Probability and agreement of lesions, on masks that can be counted by hand."""
+"""Probability and agreement of lesions, on masks that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from hypothesis.extra.numpy import arrays
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.findings.burden import measure
-from dvtplan.findings.lesion_confidence import ConfidenceCounter, Lesion, lesions, vote_type
+from dvtplan.findings.lesion_confidence import ConfidenceCounter, Lesion, measure_lesions, vote_type
 
 
 def found(levels: Levels | None = LEVELS, *, voted: bool = True, **more: object) -> list[Lesion]:
-    mask, chance, votes = scene()
-    votes_of = votes.__getitem__ if voted else None
-    return lesions(mask, GRID, levels, chance.__getitem__, votes_of, 2 if voted else 1, **more)  # type: ignore[arg-type]
+    """Measure the lesions of the scene."""
+    mask, probability, votes = scene()
+    read_votes = votes.__getitem__ if voted else None
+    return measure_lesions(mask, GRID, levels, probability.__getitem__, read_votes, 2 if voted else 1, **more)  # type: ignore[arg-type]
 
 
 def test_lesions_are_numbered_by_volume_and_placed() -> None:
@@ -37,65 +38,65 @@ def test_probability_is_the_mean_and_the_peak_over_a_lesions_voxels() -> None:
     assert small.probability_mean == small.probability_peak == 0.5
 
 
-def test_folds_agree_by_the_share_that_each_alone_would_mark() -> None:
-    """Fold 0 marks all four voxels, fold 1 three; of the small one fold 0 marks nothing, fold 1 all."""
+def test_agreement_is_the_share_that_each_fold_alone_would_segment() -> None:
+    """Fold 0 segments all four voxels, fold 1 three; of the small lesion fold 0 segments none, fold 1 all."""
     large, small = found()
     assert (large.agreement_mean, large.agreement_min) == (0.875, 0.75)
     assert (small.agreement_mean, small.agreement_min) == (0.5, 0.0)
 
 
-def test_a_single_fold_has_nobody_to_agree_with() -> None:
+def test_a_single_fold_has_no_agreement() -> None:
     assert all(one.agreement_mean is None and one.agreement_min is None for one in found(voted=False))
 
 
-def test_a_lesion_across_the_level_is_of_both_regions_and_without_levels_of_none() -> None:
+def test_a_lesion_across_the_level_is_in_both_regions_and_without_levels_in_none() -> None:
     assert [one.region for one in found()] == ["proximal and distal", "proximal"]
     assert [one.region for one in found(None)] == [None, None]
 
 
-def test_of_several_classes_the_commonest_names_a_lesion() -> None:
-    mask, chance, _ = scene()
+def test_the_most_frequent_of_several_classes_is_the_label_of_a_lesion() -> None:
+    mask, probability, _ = scene()
     mask[1, 1:3, 6], mask[1, 3, 6] = 7, 3
     mask[2, 4, 6], mask[0, 0, 1] = 7, 3
-    made = lesions(mask, GRID, None, chance.__getitem__, classes={"anterior": 3, "posterior": 7})
-    assert [one.label for one in made] == ["posterior", "anterior"]
+    result = measure_lesions(mask, GRID, None, probability.__getitem__, classes={"anterior": 3, "posterior": 7})
+    assert [one.label for one in result] == ["posterior", "anterior"]
     assert [one.label for one in found(classes={"thrombus": 1})] == [None, None]
 
 
-def test_an_empty_mask_has_no_lesion_and_asks_for_no_probability() -> None:
-    assert lesions(np.zeros(GRID.shape, np.uint8), GRID, LEVELS, lambda s: pytest.fail("asked")) == []
+def test_an_empty_mask_has_no_lesion_and_reads_no_probability() -> None:
+    assert measure_lesions(np.zeros(GRID.shape, np.uint8), GRID, LEVELS, lambda s: pytest.fail("read")) == []
 
 
 def test_slices_without_a_lesion_are_never_read() -> None:
-    mask, chance, _ = scene()
+    mask, probability, _ = scene()
     mask[0] = 0
-    asked: list[int] = []
-    lesions(mask, GRID, None, lambda s: asked.append(s) or chance[s])  # type: ignore[func-returns-value]
-    assert asked == [1, 2]
+    seen: list[int] = []
+    measure_lesions(mask, GRID, None, lambda s: seen.append(s) or probability[s])  # type: ignore[func-returns-value]
+    assert seen == [1, 2]
 
 
 @settings(deadline=None)
 @given(arrays(bool, GRID.shape))
-def test_lesions_share_out_the_mask_as_the_burden_does(mask: np.ndarray) -> None:
-    made = lesions(mask, GRID, None, lambda s: np.ones(GRID.shape[1:]))
-    assert sum(one.volume_ml for one in made) == pytest.approx(mask.sum() * GRID.voxel_ml)
-    assert [one.volume_ml for one in made] == sorted((one.volume_ml for one in made), reverse=True)
-    pieces = sum(b.pieces for b in measure(mask, GRID, None))
-    assert len(made) <= pieces  # a piece across the middle counts in both limbs
+def test_lesions_divide_the_mask_as_the_burden_does(mask: np.ndarray) -> None:
+    result = measure_lesions(mask, GRID, None, lambda s: np.ones(GRID.shape[1:]))
+    assert sum(one.volume_ml for one in result) == pytest.approx(mask.sum() * GRID.voxel_ml)
+    assert [one.volume_ml for one in result] == sorted((one.volume_ml for one in result), reverse=True)
+    components = sum(b.pieces for b in measure(mask, GRID, None))
+    assert len(result) <= components  # one across the middle counts in both limbs
 
 
 @settings(deadline=None)
 @given(st.integers(1, 6))
-def test_what_is_nearly_marked_does_not_depend_on_blocks(block: int) -> None:
-    """0.25 and 0.49 count where they were not marked; 0.24 and what was marked do not."""
-    chance, mask = np.zeros(GRID.shape), np.zeros(GRID.shape, np.uint8)
-    chance[0, 0, :4] = 0.25, 0.24, 0.49, 0.6
+def test_sub_threshold_voxels_do_not_depend_on_blocks(block: int) -> None:
+    """0.25 and 0.49 count if they were not segmented; 0.24 and segmented voxels do not."""
+    probability, mask = np.zeros(GRID.shape), np.zeros(GRID.shape, np.uint8)
+    probability[0, 0, :4] = 0.25, 0.24, 0.49, 0.6
     mask[0, 0, 3] = 1
-    chance[2, 5, 7] = 0.3
-    tally = ConfidenceCounter(grid=GRID, levels=None)
+    probability[2, 5, 7] = 0.3
+    counter = ConfidenceCounter(grid=GRID, levels=None)
     for start in range(0, 3, block):
-        tally.add(chance[start : start + block], mask[start : start + block])
-    assert tally.nearly_ml == pytest.approx({"left": 0.1, "right": 0.2}) and tally.highest == 0.6
+        counter.add(probability[start : start + block], mask[start : start + block])
+    assert counter.sub_threshold_ml == pytest.approx({"left": 0.1, "right": 0.2}) and counter.highest == 0.6
 
 
 @pytest.mark.parametrize(("folds", "kind"), [(1, "u1"), (8, "u1"), (9, "u2"), (17, "u4"), (33, "u8")])

@@ -1,4 +1,4 @@
-"""What is odd about a scan: beyond the range of the training by more than a tenth, and nothing else."""
+"""Properties out of range: outside the range of the training scans by more than a tenth."""
 
 from __future__ import annotations
 
@@ -56,36 +56,38 @@ TWO = training(case(), case((2.0, 2.0, 2.5), (100, 50, 160)))
 """Spacing from head to foot 2 to 2.5 mm, field of view 400 mm in both."""
 
 
-def test_a_scan_of_the_training_is_not_odd() -> None:
+def test_a_training_scan_is_in_range() -> None:
     assert [find_out_of_range(one, TWO) for one in (case(), case((2.0, 2.0, 2.5), (100, 50, 160)))] == [[], []]
 
 
-@pytest.mark.parametrize(("spacing", "odd"), [(2.75, False), (2.76, True), (1.8, False), (1.79, True)])
-def test_a_tenth_beyond_either_end_is_tolerated_and_no_more(spacing: float, odd: bool) -> None:
+@pytest.mark.parametrize(("spacing", "out"), [(2.75, False), (2.76, True), (1.8, False), (1.79, True)])
+def test_a_tenth_outside_either_end_is_tolerated_and_no_more(spacing: float, out: bool) -> None:
     """2.5 x 1.1 = 2.75, 2 x 0.9 = 1.8; the field of view stays at 400 mm but for rounding."""
     found = find_out_of_range(case((2.0, 2.0, spacing), (100, 50, round(400 / spacing))), TWO)
-    assert [one.what for one in found] == (["voxel spacing from head to foot"] if odd else [])
+    assert [one.what for one in found] == (["voxel spacing from head to foot"] if out else [])
 
 
-def test_an_oddity_says_what_its_value_the_range_and_by_how_much() -> None:
+def test_a_finding_has_the_property_its_value_the_range_and_the_distance() -> None:
     (found,) = find_out_of_range(case((2.0, 2.0, 1.0), (100, 50, 400)), TWO)
     assert (found.value, found.low, found.high, found.unit, found.beyond) == (1.0, 2.0, 2.5, "mm", 0.5)
     assert found.in_words == "voxel spacing from head to foot 1 mm (training 2 to 2.5 mm, 50 % below)"
 
 
-def test_a_larger_field_of_view_is_odd_though_voxels_are_alike() -> None:
+def test_a_larger_field_of_view_is_out_of_range_with_equal_voxels() -> None:
     (found,) = find_out_of_range(case(shape=(150, 50, 200)), TWO)
     assert found.in_words == "field of view from right to left 300 mm (training 200 mm, 50 % above)"
 
 
-def test_another_direction_of_thick_slices_is_odd() -> None:
+def test_another_direction_of_thick_slices_is_out_of_range() -> None:
     coronal = training(case((2.0, 5.0, 2.0)))
     found = find_out_of_range(case((2.0, 2.0, 5.0)), coronal)
-    assert "voxels thickest from head to foot (training from front to back)" in [one.in_words for one in found]
+    assert "slices are thickest head to foot (training scans: thickest front to back)" in [
+        one.in_words for one in found
+    ]
     assert [thickest_axis(case(s)) for s in ((2.0, 3.0, 2.0), (2.0, 2.9, 2.0))] == ["AP", None]
 
 
-def test_shares_of_background_and_of_the_dark_are_compared_per_channel() -> None:
+def test_shares_of_background_and_dark_voxels_are_compared_per_channel() -> None:
     both = training(case((2.0,) * 3, (100, 50, 200), (0.5, 0.8), (0.4, 0.6)))
     found = find_out_of_range(case((2.0,) * 3, (100, 50, 200), (0.5, 0.8), (0.6, 0.6)), both)
     assert [one.in_words for one in found] == [
@@ -104,14 +106,14 @@ GRID = Grid(shape=(12, 16, 20), spacing_mm=(3.0, 2.0, 1.0), origin_mm=(0.0, 0.0,
             direction=((0.0, 1.0, 0.0), (0.0, 0.0, -1.0), (1.0, 0.0, 0.0)))  # fmt: skip
 
 
-def looked(image: np.ndarray, grid: Grid = GRID) -> CaseFingerprint:
+def fingerprint_of(image: np.ndarray, grid: Grid = GRID) -> CaseFingerprint:
     return measurement.unlabelled("a", [measurement.channel(image, grid)], grid)
 
 
 @settings(deadline=None)
 @given(gain=st.floats(0.01, 1000), offset=st.floats(-1000, 1000))
 def test_units_of_the_scanner_make_no_difference(gain: float, offset: float) -> None:
-    assert find_out_of_range(looked(gain * IMAGE + offset), training(looked(IMAGE))) == []
+    assert find_out_of_range(fingerprint_of(gain * IMAGE + offset), training(fingerprint_of(IMAGE))) == []
 
 
 @pytest.mark.parametrize("direction", all_orientations()[::5])
@@ -126,9 +128,11 @@ def test_the_order_of_a_file_makes_no_difference(direction: tuple[tuple[float, f
         direction=direction,
     )
     image = IMAGE.transpose(2, 0, 1).transpose(along)  # array axes x, y, z, then those of the file
-    assert find_out_of_range(looked(image, turned), training(looked(IMAGE))) == []
+    assert find_out_of_range(fingerprint_of(image, turned), training(fingerprint_of(IMAGE))) == []
 
 
-def test_an_image_with_dark_and_bright_exchanged_is_odd() -> None:
-    whats = {one.what for one in find_out_of_range(looked(IMAGE.max() - IMAGE), training(looked(IMAGE)))}
+def test_an_image_with_dark_and_bright_exchanged_is_out_of_range() -> None:
+    whats = {
+        one.what for one in find_out_of_range(fingerprint_of(IMAGE.max() - IMAGE), training(fingerprint_of(IMAGE)))
+    }
     assert whats == {"share of voxels that are background", "share of voxels that are darker than half"}

@@ -1,4 +1,4 @@
-"""The page of one patient: one sheet of A4, nothing lost, nothing empty told as healthy."""
+"""The summary of one patient: one A4 page with all content, and no empty mask reported as healthy."""
 
 from __future__ import annotations
 
@@ -30,22 +30,24 @@ ODD = OutOfRange(
 )
 
 
-def told(
+def findings_of(
     mask: np.ndarray, grid: Grid = GRID, *, maker: ModelIdentity = MAKER, levels: Levels | None = LEVELS,
-    odd: tuple[OutOfRange, ...] = (), case_id: str = "a",
+    out_of_range: tuple[OutOfRange, ...] = (), case_id: str = "a",
 ) -> Findings:  # fmt: skip
-    _, chance, votes = scene()
-    if chance.shape != mask.shape:
-        chance, votes = np.full(mask.shape, 0.5), np.full(mask.shape, 3, np.uint8)
-    found = measure(mask, grid, levels)
-    divided = LevelAssignment() if levels is None else LevelAssignment(levels=levels, source="table")
+    """Return the findings of a mask on the scene."""
+    _, probability, votes = scene()
+    if probability.shape != mask.shape:
+        probability, votes = np.full(mask.shape, 0.5), np.full(mask.shape, 3, np.uint8)
+    burdens = measure(mask, grid, levels)
+    lesions = lesion_confidence.measure_lesions(mask, grid, levels, probability.__getitem__, votes.__getitem__, 2)
+    assigned = LevelAssignment() if levels is None else LevelAssignment(levels=levels, source="table")
     return Findings(
-        case_id=case_id, status="analysed", in_words=record.words(found),
-        warnings=tuple(record.warnings(maker, odd, True, divided)), images=("a.nii.gz",),
+        case_id=case_id, status="analysed", in_words=record.result_in_words(burdens),
+        warnings=tuple(record.reader_warnings(maker, out_of_range, True, assigned)), images=("a.nii.gz",),
         made="2026-01-02T03:04:05+00:00", maker=maker, mask="a.nii.gz", mask_digest="e" * 64, levels=levels,
-        level_source=None if levels is None else "table", burden=tuple(found),
-        lesions=tuple(lesion_confidence.lesions(mask, grid, levels, chance.__getitem__, votes.__getitem__, 2)),
-        nearly_marked_ml={"left": 0.2, "right": 0.0}, highest_probability=0.31, oddities=odd,
+        level_source=None if levels is None else "table", burden=tuple(burdens),
+        lesions=tuple(lesions),
+        nearly_marked_ml={"left": 0.2, "right": 0.0}, highest_probability=0.31, oddities=out_of_range,
     )  # fmt: skip
 
 
@@ -62,12 +64,12 @@ def pages(pdf: bytes) -> int:
     return len(re.findall(rb"/Type /Page\b(?!s)", pdf))
 
 
-def test_the_page_tells_what_was_marked_how_sure_and_by_what(tmp_path: Path) -> None:
+def test_the_page_has_burden_confidence_and_origin(tmp_path: Path) -> None:
     mask = scene()[0]
-    html, pdf, png = written(tmp_path, told(mask), mask)
-    assert "Voxels were marked as thrombus above and below the level (proximal and distal)." in html
-    assert "0.5 mL were marked: right leg 0.1 mL in 1 piece, left leg 0.4 mL in 1 piece." in html
-    assert "Another 0.2 mL were nearly marked" in html and "<td>88 %</td>\n<td>75 %</td>" in html
+    html, pdf, png = written(tmp_path, findings_of(mask), mask)
+    assert "The model segmented possible thrombus above and below the level (proximal and distal)." in html
+    assert "Segmented volume 0.5 mL: right leg 0.1 mL in 1 component, left leg 0.4 mL in 1 component." in html
+    assert "Sub-threshold, mL" in html and "<td>0.2</td>" in html and "<td>88 %</td>\n<td>75 %</td>" in html
     assert "gn_unet, 2 folds (0, 1), trained on Toy, digest dddddddddddddddd." in html and "2026-01-02 03:04" in html
     assert "Levels (from a table): left z 95, right z 80 mm." in html and html.count(DISCLAIMER) == 2
     assert html.count("<img") == 3 and html.count(' alt="') == 3 and "<script" not in html
@@ -77,31 +79,36 @@ def test_the_page_tells_what_was_marked_how_sure_and_by_what(tmp_path: Path) -> 
     assert png.startswith(b"\x89PNG") and abs(height / width - 297 / 210) < 0.002
 
 
-def test_an_empty_mask_is_said_to_rule_nothing_out(tmp_path: Path) -> None:
+def test_an_empty_mask_does_not_rule_out_thrombus(tmp_path: Path) -> None:
     mask = np.zeros(GRID.shape, np.uint8)
-    html, _, _ = written(tmp_path, told(mask), mask)
-    assert "No voxel was marked as thrombus. This does not rule thrombus out." in html
+    html, _, _ = written(tmp_path, findings_of(mask), mask)
+    assert "The model segmented no thrombus. This does not rule out thrombus." in html
     assert "The highest probability of any voxel is 0.31" in html
     for limb in ("left", "right"):
-        assert f"No voxel was marked as thrombus in the {limb} leg. This does not rule thrombus out." in html
+        assert f"The model segmented no thrombus in the {limb} leg. This does not rule out thrombus." in html
     assert html.count("<img") == 1
 
 
-def test_warnings_stand_before_everything(tmp_path: Path) -> None:
+def test_warnings_come_first(tmp_path: Path) -> None:
     mask = scene()[0]
-    found = told(mask, maker=replace(MAKER, phantom=True), levels=None, odd=(ODD,))
+    found = findings_of(mask, maker=replace(MAKER, phantom=True), levels=None, out_of_range=(ODD,))
     html, _, _ = written(tmp_path, found, mask)
-    phantom, odd, level, words = (
+    phantom, range_, level, result = (
         html.index(text)
-        for text in ("trained on phantoms (Toy)", ODD.in_words, "No level is known", "Voxels were marked as thrombus;")
+        for text in (
+            "trained on phantoms (Toy)",
+            ODD.in_words,
+            "No level is known",
+            "The model segmented possible thrombus (",
+        )
     )
-    assert phantom < odd < level < words and html.count('class="banner"') == 3
-    assert "trained on Toy (phantom)" in html and "unlike the 4 scans" in html
+    assert phantom < range_ < level < result and html.count('class="banner"') == 3
+    assert "trained on Toy (phantom)" in html and "differs from the 4 scans" in html
 
 
 def test_names_are_text_and_neither_markup_nor_mathematics(tmp_path: Path) -> None:
     mask = scene()[0]
-    html, _, _ = written(tmp_path, told(mask, case_id="<b>$x^2$ _& " + 60 * "y"), mask)
+    html, _, _ = written(tmp_path, findings_of(mask, case_id="<b>$x^2$ _& " + 60 * "y"), mask)
     assert "&lt;b&gt;$x^2$ _&amp;" in html and "<b>$" not in html
 
 
@@ -109,9 +116,9 @@ def test_names_are_text_and_neither_markup_nor_mathematics(tmp_path: Path) -> No
 def test_slices_in_any_direction_are_shown(tmp_path: Path, axis: str) -> None:
     order = to_slice_order(GRID, axis)
     mask, grid = np.ascontiguousarray(order.apply(scene()[0])), order.grid(GRID)
-    html, _, _ = written(tmp_path, told(mask, grid, maker=replace(MAKER, slice_axis=axis)), mask, grid)
+    html, _, _ = written(tmp_path, findings_of(mask, grid, maker=replace(MAKER, slice_axis=axis)), mask, grid)
     view = {"AP": "coronal slice 2 of 3", "SI": "axial slice 2 of 6", "LR": "sagittal slice 7 of 8"}[axis]
-    assert view in html and "0.5 mL were marked" in html
+    assert view.capitalize() in html and "Segmented volume 0.5 mL" in html
 
 
 @pytest.mark.parametrize(("value", "text"), [(-0.4, "0"), (-12.5, "−12"), (3.6, "4")])
@@ -121,27 +128,27 @@ def test_nothing_is_minus_zero(value: float, text: str) -> None:
 
 def test_a_lesion_is_tagged_where_it_is() -> None:
     """Through a grid that is turned and flipped, back to row 2.5 and column 6 of the projection."""
-    (lesion, _) = told(scene()[0]).lesions
+    (lesion, _) = findings_of(scene()[0]).lesions
     tag = patient_images._tag(lesion, GRID)
     assert (tag.text, tag.row, tag.column) == ("1", pytest.approx(2.5), pytest.approx(6.0))
 
 
-def test_many_lesions_stay_on_the_sheet_and_all_stand_in_the_page(tmp_path: Path) -> None:
+def test_many_lesions_fit_the_sheet_and_the_page_has_all(tmp_path: Path) -> None:
     mask = np.zeros((9, 41, 31), np.uint8)
     mask[::3, ::4, ::3] = 1
     grid = replace(GRID, shape=(9, 41, 31))
-    html, pdf, _ = written(tmp_path, told(mask, grid), mask, grid)
+    html, pdf, _ = written(tmp_path, findings_of(mask, grid), mask, grid)
     assert f"{int(mask.sum())} lesions, by volume" in html and html.count('<th scope="row">') == 6 + mask.sum()
     assert pages(pdf) == 1
 
 
 @settings(deadline=None)
-@given(slim=st.floats(0.05, 20), width=st.floats(20, 200), height=st.floats(20, 200))
-def test_pictures_of_a_limb_fit_their_box_and_do_not_overlap(slim: float, width: float, height: float) -> None:
-    places = patient_images._arranged(slim, width, height)
+@given(aspect_ratio=st.floats(0.05, 20), width=st.floats(20, 200), height=st.floats(20, 200))
+def test_pictures_of_a_limb_fit_their_box_and_do_not_overlap(aspect_ratio: float, width: float, height: float) -> None:
+    places = patient_images._arrange(aspect_ratio, width, height)
     for x, y, w, h in places:
         assert w > 0 and h > 0 and x + w <= width + 1e-6 and y + h <= height + 1e-6
-    assert places[0][3] / places[0][2] == pytest.approx(slim) and places[1][2] == pytest.approx(places[1][3])
+    assert places[0][3] / places[0][2] == pytest.approx(aspect_ratio) and places[1][2] == pytest.approx(places[1][3])
     for k, (x, y, w, h) in enumerate(places):
         for u, v, a, b in places[k + 1 :]:
             assert x + w <= u + 1e-6 or y + h <= v + 1e-6 or u + a <= x + 1e-6 or v + b <= y + 1e-6
@@ -150,13 +157,13 @@ def test_pictures_of_a_limb_fit_their_box_and_do_not_overlap(slim: float, width:
 @pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize("shape", [(4, 60, 12), (4, 40, 16), (4, 30, 24), (4, 12, 40)])
 @pytest.mark.parametrize("many", [1, 60])
-def test_no_words_stand_on_others(shape: tuple[int, int, int], empty: bool, many: int) -> None:
+def test_texts_do_not_overlap(shape: tuple[int, int, int], empty: bool, many: int) -> None:
     mask = np.zeros(shape, np.uint8)
     if not empty:
         mask[1:3, 3:6, 2:4] = mask[1:3, 7:9, -4:-2] = 1
     grid = Grid(shape=shape, spacing_mm=(5.0, 2.0, 2.0), origin_mm=(0.0, 0.0, 0.0), direction=GRID.direction)
     levels = Levels(left_mm=-8.0, right_mm=-9.0, midline_mm=float(shape[2]))
-    found = replace(told(mask, grid, levels=levels, odd=(ODD,)), warnings=("Many words. " * many,))
+    found = replace(findings_of(mask, grid, levels=levels, out_of_range=(ODD,)), warnings=("Many words. " * many,))
     image = np.random.default_rng(0).normal(100, 20, mask.shape)
     sheet = patient_sheet.draw(found, patient_images.ScanPictures.of(found, image, mask != 0, grid))
     renderer = FigureCanvasAgg(sheet.figure).get_renderer()

@@ -1,4 +1,4 @@
-"""The burden of scans as a table: a row for each limb and region, and none for what was not analysed."""
+"""The record of findings, and the burden table: a row per limb and region, and no number for a failed scan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dvtplan.core.errors import DvtError
 from dvtplan.findings import burden_table
 from dvtplan.findings.burden import measure
 from dvtplan.findings.level_source import LevelAssignment, assign_levels
-from dvtplan.findings.record import COULD_NOT, Findings, ModelIdentity, read_findings, warnings
+from dvtplan.findings.record import COULD_NOT, Findings, ModelIdentity, read_findings, reader_warnings
 from dvtplan.imaging import volume_io
 
 
@@ -43,13 +43,15 @@ def test_a_case_with_levels_has_a_row_per_limb_and_region(masks: dict[str, Path]
     assert whole.length_mm == pytest.approx(108, abs=3) and whole.top_above_level_mm == pytest.approx(64, abs=1.5)
     assert (whole.level_mm, rows.loc["a", "right", "all"].level_mm) == (0.0, 15.0)
     assert set(table.level_source) == {"table", "none"} and set(table[table.level_source == "none"].case_id) == {"b"}
-    assert whole.scan_in_words == "Voxels were marked as thrombus above and below the level (proximal and distal)."
+    assert (
+        whole.scan_in_words == "The model segmented possible thrombus above and below the level (proximal and distal)."
+    )
 
 
-def test_an_empty_mask_is_said_to_be_empty_and_has_its_rows(masks: dict[str, Path], tmp_path: Path) -> None:
+def test_an_empty_mask_is_reported_as_empty_and_has_its_rows(masks: dict[str, Path], tmp_path: Path) -> None:
     table = pd.read_csv(burden_table.write_burden_table(masks, {}, tmp_path / "burden.csv"))
     empty = table[table.case_id == "b"]
-    assert set(empty.scan_in_words) == {"No voxel was marked as thrombus. This does not rule thrombus out."}
+    assert set(empty.scan_in_words) == {"The model segmented no thrombus. This does not rule out thrombus."}
     assert (empty.volume_ml == 0).all() and set(empty.status) == {"analysed"}
     assert empty.top_above_level_mm.isna().all()
 
@@ -68,7 +70,7 @@ def test_a_scan_that_could_not_be_analysed_has_one_row_without_a_number(masks: d
     (row,) = table[table.case_id == "c"].to_dict("records")
     assert row["status"] == "not analysed" and row["scan_in_words"] == f"{COULD_NOT} c.nii.gz: is empty."
     numbers = table[table.case_id == "c"].drop(columns=["case_id", "status", "scan_in_words"])
-    assert numbers.isna().all(axis=None) and "No voxel" not in row["scan_in_words"]
+    assert numbers.isna().all(axis=None) and "segmented" not in row["scan_in_words"]
 
 
 MAKER = ModelIdentity(
@@ -76,7 +78,7 @@ MAKER = ModelIdentity(
 )
 
 
-def test_a_record_survives_its_file_and_other_files_are_none(masks: dict[str, Path], tmp_path: Path) -> None:
+def test_findings_are_read_as_written_and_other_files_give_none(masks: dict[str, Path], tmp_path: Path) -> None:
     mask, grid = volume_io.read(masks["a"])
     record = Findings(
         case_id="a", status="analysed", in_words="x", images=("a.nii.gz",), made="now", maker=MAKER, levels=LEVELS,
@@ -91,7 +93,7 @@ def test_a_record_survives_its_file_and_other_files_are_none(masks: dict[str, Pa
 @pytest.mark.parametrize(
     ("status", "reason"), [("analysed", "why"), ("not analysed", None), ("unclear", None), ("", "why")]
 )
-def test_a_reason_stands_where_a_scan_was_not_analysed_and_only_there(status: str, reason: str | None) -> None:
+def test_a_reason_is_required_for_a_failed_scan_and_only_then(status: str, reason: str | None) -> None:
     with pytest.raises(ValueError, match=r"status|reason"):
         Findings(
             case_id="a", status=status, reason=reason, in_words="x", images=(), made="now", maker=MAKER
@@ -103,21 +105,21 @@ ALONE = Landmarks(left=FOUND.left, right=Limb(reason="no second leg in view"), m
 NOTHING = Landmarks(left=Limb(reason="no knee in view"), right=Limb(reason="no knee in view"))
 
 
-def test_a_table_comes_before_what_is_given_and_that_before_the_image() -> None:
+def test_the_table_comes_first_then_the_given_level_then_the_image() -> None:
     given = Levels(left_mm=9.0)
-    names = ["told", "empty", "seen", "lost", "left out"]
+    names = ["listed", "empty", "seen", "lost", "left out"]
     found = {"empty": FOUND, "seen": FOUND, "lost": NOTHING}
-    by_table = {"told": LEVELS, "empty": None}
+    by_table = {"listed": LEVELS, "empty": None}
     assert [d.source for d in assign_levels(names, by_table, given, {}).values()] == ["table", *["given"] * 4]
-    divisions = assign_levels(names, by_table, None, found)
-    assert [d.source for d in divisions.values()] == ["table", "estimated", "estimated", "none", "none"]
-    assert divisions["told"].levels == LEVELS
-    assert divisions["seen"].levels == Levels(left_mm=5.0, right_mm=15.0, midline_mm=1.0)
-    assert "left: knee joint line at z 70 mm" in divisions["seen"].note and "65 mm below" in divisions["seen"].note
-    assert divisions["lost"].note == "no knee in view" and divisions["left out"] == LevelAssignment()
+    assigned = assign_levels(names, by_table, None, found)
+    assert [d.source for d in assigned.values()] == ["table", "estimated", "estimated", "none", "none"]
+    assert assigned["listed"].levels == LEVELS
+    assert assigned["seen"].levels == Levels(left_mm=5.0, right_mm=15.0, midline_mm=1.0)
+    assert "left: knee joint line at z 70 mm" in assigned["seen"].note and "65 mm below" in assigned["seen"].note
+    assert assigned["lost"].note == "no knee in view" and assigned["left out"] == LevelAssignment()
 
 
-def test_a_level_of_one_limb_serves_both_and_the_note_says_so(masks: dict[str, Path], tmp_path: Path) -> None:
+def test_the_level_of_one_limb_is_used_for_both_and_noted(masks: dict[str, Path], tmp_path: Path) -> None:
     table = pd.read_csv(
         burden_table.write_burden_table(
             masks, assign_levels(["a", "b"], {}, None, {"a": ALONE}), tmp_path / "burden.csv"
@@ -130,7 +132,7 @@ def test_a_level_of_one_limb_serves_both_and_the_note_says_so(masks: dict[str, P
     assert others.level_mm.isna().all() and others.level_note.isna().all() and set(others.region) == {"all"}
 
 
-def test_what_was_measured_already_is_not_measured_again(masks: dict[str, Path], tmp_path: Path) -> None:
+def test_known_burdens_are_not_measured_again(masks: dict[str, Path], tmp_path: Path) -> None:
     once = burden_table.write_burden_table(
         masks, {"a": LevelAssignment(levels=LEVELS, source="given")}, tmp_path / "once.csv"
     )
@@ -142,17 +144,20 @@ def test_what_was_measured_already_is_not_measured_again(masks: dict[str, Path],
     assert again.read_text() == once.read_text()
 
 
-def test_a_level_from_the_image_is_warned_of_and_one_that_lacks_has_its_reason() -> None:
-    divisions = assign_levels(["a", "b", "c"], {"c": LEVELS}, None, {"a": FOUND, "b": NOTHING})
-    said = {name: warnings(MAKER, (), True, division) for name, division in divisions.items()}
-    assert said["c"] == []
-    assert len(said["a"]) == 1 and "estimated from the image" in said["a"][0] and "z 70 mm" in said["a"][0]
-    assert said["b"] == [
-        "No level is known, so what was marked is not divided into proximal and distal: no knee in view."
-    ]
+def test_an_estimated_and_an_unknown_level_give_a_warning() -> None:
+    assigned = assign_levels(["a", "b", "c"], {"c": LEVELS}, None, {"a": FOUND, "b": NOTHING})
+    lines = {name: reader_warnings(MAKER, (), True, one) for name, one in assigned.items()}
+    assert lines["c"] == []
+    assert len(lines["a"]) == 1 and "estimated from the image" in lines["a"][0] and "z 70 mm" in lines["a"][0]
+    (unknown,) = lines["b"]
+    assert (
+        unknown.startswith("The knee was not found in this scan, so the result is not split") and "`level`" in unknown
+    )
+    (not_asked,) = reader_warnings(MAKER, (), True, LevelAssignment())
+    assert not_asked.startswith("No level is known for this scan")
 
 
-def test_levels_come_from_somewhere() -> None:
+def test_levels_need_a_known_source() -> None:
     for wrong in ({"levels": LEVELS}, {"source": "table"}, {"levels": LEVELS, "source": "hearsay"}):
         with pytest.raises(ValueError, match="cannot come from"):
             LevelAssignment(**wrong)  # type: ignore[arg-type]

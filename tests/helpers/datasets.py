@@ -59,7 +59,7 @@ def write_raw(root: Path, *, labels: tuple[str, ...] = ("thrombus",), channels: 
 # --- hand-made volumes, tiny data sets, commands as a user runs them --------------------------------
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-"""Real images beside the checkout; a user does not have them."""
+"""Real images next to the checkout; users do not have them."""
 
 TINY_SHAPE = (20, 3, 18)
 """Axes z, y, x: 3 coronal slices of 20 x 18 pixels, which a plan makes 32 x 32."""

@@ -1,4 +1,4 @@
-"""Reads a page as a browser does."""
+"""Read a page as a browser does."""
 
 from __future__ import annotations
 

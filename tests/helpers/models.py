@@ -11,7 +11,7 @@ from dvtplan.planning.plan import Plan
 
 
 class Bright(nn.Module):
-    """A network that needs no training: thrombus is what is brighter than half of one channel."""
+    """A network without training: voxels brighter than half of one channel are thrombus."""
 
     def __init__(self, channel: int = 0, sign: float = 1.0) -> None:
         super().__init__()

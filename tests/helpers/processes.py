@@ -56,7 +56,7 @@ def _drop_root() -> None:
 
 
 def ended(pid: int, within_s: float) -> bool:
-    """Whether a process ends in time; one that waits to be buried (Z) has ended."""
+    """Return whether a process ends in time; a zombie (Z) has ended."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
@@ -70,7 +70,7 @@ def ended(pid: int, within_s: float) -> bool:
 
 
 def assert_workers_end(words: Sequence[str | Path]) -> None:
-    """Run Python with some arguments, kill it once two processes of its own are at work, and see them end."""
+    """Run Python, kill it when two child processes work, and check that these end."""
     parent = subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     deadline = time.monotonic() + 60
@@ -88,11 +88,11 @@ def assert_workers_end(words: Sequence[str | Path]) -> None:
 
 
 def _at_work(pid: int) -> bool:
-    """Whether a process has used a fifth of a second of a processor; one that waits or only tidies up has not."""
+    """Return whether a process has used 0.2 s of processor time; a waiting or ending process has not."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]
     return int(ticks) >= 0.2 * os.sysconf("SC_CLK_TCK")
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder, hidden ones included, with its content."""
+    """Return every file in a folder, also hidden ones, with its content."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

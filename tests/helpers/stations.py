@@ -19,7 +19,7 @@ ROWS = ((0, 36), (28, 64), (56, 90))
 
 
 def legs() -> np.ndarray:
-    """Smooth, positive, and nowhere the same."""
+    """Return a smooth, positive image without repetition."""
     noise = np.random.default_rng(0).normal(size=WHOLE.shape)
     return (500 + 2000 * ndimage.gaussian_filter(noise, 2)).clip(50).astype(np.float32)
 

@@ -18,7 +18,7 @@ LEVELS = Levels(left_mm=0.0, right_mm=15.0, midline_mm=0.0)
 
 
 def tube(points_mm: list[tuple[float, float, float]], radius_mm: float, grid: Grid = GRID) -> np.ndarray:
-    """Everything that lies near a chain of straight pieces."""
+    """Return the voxels near a polyline."""
     places = grid.position_mm(np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1))
     mask = np.zeros(grid.shape, bool)
     for a, b in zip(np.array(points_mm), np.array(points_mm)[1:], strict=False):

@@ -1,4 +1,4 @@
-"""Quicker ways give NumPy's answers."""
+"""The fast functions give the same results as NumPy."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def images(draw: st.DrawFn) -> np.ndarray:
 
 
 @given(images(), SHARES)
-def test_percentiles_are_numpys(image: np.ndarray, wanted: list[float]) -> None:
+def test_percentiles_equal_numpy(image: np.ndarray, wanted: list[float]) -> None:
     np.testing.assert_allclose(
         array_ops.percentiles(image, wanted), np.percentile(image.astype(float), wanted), rtol=1e-12, atol=1e-12
     )
 
 
 @given(images())
-def test_indices_and_values_are_numpys(image: np.ndarray) -> None:
+def test_indices_and_values_equal_numpy(image: np.ndarray) -> None:
     assert np.array_equal(array_ops.nonzero_indices(image), np.flatnonzero(image))
     found = array_ops.unique_values(image)
     assert np.array_equal(found, np.unique(image)) and found.dtype == image.dtype
 
 
 @given(images(), images())
-def test_the_box_holds_every_voxel_of_both_and_no_empty_side(image: np.ndarray, other: np.ndarray) -> None:
+def test_the_box_contains_every_voxel_of_both_and_has_no_empty_side(image: np.ndarray, other: np.ndarray) -> None:
     other = np.resize(other, image.shape)
     box = array_ops.bounding_box(image, other)
     there = (image != 0) | (other != 0)
@@ -50,7 +50,7 @@ def test_the_box_holds_every_voxel_of_both_and_no_empty_side(image: np.ndarray, 
     assert all(there[box].take(end, axis=axis).any() for axis in range(3) for end in (0, -1))
 
 
-def test_indices_of_bytes_do_not_depend_on_where_eights_of_them_begin() -> None:
+def test_indices_of_bytes_do_not_depend_on_the_alignment() -> None:
     for length in range(1, 20):
         for at in range(length):
             mask = np.zeros(length + 1, np.uint8)[1:]
@@ -60,7 +60,7 @@ def test_indices_of_bytes_do_not_depend_on_where_eights_of_them_begin() -> None:
 
 
 @pytest.mark.parametrize("kind", ["i2", "u2", "u1"])
-def test_a_real_size_is_counted_in_blocks(kind: str) -> None:
+def test_a_volume_of_real_size_is_counted_in_blocks(kind: str) -> None:
     image = np.random.default_rng(3).integers(0, 200, (3, array_ops.BLOCK // 2, 1)).astype(kind)
     assert np.array_equal(
         array_ops.percentiles(image, (0, 0.5, 50, 99.5, 100)), np.percentile(image, (0, 0.5, 50, 99.5, 100))
@@ -72,5 +72,5 @@ def test_extremes_of_a_type_do_not_overflow() -> None:
     assert array_ops.percentiles(image, (0, 50, 100)).tolist() == [-32768, -0.5, 32767]
 
 
-def test_what_is_no_number_is_a_value() -> None:
+def test_nan_is_a_value() -> None:
     assert np.array_equal(array_ops.unique_values(np.array([0.0, np.nan, 1.0, np.nan])), [0, 1, np.nan], equal_nan=True)

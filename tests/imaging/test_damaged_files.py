@@ -1,4 +1,4 @@
-"""Damaged files of every kind in one data set, through the real command: one clear line each."""
+"""Damaged files of every kind in one data set, through the command: one clear line each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of cases that are each damaged in the way of their name, and a sound one."""
+    """A data set with one intact case, and cases that are damaged as their names say."""
     root = tmp_path_factory.mktemp("damaged")
     raw = tiny_dataset(root / "datasets_raw" / "DVT", CASES, table="case_id\nsound\ntwice\ntwice\nnobody\n")
 
@@ -95,7 +95,7 @@ EXPECTED = {
 
 
 def can_be_forbidden(path: Path) -> bool:
-    """Whether this system lets even root give up its right to read what is forbidden."""
+    """Return whether a process of root can drop its right to read forbidden files on this system."""
     return python(["-c", "open(__import__('sys').argv[1])", path], powerless=True).returncode != 0
 
 

@@ -1,4 +1,4 @@
-"""Where voxels are: positions, equal grids, and the way into slice order and back."""
+"""Positions of voxels, equal grids, and the slice order."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_positions_of_many_and_of_fractional_indices() -> None:
     assert found.tolist() == [[10.0, 20.0, 32.5], [9.0, 20.0, 30.0]]
 
 
-def test_a_voxel_of_5_by_2_by_1_mm_holds_a_hundredth_of_a_millilitre() -> None:
+def test_a_voxel_of_5_by_2_by_1_mm_has_a_hundredth_of_a_millilitre() -> None:
     assert grid().voxel_ml == pytest.approx(0.01)
 
 
@@ -88,7 +88,7 @@ def test_grids_of_different_shape_are_infinitely_far_apart() -> None:
     assert distance_mm(grid((2, 3, 4)), grid((2, 3, 5))) == math.inf
 
 
-def test_the_same_places_in_another_axis_order_are_another_grid() -> None:
+def test_the_same_positions_in_another_axis_order_are_another_grid() -> None:
     turned = grid((4, 4, 4), direction=(AXIAL[1], AXIAL[0], AXIAL[2]))
     assert not same_grid(grid((4, 4, 4)), turned)
 
@@ -105,7 +105,7 @@ def test_orientation_codes_name_where_the_fastest_axis_points_first(direction: R
     assert orientation_code(grid(direction=direction)) == code
 
 
-def test_all_48_orientations_have_a_code_of_their_own() -> None:
+def test_all_48_orientations_have_different_codes() -> None:
     assert len({orientation_code(grid(direction=d)) for d in all_orientations()}) == 48
 
 
@@ -125,7 +125,7 @@ def test_a_tilt_of_a_gantry_does_not_change_the_anatomical_axes(
 
 @pytest.mark.parametrize("slice_axis", AXES)
 @pytest.mark.parametrize("direction", all_orientations(), ids=lambda d: orientation_code(grid(direction=d)))
-def test_slice_order_is_the_films_whatever_the_files_order(direction: Rows, slice_axis: str) -> None:
+def test_slice_order_is_that_of_the_film_for_any_file_order(direction: Rows, slice_axis: str) -> None:
     here = grid(direction=direction)
     order = to_slice_order(here, slice_axis)
     there = order.grid(here)
@@ -177,7 +177,7 @@ def test_reorientation_copies_nothing() -> None:
 
 
 @given(OBLIQUE, st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
-def test_the_same_voxels_in_any_order_are_turned_back(
+def test_the_same_voxels_in_any_order_are_reoriented(
     direction: Rows, order: list[int], flips: tuple[bool, bool, bool]
 ) -> None:
     here = grid(direction=direction)
@@ -187,7 +187,7 @@ def test_the_same_voxels_in_any_order_are_turned_back(
     assert back is not None and np.array_equal(back.apply(turn.apply(numbers)), numbers)
 
 
-def test_other_voxels_cannot_be_turned_onto_a_grid() -> None:
+def test_other_voxels_cannot_be_reoriented_to_a_grid() -> None:
     assert turned_onto(grid(origin=(10.5, 20, 30)), grid()) is None
     assert turned_onto(grid(origin=(10.5, 20, 30)), grid(), tolerance_mm=0.6) is not None
     assert turned_onto(grid(shape=(2, 3, 5)), grid()) is None

@@ -1,4 +1,4 @@
-"""Min-max normalization, eq. (1) of the paper, and what its minimum and maximum are taken over."""
+"""Min-max normalization, eq. (1) of the paper, per slice and per volume."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_equation_1_by_volume() -> None:
     assert limits(TWO_SLICES, VOLUME).tolist() == [[0, 100], [0, 100]]
 
 
-def test_clipping_puts_percentiles_in_the_place_of_the_extremes() -> None:
+def test_clipping_replaces_the_extremes_by_percentiles() -> None:
     image = np.arange(101.0).reshape(1, 1, 101)  # percentile p is the value p
     how = Normalization(scope="volume", clip_percentiles=(10.0, 90.0))
     found = normalized(image, how)[0, 0]
@@ -50,7 +50,7 @@ def test_a_constant_slice_becomes_zero(how: Normalization) -> None:
     assert not normalized(np.full((2, 3, 3), 7.0), how).any()
 
 
-def test_a_slice_constant_but_for_outliers_is_zero_when_they_are_clipped() -> None:
+def test_a_constant_slice_with_clipped_outliers_becomes_zero() -> None:
     image = np.zeros((1, 10, 10))
     image[0, 0, 0] = 5.0
     assert not normalized(image, Normalization(scope="slice", clip_percentiles=(0.5, 95.0))).any()
@@ -87,7 +87,7 @@ def test_scanner_units_do_not_matter(image: np.ndarray, offset: int, gain: float
     assert np.array_equal(normalized(image * gain + offset, SLICE), normalized(image, SLICE))
 
 
-def test_the_smallest_of_ranges_is_still_a_range() -> None:
+def test_the_smallest_range_is_a_range() -> None:
     tiny = np.nextafter(0.0, 1.0)
     assert normalized(np.array([[[0.0, tiny]]]), VOLUME).tolist() == [[[0, 1]]]
 

@@ -125,7 +125,7 @@ def test_weights_equal_matlabs_at_the_sizes_of_the_data(n_in: int, n_out: int) -
 
 
 @given(SIZES, SIZES, st.sampled_from([cubic, triangle]))
-def test_rows_sum_to_one_so_a_constant_stays(n_in: int, n_out: int, kernel) -> None:  # type: ignore[no-untyped-def]
+def test_rows_sum_to_one_so_a_constant_is_unchanged(n_in: int, n_out: int, kernel) -> None:  # type: ignore[no-untyped-def]
     np.testing.assert_allclose(weights(n_in, n_out, kernel).sum(axis=1), 1, atol=1e-12)
     assert np.array_equal(imresize(np.full((n_in, 3), 7.0), (n_out, 2), kernel), np.full((n_out, 2), 7.0))
 
@@ -159,13 +159,13 @@ def test_a_ramp_stays_a_ramp_inside(n_in: int, n_out: int) -> None:
 
 
 @given(st.integers(1, 1000), st.integers(1, 1000))
-def test_nearest_takes_the_pixel_whose_area_holds_the_output(n_in: int, n_out: int) -> None:
+def test_nearest_takes_the_pixel_whose_area_contains_the_output(n_in: int, n_out: int) -> None:
     expected = [(2 * i + 1) * n_in // (2 * n_out) for i in range(n_out)]  # whole numbers: no rounding
     assert nearest(np.arange(n_in)[None], (1, n_out)).tolist() == [expected]
 
 
 @given(SIZES, SIZES, st.sampled_from(["u1", "i4", "f4"]))
-def test_nearest_keeps_type_and_invents_no_value(n_in: int, n_out: int, kind: str) -> None:
+def test_nearest_keeps_the_type_and_adds_no_value(n_in: int, n_out: int, kind: str) -> None:
     label = (np.arange(n_in * 3).reshape(n_in, 3) % 200).astype(kind)
     found = nearest(label, (n_out, 5))
     assert found.dtype == label.dtype

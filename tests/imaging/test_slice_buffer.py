@@ -1,4 +1,4 @@
-"""Slices on disk in a file without a name."""
+"""A buffer of slices in a temporary file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dvtplan.imaging.slice_buffer import SliceBuffer
 SLICES = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
 
 
-def test_slices_come_back_whole_and_in_blocks(tmp_path: Path) -> None:
+def test_slices_are_read_whole_and_in_blocks(tmp_path: Path) -> None:
     with SliceBuffer(tmp_path / "new") as file:
         file.append(SLICES[:1])
         file.append(iter(SLICES[1:]))
@@ -27,7 +27,7 @@ def test_slices_come_back_whole_and_in_blocks(tmp_path: Path) -> None:
         assert file.read().dtype == np.float32
 
 
-def test_reading_in_between_does_not_disturb_writing(tmp_path: Path) -> None:
+def test_reading_between_writes_does_not_disturb_them(tmp_path: Path) -> None:
     with SliceBuffer(tmp_path) as file:
         for number, one in enumerate(SLICES, start=1):
             file.append([one])
@@ -35,7 +35,7 @@ def test_reading_in_between_does_not_disturb_writing(tmp_path: Path) -> None:
             assert np.array_equal(file.read(0, 1), SLICES[:1])
 
 
-def test_views_that_run_backwards_are_written_as_they_look(tmp_path: Path) -> None:
+def test_reversed_views_are_written_in_their_order(tmp_path: Path) -> None:
     turned = SLICES.transpose(0, 2, 1)[:, ::-1]
     with SliceBuffer(tmp_path) as file:
         file.append(turned)
@@ -43,7 +43,7 @@ def test_views_that_run_backwards_are_written_as_they_look(tmp_path: Path) -> No
 
 
 @given(st.lists(st.integers(0, 5), max_size=6), st.integers(0, 30), st.integers(0, 30))
-def test_any_block_is_what_an_array_would_give(
+def test_any_block_equals_that_of_an_array(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], start: int, more: int
 ) -> None:
     whole = np.random.default_rng(0).integers(0, 255, (sum(counts), 2, 2)).astype(np.uint8)
@@ -54,14 +54,14 @@ def test_any_block_is_what_an_array_would_give(
             assert np.array_equal(file.read(start, start + more), whole[start : start + more])
 
 
-def test_the_file_has_no_name_while_it_is_there_nor_after(tmp_path: Path) -> None:
+def test_the_file_never_has_a_name(tmp_path: Path) -> None:
     with SliceBuffer(tmp_path) as file:
         file.append(SLICES)
         assert list(tmp_path.iterdir()) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DvtError, match=r"file: cannot be written \("):
         SliceBuffer(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""Stations into one volume: nothing invented, one gain, each voxel in its place; and back again."""
+"""Stitching of stations: positions, gains, and masks back to the stations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dvtplan.imaging.stitching import stitch, to_station
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
-def test_stations_of_one_volume_give_it_back_whatever_their_order(order: tuple[int, ...]) -> None:
+def test_stations_of_one_volume_give_it_back_in_any_order(order: tuple[int, ...]) -> None:
     image = legs()
     made = stitch([station(image, ROWS[k]) for k in order], [NAMES[k] for k in order])
     assert [order[k] for k in made.order] == [0, 1, 2]
@@ -33,7 +33,7 @@ def test_gains_are_matched_to_the_middle_station() -> None:
     np.testing.assert_allclose(made.image, image, rtol=1e-3)
 
 
-def test_a_difference_that_is_no_gain_fades_across_the_overlap() -> None:
+def test_a_local_difference_fades_across_the_overlap() -> None:
     """The lower station sees a bright fringe at its end; the middle of the overlap is half of each."""
     image = np.full(WHOLE.shape, 100.0, np.float32)
     lower = station(image, ROWS[1])
@@ -43,8 +43,8 @@ def test_a_difference_that_is_no_gain_fades_across_the_overlap() -> None:
     assert (np.diff(fringe) > 0).all() and 100 < fringe[0] < 115 and 175 < fringe[-1] < 190
 
 
-def test_a_shifted_and_turned_station_is_put_in_its_place() -> None:
-    """The lower slab is tilted by 4 degrees: a ball lies where it lay."""
+def test_a_shifted_and_rotated_station_is_put_in_its_position() -> None:
+    """The lower slab is tilted by 4 degrees; a ball stays at its position."""
     centre = WHOLE.position_mm(np.array([3.5, 60.0, 12.0]))
 
     def ball(grid: Grid) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_a_shifted_and_turned_station_is_put_in_its_place() -> None:
     )
 
 
-def test_a_lesion_across_a_seam_is_one_and_goes_back_to_both_stations() -> None:
+def test_a_lesion_across_a_seam_is_one_and_is_resampled_to_both_stations() -> None:
     parts = [station(legs(), rows) for rows in ROWS]
     made = stitch(parts, NAMES)
     mask = np.zeros(made.grid.shape, np.uint8)
@@ -80,7 +80,7 @@ def test_a_lesion_across_a_seam_is_one_and_goes_back_to_both_stations() -> None:
         assert np.array_equal(to_station(mask, made.grid, grid), mask[:, top:bottom])
 
 
-def test_stations_without_a_common_part_and_of_other_planes_are_named() -> None:
+def test_stations_without_overlap_and_of_other_planes_are_named() -> None:
     image = legs()
     with pytest.raises(DvtError, match="pelvis, calf: do not overlap"):
         stitch([station(image, ROWS[0]), station(image, ROWS[2])], ["pelvis", "calf"])

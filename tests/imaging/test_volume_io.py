@@ -1,4 +1,4 @@
-"""Volumes on disk: geometry there and back, and one clear line for every file that cannot be used."""
+"""Reading and writing volumes: geometry, and one clear line for every file that cannot be used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PSR: Rows = ((-1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, 1.0, 0.0))
 
 
 def refused(path: Path) -> str:
-    """The line that refuses a file; it names the file and stays one line, for the whole and the header."""
+    """Return the error for a file without its name: one line, the same from the header and from the voxels."""
     with pytest.raises(DvtError) as caught:
         volume_io.read(path)
     message = str(caught.value)
@@ -39,7 +39,7 @@ def refused(path: Path) -> str:
 
 
 def put(path: Path, content: bytes) -> Path:
-    """Write bytes, zipped where the name says so."""
+    """Write bytes, with gzip if the name ends in .gz."""
     path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
     return path
 
@@ -62,7 +62,7 @@ def test_a_mask_comes_back_with_its_grid(tmp_path: Path, direction: Rows, ending
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_the_names_of_values_stand_in_the_header(tmp_path: Path) -> None:
+def test_the_names_of_values_are_in_the_header(tmp_path: Path) -> None:
     """In descrip of nifti1.h: 80 bytes from byte 148, of which the last is 0; the voxels are the same."""
     for names, words in (
         ({"proximal": 1, "distal": 2}, b"1 proximal; 2 distal"),
@@ -115,7 +115,7 @@ def test_a_slice_order_mask_is_written_in_the_images_own_order(tmp_path: Path) -
     assert same_grid(there, grid)
 
 
-def test_itk_and_we_agree_where_each_voxel_is(tmp_path: Path) -> None:
+def test_itk_gives_each_voxel_the_same_position(tmp_path: Path) -> None:
     path = write_volume(tmp_path / "i.nii.gz", MASK, (1, 2, 5), (10, 20, 30), (0, 0, 1, 1, 0, 0, 0, 1, 0))
     image, (array, grid) = sitk.ReadImage(str(path)), volume_io.read(path)
     for index in np.ndindex(*array.shape):
@@ -184,7 +184,7 @@ def test_plain_voxels_are_unpacked_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert np.array_equal(volume_io.read(path)[0], np.arange(24).reshape(2, 3, 4))
 
 
-def test_a_header_that_promises_more_than_gzip_can_hold_takes_no_memory(tmp_path: Path) -> None:
+def test_a_header_with_an_impossible_size_takes_no_memory(tmp_path: Path) -> None:
     path = put(tmp_path / "i.nii.gz", nifti_bytes((30000, 30000, 30000), data=np.zeros(10)))
     assert "is truncated: expected 108000000000352 bytes, found 392" in refused(path)
 
@@ -200,14 +200,14 @@ def test_both_byte_orders_are_read(tmp_path: Path, order: str) -> None:
     assert orientation_code(grid) == "RAS"
 
 
-def test_a_fourth_axis_of_one_is_no_fourth_axis(tmp_path: Path) -> None:
+def test_a_fourth_axis_of_length_1_is_ignored(tmp_path: Path) -> None:
     path = put(tmp_path / "i.nii.gz", nifti_bytes((4, 3, 2, 1)))
     array, grid = volume_io.read(path)
     assert array.shape == grid.shape == (2, 3, 4)
     assert volume_io.read_grid(path) == grid
 
 
-def test_a_backward_axis_lies_at_the_same_place_by_header_and_by_voxels(tmp_path: Path) -> None:
+def test_a_reversed_axis_has_the_same_positions_by_header_and_by_voxels(tmp_path: Path) -> None:
     head = bytearray(nifti_bytes((4, 3, 2), spacing=(-1, 2, 5)))
     struct.pack_into("<2h", head, 252, 0, 0)  # neither qform nor sform: the spacing alone counts
     path = put(tmp_path / "i.nii", bytes(head))
@@ -327,7 +327,7 @@ def test_a_5d_file_never_reaches_simpleitk_which_would_kill_the_process(
             read(tmp_path / name)
 
 
-def test_a_cut_off_file_is_noticed_wherever_it_is_cut(tmp_path: Path) -> None:
+def test_a_file_truncated_anywhere_is_noticed(tmp_path: Path) -> None:
     packed = gzip.compress(GOOD)
     for length in range(len(packed)):
         (tmp_path / "i.nii.gz").write_bytes(packed[:length])
@@ -339,7 +339,7 @@ def test_a_cut_off_file_is_noticed_wherever_it_is_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("place", [0, 1048575, 1048576, 1099999])
-def test_one_voxel_that_is_no_number_is_found_wherever_it_is(tmp_path: Path, place: int, order: str) -> None:
+def test_one_voxel_that_is_nan_is_found_anywhere(tmp_path: Path, place: int, order: str) -> None:
     data = np.zeros(1_100_000, np.float32)  # more than the 4 MiB that are read at a time
     data[place] = np.nan
     content = nifti_bytes((110, 100, 100), order=order, data=data) + b"what stands behind the voxels"
@@ -364,7 +364,7 @@ def test_any_damage_to_a_header_is_read_or_refused_in_one_line(
 
 
 @pytest.mark.parametrize("content", [nifti_bytes((4, 3, 2, 5)), nifti_bytes((1, 2, 3, 1, 3)), b"", b"text" * 99])
-def test_the_header_alone_refuses_what_the_whole_would(tmp_path: Path, content: bytes) -> None:
+def test_the_header_refuses_the_same_files_as_the_voxels(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "i.nii"
     path.write_bytes(content)
     with pytest.raises(DvtError) as caught:
@@ -402,7 +402,7 @@ def test_axes_that_are_not_at_right_angles_say_what_to_do(tmp_path: Path) -> Non
     assert "Resample it onto axes at right angles." in refused(put(tmp_path / "i.nii", bytes(content)))
 
 
-def test_a_folder_is_no_volume(tmp_path: Path) -> None:
+def test_a_folder_is_refused_as_a_volume(tmp_path: Path) -> None:
     (tmp_path / "i.nii.gz").mkdir()
     assert refused(tmp_path / "i.nii.gz") == "expected a volume file, found a folder. Give the file."
 
@@ -464,7 +464,7 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_old_mask(tmp_path: Path, en
     assert np.array_equal(volume_io.read(path)[0], MASK)
 
 
-def test_a_writer_that_loses_voxels_in_silence_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_silently_loses_voxels_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = sitk.WriteImage
 
     def lossy(image: sitk.Image, name: str, **how: bool) -> None:
@@ -476,7 +476,7 @@ def test_a_writer_that_loses_voxels_in_silence_is_found_out(tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mask_of_another_shape_than_its_grid_is_our_own_fault(tmp_path: Path) -> None:
+def test_a_mask_of_another_shape_than_its_grid_is_a_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not fit its grid"):
         volume_io.write_mask(tmp_path / "mask.nii.gz", MASK[:1], BOX)
 

@@ -1,4 +1,4 @@
-"""What is given to be predicted becomes cases: stations above all, whose masks go back to each of them."""
+"""Inputs become cases; the mask of stitched stations is mapped back to each of them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.dicom_files import write_series
+from helpers.predictions import refused
 from helpers.stations import NAMES, ROWS, WHOLE, legs, station
 
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.dicom.series import choose_volume, read_study
 from dvtplan.imaging import volume_io
 from dvtplan.inference import inputs, station_masks
+from dvtplan.inference.inputs import find_cases
 
 GAINS = (1.2, 1.0, 0.8)
 
@@ -40,33 +42,33 @@ def series(tmp_path: Path) -> Path:
 
 
 def test_stations_in_files_are_one_case(files: Path) -> None:
-    with inputs.open_input(files, 1, stations=[f"{n}.nrrd" for n in ("calf", "pelvis", "thigh")]) as given:
-        (case,) = given.cases
+    with inputs.open_input(files, 1, stations=[f"{n}.nrrd" for n in ("calf", "pelvis", "thigh")]) as opened:
+        (case,) = opened.cases
         image, grid = volume_io.read(case.images[0])
-        assert case.id == "patient_7" and given.one
-        assert [name for name, _ in given.stations] == [f"{n}.nrrd" for n in NAMES]
+        assert case.id == "patient_7" and opened.is_single
+        assert [name for name, _ in opened.stations] == [f"{n}.nrrd" for n in NAMES]
         np.testing.assert_allclose(image, legs(), rtol=2e-3)
         assert np.abs(grid.corners_mm() - WHOLE.corners_mm()).max() < 1e-4
     assert not case.images[0].exists()
 
 
-def test_images_that_were_there_twice_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_images_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_series(tmp_path / "study" / "a", legs().round().astype(np.uint16))
     shutil.copytree(tmp_path / "study" / "a", tmp_path / "study" / "b")
-    with inputs.open_input(tmp_path / "study", 1) as given:
-        image, _ = volume_io.read(given.cases[0].images[0])
+    with inputs.open_input(tmp_path / "study", 1) as opened:
+        image, _ = volume_io.read(opened.cases[0].images[0])
     assert len(image) == len(legs())
-    assert f"; {len(legs())} images of the series there twice, taken once" in capsys.readouterr().err
+    assert f"; {len(legs())} images of the series there twice, used once" in capsys.readouterr().err
 
 
 def test_a_mask_of_the_whole_goes_back_to_every_station(series: Path, tmp_path: Path) -> None:
     """On the grid of each series, to 1e-4 mm."""
-    with inputs.open_input(series, 1, stations=["7", "5", "6"]) as given:
-        image, grid = volume_io.read(given.cases[0].images[0])
+    with inputs.open_input(series, 1, stations=["7", "5", "6"]) as opened:
+        image, grid = volume_io.read(opened.cases[0].images[0])
         mask = np.zeros(image.shape, np.uint8)
         mask[2:5, 25:70, 10:13] = 1
         volume_io.write_mask(tmp_path / "mask.nii.gz", mask, grid)
-        *parts, table = station_masks.write_stations(tmp_path / "mask.nii.gz", given)
+        *parts, table = station_masks.write_stations(tmp_path / "mask.nii.gz", opened)
     assert [p.name for p in parts] == [f"mask_station_{n}.nii.gz" for n in (5, 6, 7)]
     found = read_study(series)
     for path, rows, name in zip(parts, ROWS, "567", strict=True):
@@ -79,25 +81,23 @@ def test_a_mask_of_the_whole_goes_back_to_every_station(series: Path, tmp_path: 
     assert about["seams_lps_z_mm"] == pytest.approx([700 - 31.5 * 1.45, 700 - 59.5 * 1.45])
 
 
-def test_a_station_s_mask_that_was_changed_is_kept(
-    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with inputs.open_input(files, 1, stations=[f"{n}.nrrd" for n in NAMES]) as given:
-        image, grid = volume_io.read(given.cases[0].images[0])
+def test_an_edited_mask_of_a_station_is_kept(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with inputs.open_input(files, 1, stations=[f"{n}.nrrd" for n in NAMES]) as opened:
+        image, grid = volume_io.read(opened.cases[0].images[0])
         mask = tmp_path / "mask.nii.gz"
         volume_io.write_mask(mask, np.zeros(image.shape, np.uint8), grid)
-        first, second, third, _ = station_masks.write_stations(mask, given)
-        second.write_bytes(b"by hand")
+        first, second, third, _ = station_masks.write_stations(mask, opened)
+        second.write_bytes(b"edited")
         volume_io.write_mask(mask, np.ones(image.shape, np.uint8), grid)
         for _ in range(2):
-            station_masks.write_stations(mask, given)
-            assert second.read_bytes() == b"by hand" and "was changed since it was made" in capsys.readouterr().err
+            station_masks.write_stations(mask, opened)
+            assert second.read_bytes() == b"edited" and "was edited or comes from elsewhere" in capsys.readouterr().err
             assert volume_io.read(first)[0].all() and volume_io.read(third)[0].all()
-        station_masks.write_stations(mask, given, overwrite=True)
+        station_masks.write_stations(mask, opened, overwrite=True)
         assert volume_io.read(second)[0].all() and capsys.readouterr().err == ""
 
 
-def test_a_damaged_station_is_a_damaged_scan_and_a_missing_one_a_mistake(files: Path) -> None:
+def test_a_damaged_station_is_a_damaged_scan_and_a_missing_one_is_not(files: Path) -> None:
     names = [f"{n}.nrrd" for n in NAMES]
     (files / names[1]).write_bytes(b"damaged")
     with pytest.raises(DamagedScan), inputs.open_input(files, 1, stations=names):
@@ -108,24 +108,24 @@ def test_a_damaged_station_is_a_damaged_scan_and_a_missing_one_a_mistake(files: 
     assert not isinstance(caught.value, DamagedScan)
 
 
-def test_stations_may_be_named_by_their_descriptions(tmp_path: Path) -> None:
-    """Files are called by the numbers of the series, whatever they were asked for by."""
+def test_stations_can_be_chosen_by_their_descriptions(tmp_path: Path) -> None:
+    """Files are named by the numbers of the series, however these were chosen."""
     for number, (name, rows) in enumerate(zip(NAMES, ROWS, strict=True), start=5):
         array = legs()[:, rows[0] : rows[1]].round().astype(np.uint16)
         start = (-100.0, -20.0, 700.0 - 1.45 * rows[0])
         write_series(tmp_path / "p" / name, array, number=number, words=f"cor_{name}", start=start)
-    with inputs.open_input(tmp_path / "p", 1, stations=["c*calf", "PELVIS", "thigh"]) as given:
-        assert [name for name, _ in given.stations] == ["5", "6", "7"]
-        assert [volume.name for (volume,) in given.shown] == ["5", "6", "7"]
-    with inputs.open_input(tmp_path / "p", 1, series=["thigh"]) as given:
-        assert given.cases[0].id == "p_series_6"
+    with inputs.open_input(tmp_path / "p", 1, stations=["c*calf", "PELVIS", "thigh"]) as opened:
+        assert [name for name, _ in opened.stations] == ["5", "6", "7"]
+        assert [volume.name for (volume,) in opened.source_volumes] == ["5", "6", "7"]
+    with inputs.open_input(tmp_path / "p", 1, series=["thigh"]) as opened:
+        assert opened.cases[0].id == "p_series_6"
 
 
 @pytest.mark.parametrize(
     ("channels", "series", "words"),
-    [(2, None, "goes with a model of one channel"), (1, ["5"], "without --series")],
+    [(2, None, "a model of one channel"), (1, ["5"], "excludes `series`")],
 )
-def test_stations_go_with_one_channel_and_without_series(
+def test_stations_need_one_channel_and_no_series(
     files: Path, channels: int, series: list[str] | None, words: str
 ) -> None:
     with (
@@ -135,7 +135,7 @@ def test_stations_go_with_one_channel_and_without_series(
         pass
 
 
-def test_a_station_that_is_not_there_is_named(files: Path) -> None:
+def test_a_missing_station_is_named(files: Path) -> None:
     with (
         pytest.raises(DvtError, match=r"foot.nrrd: not found"),
         inputs.open_input(files, 1, stations=["foot.nrrd", "a"]),
@@ -155,3 +155,33 @@ def test_a_station_that_is_not_there_is_named(files: Path) -> None:
 )
 def test_a_name_loses_only_an_ending(name: str, bare: str) -> None:
     assert volume_io.stem(Path(name)) == bare
+
+
+@pytest.mark.parametrize(
+    ("files", "channels"),
+    [
+        (["a_0000", "a_0001"], 1),
+        (["a_0000"], 2),
+        (["a"], 2),
+        (["a_0000", "a_0002"], 2),
+        (["a_0000", "a"], 2),
+        (["a_0000", "a_0001", "b_0000"], 2),
+    ],
+)
+def test_a_wrong_number_of_channels_is_refused(tmp_path: Path, files: list[str], channels: int) -> None:
+    for name in files:
+        (tmp_path / f"{name}.nii.gz").touch()
+    message = refused(lambda: find_cases(tmp_path, channels))
+    assert f"the model takes {channels} channels" in message and "ID_0000" in message
+
+
+def test_one_case_in_two_formats_is_refused(tmp_path: Path) -> None:
+    for name in ("a.nii", "a.nii.gz"):
+        (tmp_path / name).touch()
+    assert "case a has 2 files (a.nii, a.nii.gz)" in refused(lambda: find_cases(tmp_path, 1))
+
+
+def test_digits_in_a_name_are_a_channel_only_with_a_channel_0(tmp_path: Path) -> None:
+    for name in ("scan_2019", "scan_2020", "other_0000"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    assert [case.id for case in find_cases(tmp_path, 1)] == ["other", "scan_2019", "scan_2020"]

@@ -1,4 +1,4 @@
-"""A mask in further forms. Objects are tried on whole scans in test_end_to_end_dicom."""
+"""Masks in additional formats. Objects of whole scans are tested in end_to_end/test_dicom."""
 
 from __future__ import annotations
 
@@ -13,31 +13,36 @@ from dvtplan.data.dataset import Case
 from dvtplan.inference import mask_formats
 from dvtplan.inference.inputs import PredictionInput
 from dvtplan.inference.model import Model
+from dvtplan.inference.options import PredictOptions
 
 MODEL = cast(Model, SimpleNamespace(classes={"proximal": 1, "distal": 2}, digest="d" * 64))
 
 
-def given(**more: Any) -> PredictionInput:
-    return PredictionInput(cases=(Case(id="a", patient="a", images=(Path("a.nii.gz"),)),), one=True, **more)
+def source(**more: Any) -> PredictionInput:
+    return PredictionInput(cases=(Case(id="a", patient="a", images=(Path("a.nii.gz"),)),), is_single=True, **more)
 
 
-def test_names_of_values_lie_beside_each_mask(tmp_path: Path) -> None:
+def formats(*names: str) -> PredictOptions:
+    return PredictOptions(extra_formats=names)
+
+
+def test_label_names_are_next_to_each_mask(tmp_path: Path) -> None:
     masks = [tmp_path / "a.nii.gz", tmp_path / "b.nrrd"]
-    assert mask_formats.write_formats(masks, [], given(), MODEL, [mask_formats.LABELS], overwrite=False) == [
+    assert mask_formats.write_formats(masks, [], source(), MODEL, formats(mask_formats.LABELS)) == [
         tmp_path / "a_labels.txt",
         tmp_path / "b_labels.txt",
     ]
     assert '"proximal"' in (tmp_path / "a_labels.txt").read_text()
-    assert mask_formats.write_formats(masks, [], given(), MODEL, [], overwrite=False) == []
+    assert mask_formats.write_formats(masks, [], source(), MODEL, formats()) == []
 
 
 def test_an_object_needs_a_series(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_bytes(b"mask")
-    with pytest.raises(ValueError, match="without a series"):
+    with pytest.raises(ValueError, match="needs a DICOM series"):
         mask_formats.write_formats(
-            [tmp_path / "a.nii.gz"], [], given(shown=((),)), MODEL, [mask_formats.DICOM_SEG], overwrite=False
+            [tmp_path / "a.nii.gz"], [], source(source_volumes=((),)), MODEL, formats(mask_formats.DICOM_SEG)
         )
 
 
-def test_an_object_is_called_after_its_mask() -> None:
+def test_an_object_is_named_after_its_mask() -> None:
     assert mask_files.dicom_seg_path(Path("x/a.nii.gz")) == Path("x/a_seg.dcm")

@@ -150,7 +150,11 @@ def test_a_cut_off_file_is_refused_in_one_line(tmp_path: Path, length: int) -> N
     checkpoint.save(path, *trainee(), 1)
     path.write_bytes(path.read_bytes()[:length])
     message = refused(lambda: checkpoint.restore(path, *trainee()))
-    assert message.startswith(f"{path}: no readable checkpoint (") and "Train this fold again" in message
+    assert (
+        message.startswith(f"{path}: ")
+        and "not a readable checkpoint (" in message
+        and "Train this fold again" in message
+    )
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
@@ -166,7 +170,7 @@ def test_a_foreign_file_is_refused_in_one_line(tmp_path: Path, body: object) -> 
     assert "checkpoint of schema 1" in refused(lambda: checkpoint.restore(path, *trainee()))
     assert "checkpoint of schema 1" in refused(lambda: checkpoint.load_weights(path, trainee()[0]))
     path.write_text("no archive at all")
-    assert "no readable checkpoint" in refused(lambda: checkpoint.restore(path, *trainee()))
+    assert "not a readable checkpoint" in refused(lambda: checkpoint.restore(path, *trainee()))
 
 
 def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -193,5 +197,5 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, writer: str
         path.write_bytes(pickle.dumps(body, protocol=2))
     else:
         torch.save(body, path, _use_new_zipfile_serialization=writer == "archive")
-    assert "no readable checkpoint" in refused(lambda: checkpoint.restore(path, *trainee()))
+    assert "not a readable checkpoint" in refused(lambda: checkpoint.restore(path, *trainee()))
     assert not proof.exists()

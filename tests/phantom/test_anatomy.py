@@ -52,7 +52,7 @@ def mean_diameters(tubes: list[Tube]) -> tuple[float, float]:
 # ---- pose ------------------------------------------------------------------------------------------
 
 
-def test_place_of_a_template_point_worked_out_by_hand() -> None:
+def test_position_of_a_template_point_computed_by_hand() -> None:
     # Left leg, scale 0.9: the point 100 mm below the hip lies 90 mm below z = 300, abducted by 0.01 * 90 = 0.9 mm,
     # at x = 0.9 * 60 + 0.9 = 54.9 and y = 0.9 * (90 - 130) = -36, and the shift is added.
     pose = Pose(1, 0.9, 0.01, (2.0, 1.0, -5.0), (0.0, 0.0))
@@ -121,7 +121,7 @@ def test_side_branches_begin_at_the_vein_that_they_join(limbs: list[tuple[Anatom
             assert np.min(from_axis - other.radius_mm - start.radius_mm[0]) < 2
 
 
-def test_a_second_vein_lies_beside_the_first_and_joins_it_at_both_ends(limbs: list[tuple[Anatomy, str]]) -> None:
+def test_a_second_vein_is_parallel_to_the_first_and_joins_it_at_both_ends(limbs: list[tuple[Anatomy, str]]) -> None:
     found = [(anatomy.veins[limb], name) for anatomy, limb in limbs for name in ("FV", "PV")]
     found = [(veins, name) for veins, name in found if f"{name}-double" in veins]
     assert len(found) > 20
@@ -237,10 +237,10 @@ def test_calf_arteries_run_between_their_two_veins(limbs: list[tuple[Anatomy, st
 def test_arteries_touch_no_deep_vein_of_their_own(limbs: list[tuple[Anatomy, str]]) -> None:
     for (anatomy, limb), name in itertools.product(limbs[:60], (*TRUNK, "TPT")):
         vein = anatomy.veins[limb][name]
-        beside = [a for a in anatomy.arteries if a.name == name and LIMBS[limb] * a.points[-1, 0] > 20]
-        assert len(beside) == 1
-        apart = np.linalg.norm(beside[0].points - vein.points, axis=1)
-        assert apart == pytest.approx(1.1 * (vein.radius_mm + beside[0].radius_mm))
+        arteries = [a for a in anatomy.arteries if a.name == name and LIMBS[limb] * a.points[-1, 0] > 20]
+        assert len(arteries) == 1
+        apart = np.linalg.norm(arteries[0].points - vein.points, axis=1)
+        assert apart == pytest.approx(1.1 * (vein.radius_mm + arteries[0].radius_mm))
 
 
 def test_the_artery_is_lateral_at_the_groin_and_in_front_at_the_knee(limbs: list[tuple[Anatomy, str]]) -> None:

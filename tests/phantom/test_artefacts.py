@@ -92,7 +92,7 @@ def test_stations_cover_every_row_and_overlap_their_neighbours(scale: str, matri
     assert rows[0][1] <= rows[2][0]  # never three in one row
 
 
-def test_shares_of_two_stations_worked_out_by_hand() -> None:
+def test_shares_of_two_stations_computed_by_hand() -> None:
     # Rows 4 and 5 in common, faded over 2 rows about 4.5.
     stations = tuple(Station(rows, 1.0, (0, 0)) for rows in ((0, 6), (4, 10)))
     shares = scan_of(stations=stations, blend_rows=2).weights(10)
@@ -308,7 +308,7 @@ def test_columns_are_sampled_to_85_percent_and_blurred_by_1_2_pixels() -> None:
 @pytest.mark.usefixtures("even_coils")
 def test_the_image_is_blurred_across_slices_too() -> None:
     shown = picture(block(slice(60, 100), slice(20, 50), slice(6, 7)), scan_of())[:, 81, 35] / BLOOD
-    # A Gaussian of 1.2 pixels at half maximum: exp(-.5 / .51**2) = .146 beside the centre; 1 / 1.292 and .146 / 1.292.
+    # A Gaussian of 1.2 pixels at half maximum: exp(-.5 / .51**2) = .146 next to the centre; 1 / 1.292 and .146 / 1.292.
     assert shown[5:8] == pytest.approx([0.113, 0.774, 0.113], abs=0.01)
     assert not shown[:5].any() and not shown[8:].any()
 

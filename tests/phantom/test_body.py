@@ -89,7 +89,7 @@ def test_water_is_real_fat_imaginary_and_nothing_negative(thigh: tuple[Frame, np
     assert image.real.min() >= 0 and image.imag.min() >= -1e-6 and np.abs(image).max() < 1.1
 
 
-def test_air_is_zero_beside_and_between_the_legs() -> None:
+def test_air_is_zero_around_and_between_the_legs() -> None:
     frame = window(0)  # knees are 58 mm wide each way about 84 + 8.6 mm
     image = painted(frame, upright())
     air = np.abs(frame.x) < 25

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +17,9 @@ import SimpleITK as sitk
 from helpers.processes import tree
 from hypothesis import given
 from hypothesis import strategies as st
-from phantom import VERSION, cohort, probes
-from phantom.cohort import (
-    EXTRAS,
-    PATTERNS,
-    STREAMS,
-    PhantomCase,
-    Request,
-    description_of,
-    draw_requests,
-    make_case,
-    make_cohort,
-    request_of,
-    second_label,
-)
+from phantom import VERSION, probes
+from phantom.case import PATTERNS, STREAMS, PhantomCase, Request, draw_patient, make_case, request_of, second_label
+from phantom.cohort import EXTRAS, description_of, draw_requests, make_cohort
 from phantom.grid import MATRICES, SCALES, Frame
 from phantom.thrombus import MIN_VOXELS, REGIONS
 from scipy.ndimage import binary_dilation
@@ -130,7 +119,7 @@ def test_a_cohort_without_cases_is_refused(tmp_path: Path) -> None:
         ({"index": 0}, "seed is 0 or more and index 1 or more, not 0 and 0"),
     ],
 )
-def test_a_request_names_what_is_wrong_with_it(wrong: dict, message: str) -> None:
+def test_an_invalid_request_names_its_error(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError) as refusal:
         Request(**{"scale": "tiny", "seed": 0, "index": 1, "pattern": "both", **wrong})
     assert str(refusal.value) == message
@@ -152,9 +141,9 @@ def test_streams_are_independent_of_one_another() -> None:
     "change",
     [{"pattern": "distal"}, {"difficulty": "hard"}, {"thrombus": False}, {"oedema": False}, {"bilateral": True}],
 )
-def test_what_is_asked_for_does_not_change_the_patient(change: dict) -> None:
+def test_options_do_not_change_the_patient(change: dict) -> None:
     request = Request("tiny", 5, 1, "proximal")
-    one, other = (cohort._draw_patient(r) for r in (request, replace(request, **change)))
+    one, other = (draw_patient(r) for r in (request, replace(request, **change)))
     assert one.anatomy.limbs == other.anatomy.limbs and one.anatomy.fat_mm == other.anatomy.fat_mm
     for limb, veins in one.anatomy.veins.items():
         for name, tube in veins.items():
@@ -164,7 +153,7 @@ def test_what_is_asked_for_does_not_change_the_patient(change: dict) -> None:
 
 def test_a_seed_gives_the_same_patient_at_every_scale() -> None:
     for index in range(1, 13):
-        tiny, small = (cohort._draw_patient(Request(scale, 0, index, "both")) for scale in ("tiny", "small"))
+        tiny, small = (draw_patient(Request(scale, 0, index, "both")) for scale in ("tiny", "small"))
         assert tiny.anatomy.limbs == small.anatomy.limbs and tiny.anatomy.fat_mm == small.anatomy.fat_mm
         # A gap may need a little more length than the coarser sampling of a vein leaves.
         assert {str(v) for c in tiny.clots for v in c.vein} == {str(v) for c in small.clots for v in c.vein}
@@ -172,7 +161,7 @@ def test_a_seed_gives_the_same_patient_at_every_scale() -> None:
 
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_a_patient_may_be_scanned_with_another_matrix(matrix: str) -> None:
-    patient = cohort._draw_patient(Request("tiny", 5, 1, "both", matrix=matrix))
+    patient = draw_patient(Request("tiny", 5, 1, "both", matrix=matrix))
     assert patient.frame.shape == Frame.of(SCALES["tiny"], matrix).shape
     assert patient.scan.stations[-1].rows[1] == patient.frame.shape[1]
     assert {clot.region for clot in patient.clots} == {"proximal", "distal"}
@@ -258,7 +247,7 @@ def test_thrombus_off_is_the_same_scan_without_the_clot(pattern: str) -> None:
     clot = ill.truth > 0  # type: ignore[operator]
     differs = np.abs(ill.image.astype(int) - well.image) > 0.04 * 400
     assert not np.any(differs & ~binary_dilation(clot, np.ones((3, 3, 3)), iterations=4))
-    # The slice beside a clot takes part in its blur and its wall may reach one further; nothing does beyond that.
+    # Blur reaches the slice next to a clot, and its wall may reach one more slice; nothing changes beyond that.
     slices = np.flatnonzero(clot.any(axis=(1, 2)))
     beyond = np.ones(len(clot), bool)
     beyond[max(slices[0] - 3, 0) : slices[-1] + 4] = False
@@ -272,7 +261,7 @@ def patient_with_oedema(age_is_old: bool) -> Request:
     """A tiny patient whose calf swells."""
     for index in range(1, 200):
         request = Request("tiny", 0, index, "proximal")
-        old = cohort._draw_patient(request).clots[0].age == "old"
+        old = draw_patient(request).clots[0].age == "old"
         if old == age_is_old and request.rng("confounders").random() < 0.5:
             return request
     raise AssertionError("no such patient among 200")
@@ -353,13 +342,13 @@ def test_a_cohort_has_the_files_of_an_nnunet_dataset(folder: Path) -> None:
     }
 
 
-def test_the_description_says_that_nothing_of_it_is_real() -> None:
+def test_the_description_states_that_the_data_are_synthetic() -> None:
     text = description_of("half", "hard", 7)
     assert text.startswith("synthetic")
     assert all(word in text for word in (VERSION, "half", "hard", "7"))
 
 
-def test_the_description_tells_whether_clot_was_left_out(tmp_path: Path) -> None:
+def test_the_description_states_whether_clot_was_omitted(tmp_path: Path) -> None:
     text = f"synthetic: phantom legs, generator {VERSION}, scale tiny, difficulty default, seed 4"
     assert description_of("tiny", "default", 4) == text
     for thrombus, expected in ((True, text), (False, f"{text}, without thrombus")):
@@ -458,7 +447,7 @@ def test_levels_and_midline_lie_inside_and_their_rows_are_the_nearest(folder: Pa
                 assert abs(row_mm - mm) <= metadata["spacing_mm"][1] / 2 + 0.01
 
 
-def test_metadata_tells_the_scan_and_the_person(folder: Path) -> None:
+def test_metadata_describe_the_scan_and_the_person(folder: Path) -> None:
     people = []
     for case in CASES:
         metadata = metadata_of(folder, case)
@@ -498,7 +487,7 @@ def test_a_case_is_made_again_from_its_metadata(folder: Path) -> None:
     )
 )
 def test_a_request_comes_back_from_the_metadata(request_: Request) -> None:
-    metadata = {"case": request_.name, "version": VERSION, **cohort.asdict(request_), "sex": "F"}
+    metadata = {"case": request_.name, "version": VERSION, **asdict(request_), "sex": "F"}
     assert request_of(json.loads(json.dumps(metadata))) == request_
 
 
@@ -525,7 +514,7 @@ def test_metadata_of_another_version_or_without_a_field_is_refused(folder: Path)
         ({"scale": "huge"}, "scale is one of tiny, "),
     ],
 )
-def test_metadata_that_make_no_request_say_what_is_wrong(folder: Path, changes: dict, found: str) -> None:
+def test_invalid_metadata_are_refused_with_a_reason(folder: Path, changes: dict, found: str) -> None:
     with pytest.raises(ValueError, match=f"^{found}.*; make it again$"):
         request_of(metadata_of(folder, "leg_001") | changes)
 
@@ -576,7 +565,7 @@ def test_overwrite_replaces_an_earlier_cohort_of_the_same_name(earlier: Path, tm
     assert tree(earlier) == tree(make_cohort(tmp_path / "fresh", cases=1, seed=1))
 
 
-def test_overwrite_removes_the_folders_of_masks_that_are_no_longer_asked_for(tmp_path: Path) -> None:
+def test_overwrite_removes_folders_of_masks_that_are_no_longer_requested(tmp_path: Path) -> None:
     folder = make_cohort(tmp_path, cases=1, seed=1, extras=EXTRAS)
     make_cohort(tmp_path, cases=1, seed=1, extras=("veins",), overwrite=True)
     assert {p.name for p in folder.iterdir() if p.is_dir()} == {"imagesTr", "labelsTr", "metadata", "veins"}
@@ -586,7 +575,7 @@ def test_overwrite_removes_the_folders_of_masks_that_are_no_longer_asked_for(tmp
 
 
 @pytest.mark.parametrize("content", [b'{"name": "Else"}', b"\xff\xfe"])
-def test_overwrite_spares_what_is_described_as_something_else(tmp_path: Path, content: bytes) -> None:
+def test_overwrite_keeps_a_dataset_with_another_description(tmp_path: Path, content: bytes) -> None:
     folder = make_cohort(tmp_path, cases=1, seed=1)
     (folder / "dataset.json").write_bytes(content)
     before = tree(folder)
@@ -595,7 +584,7 @@ def test_overwrite_spares_what_is_described_as_something_else(tmp_path: Path, co
     assert tree(folder) == before
 
 
-def test_overwrite_spares_a_dataset_of_another_name(earlier: Path, tmp_path: Path) -> None:
+def test_overwrite_keeps_a_dataset_of_another_name(earlier: Path, tmp_path: Path) -> None:
     before = tree(earlier)
     earlier.rename(renamed := earlier.with_name("Other"))
     with pytest.raises(FileExistsError, match=r"dataset\.json names another dataset"):
@@ -625,7 +614,7 @@ def test_foreign_files_are_refused_and_left_untouched(tmp_path: Path, name: str,
     assert tree(tmp_path) == {f"datasets_raw/Phantom/{name}": b"a patient"}
 
 
-def test_overwrite_takes_what_an_interruption_left(tmp_path: Path) -> None:
+def test_overwrite_replaces_files_of_an_interrupted_run(tmp_path: Path) -> None:
     folder = tmp_path / "datasets_raw" / "Phantom"
     names = ["cases.csv", ".cases.csv", ".dataset.json", "metadata/leg_002.json", "metadata/.leg_003.json"]
     names += [f"imagesTr/{name}" for name in ("leg_002_0000.nii.gz", ".leg_002_0000.nii.gz", ".leg_002_0000.nii")]
@@ -680,7 +669,7 @@ def test_a_volume_that_is_cut_off_on_its_way_is_not_kept(
     assert file not in names and not any("/." in name for name in names)
 
 
-def test_what_simpleitk_cannot_write_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_simpleitk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a page of text")
 

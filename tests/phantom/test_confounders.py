@@ -141,7 +141,7 @@ def test_varices_wind_about_the_great_saphenous_vein(
 # ---- collaterals -----------------------------------------------------------------------------------
 
 
-def test_collaterals_run_beside_an_old_clot_and_not_through_it(frame: Frame) -> None:
+def test_collaterals_run_along_an_old_clot_and_not_through_it(frame: Frame) -> None:
     z = np.arange(150, -51, -2.0)
     clot = Tube("FV", "proximal", np.stack([70 + 0 * z, 0 * z, z], axis=1), np.full(len(z), 3.5))
     for seed in range(4):

@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from phantom import figures
-from phantom.cohort import PhantomCase, Request, make_case
+from phantom.case import PhantomCase, Request, make_case
 from phantom.grid import SCALES
 
 REQUEST = Request("tiny", 3, 2, "both", "easy")

@@ -50,7 +50,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("?"), KeyboardInterrupt()])
-def test_what_fails_leaves_the_old_file_and_no_draft(tmp_path: Path, error: BaseException) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_draft(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "a").write_text("old")
 
     def write(draft: Path) -> None:

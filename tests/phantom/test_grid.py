@@ -36,7 +36,7 @@ def frame_of(spacing_mm: tuple[float, float, float], shape: tuple[int, int, int]
         ("paper", (93, 961, 345), (1.25, 1.45, 1.45), 1.0, 58),
     ],
 )
-def test_a_scale_has_the_size_that_was_agreed(
+def test_a_scale_has_its_specified_size(
     scale: str, shape: tuple[int, ...], spacing_mm: tuple[float, ...], boost: float, cases: int
 ) -> None:
     size, frame = SCALES[scale], Frame.of(SCALES[scale])

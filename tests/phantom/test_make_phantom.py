@@ -18,7 +18,7 @@ from phantom.grid import SCALES
 TOOL = Path(make_phantom.__file__)
 
 
-def test_the_command_writes_what_the_function_does_and_says_where(tmp_path: Path) -> None:
+def test_the_command_writes_the_same_files_as_the_function_and_prints_their_folder(tmp_path: Path) -> None:
     flags = ["--root", tmp_path / "a", "--cases", "1", "--seed", "5"]
     done = subprocess.run([sys.executable, TOOL, *map(str, flags)], check=True, capture_output=True, text=True)
     assert done.stdout == f"{tmp_path / 'a' / 'datasets_raw' / 'Phantom'}\n"
@@ -40,8 +40,8 @@ def test_the_command_writes_what_the_function_does_and_says_where(tmp_path: Path
 def test_every_flag_reaches_the_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], options: dict[str, object]
 ) -> None:
-    asked: dict[str, object] = {}
-    monkeypatch.setattr(make_phantom, "make_cohort", lambda **given: asked.update(given) or Path("made"))
+    passed: dict[str, object] = {}
+    monkeypatch.setattr(make_phantom, "make_cohort", lambda **options: passed.update(options) or Path("made"))
     assert main(["--root", str(tmp_path), *flags]) == 0
     defaults = {
         "root": tmp_path,
@@ -55,7 +55,7 @@ def test_every_flag_reaches_the_function(
         "extras": (),
         "overwrite": False,
     }
-    assert asked == {**defaults, **options}
+    assert passed == {**defaults, **options}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

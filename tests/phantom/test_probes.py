@@ -82,14 +82,14 @@ def test_a_dilation_stays_in_its_slice() -> None:
     assert probes.moved_dice(label)["dilated"]["all"] == pytest.approx(2 * 1 / (1 + 5))
 
 
-def test_the_edge_of_the_volume_does_not_change_what_a_pixel_costs() -> None:
+def test_the_edge_of_the_volume_does_not_change_the_dice_of_moved_masks() -> None:
     inside, at_the_edge = (probes.moved_dice(drawn(rows)) for rows in (".... .11. .11. ....", "11 11"))
     for edge, scores in inside.items():
         assert scores == pytest.approx(at_the_edge[edge], nan_ok=True)
 
 
 @given(LABELS)
-def test_what_a_pixel_costs_is_a_dice_or_not_a_number(label: np.ndarray) -> None:
+def test_the_dice_of_moved_masks_is_valid_or_nan(label: np.ndarray) -> None:
     for scores in probes.moved_dice(label).values():
         assert math.isnan(scores["all"]) is not np.any(label)
         assert all(math.isnan(value) or 0 <= value <= 1 for value in scores.values())
@@ -155,7 +155,7 @@ def test_top_hat_is_measured_in_mm() -> None:
     assert probes.top_hat_dice(image, image < 50, (5, 2, 2), sizes_mm=(6, 14)) == 1
 
 
-def test_top_hat_without_truth_is_not_a_number() -> None:
+def test_top_hat_without_truth_is_nan() -> None:
     assert math.isnan(probes.top_hat_dice(np.zeros(SHAPE, np.int16), np.zeros(SHAPE, bool), (1, 1, 1)))
 
 
@@ -246,7 +246,7 @@ def test_without_clot_every_difference_counts_and_none_overflows() -> None:
     assert probes.twin_difference(image, other, np.zeros(SHAPE, bool), 3) == probes.Difference(65535, 1)
 
 
-# ---- what the whole image gives away ---------------------------------------------------------------
+# ---- information in global statistics --------------------------------------------------------------
 
 
 def test_global_statistics_of_a_drawn_image() -> None:
@@ -276,7 +276,7 @@ def patients(n_with: int, n_without: int, gap: float) -> tuple[np.ndarray, np.nd
     return features, has_region
 
 
-def test_a_feature_that_tells_is_found() -> None:
+def test_an_informative_feature_is_found() -> None:
     features, has_region = patients(20, 12, gap=4.0)
     leak = probes.leak_auc(features, has_region, permutations=20)
     assert leak.auc > 0.95 and leak.low > 0.5
@@ -289,7 +289,7 @@ def test_auc_does_not_depend_on_the_unit_of_a_feature() -> None:
     assert plain == pytest.approx(other, abs=0.01)  # the optimiser stops elsewhere
 
 
-def test_useless_features_are_at_chance_and_not_below() -> None:
+def test_useless_features_give_an_auc_of_one_half_and_not_less() -> None:
     # The mean of 60 AUCs of SD 0.24 has a standard error of 0.03; 0.1 is three of them. Leaving out one
     # patient at a time and pooling the scores gives 0.31 here.
     has_region = np.arange(16) < 11
@@ -298,7 +298,7 @@ def test_useless_features_are_at_chance_and_not_below() -> None:
     assert np.mean(aucs) == pytest.approx(0.5, abs=0.1)
 
 
-def test_the_interval_of_useless_features_holds_chance_in_most_cohorts() -> None:
+def test_the_interval_of_useless_features_contains_one_half_in_most_cohorts() -> None:
     # A 95 % interval misses 5 or more times in 20 with a probability of 0.003.
     has_region = np.arange(20) < 12
     rng = np.random.default_rng(3)
@@ -308,7 +308,7 @@ def test_the_interval_of_useless_features_holds_chance_in_most_cohorts() -> None
 
 
 @pytest.mark.parametrize(("n_with", "n_without"), [(5, 1), (0, 6), (1, 1)])
-def test_a_class_of_fewer_than_two_has_no_auc_and_says_why(n_with: int, n_without: int) -> None:
+def test_a_class_of_fewer_than_two_has_no_auc_but_a_reason(n_with: int, n_without: int) -> None:
     leak = probes.leak_auc(*patients(n_with, n_without, gap=1.0))
     assert math.isnan(leak.auc) and math.isnan(leak.low) and math.isnan(leak.high)
     assert f"{n_with} with" in leak.reason and f"{n_without} without" in leak.reason

@@ -190,7 +190,7 @@ def test_a_short_clot_keeps_at_least_half_of_its_length() -> None:
 
 @pytest.mark.parametrize("points", [1, 3])
 def test_a_clot_of_few_points_is_drawn(points: int) -> None:
-    # At coarse scales the piece behind a gap may have no more than three.
+    # At coarse scales the stretch behind a gap may have at most three.
     frame = frame_of((9, 20, 9), (4.0, 4.0, 4.0))
     clot = clot_of(straight(12)[::12][:points], 9.0)
     assert len(clot.tube.points) == points

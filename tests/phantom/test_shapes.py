@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from phantom.grid import Frame
-from phantom.shapes import PIECE, Tube, paint_tube, rasterise, smooth_curve
+from phantom.shapes import CHUNK, Tube, paint_tube, rasterise, smooth_curve
 
 POINTS = st.tuples(st.floats(-30, 30), st.floats(-30, 30), st.floats(-30, 30), st.floats(0.5, 9))
 """x, y, z and radius in mm, within and beyond ``frame_of()``."""
@@ -47,7 +47,7 @@ def test_depth_of_one_sphere() -> None:
     assert depth.dtype == np.float32 and not nearest.any()
 
 
-@given(st.lists(POINTS, min_size=1, max_size=3 * PIECE))
+@given(st.lists(POINTS, min_size=1, max_size=3 * CHUNK))
 def test_depth_is_that_of_the_deepest_sphere(spheres: list[tuple[float, ...]]) -> None:
     frame, chain = frame_of(), np.array(spheres)
     points, radius = chain[:, :3], chain[:, 3]
@@ -67,7 +67,7 @@ def test_depth_is_that_of_the_deepest_sphere(spheres: list[tuple[float, ...]]) -
     assert np.all(beyond < -frame.voxel_mm + 1e-4)
 
 
-@given(st.lists(POINTS, min_size=2, max_size=2 * PIECE))
+@given(st.lists(POINTS, min_size=2, max_size=2 * CHUNK))
 def test_a_chain_may_be_drawn_from_either_end(spheres: list[tuple[float, ...]]) -> None:
     frame, chain = frame_of(), np.array(spheres)
     (box, depth, _), (other_box, other, _) = (rasterise(frame, c[:, :3], c[:, 3]) for c in (chain, chain[::-1]))
@@ -140,7 +140,7 @@ def test_a_surface_mixes_with_what_was_there() -> None:
     assert np.array_equal(image[box] != np.complex64(0.8j), frame.cover(depth) > 0)
 
 
-def test_nothing_is_painted_outside_what_it_is_kept_within() -> None:
+def test_nothing_is_painted_outside_the_given_mask() -> None:
     frame = frame_of()
     image, within = np.zeros(frame.shape, np.complex64), np.zeros(frame.shape, bool)
     within[:, :8] = True
@@ -150,7 +150,7 @@ def test_nothing_is_painted_outside_what_it_is_kept_within() -> None:
 
 
 @given(st.lists(POINTS, min_size=1, max_size=12), st.floats(0, 2))
-def test_paint_of_the_colour_that_is_there_changes_nothing(spheres: list[tuple[float, ...]], signal: float) -> None:
+def test_paint_of_the_existing_signal_changes_nothing(spheres: list[tuple[float, ...]], signal: float) -> None:
     frame, chain = frame_of(), np.array(spheres)
     image = np.full(frame.shape, signal, np.complex64)
     paint_tube(image, frame, chain[:, :3], chain[:, 3], signal)
@@ -178,7 +178,7 @@ def test_a_stretch_keeps_the_points_between_two_lengths() -> None:
     assert len(bent_tube().stretch(8, 11).points) == 0
 
 
-def test_a_curve_starts_and_ends_at_its_nodes_and_is_as_dense_as_asked() -> None:
+def test_a_curve_starts_and_ends_at_its_nodes_and_has_the_requested_density() -> None:
     nodes = np.array([(0, 0, 0), (0, 0, -60), (30, 40, -60)], float)  # chords 60 and 50
     curve = smooth_curve(nodes, step_mm=2.0)
     assert len(curve) == 110 / 2 + 1

@@ -76,7 +76,7 @@ def test_the_calf_has_two_bones(anatomy: Anatomy) -> None:
     for x, y, cortex in ((71, 99, 10), (106.5, 82, 5)):
         assert at(image, frame, -200, x, y).imag > 0.4
         assert abs(at(image, frame, -200, x + cortex, y)) < 0.02
-    assert at(image, frame, -200, 91, 90) == pytest.approx(FLESH)  # what lies between them is no bone
+    assert at(image, frame, -200, 91, 90) == pytest.approx(FLESH)  # no bone between them
 
 
 def test_marrow_is_redder_towards_the_pelvis(anatomy: Anatomy) -> None:

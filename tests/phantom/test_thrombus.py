@@ -431,5 +431,5 @@ def test_the_vein_has_shrunk_about_old_clot_and_fat_fills_the_space() -> None:
     across, _ = painted(old)
     fat = abs(LOOK.fat_signal())
     assert across[:3] == pytest.approx(0.25) and across[4:6] == pytest.approx(fat) and across[7:] == pytest.approx(1)
-    beside, _ = painted(replace(old, occlusive=False))
-    assert beside[4:] == pytest.approx(1)  # past a clot along one wall blood flows
+    mural, _ = painted(replace(old, occlusive=False))
+    assert mural[4:] == pytest.approx(1)  # blood flows past a mural clot

@@ -446,7 +446,7 @@ def test_a_worker_killed_while_preparing_keeps_what_was_finished(
         if how["title"] == "Verify":
             return [function(item) for item in items]
         function(items[0])
-        raise DvtError("Prepare: a worker process was killed.")
+        raise DvtError("Preprocess: a worker process was killed.")
 
     with monkeypatch.context() as patch:
         patch.setattr(worker_pool, "over_cases", dies)

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvtplan.anatomy.levels import Levels
+from dvtplan.core.json_records import digest, from_json, to_json
 from dvtplan.imaging.normalize import Normalization
 from dvtplan.models.training_run import Run, training_differences
 from dvtplan.planning.fingerprint import Fingerprint
-from dvtplan.planning.recipe import Recipe
+from dvtplan.planning.recipe import RECIPES, Recipe, settings
 
 
 @pytest.mark.parametrize(
@@ -175,3 +176,23 @@ def test_networks_that_were_not_trained_alike_are_named_with_their_folds() -> No
     (line,) = training_differences([RUN, replace(RUN, fold=1), other])
     told = "gn_unet fold 0, 1: paper, 250 epochs; unet fold 0: quick, 1 epoch"
     assert line == f"These networks were not trained alike ({told})."
+
+
+def test_every_field_of_a_recipe_is_described_to_users() -> None:
+    described = settings()
+    assert list(described) == list(Recipe.__dataclass_fields__)
+    assert all(setting.label for setting in described.values())
+    assert [name for name, setting in described.items() if not setting.help] == ["name"]
+    assert described["batch_size"].title == "batch size (slices per step)" and described["seed"].title == "seed"
+
+
+def test_the_loss_was_added_without_a_change_of_digests() -> None:
+    assert digest(Recipe(loss="other")) == digest(Recipe())
+    assert to_json(Recipe())["loss"] == "focal"
+    old = {name: value for name, value in to_json(Recipe()).items() if name != "loss"}
+    assert from_json(Recipe, old, "") == Recipe()
+
+
+def test_a_loss_is_described_with_its_options() -> None:
+    assert RECIPES["quick"].describe_loss() == "focal (gamma 2.0, alpha 0.75)"
+    assert Recipe(loss="other").describe_loss() == "other"

@@ -90,5 +90,5 @@ def test_the_order_of_cases_leaves_no_trace() -> None:
 def test_a_case_without_a_fingerprint_is_a_fault() -> None:
     with pytest.raises(ValueError, match="2 cases requested, 1 of them"):
         summarize(fingerprint([1.0]), ["secret_0", "other"], None)
-    with pytest.raises(ValueError, match="0 cases asked for"):
+    with pytest.raises(ValueError, match="0 cases requested"):
         summarize(fingerprint([1.0]), [], None)

@@ -1,12 +1,16 @@
-"""Pictures appear, whole, also for the cases in which there is nothing to see."""
+"""Figures are drawn and saved, also without any data."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,14 +38,24 @@ def row(epoch: int, loss: float) -> dict[str, object]:
     return {"epoch": epoch, "loss": f"{loss:.6g}", "learning_rate": "0.001"}
 
 
+def view(
+    image: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    pixel_mm: tuple[float, float] = (1.0, 1.0),
+    **more: Any,
+) -> slices.View:
+    return slices.View(image_HW=image, truth_HW=truth, prediction_HW=prediction, pixel_mm=pixel_mm, **more)
+
+
 def is_png(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG\r\n")
 
 
 def draw(path: Path, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # an empty contour must not complain either
-        output.save(slices.panels(image, truth, prediction, "case c0", (1.45, 1.45)), path)
+        warnings.simplefilter("error")  # also an empty contour must not warn
+        output.save(slices.panels(view(image, truth, prediction, (1.45, 1.45)), "case c0"), path)
 
 
 @pytest.mark.parametrize("losses", [[0.3], [0.3, 0.1, 0.05], [0.0, 0.0], [0.2, 0.2]])
@@ -70,7 +84,7 @@ def test_slices_of_any_format_are_drawn(tmp_path: Path, height: int, width: int)
     mask = np.zeros((height, width), bool)
     mask[height // 2, width // 2] = True
     image = np.arange(height * width).reshape(height, width)
-    output.save(slices.panels(image, mask, mask, "c0", (0.5, 2.0)), tmp_path / "c0.png")
+    output.save(slices.panels(view(image, mask, mask, (0.5, 2.0)), "c0"), tmp_path / "c0.png")
     assert is_png(tmp_path / "c0.png")
 
 
@@ -80,7 +94,7 @@ def test_the_ending_decides_the_format(tmp_path: Path, ending: str, begin: bytes
     assert (tmp_path / f"c0{ending}").read_bytes().startswith(begin)
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DvtError, match="cannot be written"):
         draw(tmp_path / "file" / "c0.png", NOISE, PATCH, PATCH)
@@ -91,14 +105,14 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def strict() -> Iterator[None]:
-    """Nothing here may warn: not empty data, not one point, not a glyph that is missing."""
+    """Nothing here may warn: neither empty data, nor one point, nor a missing glyph."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
 
 
 def points(figure: Figure) -> list[tuple[float, float]]:
-    """Every drawn mark of the first axes, in order."""
+    """Return every drawn mark of the first axes, in order."""
     lines = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", None, "")]
     return [(float(x), float(y)) for line in lines for x, y in zip(*line.get_data(), strict=True)]
 
@@ -107,7 +121,7 @@ def written(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
-def test_learning_curves_have_a_line_a_fold_that_differs_in_more_than_colour(tmp_path: Path) -> None:
+def test_learning_curves_have_one_line_per_fold_that_differs_in_more_than_colour(tmp_path: Path) -> None:
     rows = {k: [row(e, 0.1 / (e + k + 1)) for e in range(3)] for k in range(8)}
     figure = charts.learning_curves(rows, "gn_unet")
     loss, rate = figure.axes
@@ -126,7 +140,7 @@ def test_one_epoch_and_a_loss_of_zero_can_be_seen(tmp_path: Path, losses: list[f
     assert output.save_both(figure, tmp_path, "a") == (tmp_path / "a.png", tmp_path / "a.pdf")
 
 
-def test_volume_against_dsc_is_a_point_a_patient_on_a_logarithmic_axis() -> None:
+def test_volume_against_dsc_has_one_point_per_patient_on_a_logarithmic_axis() -> None:
     figure = charts.volume_against_dsc([0.5, 5.0, 50.0], [0.2, 0.7, 0.9], {0: "p1"}, "t")
     axes = figure.axes[0]
     assert sorted(points(figure)) == [(0.5, 0.2), (5.0, 0.7), (50.0, 0.9)]
@@ -137,7 +151,7 @@ def test_volume_against_dsc_is_a_point_a_patient_on_a_logarithmic_axis() -> None
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.5", "1", "2", "5", "10", "20", "50"]
 
 
-def test_names_of_points_that_lie_together_do_not_cover_each_other() -> None:
+def test_names_of_close_points_do_not_overlap() -> None:
     n = 12
     figure = charts.volume_against_dsc(
         [10 + 0.2 * k for k in range(n)],
@@ -154,7 +168,7 @@ def test_names_of_points_that_lie_together_do_not_cover_each_other() -> None:
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
 
 
-def test_charts_of_no_patient_and_of_one_are_drawn(tmp_path: Path) -> None:
+def test_charts_of_no_patient_and_of_one_patient_are_drawn(tmp_path: Path) -> None:
     for k, (volume, dsc) in enumerate((([], []), ([3.0], [0.5]))):
         output.save(
             charts.volume_against_dsc(volume, dsc, dict.fromkeys(range(len(dsc)), "p"), "t"), tmp_path / "v.png"
@@ -176,7 +190,7 @@ def test_bland_altman_draws_difference_over_mean_with_bias_and_limits() -> None:
     assert written(figure) == ["bias +0.0", "limit -5.5", "limit +5.5"]
 
 
-def test_boxes_have_a_line_per_region_and_network_with_every_point_and_n() -> None:
+def test_boxes_have_a_row_per_region_and_network_with_every_point_and_n() -> None:
     scores = [0.1, 0.5, 0.6, 0.7, 0.9]
     figure = charts.boxes([("proximal", {"a": scores, "b": scores[:2]}), ("all", {"a": [0.5], "b": []})], "t")
     axes = figure.axes[0]
@@ -199,7 +213,7 @@ def extent(axes: Axes) -> tuple[float, float, float, float]:
 
 def test_panels_show_the_whole_slice_and_its_box_twice() -> None:
     line = Line(name="level L", columns=np.array([10.0, 19.5]), rows=np.array([30.0, 30.0]))
-    figure = slices.panels(NOISE, PATCH, EMPTY, "c0\nworst", (2.0, 2.0), lines=[line])
+    figure = slices.panels(view(NOISE, PATCH, EMPTY, (2.0, 2.0), lines=[line]), "c0\nworst")
     whole, plain, outlined = figure.axes
     assert extent(whole) == (-0.5, 19.5, -0.5, 39.5)
     assert extent(plain) == extent(outlined)
@@ -218,25 +232,25 @@ def test_panels_show_the_whole_slice_and_its_box_twice() -> None:
 
 
 def test_an_outline_follows_the_borders_of_pixels() -> None:
-    figure = slices.panels(NOISE, PATCH, EMPTY, "c0", (1.0, 1.0))
+    figure = slices.panels(view(NOISE, PATCH, EMPTY), "c0")
     corners = figure.axes[0].collections[0].get_paths()[0].get_extents()
     assert (corners.x0, corners.x1, corners.y0, corners.y1) == pytest.approx((2.5, 6.5, 9.5, 15.5), abs=0.1)
 
 
 def test_truth_and_prediction_differ_in_line_as_in_colour() -> None:
-    truth, prediction = slices.panels(NOISE, PATCH, PATCH, "c0", (1.0, 1.0)).axes[0].collections
+    truth, prediction = slices.panels(view(NOISE, PATCH, PATCH), "c0").axes[0].collections
     assert to_hex(truth.get_edgecolor()[0]) == slices.TRUTH_COLOUR
     assert to_hex(prediction.get_edgecolor()[0]) == slices.PREDICTION_COLOUR
     assert truth.get_linestyle()[0][1] is None and prediction.get_linestyle()[0][1] is not None
-    assert truth.get_linewidth()[0] > prediction.get_linewidth()[0]  # seen on both sides of the dashes
+    assert truth.get_linewidth()[0] > prediction.get_linewidth()[0]  # visible on both sides of the dashes
 
 
-def test_the_box_holds_the_largest_piece_or_the_one_with_the_most_error() -> None:
+def test_the_box_contains_the_largest_component_or_the_one_with_the_most_error() -> None:
     truth, prediction = np.zeros((2, 120, 60), bool)
     truth[10:30, 10:14] = prediction[10:30, 10:14] = True  # large, and right
     truth[100:104, 50:52] = True  # small, and missed
     for focus, row_, column, other in (("lesion", 20, 12, 102), ("error", 102, 51, 20)):
-        drawn = slices.panels(1.0 * truth, truth, prediction, "c", (2.0, 2.0), focus=focus)
+        drawn = slices.panels(view(1.0 * truth, truth, prediction, (2.0, 2.0)), "c", focus=focus)
         left, right, top, bottom = extent(drawn.axes[1])
         assert left < column < right and top < row_ < bottom
         assert not top < other < bottom
@@ -247,37 +261,37 @@ def test_the_box_holds_the_largest_piece_or_the_one_with_the_most_error() -> Non
 def test_panels_are_drawn_for_any_mask_and_format(
     tmp_path: Path, truth: np.ndarray, pixel_mm: tuple[float, float]
 ) -> None:
-    figure = slices.panels(NOISE, truth, EMPTY, "c0", pixel_mm, ("A", "P"))
+    figure = slices.panels(view(NOISE, truth, EMPTY, pixel_mm, sides=("A", "P")), "c0")
     assert figure.get_size_inches()[0] == output.WIDTH_IN
     assert is_png(output.save_both(figure, tmp_path, "c0")[0])
     assert {"A", "P"} <= {text.get_text() for text in figure.axes[0].texts}
 
 
 def test_a_projection_is_shown_without_and_with_outlines() -> None:
-    plain, outlined = slices.projection(NOISE, PATCH, PATCH, "c0", (1.0, 1.0)).axes
+    plain, outlined = slices.projection(view(NOISE, PATCH, PATCH), "c0").axes
     assert (len(plain.collections), len(outlined.collections)) == (0, 2)
     assert extent(plain) == extent(outlined) == (-0.5, 19.5, -0.5, 39.5)
 
 
 def test_a_bar_is_the_longest_round_length_in_a_third_of_the_width() -> None:
-    figure = slices.panels(np.zeros((90, 70)), np.zeros((90, 70)), np.zeros((90, 70)), "c", (7.0, 7.0))
+    figure = slices.panels(view(np.zeros((90, 70)), np.zeros((90, 70)), np.zeros((90, 70)), (7.0, 7.0)), "c")
     assert "10 cm" in written(figure)  # 490 mm
     (bar,) = (line for line in figure.axes[0].lines if line.get_linewidth() == 2)
     assert np.ptp(bar.get_xdata()) * 490 == pytest.approx(100)
 
 
-def test_a_jpeg_is_made_coarser_until_it_fits_and_the_figure_stays_as_it_was() -> None:
+def test_the_quality_of_a_jpeg_is_reduced_until_it_fits_and_the_figure_is_unchanged() -> None:
     noise, empty = np.random.default_rng(1).random((400, 200)), np.zeros((400, 200))
-    figure = slices.panels(noise, empty, empty, "c", (1.0, 1.0))
+    figure = slices.panels(view(noise, empty, empty), "c")
     fine = output.encode(figure, "jpeg")
     limit = int(0.7 * len(fine))
     coarse = output.encode(figure, "jpeg", limit)
     assert fine.startswith(b"\xff\xd8\xff") and len(coarse) <= limit
-    assert len(output.encode(figure, "jpeg", 1)) < len(coarse)  # as coarse as it gets
+    assert len(output.encode(figure, "jpeg", 1)) < len(coarse)  # the lowest quality
     assert output.encode(figure, "png").startswith(b"\x89PNG") and figure.dpi == 100
 
 
-def test_files_are_the_same_at_each_run(tmp_path: Path) -> None:
+def test_files_are_the_same_in_every_run(tmp_path: Path) -> None:
     for name in ("a", "b"):
         output.save_both(charts.bland_altman([1.0, 2.0], [2.0, 1.0], 0.0, (-1.0, 1.0), "t"), tmp_path, name)
     for ending in ("png", "pdf"):
@@ -292,8 +306,8 @@ def test_a_wrapped_text_keeps_its_letters_and_its_width(text: str, width_mm: flo
     assert all(page_layout.text_width_mm(line, 8) <= width_mm or len(line) == 1 for line in lines)
 
 
-def test_numbers_beside_a_picture_keep_apart_and_inside() -> None:
-    """Thirty lesions on one spot at the foot of the picture."""
+def test_numbers_next_to_a_picture_do_not_overlap_and_stay_inside() -> None:
+    """Twenty lesions at one position at the foot of the picture."""
     tags = tuple(page_layout.Tag(text=str(k), row=98, column=60) for k in range(20))
     panel = page_layout.Panel(
         image_HW=np.eye(100), segmented_HW=np.zeros((100, 100)), pixel_mm=(1.0, 1.0), sides=("R", "L"), ends=("H", "F"),
@@ -305,3 +319,30 @@ def test_numbers_beside_a_picture_keep_apart_and_inside() -> None:
     heights = sorted(text.xyann[1] for text in axes.texts if isinstance(text, Annotation))
     assert len(heights) == 20 and heights[0] > 0 and heights[-1] < 1
     assert min(np.diff(heights)) > 0.99 * page_layout.TAG_APART_MM / 100
+
+
+BACKEND = """
+import importlib, pathlib, sys
+import matplotlib
+for name in ("rendering", "reporting", "findings"):
+    folder = pathlib.Path(importlib.import_module(f"dvtplan.{name}").__file__).parent
+    for path in sorted(folder.glob("[!_]*.py")):
+        importlib.import_module(f"dvtplan.{name}.{path.stem}")
+assert "matplotlib.pyplot" not in sys.modules
+assert matplotlib.get_backend(auto_select=False) == sys.argv[2], matplotlib.get_backend(auto_select=False)
+from dvtplan.rendering import charts, output
+figure = charts.bland_altman([1.0, 2.0], [2.0, 1.0], 0.0, (-1.0, 1.0), "t")
+output.save_both(figure, pathlib.Path(sys.argv[1]), "a")
+assert output.encode(figure, "jpeg")[:3] == bytes([255, 216, 255])
+assert matplotlib.get_backend(auto_select=False) == sys.argv[2]
+"""
+
+
+@pytest.mark.parametrize("backend", ["svg", "tkagg"])
+def test_imports_leave_the_backend_of_the_user_and_figures_save_without_a_display(tmp_path: Path, backend: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "DISPLAY"} | {"MPLBACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", BACKEND, tmp_path, backend], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert is_png(tmp_path / "a.png") and (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")

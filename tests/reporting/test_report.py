@@ -9,7 +9,6 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from dvtplan import rendering
 from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
-from dvtplan.data.prediction_log import Predicted
+from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.evaluation.evaluate import COLUMNS, evaluate
 from dvtplan.evaluation.stored_scores import read_metrics
 from dvtplan.imaging import volume_io
@@ -36,7 +35,7 @@ def rewrite(path: Path, mask: np.ndarray) -> None:
     volume_io.write_mask(path, mask, volume_io.read(path)[1])
     ledger = path.parent / "predictions.json"
     if ledger.exists():
-        held = json_records.load(Predicted, ledger, "")
+        held = json_records.load(PredictionIndex, ledger, "")
         masks = {**held.masks, path.name.removesuffix(".nii.gz"): digests.files_digest((path,))}
         json_records.save(replace(held, masks=masks), ledger)
 

@@ -148,7 +148,7 @@ def test_notes_that_all_networks_share_stand_once() -> None:
 def test_further_measures_have_a_column_per_network_and_say_what_has_none() -> None:
     leveled = dataclasses.replace(POOR, rows=pd.concat([POOR.rows, POOR.rows.assign(region="distal")]))
     read = Reader(report_sections.scores([GOOD, leveled], [], []))
-    text = read.text[read.text.index("Further measures,") :]
+    text = read.text[read.text.index("Further measures over") :]
     assert "Measure gn seg" in text and "Patients with truth 1 1" in text
     assert f"IoU {8 / 12:.2f} ± n/a 0.40 ± n/a" in text
     assert "ASSD, mm: median, range n/a n/a" in text and "Surface Dice at 2 mm 0.50 ± n/a" in text

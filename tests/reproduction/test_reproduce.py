@@ -47,7 +47,7 @@ def left(steps: list[Step]) -> list[str]:
     return [step.name for step in steps if not step.done]
 
 
-def test_of_nothing_everything_is_left(tmp_path: Path) -> None:
+def test_in_an_empty_folder_every_step_is_left(tmp_path: Path) -> None:
     steps = steps_of(study(Workspace(tmp_path, "Phantom"), phantom=PHANTOM, networks=("gn_unet", "segnet")))
     assert left(steps) == [step.name for step in steps]
     assert [step.name for step in steps] == [
@@ -67,12 +67,12 @@ def test_what_is_trained_and_predicted_is_done(trained: Workspace) -> None:
     assert left(steps_of(study(trained, networks=("gn_unet", "unet"))))[:2] == ["unet, fold 0", "unet, fold 1"]
 
 
-def test_a_fold_without_predictions_is_gone_on_with(trained: Workspace) -> None:
+def test_a_fold_without_predictions_is_resumed(trained: Workspace) -> None:
     trained.fold("gn_unet", 1).ledger.unlink()
     assert left(steps_of(study(trained)))[0] == "gn_unet, fold 1 (begun)"
 
 
-def test_the_rest_of_a_fold_takes_its_own_pace(trained: Workspace) -> None:
+def test_the_rest_of_a_fold_is_estimated_from_its_own_epochs(trained: Workspace) -> None:
     """Half of its epochs took 60 s, so the other half will."""
     path = trained.fold("gn_unet", 0).run
     whole = json_records.load(Run, path, "")
@@ -82,14 +82,14 @@ def test_the_rest_of_a_fold_takes_its_own_pace(trained: Workspace) -> None:
     assert step.seconds == pytest.approx(60.0 / 4 * (whole.recipe.epochs - 4))
 
 
-def test_a_fold_not_begun_takes_what_another_of_its_network_took(trained: Workspace) -> None:
+def test_a_fold_not_started_is_estimated_from_another_fold(trained: Workspace) -> None:
     path = trained.fold("gn_unet", 0).run
     json_records.save(replace(json_records.load(Run, path, ""), seconds=90.0), path)
     for name in ("run", "ledger", "checkpoint"):
         getattr(trained.fold("gn_unet", 1), name).unlink()
     seconds = {s.name: s.seconds for s in steps_of(study(trained, networks=("gn_unet", "unet")))}
     assert seconds["gn_unet, fold 1"] == pytest.approx(90.0)
-    assert seconds["unet, fold 0"] is None  # nothing tells
+    assert seconds["unet, fold 0"] is None  # unknown
     steps = steps_of(study(trained, networks=("gn_unet", "unet"), budget_s=30.0))
     assert {s.name: s.seconds for s in steps}["unet, fold 0"] == 30.0
 
@@ -105,7 +105,7 @@ def test_the_description_adds_up_what_is_left() -> None:
     assert "duration unknown" in text
 
 
-def test_steps_run_once_each_and_done_ones_never(capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_run_once_and_done_steps_never(capsys: pytest.CaptureFixture[str]) -> None:
     ran: list[str] = []
 
     def now() -> list[Step]:
@@ -140,13 +140,11 @@ def test_another_phantom_under_the_same_name_is_refused(tmp_path: Path, capsys: 
         ({"recipe": "quick", "budget_s": 60.0}, r"run.json: expected --recipe quick with 8 epochs"),
     ],
 )
-def test_a_study_by_other_options_is_not_gone_on_with(
-    trained: Workspace, changes: dict[str, object], message: str
-) -> None:
+def test_a_study_with_other_options_is_refused(trained: Workspace, changes: dict[str, object], message: str) -> None:
     with pytest.raises(DvtError, match=message + ".* Use the options of that study, or another --root"):
         steps_of(study(trained, **changes))
     steps_of(study(trained, epochs=8))
-    steps_of(study(trained, budget_s=60.0))  # however many epochs it held
+    steps_of(study(trained, budget_s=60.0))  # with any number of epochs
 
 
 def test_a_damaged_description_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +157,7 @@ def test_a_damaged_description_is_one_line(tmp_path: Path, capsys: pytest.Captur
         assert "dataset.json" in error and error.count("\n") == 1
 
 
-def test_trainings_of_unknown_length_are_not_called_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trainings_of_unknown_duration_are_shown_as_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path / "study"), "--dry-run"]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("20 of 20 steps left: 16 trainings of unknown duration")
@@ -178,7 +176,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "about 24 min 00 s" in capsys.readouterr().err  # four networks, two folds, three minutes each
 
 
-def test_a_failing_command_stops_the_study_with_its_words(tmp_path: Path) -> None:
+def test_a_failing_command_stops_the_study_with_its_message(tmp_path: Path) -> None:
     with pytest.raises(DvtError, match="ended with status 1"):
         _command(["plan_and_preprocess", "--root", str(tmp_path)])
 

@@ -99,10 +99,11 @@ class _OneChannel(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(8, 1, 3, 3).to(memory_format=torch.channels_last))
+        self.weight, self.bias = torch.nn.Parameter(torch.ones(8, 1, 3, 3)), torch.nn.Parameter(torch.zeros(8))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.conv2d(image, _CanonicalGradient.apply(self.weight))
+        return torch.nn.functional.conv2d(image, _CanonicalGradient.apply(self.weight), self.bias)
 
 
 def test_gradients_in_a_group_have_the_strides_of_their_weights(launcher: None) -> None:

@@ -165,9 +165,7 @@ def test_a_changed_volume_is_found(
     assert row in line
 
 
-def test_the_cases_that_fail_are_named_below_the_table(
-    copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_failed_cases_are_named_below_the_table(copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for case in ("leg_001", "leg_003"):
         path = copy / "labelsTr" / f"{case}.nii.gz"
         label = sitk.ReadImage(path)
@@ -263,7 +261,7 @@ def test_metadata_of_another_case_are_found(copy: Path, capsys: pytest.CaptureFi
         ({"matrix": ["standard"]}, "expected text; make it again"),
     ],
 )
-def test_metadata_that_make_no_case_are_refused(
+def test_metadata_of_no_valid_case_are_refused(
     copy: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], found: str
 ) -> None:
     assert first_case(copy, **changes) == 2
@@ -325,7 +323,7 @@ def test_a_folder_in_the_place_of_the_json_file_is_refused_beforehand(
     assert_one_line(capsys, "check.json: no permission to write")
 
 
-def test_a_json_file_that_fails_after_all_takes_nothing_from_the_table(root: Path, tmp_path: Path) -> None:
+def test_the_table_is_printed_even_if_the_json_file_fails_later(root: Path, tmp_path: Path) -> None:
     flags = ["--root", root, "--cases", "1", "--json", tmp_path / "check.json"]
     done = python([TOOL, *flags], file_limit=1000)
     assert done.returncode == 2 and done.stdout.endswith("Every required row is met.\n")
@@ -446,7 +444,7 @@ def test_each_target_is_judged(
     assert {row.probe for row in rows if row.verdict == "NOT MET"} == missed
 
 
-def test_statistics_that_tell_a_region_are_judged(sound: list[CaseResult]) -> None:
+def test_statistics_that_reveal_a_region_are_judged(sound: list[CaseResult]) -> None:
     telling = [replace(r, statistics=r.statistics + 3 * (("left", "distal") in r.limb_regions)) for r in sound]
     rows = judge(telling)
     assert {row.probe for row in rows if row.verdict == "NOT MET"} == {"AUC of global statistics, distal"}

@@ -59,7 +59,7 @@ def evaluate(bench: Bench) -> Iterator[Row]:
     out = bench.scratch / "scores"
 
     def ours() -> float:
-        where = ("--root", workspace.root, "--dataset", "Phantom", "--labels", labels, "--predictions", masks)
+        where = ("--root", workspace.root, "--dataset", "Phantom", "--reference", labels, "--predictions", masks)
         return _command("evaluate", *where, "--output", out, "--prediction-values", "lesion")
 
     tasks: dict[str, Callable[[], object]] = {"ours": ours, "reading": lambda: _read_all(files)}

@@ -12,9 +12,9 @@ from gpucheck.checks import Check, OutOfTime
 from gpucheck.processes import prepare
 from gpucheck.settings import Settings
 
-Question = Callable[[Bench], Iterator[Row]]
+Measurement = Callable[[Bench], Iterator[Row]]
 
-QUESTIONS: dict[str, tuple[Question, bool]] = {
+MEASUREMENTS: dict[str, tuple[Measurement, bool]] = {
     "steps": (steps.steps, False),
     "train": (training.train, True),
     "forward": (prediction.forward_rate, False),
@@ -29,13 +29,13 @@ QUESTIONS: dict[str, tuple[Question, bool]] = {
 GPU_ONLY = ("auto", "synchronisations", "eager", "other ways")
 
 
-def _measure(question: Question, needs_cohort: bool) -> Callable[[Settings], Iterator[Row]]:
+def _measure(measurement: Measurement, needs_cohort: bool) -> Callable[[Settings], Iterator[Row]]:
     def measure(settings: Settings) -> Iterator[Row]:
         if settings.tiny:
             prepare(settings)
         elif needs_cohort and not settings.study_is_ready:
             raise OutOfTime("the phantom cohort was not ready")
-        yield from question(settings.bench())
+        yield from measurement(settings.bench())
 
     return measure
 
@@ -43,8 +43,8 @@ def _measure(question: Question, needs_cohort: bool) -> Callable[[Settings], Ite
 def checks() -> tuple[Check, ...]:
     """Return a check for each measurement."""
     return tuple(
-        Check(name=name, measure=_measure(question, needs_cohort), needs_gpu=name in GPU_ONLY)
-        for name, (question, needs_cohort) in QUESTIONS.items()
+        Check(name=name, measure=_measure(measurement, needs_cohort), needs_gpu=name in GPU_ONLY)
+        for name, (measurement, needs_cohort) in MEASUREMENTS.items()
     )
 
 

@@ -98,11 +98,11 @@ def train(settings: Settings) -> Iterator[Row]:
 
 
 def evaluate(settings: Settings) -> Iterator[Row]:
-    """`dvt_evaluate --split proximal/distal --pictures`: Table 1 and three pictures."""
+    """`dvt_evaluate --split proximal/distal --overlays`: Table 1 and three pictures."""
     workspace = settings.study
     if not workspace.fold(NETWORK, 0).ledger.exists():
         raise OutOfTime("no test patient was predicted")
-    dvt(settings, "evaluate", "--split", "proximal/distal", "--pictures")
+    dvt(settings, "evaluate", "--split", "proximal/distal", "--overlays")
     for picture in sorted((workspace.results(NETWORK) / "pictures").glob("*.png"))[:PICTURES]:
         shutil.copyfile(picture, settings.out / f"patient_{picture.name}")
     with workspace.table(NETWORK).open(newline="", encoding="utf-8") as file:

@@ -128,8 +128,8 @@ def _vessels(
     apart = np.stack([pose.side * sides[:, 0], -sides[:, 1], np.zeros_like(along)], axis=1)
     apart /= np.linalg.norm(apart, axis=1)[:, None]
     if course.pair_gap_mm is None:
-        beside = Tube(course.name, None, points + apart * (1.1 * (vein + artery))[:, None], artery)
-        return [Tube(course.name, course.region, points, vein)], [beside]
+        parallel = Tube(course.name, None, points + apart * (1.1 * (vein + artery))[:, None], artery)
+        return [Tube(course.name, course.region, points, vein)], [parallel]
     # A pair leaves the trunk at one place and diverges over its first tenth.
     apart *= (np.maximum(vein + artery, vein + gap_mm / 2) * np.minimum(along / 0.1, 1))[:, None]
     pair = [Tube(f"{course.name}-{i}", course.region, points + way * apart, vein) for i, way in ((1, -1), (2, 1))]

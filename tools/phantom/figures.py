@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from phantom import files
 from phantom.artefacts import UNIT
-from phantom.cohort import PhantomCase, Request, make_case
+from phantom.case import PhantomCase, Request, make_case
 from phantom.difficulty import DIFFICULTIES
 from phantom.grid import SCALES
 

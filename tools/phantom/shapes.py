@@ -9,7 +9,7 @@ from scipy.interpolate import PchipInterpolator
 
 from phantom.grid import Frame
 
-PIECE = 8
+CHUNK = 8
 """Number of spheres processed together. A vessel is long and thin, so most of its full box is far from it."""
 
 Box = tuple[slice, slice, slice]
@@ -60,14 +60,14 @@ def rasterise(frame: Frame, points: np.ndarray, radius_mm: np.ndarray) -> tuple[
     shape = [b.stop - b.start for b in box]
     depth, nearest = np.full(shape, -1e6, np.float32), np.zeros(shape, np.int32)
     axes = [axis.astype(np.float32) for axis in (frame.y, frame.z, frame.x)]
-    for start in range(0, len(points), PIECE):
-        piece = slice(start, start + PIECE)
-        near = frame.box(low[piece].min(axis=0), high[piece].max(axis=0))
-        x, y, z = points[piece].T.astype(np.float32)
+    for start in range(0, len(points), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        near = frame.box(low[chunk].min(axis=0), high[chunk].max(axis=0))
+        x, y, z = points[chunk].T.astype(np.float32)
         dy, dz, dx = ((axis[n] - centre[:, None]) ** 2 for axis, n, centre in zip(axes, near, (y, z, x), strict=True))
         depths = dy[:, :, None, None] + (dz[:, :, None] + dx[:, None])[:, None]
         np.sqrt(depths, out=depths)
-        np.subtract(radius_mm[piece].astype(np.float32)[:, None, None, None], depths, out=depths)
+        np.subtract(radius_mm[chunk].astype(np.float32)[:, None, None, None], depths, out=depths)
         best = depths.argmax(axis=0)
         deepest = depths.max(axis=0)
         inner = tuple(slice(n.start - b.start, n.stop - b.start) for n, b in zip(near, box, strict=True))

@@ -15,7 +15,7 @@ from dvtplan.core.errors import DvtError
 from dvtplan.core.text import duration, plural
 from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace
-from dvtplan.data.prediction_log import Predicted
+from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.models.training_run import Run
 from reproduction.study import Study, is_made, require_the_same, run_of
 
@@ -114,7 +114,7 @@ def _is_trained(workspace: Workspace, network: str, fold: int) -> bool:
         return False
     training = json_records.load(Run, folder.run, f"dvt_train {fold}")
     test = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[fold].test
-    vouched = json_records.load(Predicted, folder.ledger, f"dvt_train {fold} --resume").cases
+    vouched = json_records.load(PredictionIndex, folder.ledger, f"dvt_train {fold} --resume").cases
     return training.epochs_done == training.recipe.epochs and set(test) <= set(vouched)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from phantom import probes
-from phantom.cohort import PhantomCase, make_case, request_of, second_label, table_row
+from phantom.case import PhantomCase, make_case, request_of, second_label
+from phantom.cohort import table_row
 
 from dvtplan.core.errors import DvtError
 from dvtplan.imaging import volume_io

@@ -1,0 +1,84 @@
+"""Tell masks that predictions wrote from masks that were edited or come from elsewhere, so that these are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from dvtplan.core import json_records
+from dvtplan.core.digests import combine_digests, files_digest
+from dvtplan.core.errors import DvtError
+from dvtplan.data.paths import predictions_ledgers
+from dvtplan.data.prediction_records import MADE_BY, PredictionIndex, PredictionRecord, StitchingRecord
+from dvtplan.imaging.volume_io import stem
+
+
+def known_digests(folder: Path) -> dict[str, set[str]]:
+    """Return the digests of all masks that predictions wrote into a folder.
+
+    Args:
+        folder: of the masks. Indexes that cannot be read are skipped.
+
+    Returns:
+        File name of a mask -> digests (``digests.files_digest``), by whatever model.
+    """
+    known: dict[str, set[str]] = {}
+    for path in predictions_ledgers(folder):
+        with contextlib.suppress(DvtError):
+            add_known_digests(known, json_records.load(PredictionIndex, path, MADE_BY))
+    return known
+
+
+def add_known_digests(known: dict[str, set[str]], index: PredictionIndex) -> None:
+    """Add the digests that one index lists."""
+    for case_id, digest in (*index.masks.items(), *index.others.items()):
+        known.setdefault(f"{case_id}.nii.gz", set()).add(digest)
+
+
+def edited_masks(masks: Collection[Path]) -> set[Path]:
+    """Return the masks that exist and that no prediction wrote."""
+    known = {folder: known_digests(folder) for folder in {mask.parent for mask in masks}}
+    return {mask for mask in masks if is_edited(mask, known[mask.parent])}
+
+
+def is_edited(mask: Path, known: Mapping[str, Collection[str]]) -> bool:
+    """Return whether a mask exists that no prediction wrote.
+
+    Args:
+        mask: may be missing.
+        known: ``known_digests`` of its folder.
+    """
+    return mask.exists() and files_digest((mask,)) not in {*known.get(mask.name, ()), *_own_records(mask)}
+
+
+def _own_records(mask: Path) -> set[str]:
+    """Digests of this mask listed in its own run record or in its stations record."""
+    name, digests = stem(mask), set()
+    with contextlib.suppress(DvtError):
+        single = json_records.load(PredictionRecord, mask.with_name(f"{name}_run.json"), MADE_BY)
+        digests |= {case.mask_digest for case in single.cases.values() if case.mask == mask.name}
+    with contextlib.suppress(DvtError):
+        table = mask.with_name(f"{name.rpartition('_station_')[0]}_stations.json")
+        digests |= {json_records.load(StitchingRecord, table, MADE_BY).masks.get(mask.name, "")}
+    return {combine_digests([digest]) for digest in digests if digest}
+
+
+def remove_mask(mask: Path, known: Mapping[str, Collection[str]]) -> list[Path]:
+    """Remove a mask and the masks of its stations, since the scan cannot be analysed any more.
+
+    Args:
+        mask: may be missing.
+        known: ``known_digests`` of its folder.
+
+    Returns:
+        Edited masks, which are kept.
+    """
+    kept = []
+    for path in (mask, *mask.parent.glob(f"{glob.escape(stem(mask))}_station_*.nii.gz")):
+        if is_edited(path, known):
+            kept.append(path)
+        else:
+            path.unlink(missing_ok=True)
+    return kept

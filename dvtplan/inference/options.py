@@ -1,0 +1,35 @@
+"""Options of a prediction: inputs only, never changed by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions:
+    """What to predict of an input, and which files to write."""
+
+    overwrite: bool = False
+    """Predict again where a mask exists, also where it was edited."""
+    save_probabilities: bool = False
+    """Also write a float32 probability volume per class."""
+    part: tuple[int, int] | None = None
+    """(i, n): only the i-th of n shares of the cases, from 1, so that n processes do them all."""
+    series: tuple[str, ...] | None = None
+    """DICOM series, one per channel of the model; None if the input has a single volume."""
+    stations: tuple[str, ...] | None = None
+    """DICOM series, or file names in the input folder, that overlap and are stitched into one scan."""
+    extra_formats: tuple[str, ...] = ()
+    """Additional formats of each mask: keys of ``mask_formats.EXTRA_FORMATS``."""
+
+    def recorded(self) -> dict[str, str]:
+        """Return the options that differ from their default, as text for the record of the masks."""
+        values = {
+            "overwrite": self.overwrite,
+            "save_probabilities": self.save_probabilities,
+            "part": self.part and f"{self.part[0]}/{self.part[1]}",
+            "series": self.series and " ".join(self.series),
+            "stations": self.stations and " ".join(self.stations),
+            "extra_formats": " ".join(self.extra_formats),
+        }
+        return {name: str(value) for name, value in values.items() if value}
