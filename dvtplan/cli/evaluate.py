@@ -24,7 +24,7 @@ def evaluate(argv: list[str]) -> None:
     from dvtplan.evaluation.evaluate import Evaluation, NetworkComparison, compare_networks, evaluate, evaluate_folders
     from dvtplan.evaluation.options import EvaluationOptions
 
-    how = EvaluationOptions(
+    scoring = EvaluationOptions(
         split=options.split,
         region_rule=options.region_rule,
         jobs=options.jobs,
@@ -40,12 +40,12 @@ def evaluate(argv: list[str]) -> None:
             options.output or options.predictions,
             prediction_values=options.prediction_values,
             dataset=None if options.dataset is None else workspace_of(options).raw,
-            options=how,
+            options=scoring,
         )
     elif options.compare:
-        done = compare_networks(workspace_of(options), options.compare, options.folds, how)
+        done = compare_networks(workspace_of(options), options.compare, options.folds, scoring)
     else:
-        done = evaluate(workspace_of(options), options.network, options.folds, how)
+        done = evaluate(workspace_of(options), options.network, options.folds, scoring)
     print(done.text)
     written = list(done.written)
     if options.overlays and options.predictions is None:

@@ -32,15 +32,15 @@ COMMANDS = {
 }
 """Function of the library -> command."""
 OPTIONS = frozenset({
-    "batch_size", "beta1", "burden", "channels", "channels_last", "compare", "compile", "dataset",
-    "device", "epochs", "estimate_levels", "findings", "focal_alpha", "focal_gamma", "folds", "gpus",
-    "extra_formats", "input", "levels_table", "summary",
-    "jobs", "keep_names", "key", "label_names", "learning_rate", "level", "level_sensitivity", "levels",
-    "licence", "loss", "lr_drops", "lr_factor", "masks", "model", "network", "networks", "norm_groups",
-    "output", "overlays", "oversampling", "overwrite", "part", "patient_by", "patients", "precision",
-    "prediction_values", "predictions", "preset", "quiet", "recipe", "reference", "region_rule", "replan",
-    "resume", "root", "save_probabilities", "seed", "segmentation", "series", "split", "stations", "target",
-    "time_budget", "tolerance", "verbose", "verify_only", "weights", "width", "workers",
+    "batch_size", "beta1", "burden", "channels", "channels_last", "compare", "compile", "dataset", "device",
+    "epochs", "estimate_levels", "extra_formats", "findings", "focal_alpha", "focal_gamma", "folds", "gpus",
+    "input", "jobs", "keep_names", "key", "label_names", "learning_rate", "level", "level_sensitivity",
+    "levels", "levels_table", "licence", "loss", "lr_drops", "lr_factor", "masks", "model", "network",
+    "networks", "norm_groups", "output", "overlays", "oversampling", "overwrite", "part", "patient_by",
+    "patients", "precision", "prediction_values", "predictions", "preset", "quiet", "recipe", "reference",
+    "region_rule", "replan", "resume", "root", "save_probabilities", "seed", "segmentation", "series",
+    "split", "stations", "summary", "target", "time_budget", "tolerance", "verbose", "verify_only", "weights",
+    "width", "workers",
 })  # fmt: skip
 """Parameters of the library whose option has the same name, with hyphens."""
 RENAMED = {

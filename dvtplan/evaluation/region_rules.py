@@ -155,10 +155,7 @@ def plan_scoring(
     Raises:
         DvtError: for unknown regions, regions that the rule does not give, or levels that are missing.
     """
-    split, rule = options.split, options.region_rule
-    for region in split or ():
-        require_choice("split", region, (*names, *(n for n in PROXIMAL_DISTAL if n not in names), ALL))
-    wanted = None if split is None else tuple(dict.fromkeys(region for region in split if region != ALL))
+    wanted, rule = _wanted_regions(options.split, names), options.region_rule
     filled = _Levels(pairs=tuple(pairs), reasons={}, notes=())
     by_level = (_auto_rule(wanted, names, False) if rule == "auto" else rule) == "level"
     if options.estimate_levels or options.level_sensitivity or by_level:
@@ -191,6 +188,13 @@ def plan_scoring(
         moved=moved if options.level_sensitivity else None,
         moved_notes=filled.notes,
     )
+
+
+def _wanted_regions(split: Sequence[str] | None, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the regions of ``split``, each once and without ``ALL``, which is always reported."""
+    for region in split or ():
+        require_choice("split", region, (*names, *(n for n in PROXIMAL_DISTAL if n not in names), ALL))
+    return None if split is None else tuple(dict.fromkeys(region for region in split if region != ALL))
 
 
 def _require_available(wanted: Sequence[str] | None, available: Sequence[str], rule: str) -> None:

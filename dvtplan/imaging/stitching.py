@@ -36,8 +36,9 @@ class Stitched:
 def stitch(stations: Sequence[tuple[np.ndarray, Grid]], names: Sequence[str]) -> Stitched:
     """Stitch stations on the grid of the middle station, extended to cover all.
 
-    The gains of neighbours are matched by the median ratio of their signals in the overlap. Across the overlap they
-    fade into each other. Stations may be rotated and shifted; they are interpolated linearly, unless their voxels coincide.
+    The gains of neighbours are matched by the median ratio of their signals in the overlap. Across the overlap
+    they fade into each other. Stations may be rotated and shifted. They are interpolated linearly, unless their voxels
+    coincide.
 
     Args:
         stations: arrays in file order with their grids, in any order.

@@ -47,6 +47,5 @@ def label_faults(path: Path | None, array: np.ndarray, labels: dict[str, int]) -
         shown = ", ".join(f"{v:.9g}" for v in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         known = ", ".join(f"{value} {name}" for name, value in labels.items())
         yield (
-            f"{path}: contains the values {shown}; dataset.json lists 0 background, {known}. "
-            "Fix the mask or the list."
+            f"{path}: contains the values {shown}; dataset.json lists 0 background, {known}. Fix the mask or the list."
         )

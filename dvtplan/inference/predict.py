@@ -66,8 +66,8 @@ def predict_fold(workspace: Workspace, network: str, index: int, *, setup: Devic
 
 
 def predict_path(
-    input: Path,
-    output: Path,
+    input: Path | str,
+    output: Path | str,
     model: Model,
     options: PredictOptions = DEFAULTS,
     findings: FindingsOptions | None = None,
@@ -91,7 +91,7 @@ def predict_path(
         DvtError: if the input is missing, or if a mask would replace an input or, for a single mask, an edited mask.
             Masks that were written before remain.
     """
-    outcome = predict_input(input, output, model, options, findings)
+    outcome = predict_input(Path(input), Path(output), model, options, findings)
     outcome.raise_failures()
     return list(outcome.files)
 

@@ -22,9 +22,9 @@ from dvtplan.models.devices import DeviceConfig
 
 
 def predict_scans(
-    input: Path,
-    output: Path,
-    model: Path,
+    input: Path | str,
+    output: Path | str,
+    model: Path | str,
     options: PredictOptions,
     reports: ReportOptions,
     *,
@@ -51,7 +51,8 @@ def predict_scans(
     if reports.burden is not None and options.part is not None:
         raise DvtError("`burden` measures all scans at once. Run it again without `part` or torchrun; masks are kept.")
     findings = reports.findings_options()
-    outcome = predict_input(input, output, load_model(model, folds=folds, setup=setup), options, findings)
+    loaded = load_model(model, folds=folds, setup=setup)
+    outcome = predict_input(Path(input), Path(output), loaded, options, findings)
     written = list(outcome.files)
     if reports.writes_findings:
         written += _findings_files(outcome.masks, summary=reports.summary)

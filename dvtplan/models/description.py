@@ -108,7 +108,7 @@ def _fold(run: Run) -> str:
 def _data_lines(data: TrainingData | None) -> list[tuple[str, str]]:
     if data is None:
         return [("trained on", "unknown")]
-    kind = {True: "phantoms", False: "patients", None: "patients or phantoms (unknown)"}[data.phantom]
+    kind = {True: "phantoms", False: "not phantoms", None: "unknown whether phantoms"}[data.phantom]
     size = f"{plural(data.cases, 'case')} of {plural(data.patients, 'patient')}"
     lines = [
         ("trained on", f"{data.dataset}: {size}, {kind}"),

@@ -166,7 +166,9 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path) -> None:
             lambda: read_all(forge(tmp_path / "a.zip", [*MEMBERS.items(), (verified_archive.MANIFEST, content)]))
         )
 
-    assert "has format 2; dvtplan" in error_of(manifest(format=2, novelty=1)) and "newer" in error_of(manifest(format=2))
+    assert "has format 2; dvtplan" in error_of(manifest(format=2, novelty=1)) and "newer" in error_of(
+        manifest(format=2)
+    )
     assert "format 0 does not exist" in error_of(manifest(format=0))
     assert "is an archive of a cake, not of a test" in error_of(manifest(kind="cake"))
     assert "unknown field surprise" in error_of(manifest(surprise=1))

@@ -83,7 +83,8 @@ def write_log(workspace: Workspace, index: int, labels: dict[str, int]) -> None:
     """Write what the masks of a fold mean, as predict does."""
     classes = {name: value for name, value in labels.items() if value}
     cases = {case_id: "" for case_id, fold in FOLD_OF.items() if fold == index}
-    json_records.save(PredictionIndex(model_digest="", classes=classes, cases=cases), workspace.fold("unet", index).ledger)
+    made = PredictionIndex(model_digest="", classes=classes, cases=cases)
+    json_records.save(made, workspace.fold("unet", index).ledger)
 
 
 def make(root: Path, labels: dict[str, int] = TWO_LABELS, predicted: dict[str, int] = LESION) -> Workspace:
@@ -234,7 +235,7 @@ def found_at(monkeypatch: pytest.MonkeyPatch, level_mm: float) -> None:
 
 
 def test_where_the_table_gives_no_level_the_image_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The level of d alone; its only voxel lies at z 10."""
+    """The level of d alone; its only voxel is at z 10."""
     workspace = make(tmp_path, UNION)
     (workspace.raw / "cases.csv").write_text("case_id,level_left_mm\na,15\nb,15\nc,15\n")
     found_at(monkeypatch, 5.0)

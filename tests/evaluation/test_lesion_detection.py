@@ -28,19 +28,19 @@ def row(*runs: int) -> np.ndarray:
     return np.concatenate(parts)[None, None, :]
 
 
-def pieces(mask: np.ndarray) -> list[set[tuple[int, ...]]]:
+def components(mask: np.ndarray) -> list[set[tuple[int, ...]]]:
     """Components by walking from voxel to touching voxel."""
     left = {tuple(map(int, v)) for v in np.argwhere(mask)}
     found = []
     while left:
-        border, piece = [left.pop()], set()
+        border, component = [left.pop()], set()
         while border:
             voxel = border.pop()
-            piece.add(voxel)
+            component.add(voxel)
             near = {tuple(np.add(voxel, s).tolist()) for s in itertools.product((-1, 0, 1), repeat=3)} & left
             left -= near
             border += near
-        found.append(piece)
+        found.append(component)
     return found
 
 
@@ -60,7 +60,7 @@ def test_lesions_of_a_drawn_case() -> None:
         ......
         ..11..
     """)
-    # Truth: four voxels at the left, two and one at the right, one below. The first two are met, by 1 of 4 and by
+    # Truth: four voxels at the left, two and one at the right, one below. The first two are detected, by 1 of 4 and by
     # 1 of 2. Predicted: one voxel, a column, one voxel, a pair; the single ones are all true, the others not at all.
     found = match_lesions(truth, predicted, voxel_ml=0.1)
     assert (found.true, found.detected) == (4, 2)
@@ -82,13 +82,13 @@ def test_voxels_that_touch_by_a_corner_are_one_lesion(second: tuple[int, int, in
 
 
 @pytest.mark.parametrize(
-    ("size", "overlap", "met"), [(30, 3, 1), (30, 2, 0), (10, 1, 1), (11, 1, 0), (70, 7, 1), (1, 1, 1), (5, 0, 0)]
+    ("size", "overlap", "detected"), [(30, 3, 1), (30, 2, 0), (10, 1, 1), (11, 1, 0), (70, 7, 1), (1, 1, 1), (5, 0, 0)]
 )
-def test_a_lesion_is_met_from_a_tenth_of_its_voxels_on(size: int, overlap: int, met: int) -> None:
+def test_a_lesion_is_detected_from_a_tenth_of_its_voxels_on(size: int, overlap: int, detected: int) -> None:
     assert OVERLAP == 0.1
     lesion, other = row(size, 5), row(overlap, size + 5 - overlap)
-    assert match_lesions(lesion, other, 1.0).detected == met
-    assert match_lesions(other, lesion, 1.0).confirmed == met
+    assert match_lesions(lesion, other, 1.0).detected == detected
+    assert match_lesions(other, lesion, 1.0).confirmed == detected
 
 
 def test_one_blob_over_everything_detects_and_is_not_confirmed() -> None:
@@ -97,8 +97,8 @@ def test_one_blob_over_everything_detects_and_is_not_confirmed() -> None:
     assert (found.sensitivity, found.precision, found.f1) == (1, 0, 0)
 
 
-def test_a_lesion_found_in_pieces_is_found() -> None:
-    # Each piece holds a twentieth of the lesion, both together a tenth.
+def test_a_lesion_found_as_several_components_is_detected() -> None:
+    # Each component holds a twentieth of the lesion, both together a tenth.
     found = match_lesions(row(20, 5), row(1, 10, 1, 13), 1.0)
     assert (found.detected, found.predicted, found.confirmed) == (1, 2, 2)
 
@@ -156,13 +156,13 @@ def test_masks_of_different_shape_are_refused() -> None:
 @given(MASKS, MASKS)
 def test_counts_equal_those_of_walking_from_voxel_to_voxel(truth: np.ndarray, predicted: np.ndarray) -> None:
     found = match_lesions(truth, predicted, 0.04)
-    true, guessed = pieces(truth), pieces(predicted)
+    true, guessed = components(truth), components(predicted)
     all_true, all_guessed = set().union(*true), set().union(*guessed)
-    detected = [piece for piece in true if 10 * len(piece & all_guessed) >= len(piece)]
+    detected = [component for component in true if 10 * len(component & all_guessed) >= len(component)]
     assert (found.true, found.detected) == (len(true), len(detected))
     assert found.predicted == len(guessed)
-    assert found.confirmed == sum(10 * len(piece & all_true) >= len(piece) for piece in guessed)
-    small = [piece for piece in true if len(piece) * 0.04 < 0.1]
+    assert found.confirmed == sum(10 * len(component & all_true) >= len(component) for component in guessed)
+    small = [component for component in true if len(component) * 0.04 < 0.1]
     assert found.true_by_volume[0] == len(small)
 
 

@@ -69,7 +69,7 @@ def test_a_region_without_any_truth_has_no_numbers() -> None:
     assert "nan" not in to_text(table)
 
 
-def test_regions_stand_in_the_order_of_the_rows(table: Table) -> None:
+def test_regions_have_the_order_of_the_rows(table: Table) -> None:
     assert [region.region for region in table.regions] == ["proximal", "all"]
 
 

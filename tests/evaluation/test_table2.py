@@ -13,7 +13,7 @@ from dvtplan.evaluation.table2 import Comparison, table_2, to_csv, to_latex, to_
 
 
 def metrics(*tps: int, fold: tuple[int, ...] = (0, 0, 0, 1, 1, 1), region: str = "all") -> pd.DataFrame:
-    """Rows of metrics.csv: patients P0, P1, ... with ten voxels of truth, ``tp`` of them found and none besides.
+    """Rows of metrics.csv: patients P0, P1, ... with ten voxels of truth, ``tp`` of them predicted and no others.
 
     DSC is then 2 tp / (tp + 10): 10 gives 1, 6 gives .75, 0 gives 0.
     """

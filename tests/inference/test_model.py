@@ -46,15 +46,15 @@ def test_every_change_of_a_model_changes_its_digest(trained: Workspace) -> None:
 
 
 def test_a_folder_without_a_trained_fold_is_refused(tmp_path: Path) -> None:
-    assert "holds no trained fold" in refused(lambda: load_model(tmp_path))
+    assert "no trained fold" in refused(lambda: load_model(tmp_path))
     (tmp_path / "fold_0").mkdir()
-    assert "holds no trained fold" in refused(lambda: load_model(tmp_path))
+    assert "no trained fold" in refused(lambda: load_model(tmp_path))
     assert "missing: not found" in refused(lambda: load_model(tmp_path / "missing"))
 
 
 def test_folds_that_are_not_trained_are_refused(trained_once: Workspace) -> None:
     message = refused(lambda: load_model(trained_once.results("gn_unet"), folds=[0, 5]))
-    assert "holds the folds [0, 1], not [5]" in message
+    assert "the folds [0, 1], not [5]" in message
 
 
 def test_folds_of_another_plan_or_of_other_classes_are_refused(trained: Workspace) -> None:

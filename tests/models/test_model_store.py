@@ -233,7 +233,7 @@ def test_what_loads_is_told_with_the_digest_that_it_loads_with(
 # --- what is told ---------------------------------------------------------------------------------
 
 
-def test_folder_and_archive_are_told_alike(trained_once: Workspace, good: Path) -> None:
+def test_folder_and_archive_are_described_alike(trained_once: Workspace, good: Path) -> None:
     here = description.to_text(description.describe_archive(good)).splitlines()
     there = description.to_text(model_export.describe_folder(trained_once.results("gn_unet"))).splitlines()
     assert here[2:] == there[2:]
@@ -248,7 +248,7 @@ def test_folder_and_archive_are_told_alike(trained_once: Workspace, good: Path) 
         "0: 8 epochs on 2 cases, 2 left for testing",
         "1: 8 epochs on 2 cases, 2 left for testing",
         "slices along AP, as 32x32",
-        "Toy: 4 cases of 4 patients, no phantoms",
+        "Toy: 4 cases of 4 patients, not phantoms",
         "spacing in mm: LR 2; AP 5; SI 2",
         "thrombus: in 4 cases; fewer than 5",
         load(good).digest,
@@ -266,7 +266,7 @@ print(*[name for name in ("torch", "SimpleITK", "pandas", "scipy", "matplotlib")
 """
 
 
-def test_telling_of_an_archive_loads_nothing_heavy(good: Path) -> None:
+def test_describing_an_archive_loads_nothing_heavy(good: Path) -> None:
     done = subprocess.run([sys.executable, "-c", INFO, good], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
@@ -293,9 +293,9 @@ def changed_run(members: dict[str, bytes], k: int = 0, /, recipe: dict[str, Any]
         ({"plan_digest": "0"}, "was trained by another plan"),
         ({"fold": 1}, "is of fold 1"),
         ({"network": "\x1b[2J"}, "control characters"),
-        ({"network": "vit"}, "is of a network 'vit'; known are gn_unet"),
+        ({"network": "vit"}, "unknown network 'vit'; known are gn_unet"),
         ({"network": "segnet"}, "the network has "),
-        ({"recipe": {"width": 10**9, "norm_groups": 1}}, "a width of 1000000000 is beyond 1024"),
+        ({"recipe": {"width": 10**9, "norm_groups": 1}}, "a width of 1000000000 is above 1024"),
         ({"recipe": {"width": 1024}}, "the network has 36992 bytes, the archive 272"),
         ({"recipe": {"width": 8}}, "the network has "),
         ({"recipe": {"width": 0}}, "width and norm_groups must be at least 1"),

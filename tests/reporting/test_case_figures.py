@@ -27,7 +27,7 @@ CORONAL = Grid(
 
 
 def masks(*slices: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and prediction of some slices, each given as voxels of (truth only, both, prediction only)."""
+    """Truth and prediction of some slices, as voxels of (truth only, both, prediction only)."""
     truth, prediction = np.zeros((2, len(slices), 1, 30), bool)
     for s, (missed, both, false) in enumerate(slices):
         truth[s, 0, : missed + both] = True
@@ -66,7 +66,7 @@ def test_each_limb_has_its_level_from_the_midline_outwards() -> None:
     assert np.nanmax(right.rows) == 2.0 and np.nanmin(right.columns) == -0.5 and np.nanmax(right.columns) < 3.5
 
 
-def test_one_known_level_serves_both_limbs_and_the_midline_may_be_told() -> None:
+def test_one_known_level_serves_both_limbs_and_the_midline_may_be_set() -> None:
     left, right = level_lines(CORONAL, Levels(right_mm=94.0, midline_mm=2.0), 0)
     assert np.nanmax(left.rows) == np.nanmax(right.rows) == 3.0
     assert np.nanmin(left.columns) == 5.5
@@ -101,11 +101,11 @@ def request(folder: Path, truth: np.ndarray, prediction: np.ndarray, **changes: 
     image = np.random.default_rng(0).normal(100, 20, truth.shape).astype(np.float32)
     files = {"image": image, "truth": truth.astype(np.uint8), "prediction": prediction.astype(np.uint8)}
     paths = {name: write_volume(folder / f"{name}.nii.gz", array, (2.0, 5.0, 2.0)) for name, array in files.items()}
-    given = {
+    settings = {
         "case_id": "c1", **paths, "levels": None, "slice_axis": "AP", "channel": "", "subject": ", net",
         "folder": folder / "report", "most_bytes": 50_000,
     }  # fmt: skip
-    return case_figures.Request(**{**given, **changes})  # type: ignore[arg-type]
+    return case_figures.Request(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def volume(*boxes: tuple[int, slice, slice]) -> np.ndarray:
@@ -143,7 +143,7 @@ def test_axial_slices_are_counted_from_the_head_and_still_projected_from_the_fro
     assert "from the front" in projected.caption
 
 
-def test_levels_are_told_where_they_are_drawn(tmp_path: Path) -> None:
+def test_levels_are_named_where_they_are_drawn(tmp_path: Path) -> None:
     truth = volume((1, slice(4, 9), slice(2, 9)))
     drawn = case_figures.draw(request(tmp_path, truth, truth, levels=Levels(left_mm=10.0)))
     assert all(picture.caption.endswith("Dotted: the level of each limb.") for picture in drawn)

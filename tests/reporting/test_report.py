@@ -31,13 +31,13 @@ from dvtplan.reporting.report_charts import named_points
 
 
 def rewrite(path: Path, mask: np.ndarray) -> None:
-    """Another mask in place of one, as if it had been there from the first: what vouches for it follows."""
+    """Replace a mask, and its digest in the log of predictions."""
     volume_io.write_mask(path, mask, volume_io.read(path)[1])
     ledger = path.parent / "predictions.json"
     if ledger.exists():
-        held = json_records.load(PredictionIndex, ledger, "")
-        masks = {**held.masks, path.name.removesuffix(".nii.gz"): digests.files_digest((path,))}
-        json_records.save(replace(held, masks=masks), ledger)
+        log = json_records.load(PredictionIndex, ledger, "")
+        masks = {**log.masks, path.name.removesuffix(".nii.gz"): digests.files_digest((path,))}
+        json_records.save(replace(log, masks=masks), ledger)
 
 
 def prediction(workspace: Workspace, case: str) -> Path:
@@ -46,7 +46,7 @@ def prediction(workspace: Workspace, case: str) -> Path:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, np.ndarray]]:
-    """What panels were asked for, by the case in their title."""
+    """Arguments of each drawn panel, by the case in its title."""
     seen: dict[str, dict[str, np.ndarray]] = {}
     real = slices.panels
 
@@ -81,7 +81,7 @@ def test_the_slice_with_the_most_thrombus_is_shown(trained: Workspace, drawn: di
     assert drawn["c0"]["image"].shape == drawn["c0"]["mask"].shape == (34, 33)
 
 
-def test_the_level_is_drawn_that_is_told_or_found(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_known_or_estimated_level_is_drawn(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Coronal slices of 6 x 34 x 33 voxels; the toy has no knee, so without a table nothing is drawn."""
     seen: list[int] = []
     real = slices.panels
@@ -207,7 +207,7 @@ def test_a_report_is_one_page_that_carries_every_image(scored: Workspace) -> Non
     ]
 
 
-def test_every_figure_lies_beside_it_as_png_and_pdf_and_old_ones_go(scored: Workspace) -> None:
+def test_every_figure_is_next_to_it_as_png_and_pdf_and_old_ones_are_removed(scored: Workspace) -> None:
     folder = scored.report_figures
     folder.mkdir(parents=True)
     for name in ("old.png", "old.pdf", "notes.txt"):
@@ -220,7 +220,7 @@ def test_every_figure_lies_beside_it_as_png_and_pdf_and_old_ones_go(scored: Work
 
 
 @pytest.mark.usefixtures("unpainted")
-def test_the_report_tells_what_metrics_tell(scored: Workspace) -> None:
+def test_the_report_shows_the_numbers_of_metrics(scored: Workspace) -> None:
     rows = pd.read_csv(scored.metrics("gn_unet"))
     page = read(scored)
     mean = rows["dsc"].mean()
@@ -233,7 +233,7 @@ def test_the_report_tells_what_metrics_tell(scored: Workspace) -> None:
 
 
 @pytest.mark.usefixtures("unpainted")
-def test_without_regions_only_all_is_told(scored: Workspace) -> None:
+def test_without_regions_only_all_is_reported(scored: Workspace) -> None:
     page = read(scored)
     assert "all (n = 4)" in page.text and "proximal (n" not in page.text and "Dotted" not in page.text
 
@@ -261,7 +261,7 @@ def test_names_from_files_are_text(trained: Workspace) -> None:
 
 
 @pytest.mark.usefixtures("unpainted")
-def test_phantom_data_are_called_phantom_everywhere(scored: Workspace) -> None:
+def test_phantom_data_are_marked_everywhere(scored: Workspace) -> None:
     assert "no evidence of clinical accuracy" not in read(scored).text
     describe(scored, "synthetic: generator 2")
     page = read(scored)
@@ -297,7 +297,7 @@ def test_two_networks_on_the_same_folds_are_compared(scored: Workspace) -> None:
 
 
 @pytest.mark.usefixtures("unpainted")
-def test_networks_on_other_folds_are_told_in_a_sentence(scored: Workspace) -> None:
+def test_networks_on_other_folds_are_named_in_a_sentence(scored: Workspace) -> None:
     add_network(scored, "unet", (1,))
     page = read(scored)
     assert "Table 2 omits gn_unet: no other network was scored on all 2 folds." in page.text
@@ -405,11 +405,18 @@ def test_scores_of_an_older_version_are_refused(scored: Workspace) -> None:
 
 
 @pytest.mark.usefixtures("unpainted")
-def test_scores_of_other_cases_are_refused(scored: Workspace) -> None:
+def test_metrics_that_were_edited_are_refused(scored: Workspace) -> None:
     path = scored.metrics("gn_unet")
     path.write_text("".join(line for line in path.read_text().splitlines(True) if ",c2," not in line))
     with pytest.raises(DvtError, match=r"metrics\.csv: has changed.*`evaluate` again"):
         write_report(scored)
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_fold_that_was_not_scored_is_refused(trained: Workspace) -> None:
+    evaluate(trained, "gn_unet", folds=[0])
+    with pytest.raises(DvtError, match=r"metrics\.csv: does not hold the test cases of all 2 folds.*`evaluate`"):
+        write_report(trained, folds=[0, 1])
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "fold,case_id,tp,fp,fn\n0,c0,x,0,0\n", "\x00\x01"])
@@ -436,7 +443,7 @@ def test_a_prediction_of_an_earlier_training_is_not_reported(scored: Workspace) 
         write_report(scored)
 
 
-def test_the_command_tells_what_was_written(scored: Workspace) -> None:
+def test_the_command_prints_what_was_written(scored: Workspace) -> None:
     done = command("report", "--root", scored.root, "--patients", "1", "--jobs", "2")
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()

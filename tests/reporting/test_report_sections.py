@@ -128,7 +128,7 @@ def test_surface_dice_at_two_tolerances_says_which_is_whose() -> None:
     assert "Surface Dice at its tolerance 0.50 ± n/a at 2 mm 0.50 ± n/a at 10 mm" in text
 
 
-def test_networks_that_cannot_be_paired_are_no_error_but_a_sentence() -> None:
+def test_networks_that_cannot_be_paired_are_not_an_error_but_a_sentence() -> None:
     other = results("seg", {"p0": (4, 0, 7), "p1": (0, 0, 0)})
     found, omitted = report_sections.compared([GOOD, other], "Toy")
     assert found == [] and len(omitted) == 1
@@ -139,7 +139,7 @@ def test_one_network_needs_no_comparison() -> None:
     assert report_sections.compared([GOOD], "Toy") == ([], [])
 
 
-def test_notes_that_all_networks_share_stand_once() -> None:
+def test_notes_that_all_networks_share_appear_once() -> None:
     text = Reader(report_sections.scores([GOOD, POOR], [], [])).text
     assert text.count("Regions by rule") == 1
     assert "gn: Patients without truth" in text and "seg: Patients without truth" in text
@@ -175,7 +175,7 @@ def test_folds_runs_and_recipes_are_shown() -> None:
     assert "Setting two fold 0 two fold 1" in text and "0.6, 0.85 none" in text
 
 
-def test_a_fold_without_a_run_is_unknown_and_no_error() -> None:
+def test_a_fold_without_a_run_is_unknown_and_not_an_error() -> None:
     bare = ScoredNetwork(
         network="gn", rows=GOOD.rows, folds=GOOD.folds, plan=PLAN, runs={}, table=GOOD.table, notes=()
     )  # fmt: skip

@@ -7,16 +7,17 @@ import resource
 import sys
 from pathlib import Path
 
-from bench.inputs import untrained
-from dvtplan.core import json_records
-from dvtplan.inference.inputs import find_cases
-from dvtplan.inference.predict_case import predict_case
-from dvtplan.models import devices
-from dvtplan.planning.plan import Plan
-
 
 def main(plan: str, volume: str, mask: str, device: str) -> None:
     """Predict with a plan on disk and an untrained network."""
+    # Imported here, so that ``peak_bytes`` can be used without PyTorch.
+    from bench.inputs import untrained
+    from dvtplan.core import json_records
+    from dvtplan.inference.inputs import find_cases
+    from dvtplan.inference.predict_case import predict_case
+    from dvtplan.models import devices
+    from dvtplan.planning.plan import Plan
+
     model = untrained(json_records.load(Plan, Path(plan), "tools/benchmark.py"), devices.choose(device))
     predict_case(find_cases(Path(volume), 1)[0], Path(mask), model)
     print(peak_bytes())

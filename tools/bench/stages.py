@@ -76,7 +76,7 @@ def evaluate(bench: Bench) -> Iterator[Row]:
 
 def growth(bench: Bench) -> Iterator[Row]:
     """Growth of preprocessing time with the number of cases: slope in logarithms, 1 if proportional."""
-    counts = (2, 8) if bench.tiny else (8, 32)
+    counts = (2, 4) if bench.tiny else (8, 32)
     scale = "tiny" if bench.tiny else "small"
 
     def run(workspace: Workspace) -> None:

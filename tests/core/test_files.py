@@ -1,0 +1,101 @@
+"""Atomic writes, and locks of folders."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+from helpers.processes import python
+from helpers.records import PLAN
+
+from dvtplan.core import files, json_records
+from dvtplan.core.errors import DvtError
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="half-way"), files.atomic_write(path) as draft:
+        draft.write_text("ne")
+        raise RuntimeError("half-way")
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+    assert path.read_text() == "old"
+
+
+def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), files.atomic_write(tmp_path / "a" / "b.nii.gz") as draft:
+        assert draft.name.startswith(files.TEMP_PREFIX)
+        assert draft.name.endswith("b.nii.gz")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_new_file_replaces_the_old_and_has_ordinary_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("old")
+    before = os.umask(0o027)
+    try:
+        files.write_text(path, "new")
+    finally:
+        os.umask(before)
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_without_permission_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write anywhere, so the system's answer is played.
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(DvtError, match=r"plan.json: cannot be written \(Permission denied\). Free space or fix"):
+        json_records.save(PLAN, tmp_path / "plan.json")
+
+
+def test_a_file_instead_of_a_folder_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    with pytest.raises(DvtError, match=r"results/plan.json: cannot be written"):
+        json_records.save(PLAN, tmp_path / "results" / "plan.json")
+
+
+def test_a_full_disk_is_one_clear_line_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("old")
+    code = (
+        "import sys; from pathlib import Path; from dvtplan.core import errors, files\n"
+        "try: files.write_text(Path(sys.argv[1]), 'x' * 100_000)\n"
+        "except errors.DvtError as error: sys.exit(str(error))"
+    )
+    ran = python(["-c", code, path], file_limit=50_000)
+    assert ran.stderr == (
+        f"{path}: cannot be written (File too large). Free space or fix the permissions, then run again.\n"
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    assert path.read_text() == "old"
+
+
+def test_the_holder_of_a_lock_first_removes_leftovers_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".writing-x1-plan.json", "plan.json", ".hidden"):
+        (tmp_path / name).write_text("")
+    for name in (".writing-a-x2", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "image.npy").write_text("")
+    with files.exclusive_lock(tmp_path):
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", ".lock", "a", "plan.json"]
+
+
+def test_a_lock_excludes_a_second_process_until_it_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LOCK_TRIES", 1)
+    with (
+        files.exclusive_lock(tmp_path / "fold"),
+        pytest.raises(DvtError, match=r"fold: another process is at work here\. Wait for it or end it\.$"),
+        files.exclusive_lock(tmp_path / "fold"),
+    ):
+        pass
+    with files.exclusive_lock(tmp_path / "fold"):
+        pass
+    assert list((tmp_path / "fold").iterdir()) == []
