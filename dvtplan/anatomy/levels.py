@@ -14,6 +14,9 @@ PROXIMAL_DISTAL = ("proximal", "distal")
 
 LIMBS = ("left", "right")
 
+UNASSIGNED = 255
+"""Value of a mask voxel that counts in 'all' but in no region."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levels:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from dvtplan.anatomy.levels import Levels
+from dvtplan.anatomy.levels import UNASSIGNED, Levels
 from dvtplan.imaging import array_ops
 from dvtplan.imaging.geometry import GRID_TOLERANCE_MM, Grid
-
-UNASSIGNED = 255
-"""Value of a mask voxel that counts in 'all' but in no region."""
 
 NEAR_MM = 10.0
 """Largest distance of a predicted voxel from the truth whose region it takes (our choice)."""
@@ -107,8 +105,6 @@ def midline_of(grid: Grid, levels: Levels | None) -> float:
 
 def _nearest(positions_mm: np.ndarray, truth_mm: np.ndarray, truth_regions: np.ndarray, limit_mm: float) -> np.ndarray:
     """Return the region of the nearest truth voxel, ``UNASSIGNED`` if none is within the limit."""
-    from scipy.spatial import cKDTree  # slow to load, and `data` imports this module
-
     nearest_mm = np.full(len(positions_mm), np.inf)
     regions = np.full(len(positions_mm), UNASSIGNED, np.uint8)
     for region in np.unique(truth_regions):

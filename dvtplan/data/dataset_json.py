@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dvtplan.anatomy.levels import ALL
-from dvtplan.anatomy.regions import UNASSIGNED
+from dvtplan.anatomy.levels import ALL, UNASSIGNED
 from dvtplan.core.errors import DvtError
 from dvtplan.core.files import write_text
 

@@ -89,7 +89,7 @@ def count_voxels(truth_map: np.ndarray, predicted_map: np.ndarray, n_regions: in
     Args:
         truth_map: region map (see ``regions``), any shape.
         predicted_map: region map of the same shape.
-        n_regions: number of regions. A larger number in a map, such as ``regions.UNASSIGNED``, belongs to no region
+        n_regions: number of regions. A larger number in a map, such as ``UNASSIGNED``, belongs to no region
             and counts in the whole only.
 
     Returns:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dvtplan.core import console, files
+from dvtplan.core import files
 from dvtplan.findings.patient_html import document
 from dvtplan.findings.patient_images import ScanPictures
 from dvtplan.findings.patient_sheet import draw
@@ -31,7 +30,6 @@ def write_page(
     Raises:
         DvtError: if a file cannot be written.
     """
-    found = replace(found, warnings=tuple(map(console.translated, found.warnings)))
     shown = ScanPictures.of(found, image_SHW, mask_SHW != 0, grid)
     sheet = draw(found, shown)
     html, *drawn = paths

@@ -96,7 +96,7 @@ def write_failure(case_id: str, images: Sequence[str], mask: Path, maker: ModelI
     with contextlib.suppress(DvtError):
         if mask_files.levels_path(mask).exists() and json_records.load(Landmarks, mask_files.levels_path(mask), ""):
             mask_files.levels_path(mask).unlink()
-    json_records.save(not_analysed(case_id, images, reason, text.now(), maker), findings_path(mask))
+    json_records.save(not_analysed(case_id, images, console.translated(reason), text.now(), maker), findings_path(mask))
 
 
 def remove_outputs(mask: Path) -> None:
@@ -229,7 +229,7 @@ class FindingsBuilder:
             case_id=self._case.id,
             status=ANALYSED,
             in_words=result_in_words(burdens),
-            warnings=(*self._options.input_warnings, *warnings),
+            warnings=tuple(map(console.translated, (*self._options.input_warnings, *warnings))),
             images=tuple(images),
             made=text.now(),
             maker=model.maker,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dvtplan.anatomy import regions
-from dvtplan.anatomy.levels import Levels
-from dvtplan.anatomy.regions import UNASSIGNED, by_identity, by_level
+from dvtplan.anatomy.levels import UNASSIGNED, Levels
+from dvtplan.anatomy.regions import by_identity, by_level
 from dvtplan.evaluation.confusion import count_voxels
 from dvtplan.imaging.geometry import SLICE_ORDER, Grid, Reorientation, to_slice_order
 

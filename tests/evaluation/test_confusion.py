@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dvtplan.anatomy.regions import UNASSIGNED
+from dvtplan.anatomy.levels import UNASSIGNED
 from dvtplan.evaluation.confusion import Confusion, count_voxels
 
 SHAPE = (3, 4, 4)
