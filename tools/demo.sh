@@ -15,7 +15,7 @@ fi
 place=(--root demo --dataset Phantom)
 say() { printf '\n\033[1m== %s\033[0m\n' "$1" >&2; }
 
-say "1/6 Phantom: 20 synthetic patients (tiny and easy; a caricature of legs, no evidence of clinical accuracy)"
+say "1/6 Phantom: 20 synthetic patients (tiny and easy; a caricature of legs, not evidence of clinical accuracy)"
 # dataset.json is written last: without it, the patients are what an interruption left.
 [ -f demo/datasets_raw/Phantom/dataset.json ] ||
     python tools/make_phantom.py "${place[@]}" --scale tiny --difficulty easy --cases 20 --seed 2019 --jobs 2 \

@@ -49,7 +49,7 @@ def by_level(mask: np.ndarray, grid: Grid, levels: Levels) -> np.ndarray:
     return regions
 
 
-def by_identity(truth_map: np.ndarray, predicted_mask: np.ndarray, grid: Grid, levels: Levels | None) -> np.ndarray:
+def by_label(truth_map: np.ndarray, predicted_mask: np.ndarray, grid: Grid, levels: Levels | None) -> np.ndarray:
     """Give each predicted voxel the region of the nearest truth voxel.
 
     Thrombus in the popliteal vein extends well below the knee, so the truth's labels divide it better than a plane.

@@ -15,6 +15,8 @@ from dvtplan.core.files import write_text
 
 NOT_IN_DIGEST = "not_in_digest"
 """Field metadata key: leave this field out of the record's digest."""
+OMIT_DEFAULT = "omit_default"
+"""Field metadata key: leave this field out of the record's digest while it has its default."""
 
 SCHEMA = 1
 """Increased when the meaning of a field changes."""
@@ -91,7 +93,8 @@ def dump(record: Any) -> str:
 def digest(record: Any) -> str:
     """Return the SHA-256 of a record's content, independent of the file's layout.
 
-    Fields with the metadata ``NOT_IN_DIGEST`` do not count. They were added later, and older digests must stay valid.
+    Fields with the metadata ``NOT_IN_DIGEST`` do not count, and those of ``added_later`` only if they differ from their
+    default. So digests from before these fields existed stay valid.
     """
     text = json.dumps(to_json(record, for_digest=True), sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -100,7 +103,7 @@ def digest(record: Any) -> str:
 def to_json(value: Any, *, for_digest: bool = False) -> Any:
     """Convert a record to dicts, lists and plain values; ``for_digest`` omits the fields that no digest counts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = (f for f in dataclasses.fields(value) if not for_digest or not f.metadata.get(NOT_IN_DIGEST))
+        fields = (f for f in dataclasses.fields(value) if not for_digest or _counts(f, getattr(value, f.name)))
         return {f.name: to_json(getattr(value, f.name), for_digest=for_digest) for f in fields}
     if isinstance(value, dict):
         return {key: to_json(item, for_digest=for_digest) for key, item in value.items()}
@@ -109,6 +112,18 @@ def to_json(value: Any, *, for_digest: bool = False) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def _counts(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Return whether a field enters the digest of its record."""
+    if field.metadata.get(NOT_IN_DIGEST):
+        return False
+    return not (field.metadata.get(OMIT_DEFAULT) and value == field.default)
+
+
+def added_later(default: Any) -> Any:
+    """Declare a field that older files lack: with its default, a record keeps the digest that it had before."""
+    return dataclasses.field(default=default, metadata={OMIT_DEFAULT: True})
 
 
 def from_json(kind: Any, value: Any, where: str) -> Any:

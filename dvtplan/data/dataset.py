@@ -53,7 +53,7 @@ def display_name(dataset: str, phantom: bool | None) -> str:
     return f"{dataset} (phantom)" if phantom else dataset
 
 
-PHANTOM_WARNING = "Phantom scores rank methods and catch bugs; they are no evidence of clinical accuracy."
+PHANTOM_WARNING = "Phantom scores rank methods and find bugs. They are not evidence of clinical accuracy."
 """Shown next to every score of a phantom."""
 PHANTOM_NOTE = f"Phantom data: images and truth were computed. {PHANTOM_WARNING}"
 """Shown below every table of phantoms."""

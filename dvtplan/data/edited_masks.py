@@ -1,4 +1,4 @@
-"""Tell masks that predictions wrote from masks that were edited or come from elsewhere, so that these are kept."""
+"""Distinguish masks that predictions wrote from edited or foreign masks, which are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from dvtplan.core import json_records
 from dvtplan.core.digests import combine_digests, files_digest
 from dvtplan.core.errors import DvtError
-from dvtplan.data.paths import predictions_ledgers
+from dvtplan.data.paths import prediction_indexes
 from dvtplan.data.prediction_records import MADE_BY, PredictionIndex, PredictionRecord, StitchingRecord
 from dvtplan.imaging.volume_io import stem
 
@@ -25,7 +25,7 @@ def known_digests(folder: Path) -> dict[str, set[str]]:
         File name of a mask -> digests (``digests.files_digest``), by whatever model.
     """
     known: dict[str, set[str]] = {}
-    for path in predictions_ledgers(folder):
+    for path in prediction_indexes(folder):
         with contextlib.suppress(DvtError):
             add_known_digests(known, json_records.load(PredictionIndex, path, MADE_BY))
     return known

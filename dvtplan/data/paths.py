@@ -139,9 +139,9 @@ class FoldFolder:
         return self.path / "predictions"
 
     @property
-    def ledger(self) -> Path:
+    def prediction_index(self) -> Path:
         """The log of the predictions."""
-        return predictions_ledger(self.predictions)
+        return prediction_index(self.predictions)
 
 
 def open_workspace(root: str | Path, dataset: str | None = None) -> Workspace:
@@ -185,12 +185,12 @@ def model_description(results: Path) -> Path:
     return results / "dataset.json"
 
 
-def predictions_ledger(folder: Path, part: tuple[int, int] | None = None) -> Path:
+def prediction_index(folder: Path, part: tuple[int, int] | None = None) -> Path:
     """Return the path of the log of a folder of predictions; ``part`` for one of several processes."""
     return folder / ("predictions.json" if part is None else f"predictions_{part[0]}_of_{part[1]}.json")
 
 
-def predictions_ledgers(folder: Path) -> list[Path]:
+def prediction_indexes(folder: Path) -> list[Path]:
     """Return all such files in a folder."""
     return sorted(
         p for p in folder.glob("predictions*.json") if re.fullmatch(r"predictions(_\d+_of_\d+)?\.json", p.name)

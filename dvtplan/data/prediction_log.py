@@ -13,7 +13,7 @@ from dvtplan.core.digests import combine_digests, files_digest
 from dvtplan.core.errors import DvtError
 from dvtplan.core.files import exclusive_lock
 from dvtplan.data import edited_masks
-from dvtplan.data.paths import prediction_record, prediction_records, predictions_ledger, predictions_ledgers
+from dvtplan.data.paths import prediction_index, prediction_indexes, prediction_record, prediction_records
 from dvtplan.data.prediction_records import (
     CasePrediction,
     PredictionIndex,
@@ -82,7 +82,7 @@ class PredictionLog:
         Raises:
             DvtError: if a file is damaged, or another file has the record's name.
         """
-        self._index_path, self._record_path = predictions_ledger(folder, part), prediction_record(folder, part)
+        self._index_path, self._record_path = prediction_index(folder, part), prediction_record(folder, part)
         self._record, self._overwrite = opening, overwrite
         self._index, self._touched = _IndexState(), set[str]()
         self.known_digests: dict[str, set[str]] = {}
@@ -185,7 +185,7 @@ class PredictionLog:
             Case -> digest of its mask, of all masks by this model, also with ``overwrite``.
         """
         by_this_model: dict[str, str] = {}
-        for path in predictions_ledgers(folder):
+        for path in prediction_indexes(folder):
             try:
                 found = read_record(PredictionIndex, path)
             except DvtError:

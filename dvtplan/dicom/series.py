@@ -136,7 +136,7 @@ def _group_by_series(source: Path) -> tuple[list[list[tuple[str, Any]]], list[Se
     by_uid: dict[str, list[tuple[str, Any]]] = {}
     segmentations: list[Segmentation] = []
     with open_files(source) as files:
-        for name, opener in progress(files, "Look", leave=False):
+        for name, opener in progress(files, "Read headers", leave=False):
             header = read_header(name, opener)
             if header is not None and header.get("Modality") == SEGMENTATION:
                 segmentations.append(_segmentation(name, header))

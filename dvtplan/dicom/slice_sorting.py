@@ -168,8 +168,8 @@ def _split_by_key(frames: list[Frame], name: str) -> list[tuple[str, list[Frame]
             ]
     first, second = next(pair for pair in _neighbours(frames) if _distance_mm(*pair) < SAME_POSITION_MM)
     raise DvtError(
-        f"{name}: several images have the same position and cannot be told apart ({first.name} and {second.name}). "
-        "Remove the images that do not belong to the series, or export it again."
+        f"{name}: several images have the same position, and no tag distinguishes them "
+        f"({first.name} and {second.name}). Remove the images that do not belong to the series, or export it again."
     )
 
 

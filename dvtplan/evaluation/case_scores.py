@@ -10,7 +10,7 @@ import numpy as np
 
 from dvtplan.anatomy import regions
 from dvtplan.anatomy.levels import ALL, PROXIMAL_DISTAL, Levels
-from dvtplan.anatomy.regions import by_identity, midline_of
+from dvtplan.anatomy.regions import by_label, midline_of
 from dvtplan.core.errors import DvtError
 from dvtplan.evaluation import confusion, lesion_detection, secondary_metrics, surface_distance, table1
 from dvtplan.evaluation.confusion import Confusion
@@ -20,25 +20,16 @@ from dvtplan.evaluation.region_rules import LabelScheme
 from dvtplan.imaging import array_ops, volume_io
 from dvtplan.imaging.geometry import GRID_TOLERANCE_MM, Grid, distance_mm, same_grid
 
+_Scored = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+"""Rows of ``metrics.csv`` without ``counted``, which depends on the patient's other cases; rows with shifted levels."""
 
-def score(pair: Pair, scheme: LabelScheme, tolerance_mm: float = surface_distance.TOLERANCE_MM) -> list[dict[str, Any]]:
-    """Count, score and measure one case in every reported region and over all.
 
-    Returns:
-        Rows with the columns of ``metrics.csv`` except ``counted``, which depends on the patient's other cases.
+def score_case(case: tuple[Pair, Levels | None], scheme: LabelScheme, tolerance_mm: float) -> _Scored:
+    """Score one case in every region and over all, and again with shifted levels if its levels are given.
 
     Raises:
         DvtError: if a mask cannot be read, the grids differ, or a value has no meaning.
     """
-    return _score(pair, scheme, tolerance_mm, _read(pair, scheme))
-
-
-_Scored = tuple[list[dict[str, Any]], list[dict[str, Any]]]
-"""The rows of ``score``, and the rows with moved levels."""
-
-
-def score_case(case: tuple[Pair, Levels | None], scheme: LabelScheme, tolerance_mm: float) -> _Scored:
-    """Score one case, and again with moved levels if its levels are given. The masks are read once."""
     pair, levels = case
     masks = _read(pair, scheme)
     rows = _score(pair, scheme, tolerance_mm, masks)
@@ -159,5 +150,5 @@ def _divide(
         return regions.by_level(truth, grid, levels), regions.by_level(predicted, grid, levels)
     if scheme.rule == "by-label" and scheme.predicted_numbers is None:
         usable = levels if scheme.regions == PROXIMAL_DISTAL else None
-        return truth, by_identity(truth, predicted, grid, usable)
+        return truth, by_label(truth, predicted, grid, usable)
     return truth, predicted

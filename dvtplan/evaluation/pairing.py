@@ -106,10 +106,10 @@ def fold_pairs(workspace: Workspace, network: str, dataset: Dataset, folds: Sequ
 
 def _listed_masks(workspace: Workspace, network: str, fold: int) -> dict[str, str]:
     """Map each case that the present training predicted to its mask's digest, empty if that was not recorded."""
-    ledger = workspace.fold(network, fold).ledger
-    if not ledger.exists():
+    index_file = workspace.fold(network, fold).prediction_index
+    if not index_file.exists():
         return {}
-    index = json_records.load(PredictionIndex, ledger, RESUME)
+    index = json_records.load(PredictionIndex, index_file, RESUME)
     return {case: index.masks.get(case, "") for case in index.cases}
 
 
@@ -128,7 +128,7 @@ def note_training_differences(workspace: Workspace, networks: Sequence[str], fol
 
 def predicted_classes(workspace: Workspace, network: str, fold: int) -> dict[str, int]:
     """Read the classes of a fold's masks: name -> value."""
-    return json_records.load(PredictionIndex, workspace.fold(network, fold).ledger, RESUME).classes
+    return json_records.load(PredictionIndex, workspace.fold(network, fold).prediction_index, RESUME).classes
 
 
 def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold) -> Iterator[Pair]:

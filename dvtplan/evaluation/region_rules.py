@@ -108,8 +108,9 @@ def same_reading(
     for k in others:
         if classes[k] != classes[first]:
             raise DvtError(
-                f"{workspace.fold(network, k).ledger}: names other classes ({', '.join(classes[k])}) than fold {first} "
-                f"({', '.join(classes[first])}). Score these folds separately with `folds`, or train one of them again."
+                f"{workspace.fold(network, k).prediction_index}: names other classes ({', '.join(classes[k])}) "
+                f"than fold {first} ({', '.join(classes[first])}). Score these folds separately with "
+                "`folds`, or train one of them again."
             )
     own = classes[first]
     return label_numbers(own, labels) if len(own) > 1 and set(own) <= set(labels) else None

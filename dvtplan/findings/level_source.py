@@ -55,7 +55,7 @@ def _assign(listed: Levels | None, given: Levels | None, estimated: Landmarks | 
         return LevelAssignment()
     if estimated.levels is None:
         return LevelAssignment(note=estimated.text)
-    offset = f"the level is {LEVEL_BELOW_KNEE_MM:g} mm below, as in most people"
+    offset = f"the level is assumed {LEVEL_BELOW_KNEE_MM:g} mm below it"
     only_one = estimated.left.level_mm is None or estimated.right.level_mm is None
     shared = ", and that of one limb serves both" if only_one else ""
     return LevelAssignment(levels=estimated.levels, source="estimated", note=f"{estimated.text}; {offset}{shared}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import WriteFailed
 from dvtplan.core.files import cannot_write
 
 
@@ -25,7 +25,7 @@ class SliceBuffer:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         except OSError as error:
-            raise DvtError(cannot_write(folder, error)) from error
+            raise WriteFailed(cannot_write(folder, error)) from error
         self._count = 0
         self._shape: tuple[int, ...] = ()
         self._dtype = np.dtype(np.uint8)
@@ -34,7 +34,7 @@ class SliceBuffer:
         """Append slices (H, W) of one shape and type.
 
         Raises:
-            DvtError: if the disk is full.
+            WriteFailed: if the disk is full.
         """
         try:
             for slice_HW in slices:
@@ -43,7 +43,7 @@ class SliceBuffer:
                 self._count += 1
             self._file.flush()
         except OSError as error:
-            raise DvtError(cannot_write(self._folder, error)) from error
+            raise WriteFailed(cannot_write(self._folder, error)) from error
 
     def __len__(self) -> int:
         return self._count

@@ -14,11 +14,7 @@ from dvtplan.dicom.segmentation_writer import class_colour
 from dvtplan.imaging import volume_io
 from dvtplan.inference.inputs import PredictionInput
 from dvtplan.inference.model import Model
-from dvtplan.inference.options import PredictOptions
-
-DICOM_SEG, LABELS = "dicom-seg", "itksnap"
-EXTRA_FORMATS = {DICOM_SEG: "a DICOM segmentation object", LABELS: "label names for ITK-SNAP"}
-"""Additional format -> what it is."""
+from dvtplan.inference.options import DICOM_SEG, LABELS, PredictOptions
 
 
 def write_formats(

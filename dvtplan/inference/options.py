@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dvtplan.core.errors import DvtError
+
+DICOM_SEG, LABELS = "dicom-seg", "itksnap"
+EXTRA_FORMATS = {DICOM_SEG: "a DICOM segmentation object", LABELS: "label names for ITK-SNAP"}
+"""Additional format -> what it is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictOptions:
@@ -20,7 +26,12 @@ class PredictOptions:
     stations: tuple[str, ...] | None = None
     """DICOM series, or file names in the input folder, that overlap and are stitched into one scan."""
     extra_formats: tuple[str, ...] = ()
-    """Additional formats of each mask: keys of ``mask_formats.EXTRA_FORMATS``."""
+    """Additional formats of each mask: keys of ``EXTRA_FORMATS``."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.extra_formats if name not in EXTRA_FORMATS]
+        if unknown:
+            raise DvtError(f"`extra_formats`: {unknown[0]} is not a format. Use {' or '.join(EXTRA_FORMATS)}.")
 
     def recorded(self) -> dict[str, str]:
         """Return the options that differ from their default, as text for the record of the masks."""

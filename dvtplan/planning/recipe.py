@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dvtplan.core.errors import DvtError, require
-from dvtplan.core.json_records import NOT_IN_DIGEST
+from dvtplan.core.json_records import OMIT_DEFAULT
 
 SETTING = "setting"
 """Field metadata key: the ``Setting`` of a field of ``Recipe``."""
@@ -33,8 +33,8 @@ class Setting:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
-def _setting(default: Any, *, in_digest: bool = True, **described: Any) -> Any:
-    return field(default=default, metadata={SETTING: Setting(**described), NOT_IN_DIGEST: not in_digest})
+def _setting(default: Any, *, added_later: bool = False, **described: Any) -> Any:
+    return field(default=default, metadata={SETTING: Setting(**described), OMIT_DEFAULT: added_later})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class Recipe:
     """Factor of each drop: the paper's "gamma 0.1" in the solver's sense (our reading)."""
     beta1: float = _setting(0.9, label="Adam's momentum", unit="beta 1", help="Adam's momentum")
     """Adam's first moment decay, the paper's "momentum" (section 2.4)."""
-    loss: str = _setting("focal", in_digest=False, label="loss", help="loss function")
+    loss: str = _setting("focal", added_later=True, label="loss", help="loss function")
     """A key of ``training.losses.LOSSES``. The options of a loss are the fields whose names begin with its name."""
     focal_gamma: float = _setting(2.0, label="focal loss, gamma", help="focusing exponent of the focal loss")
     """Focusing exponent (Lin et al. 2017; the paper gives none)."""
@@ -86,8 +86,8 @@ class Recipe:
     """Weight of the foreground, 1 - alpha for the background; None: both have weight 1 (ours)."""
     oversampling: float = _setting(
         0.0,
-        label="share of an epoch drawn from slices with lesions, labels in turn",
-        help="share of an epoch drawn from slices with lesions, labels in turn",
+        label="share of an epoch drawn from slices with lesions, each label equally often",
+        help="share of an epoch drawn from slices with lesions, each label equally often",
     )
     """Share of the slices of an epoch that are drawn from the slices with lesions, every label equally
     often; 0: every slice comes once (ours)."""

@@ -141,7 +141,7 @@ def _page(workspace: Workspace, dataset: Dataset, results: Sequence[ScoredNetwor
             f"Written {now} by dvtplan {__version__}. Research software, not a medical device.",
         ),
         *sections,
-        footer=f"Each figure of this page lies as PNG and PDF in {folder}. After Huang et al. 2019, doi "
+        footer=f"Each figure on this page is also saved as PNG and PDF in {folder}. Method: Huang et al. 2019, doi "
         "10.1155/2019/3401683.",
     )
 

@@ -98,7 +98,7 @@ def overview(results: Sequence[ScoredNetwork]) -> Html:
     )
     header = ("Network", "n", "DSC, mean ± SD", "Median", "Range", "Volume", "Scored")
     notes = [f"{one.network}: {note}" for one in results for note in one.notes]
-    words = html_page.section("words", "Words", html_page.terms(TERMS), level=3)
+    words = html_page.section("words", "Terms", html_page.terms(TERMS), level=3)
     return html_page.section(
         "glance", "At a glance", html_page.table(caption, header, [("", rows)]), html_page.bullets(notes), words
     )

@@ -97,7 +97,7 @@ class TrainingJob:
 
 def prepare_fold_folder(job: TrainingJob, results_plan: Path, done: int) -> None:
     """Prepare a fold's folder for the next epochs, and remove what belongs to an earlier training."""
-    job.folder.ledger.unlink(missing_ok=True)
+    job.folder.prediction_index.unlink(missing_ok=True)
     if done == 0:
         job.folder.checkpoint.unlink(missing_ok=True)
     rows = epoch_log.read_epochs(job.folder.epochs, before=done)

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from dvtplan.anatomy import regions
 from dvtplan.anatomy.levels import UNASSIGNED, Levels
-from dvtplan.anatomy.regions import by_identity, by_level
+from dvtplan.anatomy.regions import by_label, by_level
 from dvtplan.evaluation.confusion import count_voxels
 from dvtplan.imaging.geometry import SLICE_ORDER, Grid, Reorientation, to_slice_order
 
@@ -110,7 +110,7 @@ def test_a_mask_of_another_shape_is_refused() -> None:
 
 def test_voxels_take_the_label_of_the_truth_and_outside_it_the_nearest_label() -> None:
     truth = film("11.. .... .... ..22")
-    found = by_identity(truth, FULL, FILM, None)
+    found = by_label(truth, FULL, FILM, None)
     assert np.array_equal(found, film("1111 1112 1222 2222"))  # (1, 3): 22 mm to the 1, 20 mm to the 2
 
 
@@ -118,43 +118,43 @@ def test_nearest_is_in_mm_and_not_in_voxels() -> None:
     flat = Grid(shape=(1, 2, 4), spacing_mm=(1.0, 10.0, 1.0), origin_mm=(0.0, 0.0, 0.0), direction=FILM.direction)
     truth = np.array([[[1, 0, 0, 0], [0, 0, 0, 2]]], np.uint8)
     predicted = np.array([[[0, 0, 0, 1], [0, 0, 0, 0]]], np.uint8)
-    assert by_identity(truth, predicted, flat, None)[0, 0, 3] == 1  # three columns are 3 mm, one row is 10 mm
+    assert by_label(truth, predicted, flat, None)[0, 0, 3] == 1  # three columns are 3 mm, one row is 10 mm
 
 
 def test_of_two_equally_near_regions_the_lower_number_is_used() -> None:
     truth = film("2.1. .... .... ....")
-    assert by_identity(truth, FULL, FILM, None)[0, 0].tolist() == [2, 1, 1, 1]
+    assert by_label(truth, FULL, FILM, None)[0, 0].tolist() == [2, 1, 1, 1]
 
 
 def test_without_levels_the_nearest_label_holds_at_any_distance() -> None:
     truth = film("2... .... .... ....")
-    assert by_identity(truth, film(".... .... .... ...1"), FILM, None)[0, 3, 3] == 2
+    assert by_label(truth, film(".... .... .... ...1"), FILM, None)[0, 3, 3] == 2
 
 
 def test_with_levels_only_a_label_within_ten_mm_holds() -> None:
     truth = film("...2 .... .... ....")
-    found = by_identity(truth, film("...1 ...1 ...1 ...1"), FILM, Levels(left_mm=10.0))
+    found = by_label(truth, film("...1 ...1 ...1 ...1"), FILM, Levels(left_mm=10.0))
     assert found[0, :, 3].tolist() == [2, 2, 1, 2]  # itself, 10 mm, then by the level at 10 mm
 
 
 def test_with_levels_a_label_of_the_other_limb_does_not_hold() -> None:
     truth = film(".2.. .... .... ....")
-    found = by_identity(truth, film("..1. .... ..1. ...."), FILM, Levels(left_mm=15.0))
+    found = by_label(truth, film("..1. .... ..1. ...."), FILM, Levels(left_mm=15.0))
     assert np.array_equal(found, film("..1. .... ..2. ...."))  # 10 mm from the right limb's label
 
 
 def test_without_truth_levels_decide() -> None:
     levels = Levels(left_mm=15.0, right_mm=25.0)
-    assert np.array_equal(by_identity(film(".... " * 4), FULL, FILM, levels), by_level(FULL, FILM, levels))
+    assert np.array_equal(by_label(film(".... " * 4), FULL, FILM, levels), by_level(FULL, FILM, levels))
 
 
 def test_without_truth_and_levels_nothing_has_a_region() -> None:
     predicted = film("1... .... .... ...1")
-    assert np.array_equal(by_identity(film(".... " * 4), predicted, FILM, None), film("?... .... .... ...?"))
+    assert np.array_equal(by_label(film(".... " * 4), predicted, FILM, None), film("?... .... .... ...?"))
 
 
 def test_without_prediction_there_is_nothing_to_divide() -> None:
-    assert not by_identity(FULL, film(".... " * 4), FILM, None).any()
+    assert not by_label(FULL, film(".... " * 4), FILM, None).any()
 
 
 # --- invariants -----------------------------------------------------------------------------------
@@ -193,8 +193,8 @@ def test_levels_give_the_same_regions_in_any_order_of_axes(
 def test_labels_give_the_same_regions_in_any_order_of_axes(
     truth: np.ndarray, predicted: np.ndarray, grid: Grid, levels: Levels | None, turn: Reorientation
 ) -> None:
-    found = by_identity(turn.apply(truth), turn.apply(predicted), turn.grid(grid), levels)
-    assert np.array_equal(in_source_order(turn, found, grid.shape), by_identity(truth, predicted, grid, levels))
+    found = by_label(turn.apply(truth), turn.apply(predicted), turn.grid(grid), levels)
+    assert np.array_equal(in_source_order(turn, found, grid.shape), by_label(truth, predicted, grid, levels))
 
 
 @given(MASKS, MASKS, GRIDS, LEVELS)
@@ -209,7 +209,7 @@ def test_the_parts_of_a_level_add_up_to_the_whole(
 def test_identity_gives_every_predicted_voxel_one_region(
     truth: np.ndarray, predicted: np.ndarray, grid: Grid, levels: Levels
 ) -> None:
-    divided = by_identity(truth, predicted, grid, levels)
+    divided = by_label(truth, predicted, grid, levels)
     assert np.array_equal(divided > 0, predicted > 0)
     proximal, distal, whole = count_voxels(truth, divided, 2)
     assert proximal + distal == whole  # on the truth the prediction takes its label, so no voxel is wrong twice
@@ -218,7 +218,7 @@ def test_identity_gives_every_predicted_voxel_one_region(
 @settings(max_examples=40)
 @given(MAPS, MASKS, GRIDS)
 def test_identity_equals_a_search_over_all_truth_voxels(truth: np.ndarray, predicted: np.ndarray, grid: Grid) -> None:
-    found = by_identity(truth, predicted, grid, None)
+    found = by_label(truth, predicted, grid, None)
     steps = np.asarray(grid.direction) * np.asarray(grid.spacing_mm)[:, None]
     labelled = [(np.array(i) @ steps, truth[i]) for i in itertools.product(*map(range, SHAPE)) if truth[i]]
     for index in zip(*np.nonzero(predicted), strict=True):
@@ -236,14 +236,14 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     truth, levels = film("1... .... .... ..22"), Levels(left_mm=15.0, right_mm=25.0)
     whole = [
         by_level(FULL, FILM, levels),
-        by_identity(truth, FULL, FILM, None),
-        by_identity(truth, FULL, FILM, levels),
+        by_label(truth, FULL, FILM, None),
+        by_label(truth, FULL, FILM, levels),
     ]
     monkeypatch.setattr(regions, "BLOCK", 3)
     parts = [
         by_level(FULL, FILM, levels),
-        by_identity(truth, FULL, FILM, None),
-        by_identity(truth, FULL, FILM, levels),
+        by_label(truth, FULL, FILM, None),
+        by_label(truth, FULL, FILM, levels),
     ]
     assert all(np.array_equal(a, b) for a, b in zip(whole, parts, strict=True))
 

@@ -565,7 +565,7 @@ def test_predict_passes_its_options_on(
 
 
 def test_every_extra_format_can_be_requested(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from dvtplan.inference.mask_formats import EXTRA_FORMATS
+    from dvtplan.inference.options import EXTRA_FORMATS
     from dvtplan.inference.outcome import PredictionOutcome
 
     seen: list[Any] = []

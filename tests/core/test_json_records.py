@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -316,3 +316,18 @@ def test_a_field_outside_the_digest_is_kept_in_the_file(tmp_path: Path) -> None:
     assert json_records.load(type(new), tmp_path / "new.json", "test") == new
     text = json.dumps(json_records.to_json(old, for_digest=True))
     assert "shares_below" not in text and "slice_maximum_spread" in text
+
+
+def test_a_field_added_later_changes_a_digest_only_if_it_is_set() -> None:
+    @dataclass(frozen=True)
+    class Before:
+        angle: float = 2.0
+
+    @dataclass(frozen=True)
+    class After:
+        angle: float = 2.0
+        gamma: float = json_records.added_later(1.0)
+
+    assert json_records.digest(After()) == json_records.digest(Before())
+    assert json_records.digest(After(gamma=0.8)) != json_records.digest(Before())
+    assert json_records.to_json(After()) == {"angle": 2.0, "gamma": 1.0}

@@ -175,4 +175,4 @@ def test_a_tilted_gantry_is_reported() -> None:
 
 def test_images_with_the_same_position_and_no_difference_are_reported() -> None:
     twice = [*frames(), replace(frames()[2], file="other.dcm", uid="9")]
-    assert "same position and cannot be told apart (2.dcm and other.dcm)" in refusal(twice)
+    assert "same position" in refusal(twice) and "(2.dcm and other.dcm)" in refusal(twice)

@@ -84,7 +84,7 @@ def write_log(workspace: Workspace, index: int, labels: dict[str, int]) -> None:
     classes = {name: value for name, value in labels.items() if value}
     cases = {case_id: "" for case_id, fold in FOLD_OF.items() if fold == index}
     made = PredictionIndex(model_digest="", classes=classes, cases=cases)
-    json_records.save(made, workspace.fold("unet", index).ledger)
+    json_records.save(made, workspace.fold("unet", index).prediction_index)
 
 
 def make(root: Path, labels: dict[str, int] = TWO_LABELS, predicted: dict[str, int] = LESION) -> Workspace:
@@ -467,17 +467,17 @@ def test_folds_that_predict_different_labels_are_not_mixed(workspace: Workspace)
 
 
 def test_predictions_of_an_earlier_training_are_not_scored(workspace: Workspace) -> None:
-    workspace.fold("unet", 1).ledger.unlink()
+    workspace.fold("unet", 1).prediction_index.unlink()
     with pytest.raises(DvtError, match=r"no prediction by the present training \(fold 1: c, d\)"):
         evaluate(workspace, "unet")
 
 
 def test_a_mask_that_the_network_did_not_write_is_not_scored(workspace: Workspace) -> None:
     """Another network's mask that was copied there, or a mask that was edited by hand."""
-    ledger = workspace.fold("unet", 1).ledger
-    log = json_records.load(PredictionIndex, ledger, "")
+    index_file = workspace.fold("unet", 1).prediction_index
+    log = json_records.load(PredictionIndex, index_file, "")
     masks = {case_id: digests.files_digest((prediction(workspace, case_id),)) for case_id in log.cases}
-    json_records.save(replace(log, masks=masks), ledger)
+    json_records.save(replace(log, masks=masks), index_file)
     evaluate(workspace, "unet")
     put(prediction(workspace, "d"), PREDICTIONS["c"])
     with pytest.raises(DvtError, match=r"d.nii.gz: is not the mask .*`train_fold`"):

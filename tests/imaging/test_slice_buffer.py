@@ -10,7 +10,7 @@ from helpers.processes import python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import WriteFailed
 from dvtplan.imaging.slice_buffer import SliceBuffer
 
 SLICES = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
@@ -63,7 +63,7 @@ def test_the_file_never_has_a_name(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DvtError, match=r"file: cannot be written \("):
+    with pytest.raises(WriteFailed, match=r"file: cannot be written \("):
         SliceBuffer(tmp_path / "file")
 
 
@@ -76,7 +76,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, slices: int) -> None:
         "try:\n"
         "    with slice_buffer.SliceBuffer(Path(sys.argv[1])) as file:\n"
         f"        file.append(np.zeros(({slices}, 10, 10)))\n"
-        "except errors.DvtError as error: sys.exit(str(error))"
+        "except errors.WriteFailed as error: sys.exit(str(error))"
     )
     ran = python(["-c", code, tmp_path], file_limit=400)
     assert ran.stderr == (

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from dvtplan.core.errors import DvtError
 from dvtplan.data import mask_files
 from dvtplan.data.dataset import Case
 from dvtplan.inference import mask_formats
@@ -46,3 +47,8 @@ def test_an_object_needs_a_series(tmp_path: Path) -> None:
 
 def test_an_object_is_named_after_its_mask() -> None:
     assert mask_files.dicom_seg_path(Path("x/a.nii.gz")) == Path("x/a_seg.dcm")
+
+
+def test_a_format_that_is_unknown_is_refused() -> None:
+    with pytest.raises(DvtError, match=r"`extra_formats`: nrrd is not a format"):
+        PredictOptions(extra_formats=("nrrd",))

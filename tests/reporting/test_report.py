@@ -33,11 +33,11 @@ from dvtplan.reporting.report_charts import named_points
 def rewrite(path: Path, mask: np.ndarray) -> None:
     """Replace a mask, and its digest in the log of predictions."""
     volume_io.write_mask(path, mask, volume_io.read(path)[1])
-    ledger = path.parent / "predictions.json"
-    if ledger.exists():
-        log = json_records.load(PredictionIndex, ledger, "")
+    index_file = path.parent / "predictions.json"
+    if index_file.exists():
+        log = json_records.load(PredictionIndex, index_file, "")
         masks = {**log.masks, path.name.removesuffix(".nii.gz"): digests.files_digest((path,))}
-        json_records.save(replace(log, masks=masks), ledger)
+        json_records.save(replace(log, masks=masks), index_file)
 
 
 def prediction(workspace: Workspace, case: str) -> Path:
@@ -262,7 +262,7 @@ def test_names_from_files_are_text(trained: Workspace) -> None:
 
 @pytest.mark.usefixtures("unpainted")
 def test_phantom_data_are_marked_everywhere(scored: Workspace) -> None:
-    assert "no evidence of clinical accuracy" not in read(scored).text
+    assert "not evidence of clinical accuracy" not in read(scored).text
     describe(scored, "synthetic: generator 2")
     page = read(scored)
     assert "Phantom data: images and truth were computed (synthetic: generator 2)" in page.text
@@ -438,7 +438,7 @@ def test_names_such_as_001_and_na_stay_names(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("unpainted")
 def test_a_prediction_of_an_earlier_training_is_not_reported(scored: Workspace) -> None:
-    scored.fold("gn_unet", 1).ledger.unlink()
+    scored.fold("gn_unet", 1).prediction_index.unlink()
     with pytest.raises(DvtError, match="no prediction by the present training"):
         write_report(scored)
 

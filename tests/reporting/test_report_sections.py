@@ -211,7 +211,7 @@ def test_figures_are_numbered_on() -> None:
 
 def test_phantom_data_are_announced_as_such_and_nothing_else_is() -> None:
     page = Reader(report_sections.header("Toy", [GOOD], "synthetic: <phantom>", "Written today."))
-    assert page.all("p")[0]["class"] == "banner" and "no evidence of clinical accuracy" in page.text
+    assert page.all("p")[0]["class"] == "banner" and "not evidence of clinical accuracy" in page.text
     assert "synthetic: <phantom>" in page.text
     assert "2 patients of the data set Toy that it had not been trained on. Written today." in page.text
     assert "banner" not in report_sections.header("Toy", [GOOD, POOR], None, "")

@@ -68,7 +68,7 @@ def test_what_is_trained_and_predicted_is_done(trained: Workspace) -> None:
 
 
 def test_a_fold_without_predictions_is_resumed(trained: Workspace) -> None:
-    trained.fold("gn_unet", 1).ledger.unlink()
+    trained.fold("gn_unet", 1).prediction_index.unlink()
     assert left(steps_of(study(trained)))[0] == "gn_unet, fold 1 (begun)"
 
 
@@ -85,7 +85,7 @@ def test_the_rest_of_a_fold_is_estimated_from_its_own_epochs(trained: Workspace)
 def test_a_fold_not_started_is_estimated_from_another_fold(trained: Workspace) -> None:
     path = trained.fold("gn_unet", 0).run
     json_records.save(replace(json_records.load(Run, path, ""), seconds=90.0), path)
-    for name in ("run", "ledger", "checkpoint"):
+    for name in ("run", "prediction_index", "checkpoint"):
         getattr(trained.fold("gn_unet", 1), name).unlink()
     seconds = {s.name: s.seconds for s in steps_of(study(trained, networks=("gn_unet", "unet")))}
     assert seconds["gn_unet, fold 1"] == pytest.approx(90.0)

@@ -100,7 +100,7 @@ def train(settings: Settings) -> Iterator[Row]:
 def evaluate(settings: Settings) -> Iterator[Row]:
     """`dvt_evaluate --split proximal/distal --overlays`: Table 1 and three pictures."""
     workspace = settings.study
-    if not workspace.fold(NETWORK, 0).ledger.exists():
+    if not workspace.fold(NETWORK, 0).prediction_index.exists():
         raise OutOfTime("no test patient was predicted")
     dvt(settings, "evaluate", "--split", "proximal/distal", "--overlays")
     for picture in sorted((workspace.results(NETWORK) / "pictures").glob("*.png"))[:PICTURES]:

@@ -110,11 +110,11 @@ def _time_of(step: Step) -> str:
 def _is_trained(workspace: Workspace, network: str, fold: int) -> bool:
     """Return whether all epochs are done and every test case is predicted."""
     folder = workspace.fold(network, fold)
-    if not (folder.run.exists() and folder.ledger.exists()):
+    if not (folder.run.exists() and folder.prediction_index.exists()):
         return False
     training = json_records.load(Run, folder.run, f"dvt_train {fold}")
     test = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[fold].test
-    vouched = json_records.load(PredictionIndex, folder.ledger, f"dvt_train {fold} --resume").cases
+    vouched = json_records.load(PredictionIndex, folder.prediction_index, f"dvt_train {fold} --resume").cases
     return training.epochs_done == training.recipe.epochs and set(test) <= set(vouched)
 
 
