@@ -47,7 +47,7 @@ statistics, because the patient (in this or another case) has truth in the regio
 columns after it, and where they are empty."""
 
 SENSITIVITY = "level_sensitivity.csv"
-"""Scores with all levels moved."""
+"""Scores with all levels shifted."""
 
 PREDICTION_VALUES = ("auto", "lesion", "labels")
 """Choices of ``prediction_values``."""
@@ -70,7 +70,7 @@ class Evaluation:
     """Measures in addition to the scores of Table 1."""
     written: tuple[Path, ...]
     shifts: LevelShift | None = None
-    """Table 1 with moved levels, if level sensitivity was wanted."""
+    """Table 1 with shifted levels, if level sensitivity was wanted."""
 
     @property
     def text(self) -> str:
@@ -309,9 +309,9 @@ def _score_and_write(
         stored_scores.RECORD: stored_scores.dump_record(rule, metrics, digests),
     }
     shifts = None
-    if plan.moved is not None:
-        shift_notes = (f"Scored: {folds}.", *plan.moved_notes)
-        shifts = level_sensitivity.summarize_shifts(_frame(moved for _, moved in found), notes=shift_notes)
+    if plan.levels_to_shift is not None:
+        shift_notes = (f"Scored: {folds}.", *plan.shift_notes)
+        shifts = level_sensitivity.summarize_shifts(_frame(shifted for _, shifted in found), notes=shift_notes)
         texts[SENSITIVITY] = level_sensitivity.to_csv(shifts)
     written = _write(out, texts)
     if shifts is None:
@@ -323,11 +323,11 @@ _Rows = list[dict[str, Any]]
 
 
 def _score(plan: ScoringPlan, options: EvaluationOptions) -> list[tuple[_Rows, _Rows]]:
-    """Score every case; return the rows of each, and those with moved levels."""
+    """Score every case; return the rows of each, and those with shifted levels."""
     pairs = plan.pairs
     return worker_pool.over_cases(
         partial(score_case, scheme=plan.scheme, tolerance_mm=options.tolerance_mm),
-        [(pair, None if plan.moved is None else plan.moved[pair.case_id]) for pair in pairs],
+        [(pair, None if plan.levels_to_shift is None else plan.levels_to_shift[pair.case_id]) for pair in pairs],
         [pair.case_id for pair in pairs],
         title="Evaluate",
         jobs=_processes(pairs, options.jobs),

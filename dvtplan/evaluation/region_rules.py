@@ -126,9 +126,9 @@ class ScoringPlan:
     """``cases.csv``; it need not exist."""
     notes: tuple[str, ...]
     """Notes of Table 1: regions that are missing, and levels that were estimated."""
-    moved: dict[str, Levels] | None
+    levels_to_shift: dict[str, Levels] | None
     """Case -> the level to move; None: without level sensitivity."""
-    moved_notes: tuple[str, ...]
+    shift_notes: tuple[str, ...]
     """Notes of the level sensitivity."""
 
 
@@ -174,7 +174,7 @@ def plan_scoring(
     if chosen == "none" and wanted is None and len(unlevelled) < len(pairs):
         without = f"{shorten_list(unlevelled)} ({len(unlevelled)} of {len(pairs)} cases)"
         notes = (*notes, f"No proximal and distal: {cases_table} gives no level for {without}.")
-    moved = {pair.case_id: pair.levels for pair in filled.pairs if pair.levels is not None}
+    known = {pair.case_id: pair.levels for pair in filled.pairs if pair.levels is not None}
     return ScoringPlan(
         scheme=LabelScheme(
             rule=chosen,
@@ -186,8 +186,8 @@ def plan_scoring(
         pairs=used,
         cases_table=cases_table,
         notes=notes,
-        moved=moved if options.level_sensitivity else None,
-        moved_notes=filled.notes,
+        levels_to_shift=known if options.level_sensitivity else None,
+        shift_notes=filled.notes,
     )
 
 

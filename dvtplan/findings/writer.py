@@ -56,27 +56,29 @@ def resolve_levels(case: Case, mask: Path, options: FindingsOptions) -> LevelAss
     return level_source.assign_levels([name], {name: listed}, options.level, estimated)[name]
 
 
-def is_up_to_date(
-    case: Case, mask: Path, levels: LevelAssignment, maker: ModelIdentity, options: FindingsOptions
-) -> bool:
-    """Return whether the findings on disk match the mask, the levels and the model. Draw the summary if it is missing.
-
-    Raises:
-        DvtError: if the summary is drawn, and a file cannot be read or written.
-    """
+def is_up_to_date(mask: Path, levels: LevelAssignment, maker: ModelIdentity, options: FindingsOptions) -> bool:
+    """Return whether the findings on disk match the mask, the levels and the model; also if none are requested."""
     if not options.record:
         return True
     found = read_findings(findings_path(mask))
     if found is None or found.status != ANALYSED or found.levels != levels.levels:
         return False
-    if found.maker.digest != maker.digest or found.mask_digest != digests.sha256(mask):
-        return False
-    if options.summary and not all(path.exists() for path in summary_paths(mask)):
-        image, grid = volume_io.read(case.images[0])
-        order = to_slice_order(grid, maker.slice_axis)
-        values, _ = volume_io.read(mask)
-        patient_page.write_page(found, order.apply(image), order.apply(values), order.grid(grid), summary_paths(mask))
-    return True
+    return found.maker.digest == maker.digest and found.mask_digest == digests.sha256(mask)
+
+
+def draw_missing_summary(case: Case, mask: Path, options: FindingsOptions) -> None:
+    """Draw the summary of findings that are on disk, if it is requested and incomplete.
+
+    Raises:
+        DvtError: if a file cannot be read or written.
+    """
+    found = read_findings(findings_path(mask))
+    if found is None or not options.summary or all(path.exists() for path in summary_paths(mask)):
+        return
+    image, grid = volume_io.read(case.images[0])
+    order = to_slice_order(grid, found.maker.slice_axis)
+    values, _ = volume_io.read(mask)
+    patient_page.write_page(found, order.apply(image), order.apply(values), order.grid(grid), summary_paths(mask))
 
 
 def write_failure(case_id: str, images: Sequence[str], mask: Path, maker: ModelIdentity, reason: str) -> None:

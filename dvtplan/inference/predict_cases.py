@@ -115,7 +115,9 @@ class _JobRun:
             if findings is None:
                 return None
             levels = writer.resolve_levels(case, mask, findings)
-            if writer.is_up_to_date(case, mask, levels, self._model.identity, findings):
+            if writer.is_up_to_date(mask, levels, self._model.identity, findings):
+                if findings.record:
+                    writer.draw_missing_summary(case, mask, findings)
                 return levels
         predicted = self._predict(case, mask, digests)
         throughput.add(predicted.timings.slices)
