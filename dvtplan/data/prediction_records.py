@@ -103,7 +103,7 @@ class PredictionRecord:
     def __post_init__(self) -> None:
         require(
             all(0 <= case.start < len(self.starts) for case in self.cases.values()),
-            f"start must be from 0 to {len(self.starts) - 1}, because {len(self.starts)} sessions are listed",
+            f"start must be below {len(self.starts)}, the number of sessions in the file",
         )
 
 

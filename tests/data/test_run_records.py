@@ -138,7 +138,7 @@ def test_a_case_of_a_missing_session_is_refused(tmp_path: Path) -> None:
     body = json.loads((tmp_path / "run.json").read_text())
     body["cases"]["a"]["start"] = 1
     (tmp_path / "run.json").write_text(json.dumps(body))
-    assert "start must be a number below 1" in refused(lambda: read(tmp_path))
+    assert "start must be below 1" in refused(lambda: read(tmp_path))
 
 
 def test_the_record_of_a_single_mask_replaces_an_earlier_one(tmp_path: Path) -> None:
