@@ -10,6 +10,7 @@ from dvtplan.cli.arguments import add_machine, parser_of
 from dvtplan.cli.runner import command
 from dvtplan.core import process_group
 from dvtplan.core.errors import DvtError
+from dvtplan.inference.options import EXTRA_FORMATS
 
 
 @command
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--folds", type=int, nargs="+", help="default: all trained folds")
     parser.add_argument("--save-probabilities", action="store_true", help="also write a probability volume per class")
-    parser.add_argument("--extra-formats", nargs="+", choices=("dicom-seg", "itksnap"), default=(), metavar="FORMAT",
+    parser.add_argument("--extra-formats", nargs="+", choices=tuple(EXTRA_FORMATS), default=(), metavar="FORMAT",
                         help="additional formats of each mask: dicom-seg, a DICOM segmentation object; itksnap, label "
                              "names")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace existing masks, also edited ones")

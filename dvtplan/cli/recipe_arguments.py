@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dvtplan.cli.arguments import positive, whole_number
-from dvtplan.planning import recipe
-from dvtplan.planning.recipe import RECIPES, Recipe, Setting
+
+if TYPE_CHECKING:
+    from dvtplan.planning.recipe import Recipe, Setting
 
 AUTO = "auto"
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add ``--recipe`` and one option for each field of a recipe that has a help text."""
+    from dvtplan.planning.recipe import RECIPES, Recipe
+
     group = parser.add_argument_group("recipe", "each overrides one field of the recipe and is written to run.json")
     group.add_argument(
         "--recipe",
@@ -38,6 +41,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def recipe_of(options: argparse.Namespace) -> Recipe | None:
     """Return the recipe that the options name; None if they name nothing but epochs."""
+    from dvtplan.planning import recipe
+
     changes = {name: value for name, value in vars(options).items() if name in _options() and name != "epochs"}
     if changes.get("batch_size") == AUTO:
         changes["batch_size"] = 1  # until the training has found the fastest
@@ -62,6 +67,8 @@ def shares(text: str) -> tuple[float, ...]:
 
 
 def _options() -> dict[str, Setting]:
+    from dvtplan.planning import recipe
+
     return {name: setting for name, setting in recipe.settings().items() if setting.help}
 
 
@@ -80,6 +87,8 @@ def _converter(name: str, kind: Any, setting: Setting) -> tuple[Callable[[str], 
 
 def _values(name: str) -> str:
     """Return a field's value in the named recipes: '0.1', or 'paper 250, quick 60'."""
+    from dvtplan.planning.recipe import RECIPES
+
     values = {recipe_name: _shown(getattr(one, name)) for recipe_name, one in RECIPES.items()}
     if len(set(values.values())) == 1:
         return f"default: {values['paper']}"

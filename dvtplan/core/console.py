@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
-from dvtplan.core.errors import DvtError
-from dvtplan.core.files import cannot_write
+from dvtplan.core.errors import DvtError, cannot_write
 from dvtplan.core.text import now
 
 T = TypeVar("T")
@@ -57,6 +54,8 @@ def progress(items: Iterable[T], title: str, total: int | None = None, *, leave:
     """Iterate over items with a progress bar on stderr; ``leave`` keeps the bar at the end. No items, no bar."""
     if isinstance(items, Sized) and len(items) == 0:
         return items
+    from tqdm import tqdm  # slow to load, and every command sets up this module before it prints its help
+
     return tqdm(
         items,
         desc=title,
@@ -83,7 +82,7 @@ def info(text: str, log: Path | None = None) -> None:
     """
     text = translated(text)
     if not verbosity["quiet"]:
-        tqdm.write(text, file=sys.stderr)
+        _write(text)
     if log is not None:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -101,4 +100,11 @@ def debug(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning to stderr, also if quiet."""
-    tqdm.write(f"warning: {translated(text)}", file=sys.stderr)
+    _write(f"warning: {translated(text)}")
+
+
+def _write(text: str) -> None:
+    """Print to stderr without breaking a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)

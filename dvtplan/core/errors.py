@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 def require(condition: bool, message: str) -> None:
     """Raise ValueError with the message unless the condition holds."""
@@ -23,6 +25,20 @@ class DamagedScan(DvtError):
 
 class WriteFailed(DvtError):
     """A file cannot be written (full disk, permissions). The scan is not at fault."""
+
+
+def cannot_write(path: Path, error: OSError | str) -> str:
+    """Return the message for a failed write."""
+    reason = error if isinstance(error, str) else error.strerror or str(error)
+    return f"{path}: cannot be written ({reason}). Free space or fix the permissions, then run again."
+
+
+class FolderInUse(DvtError):
+    """Another process is at work in the folder, or on the file. Nothing is wrong with either."""
+
+
+class MaskEdited(DvtError):
+    """A mask that a prediction was about to replace was edited meanwhile, and is kept."""
 
 
 class DatasetProblems(DvtError):

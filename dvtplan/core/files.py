@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -11,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from dvtplan.core.errors import DvtError, WriteFailed
+from dvtplan.core import console
+from dvtplan.core.errors import FolderInUse, WriteFailed, cannot_write
 
 try:
     import fcntl
@@ -61,7 +63,7 @@ def exclusive_lock(folder: Path, *, name: str = LOCK, tries: int | None = None, 
     """Hold an exclusive lock on a folder; first remove leftovers of a killed process.
 
     The operating system releases the lock when the process ends. Without such locks (Windows) other processes are not
-    excluded.
+    excluded; on a file system without them a warning says so.
 
     Args:
         folder: the folder; created if missing.
@@ -70,7 +72,8 @@ def exclusive_lock(folder: Path, *, name: str = LOCK, tries: int | None = None, 
         clean: whether to remove leftovers. False where others write into the folder meanwhile.
 
     Raises:
-        DvtError: if another process is at work there.
+        FolderInUse: if another process is at work there.
+        WriteFailed: if the folder cannot be written.
     """
     lock = folder / name
     try:
@@ -79,7 +82,7 @@ def exclusive_lock(folder: Path, *, name: str = LOCK, tries: int | None = None, 
     except OSError as error:
         raise WriteFailed(cannot_write(folder, error)) from error
     if file is None:
-        raise DvtError(f"{folder}: another process is at work here. Wait for it or end it.")
+        raise FolderInUse(f"{folder}: another process is at work here. Wait for it or end it.")
     with file:
         try:
             if clean:
@@ -103,10 +106,16 @@ def _acquire(lock: Path, tries: int) -> IO[str] | None:
                 return file
         except (BlockingIOError, FileNotFoundError):
             time.sleep(0.2)
-        except OSError:  # a file system without locks
+        except OSError:
+            _warn_of_missing_locks(lock.parent)
             return file
         file.close()  # another process holds it, or its last holder has removed it
     return None
+
+
+@functools.cache
+def _warn_of_missing_locks(folder: Path) -> None:
+    console.warn(f"{folder}: is on a file system without locks. Do not let two processes work there at the same time.")
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -116,11 +125,6 @@ def _remove_leftovers(folder: Path) -> None:
         else:
             with contextlib.suppress(OSError):  # the next write there reports the reason
                 draft.unlink()
-
-
-def cannot_write(path: Path, error: OSError) -> str:
-    """Return the message for a failed write."""
-    return f"{path}: cannot be written ({error.strerror or error}). Free space or fix the permissions, then run again."
 
 
 def _umask() -> int:

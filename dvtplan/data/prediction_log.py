@@ -123,6 +123,20 @@ class PredictionLog:
         has_probabilities = case_id in self._index.with_probabilities
         return not probabilities or (has_probabilities and all(path.exists() for path in probabilities))
 
+    def refresh(self) -> None:
+        """Take over what other runs entered since the log was read.
+
+        Raises:
+            DvtError: if the log is locked for a minute, or the folder cannot be written.
+        """
+        folder = self._index_path.parent
+        with _lock(folder) if os.access(folder, os.W_OK) else contextlib.nullcontext():
+            self._merge_index()
+            self._merge_record()
+            for path in prediction_indexes(folder):
+                with contextlib.suppress(DvtError):
+                    edited_masks.add_known_digests(self.known_digests, read_record(PredictionIndex, path))
+
     # --- events -----------------------------------------------------------------------------------
 
     def record(self, case_id: str, case: CasePrediction, *, with_probabilities: bool = False) -> None:
@@ -275,6 +289,29 @@ class PredictionLog:
 def _lock(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Lock both files of a folder. Drafts of other runs are kept."""
     return exclusive_lock(folder, name=LOCK_NAME, tries=LOCK_TRIES, clean=False)
+
+
+@contextlib.contextmanager
+def mask_lock(mask: Path) -> Iterator[None]:
+    """Lock one mask for the time of its prediction, so that two runs do not write its files at the same time.
+
+    A folder that is created for the lock is removed again if nothing was written into it.
+
+    Raises:
+        FolderInUse: if another process predicts it.
+        WriteFailed: if its folder cannot be created. A folder that exists and is read-only is not locked.
+    """
+    exists = mask.parent.is_dir()
+    if exists and not os.access(mask.parent, os.W_OK):
+        yield
+        return
+    try:
+        with exclusive_lock(mask.parent, name=f".{mask.name}.lock", clean=False):
+            yield
+    finally:
+        if not exists:
+            with contextlib.suppress(OSError):
+                mask.parent.rmdir()
 
 
 def write_single_record(path: Path, opening: PredictionRecord, case_id: str, case: CasePrediction) -> None:

@@ -17,8 +17,7 @@ from dvtplan.dicom.series import (
     Segmentation,
     StudyContents,
     Volume,
-    choose_volume,
-    list_volumes,
+    choose_volumes,
     read_study,
     read_volume,
 )
@@ -41,7 +40,7 @@ class ImportSource:
     @property
     def series(self) -> str:
         """Return the identity of the case: series UIDs, each with its letter if the series has several volumes."""
-        return " ".join(v.series_uid + re.sub(r"[\d']", "", v.name) for v in self.volumes)
+        return " ".join(v.series_uid + re.sub(r"[\d-]", "", v.name) for v in self.volumes)
 
     @property
     def patient_id(self) -> str:
@@ -69,14 +68,7 @@ def open_source(path: Path, options: ImportOptions, mask_table: Mapping[str, str
     """
     study = read_study(path)
     names: Sequence[str | None] = options.series or [None] * len(options.channels)
-    volumes = tuple(choose_volume(study, name) for name in names)
-    if len({v.name for v in volumes}) < len(volumes):
-        raise DvtError(
-            f"{path}: series {volumes[0].name} is used for several channels. Give one for each channel as `series`: "
-            f"{list_volumes(study.volumes)}."
-        )
-    if len({v.patient_id for v in volumes}) > 1:
-        raise DvtError(f"{path}: its channels belong to different patients. Give one folder for each patient.")
+    volumes = choose_volumes(study, names)
     return ImportSource(
         path=path, study=study, volumes=volumes, mask=_find_mask(path, study, volumes, options, mask_table)
     )

@@ -6,6 +6,7 @@ Series are identified by their tags and images by their positions, never by file
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class Volume:
     """A volume in a folder or archive."""
 
     name: str
-    """Series number, with a letter if the series has several volumes. ``choose_volume`` takes it."""
+    """Series number, as 5-1 and 5-2 if two series share it, with a letter if the series has several volumes.
+    ``choose_volumes`` takes it."""
     title: str
     """Series description, orientation, matrix and spacing, for lists."""
     stack: Stack
@@ -103,12 +105,8 @@ def read_study(source: str | Path) -> StudyContents:
     volumes: list[Volume] = []
     faults: list[str] = []
     skipped: list[str] = []
-    numbers: Counter[int] = Counter()
-    for entries in all_series:
+    for name, entries in zip(_series_names(all_series), all_series, strict=True):
         header = entries[0][1]
-        number = series_number(header)
-        name = f"{number}" + "'" * numbers[number]  # series of the same number differ by primes
-        numbers[number] += 1
         description = _description(header)
         label = f"series {name} ({description})"
         try:
@@ -143,6 +141,16 @@ def _group_by_series(source: Path) -> tuple[list[list[tuple[str, Any]]], list[Se
             elif header is not None and is_image(header):
                 by_uid.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((name, header))
     return sorted(by_uid.values(), key=lambda entries: series_number(entries[0][1])), segmentations
+
+
+def _series_names(all_series: Sequence[list[tuple[str, Any]]]) -> list[str]:
+    """Return the number of each series; series that share one are numbered (5-1, 5-2)."""
+    numbers = [series_number(entries[0][1]) for entries in all_series]
+    totals, seen, names = Counter(numbers), Counter[int](), []
+    for number in numbers:
+        seen[number] += 1
+        names.append(f"{number}-{seen[number]}" if totals[number] > 1 else f"{number}")
+    return names
 
 
 def _description(header: Any) -> str:
@@ -185,6 +193,31 @@ def read_study_ids(source: str | Path) -> tuple[str, str]:
     return "", ""
 
 
+def choose_volumes(study: StudyContents, wanted: Sequence[str | None]) -> tuple[Volume, ...]:
+    """Return volumes that belong together: the channels or the stations of one scan.
+
+    Args:
+        study: contents to choose from.
+        wanted: for each volume its name or a part of its title, as for ``choose_volume``.
+
+    Raises:
+        DvtError: if one is missing or ambiguous, two are the same, or they are of different patients.
+    """
+    volumes = tuple(choose_volume(study, name) for name in wanted)
+    repeated = next((v for v, n in Counter(v.name for v in volumes).items() if n > 1), None)
+    if repeated is not None:
+        raise DvtError(
+            f"{study.source}: series {repeated} is used several times. Choose different volumes as `series` or "
+            f"`stations`: {list_volumes(study.volumes)}."
+        )
+    if len({v.patient_id for v in volumes}) > 1:
+        raise DvtError(
+            f"{study.source}: the chosen volumes are of different patients. Choose volumes of one patient: "
+            f"{list_volumes(study.volumes, files=True)}."
+        )
+    return volumes
+
+
 def choose_volume(study: StudyContents, wanted: str | None) -> Volume:
     """Return the volume of a name, or the only volume.
 
@@ -201,7 +234,7 @@ def choose_volume(study: StudyContents, wanted: str | None) -> Volume:
     for volume in study.volumes:
         if volume.name == wanted:
             return volume
-    matching = [] if wanted is None else [volume for volume in study.volumes if _title_matches(wanted, volume.title)]
+    matching = [] if wanted is None else [volume for volume in study.volumes if _matches(wanted, volume)]
     if len(matching) == 1:
         return matching[0]
     if not study.volumes and study.faults:
@@ -217,21 +250,24 @@ def _why_not_chosen(study: StudyContents, wanted: str | None, matching: Sequence
     if wanted is None:
         return f"contains several volumes. Choose with `series`: {list_volumes(study.volumes)}."
     if matching:
-        return f"contains several volumes that match {wanted}. Choose one of: {list_volumes(matching)}."
+        return f"contains several volumes that match {wanted}. Choose one of: {list_volumes(matching, files=True)}."
     return f"contains no volume {wanted}. Choose one of: {list_volumes(study.volumes)}."
 
 
-def list_volumes(volumes: Iterable[Volume]) -> str:
-    """Return the names and titles of volumes in one line."""
-    return "; ".join(f"{volume.name} ({volume.title})" for volume in volumes)
+def list_volumes(volumes: Iterable[Volume], *, files: bool = False) -> str:
+    """Return the names and titles of volumes in one line; ``files`` adds the first file of each."""
+    return "; ".join(
+        f"{volume.name} ({volume.title}{f', file {volume.stack.frames[0].file}' if files else ''})"
+        for volume in volumes
+    )
 
 
-def _title_matches(wanted: str, title: str) -> bool:
-    """Return whether a title contains a text or a pattern with ``*``. A number alone is the name of a series."""
+def _matches(wanted: str, volume: Volume) -> bool:
+    """Return whether a volume has this series number, or its title contains a text or a pattern with ``*``."""
     pattern = wanted.strip().lower()
     if not pattern or pattern.isdecimal():
-        return False
-    return fnmatch.fnmatchcase(title.lower(), f"*{pattern.replace('[', '[[]')}*")
+        return bool(pattern) and re.match(r"-?\d+", volume.name)[0] == pattern  # type: ignore[index]
+    return fnmatch.fnmatchcase(volume.title.lower(), f"*{pattern.replace('[', '[[]')}*")
 
 
 def read_volume(study: StudyContents, volume: Volume) -> tuple[np.ndarray, Grid]:

@@ -72,8 +72,10 @@ def draw_missing_summary(case: Case, mask: Path, options: FindingsOptions) -> No
     Raises:
         DvtError: if a file cannot be read or written.
     """
+    if not (options.record and options.summary) or all(path.exists() for path in summary_paths(mask)):
+        return
     found = read_findings(findings_path(mask))
-    if found is None or not options.summary or all(path.exists() for path in summary_paths(mask)):
+    if found is None:
         return
     image, grid = volume_io.read(case.images[0])
     order = to_slice_order(grid, found.maker.slice_axis)

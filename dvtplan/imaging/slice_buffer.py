@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dvtplan.core.errors import WriteFailed
-from dvtplan.core.files import cannot_write
+from dvtplan.core.errors import WriteFailed, cannot_write
 
 
 class SliceBuffer:
@@ -64,7 +63,7 @@ class SliceBuffer:
 
     def close(self) -> None:
         """Remove the file."""
-        # On a full disk closing fails again, for buffered bytes that nobody needs.
+        # On a full disk closing fails again, for buffered bytes that are not needed.
         with contextlib.suppress(OSError):
             self._file.close()
 

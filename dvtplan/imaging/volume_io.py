@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import SimpleITK as sitk
 
-from dvtplan.core.errors import DvtError, WriteFailed
+from dvtplan.core.errors import DvtError, WriteFailed, cannot_write
 from dvtplan.core.files import atomic_write
 from dvtplan.imaging import nifti
 from dvtplan.imaging.geometry import Grid
@@ -119,9 +119,9 @@ def _write(
             view = sitk.GetArrayViewFromImage(back)
             intact = view.shape == array.shape and all(map(np.array_equal, view, array))
         except RuntimeError as error:
-            raise WriteFailed(f"{path}: cannot be written ({_reason(error)}). Free space, then run again.") from error
+            raise WriteFailed(cannot_write(path, _reason(error))) from error
         if not intact:
-            raise WriteFailed(f"{path}: the written file differs when read back. Free space, then run again.")
+            raise WriteFailed(cannot_write(path, "it differs when read back"))
         if before_move is not None:
             before_move(draft)
 

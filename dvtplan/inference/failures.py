@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from dvtplan.core import console, files
-from dvtplan.core.errors import DvtError, WriteFailed
+from dvtplan.core import console
+from dvtplan.core.errors import DvtError, WriteFailed, cannot_write
 from dvtplan.data import edited_masks, mask_files
 from dvtplan.data.dataset import Case
 from dvtplan.data.edited_masks import known_digests
@@ -44,7 +44,7 @@ def remove_outputs(mask: Path, known: Mapping[str, Collection[str]], model: Mode
         for name in model.classes:
             mask_files.probability_path(mask, name).unlink(missing_ok=True)
     except OSError as error:
-        raise WriteFailed(files.cannot_write(mask, error)) from error
+        raise WriteFailed(cannot_write(mask, error)) from error
     if (path := mask_files.dicom_seg_path(mask)).exists():
         console.warn(f"{path}: belongs to an earlier mask of this scan and is kept.")
 

@@ -16,7 +16,7 @@ from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural
 from dvtplan.data.dataset import Case
 from dvtplan.dicom import reader
-from dvtplan.dicom.series import StudyContents, Volume, choose_volume, read_study, read_volume
+from dvtplan.dicom.series import StudyContents, Volume, choose_volumes, read_study, read_volume
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
 from dvtplan.imaging.stitching import Stitched, stitch
@@ -108,7 +108,8 @@ def _dicom_input(source: Path, channels: int, series: Sequence[str] | None, scra
 
 def _stitched_input(source: Path, stations: Sequence[str], is_dicom: bool, scratch: Path) -> PredictionInput:
     """Make one case of the stitched stations."""
-    study, chosen = None, list[Volume]()
+    study: StudyContents | None = None
+    chosen: tuple[Volume, ...] = ()
     if is_dicom:
         study, chosen = _choose_volumes(source, stations)
         parts = [_read(study, volume) for volume in chosen]
@@ -141,10 +142,10 @@ def _read_station(path: Path) -> tuple[np.ndarray, Grid]:
         raise (DamagedScan if path.is_file() else DvtError)(str(error)) from error
 
 
-def _choose_volumes(source: Path, names: Sequence[str | None]) -> tuple[StudyContents, list[Volume]]:
+def _choose_volumes(source: Path, names: Sequence[str | None]) -> tuple[StudyContents, tuple[Volume, ...]]:
     """Return the contents of a DICOM source and the volumes of these names; log the series that cannot be used."""
     study = read_study(source)
-    chosen = [choose_volume(study, name) for name in names]
+    chosen = choose_volumes(study, names)
     for line in (*study.faults, *study.skipped):
         console.info(f"Skipped: {line}")
     return study, chosen

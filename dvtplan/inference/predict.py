@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from dvtplan.core import console, files, json_records
-from dvtplan.core.errors import DamagedScan, DvtError, WriteFailed
+from dvtplan.core.errors import DamagedScan, DvtError, MaskEdited, WriteFailed
 from dvtplan.data import dataset
 from dvtplan.data.edited_masks import edited_masks, known_digests
 from dvtplan.data.folds import Splits
 from dvtplan.data.mask_files import single_record_path
 from dvtplan.data.paths import Workspace
-from dvtplan.data.prediction_log import write_single_record
+from dvtplan.data.prediction_log import mask_lock, write_single_record
 from dvtplan.data.prediction_records import require_prediction_record
 from dvtplan.dicom import reader, segmentation_writer
 from dvtplan.findings.options import FindingsOptions
@@ -170,6 +170,13 @@ def _predict_single(
     job: PredictionJob, model: Model, options: PredictOptions, findings: FindingsOptions | None
 ) -> PredictionOutcome:
     """Predict the only case into a mask with a name of its own (``job.output``), replacing an earlier one."""
+    with mask_lock(job.output):
+        return _predict_locked(job, model, options, findings)
+
+
+def _predict_locked(
+    job: PredictionJob, model: Model, options: PredictOptions, findings: FindingsOptions | None
+) -> PredictionOutcome:
     case, mask, throughput = job.cases[0], job.output, Throughput(model)
     require_not_an_input(case, mask)
     record_path = single_record_path(mask)
@@ -192,7 +199,7 @@ def _predict_single(
             display_names=job.display_names,
             before_replace=enter,
         )
-    except WriteFailed:
+    except (MaskEdited, WriteFailed):
         raise
     except DvtError as error:
         failures.remove_outputs(mask, known_digests(mask.parent), model)
@@ -209,7 +216,9 @@ def _require_not_edited(mask: Path, *, overwrite: bool) -> None:
     """Refuse to replace an edited mask.
 
     Raises:
-        DvtError: if no prediction wrote the mask.
+        MaskEdited: if no prediction wrote the mask.
     """
     if not overwrite and edited_masks([mask]):
-        raise DvtError(f"{mask}: was edited or comes from elsewhere. Choose another `output`, or set `overwrite=True`.")
+        raise MaskEdited(
+            f"{mask}: was edited or comes from elsewhere. Choose another `output`, or set `overwrite=True`."
+        )

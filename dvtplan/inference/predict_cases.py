@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from dvtplan.core import console, text
-from dvtplan.core.errors import DvtError, WriteFailed
+from dvtplan.core.errors import DvtError, MaskEdited, WriteFailed
 from dvtplan.core.text import plural
 from dvtplan.data import dataset_json
 from dvtplan.data.dataset import Case
 from dvtplan.data.mask_files import probability_path
-from dvtplan.data.prediction_log import PredictionLog
+from dvtplan.data.prediction_log import PredictionLog, mask_lock
 from dvtplan.findings import writer
 from dvtplan.findings.level_source import LevelAssignment
 from dvtplan.findings.options import FindingsOptions
@@ -58,6 +58,7 @@ def predict_cases(
         findings: what to write about each scan; None for nothing.
 
     Raises:
+        FolderInUse: if another process predicts one of the cases into this folder.
         DvtError: if a file cannot be written; with ``on_error='raise'`` also as ``predict_case``.
     """
     return _JobRun(job, model, options, findings).run()
@@ -87,15 +88,19 @@ class _JobRun:
         for case in console.progress(self._cases, self._job.title):
             mask = self._job.output / f"{case.id}.nii.gz"
             require_not_an_input(case, mask)
-            try:
-                assigned = self._keep_or_predict(case, mask, throughput)
-            except WriteFailed:
-                raise
-            except DvtError as error:
-                if self._job.on_error == "raise":
+            with mask_lock(mask):
+                self._log.refresh()
+                try:
+                    assigned = self._keep_or_predict(case, mask, throughput)
+                except MaskEdited:
+                    assigned = self._keep(case, mask)
+                except WriteFailed:
                     raise
-                failed[case.id] = self._record_failure(case, mask, error)
-                continue
+                except DvtError as error:
+                    if self._job.on_error == "raise":
+                        raise
+                    failed[case.id] = self._record_failure(case, mask, error)
+                    continue
             masks.append(mask)
             if assigned is not None:
                 levels[stem(mask)] = assigned
@@ -116,8 +121,7 @@ class _JobRun:
                 return None
             levels = writer.resolve_levels(case, mask, findings)
             if writer.is_up_to_date(mask, levels, self._model.identity, findings):
-                if findings.record:
-                    writer.draw_missing_summary(case, mask, findings)
+                writer.draw_missing_summary(case, mask, findings)
                 return levels
         predicted = self._predict(case, mask, digests)
         throughput.add(predicted.timings.slices)
@@ -140,7 +144,7 @@ class _JobRun:
 
         def enter(draft: Path, timings: Timings) -> None:
             if self._keep_edited and self._log.is_edited(mask):
-                raise DvtError(f"{mask}: was edited during the prediction and is kept. Run again.")
+                raise MaskEdited(f"{mask}: was edited during the prediction and is kept.")
             record = case_record(case, digests, mask, draft, timings, job.display_names)
             dataset_json.write(job.output / dataset_json.FILE_NAME, self._model.classes, ".nii.gz")
             self._log.record(case.id, record, with_probabilities=full)

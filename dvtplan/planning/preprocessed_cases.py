@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dvtplan.core import files, json_records
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, cannot_write
 from dvtplan.imaging.array_ops import unique_values
 from dvtplan.planning.plan import Plan, preprocessing_digest
 
@@ -56,7 +56,7 @@ def save(folder: Path, image: np.ndarray, label: np.ndarray, case_id: str, plan:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f"{files.TEMP_PREFIX}{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise DvtError(files.cannot_write(folder, error)) from error
+        raise DvtError(cannot_write(folder, error)) from error
     try:
         _write_array(draft / "image.npy", image)
         _write_array(draft / "label.npy", label)
@@ -66,7 +66,7 @@ def save(folder: Path, image: np.ndarray, label: np.ndarray, case_id: str, plan:
             shutil.rmtree(folder)
         draft.replace(folder)
     except OSError as error:
-        raise DvtError(files.cannot_write(folder, error)) from error
+        raise DvtError(cannot_write(folder, error)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

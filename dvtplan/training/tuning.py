@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from dvtplan.core import console, files, worker_pool
-from dvtplan.core.errors import DvtError
+from dvtplan.core import console, worker_pool
+from dvtplan.core.errors import DvtError, cannot_write
 from dvtplan.core.text import duration
 from dvtplan.models import checkpoint
 from dvtplan.models.devices import Forward
@@ -149,4 +149,4 @@ def _checkpoint_seconds(job: TrainingJob, trainer: Trainer) -> float:
             checkpoint.save(Path(folder) / "checkpoint.pt", trainer.network, trainer.optimizer, 0)
             return CHECKPOINT_PARTS * (time.monotonic() - begin)
     except OSError as error:
-        raise DvtError(files.cannot_write(existing, error)) from error
+        raise DvtError(cannot_write(existing, error)) from error

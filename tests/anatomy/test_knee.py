@@ -199,7 +199,7 @@ def test_an_image_that_does_not_fit_its_grid_is_refused() -> None:
         estimate(np.zeros((2, 2, 2)), UPRIGHT)
 
 
-@pytest.mark.skipif(not (SHARED / "legs").is_dir(), reason="the shared images are not beside this checkout")
+@pytest.mark.skipif(not (SHARED / "legs").is_dir(), reason="the shared images are not next to this checkout")
 @pytest.mark.parametrize("name", ["test_low.nii.gz", "test_up.nii.gz"])
 def test_real_thighs_and_calves_have_no_knee_in_view(name: str) -> None:
     found = estimate(*volume_io.read(SHARED / "legs" / name))

@@ -84,7 +84,7 @@ for main in (cli.import_dicom, cli.plan_and_preprocess, cli.train, cli.predict, 
     except SystemExit as done:
         assert done.code == 0
     assert "example: dvt_" in out.getvalue() and "--" in out.getvalue()
-print(*[name for name in ("torch", "SimpleITK", "pandas", "scipy", "matplotlib") if name in sys.modules])
+print(*[name for name in ("torch", "SimpleITK", "pandas", "scipy", "matplotlib", "tqdm") if name in sys.modules])
 """
 
 

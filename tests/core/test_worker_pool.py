@@ -11,23 +11,11 @@ from pathlib import Path
 
 import pytest
 from helpers.processes import ended
+from helpers.workers import killed_on_two, slow_first
 
 from dvtplan.core import worker_pool
 from dvtplan.core.errors import DatasetProblems, DvtError
 from dvtplan.core.worker_pool import choose_workers, over_cases
-
-
-def slow_first(number: int) -> tuple[int, int]:
-    """Return the number and the process; 0 takes longest."""
-    time.sleep(0.2 if number == 0 else 0.0)
-    return number, os.getpid()
-
-
-def killed_on_two(number: int) -> int:
-    """Kill this process on 2, as if the memory was exhausted."""
-    if number == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
 
 
 def bad_file(name: str) -> str:

@@ -251,7 +251,28 @@ def test_a_series_is_chosen_by_part_of_its_description(tmp_path: Path) -> None:
 def test_two_series_with_one_number_have_different_names(tmp_path: Path) -> None:
     for k in (0, 1):
         write_series(tmp_path / str(k), volume(seed=k), number=5)
-    assert [v.name for v in series.read_study(tmp_path).volumes] == ["5", "5'"]
+    found = series.read_study(tmp_path)
+    assert [v.name for v in found.volumes] == ["5-1", "5-2"]
+    message = refusal(tmp_path, "5")
+    assert "several volumes that match 5" in message and "file 0/" in message and "file 1/" in message
+    pixels = {read(tmp_path, name)[0].tobytes() for name in ("5-1", "5-2")}
+    assert pixels == {volume(seed=k).tobytes() for k in (0, 1)}
+
+
+def test_volumes_of_different_patients_do_not_make_one_scan(tmp_path: Path) -> None:
+    for k, patient in enumerate(("p1", "p2", "p2")):
+        write_series(
+            tmp_path / str(k),
+            volume(seed=k),
+            number=k + 5,
+            change=lambda ds, _, who=patient: setattr(ds, "PatientID", who),
+        )
+    found = series.read_study(tmp_path)
+    assert [v.name for v in series.choose_volumes(found, ["6", "7"])] == ["6", "7"]
+    with pytest.raises(DvtError, match="different patients"):
+        series.choose_volumes(found, ["5", "6"])
+    with pytest.raises(DvtError, match="6 is used several times"):
+        series.choose_volumes(found, ["6", "6"])
 
 
 def test_echoes_of_one_series_are_separate_volumes(tmp_path: Path) -> None:

@@ -458,7 +458,7 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_old_mask(tmp_path: Path, en
     said = [line for line in ran.stderr.splitlines() if line.startswith(f"{path}: ")]
     assert ran.returncode == 1
     assert len(said) == 1
-    assert said[0].endswith("Free space, then run again.")
+    assert said[0].endswith("Free space or fix the permissions, then run again.")
     assert "Traceback" not in ran.stderr
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert np.array_equal(volume_io.read(path)[0], MASK)
@@ -471,7 +471,7 @@ def test_a_writer_that_silently_loses_voxels_is_noticed(tmp_path: Path, monkeypa
         write(image * 0, name, **how)
 
     monkeypatch.setattr(sitk, "WriteImage", lossy)
-    with pytest.raises(DvtError, match=r"mask.nii.gz: the written file differs"):
+    with pytest.raises(DvtError, match=r"mask.nii.gz: cannot be written .it differs"):
         volume_io.write_mask(tmp_path / "mask.nii.gz", MASK, BOX)
     assert list(tmp_path.iterdir()) == []
 
@@ -484,7 +484,7 @@ def test_a_mask_of_another_shape_than_its_grid_is_a_value_error(tmp_path: Path) 
 # --- real files -----------------------------------------------------------------------------------
 
 ODD = SHARED / "odd"
-real = pytest.mark.skipif(not ODD.is_dir(), reason="the shared images are not beside this checkout")
+real = pytest.mark.skipif(not ODD.is_dir(), reason="the shared images are not next to this checkout")
 
 
 @real

@@ -11,6 +11,7 @@ from helpers.models import model_of
 from helpers.predictions import EDITED, Constant, age, bad, is_old, mask_of, picture, read_findings, refused, write
 
 from dvtplan.anatomy.levels import Levels
+from dvtplan.core.errors import MaskEdited
 from dvtplan.data.mask_files import findings_path
 from dvtplan.findings.options import FindingsOptions
 from dvtplan.imaging import volume_io
@@ -84,9 +85,26 @@ def test_a_mask_that_is_edited_during_the_prediction_is_kept(
         real(path, *rest, **more)
 
     monkeypatch.setattr(volume_io, "write_mask", meanwhile)
-    with pytest.raises(AnalysisFailed) as caught:
-        predict_path(half_done.parent / "in", half_done, replace(bright, digest="another"))
-    assert "was edited during the prediction" in caught.value.failed["a"] and kept(half_done, capsys)
+    predict_path(half_done.parent / "in", half_done, replace(bright, digest="another"), findings=FindingsOptions())
+    assert kept(half_done, capsys) and not findings_path(half_done / "a.nii.gz").exists()
+
+
+def test_a_single_mask_that_is_edited_during_the_prediction_keeps_its_findings(
+    tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, mask = write(tmp_path / "a.nii.gz"), tmp_path / "mask.nii.gz"
+    predict_path(scan, mask, bright, findings=FindingsOptions())
+    before = findings_path(mask).read_bytes()
+    real = volume_io.write_mask
+
+    def meanwhile(path: Path, *rest: Any, **more: Any) -> None:
+        path.write_bytes(EDITED)
+        real(path, *rest, **more)
+
+    monkeypatch.setattr(volume_io, "write_mask", meanwhile)
+    with pytest.raises(MaskEdited, match=r"mask\.nii\.gz: was edited"):
+        predict_path(scan, mask, replace(bright, digest="another"), findings=FindingsOptions())
+    assert mask.read_bytes() == EDITED and findings_path(mask).read_bytes() == before
 
 
 def test_a_fixed_failure_is_removed_next_to_an_edited_mask(corrected: Path, bright: Model) -> None:

@@ -13,10 +13,12 @@ import SimpleITK as sitk
 from helpers.predictions import age, is_old, mask_of, names, picture, read_findings, refused, remade, write
 
 from dvtplan.anatomy.levels import Levels
-from dvtplan.core import json_records
+from dvtplan.core import files, json_records
 from dvtplan.core.digests import files_digest
+from dvtplan.core.errors import FolderInUse
 from dvtplan.data.dataset import Case
 from dvtplan.data.paths import Workspace
+from dvtplan.data.prediction_log import mask_lock
 from dvtplan.data.prediction_records import PredictionIndex, PredictionRecord
 from dvtplan.findings.options import FindingsOptions
 from dvtplan.inference import predict_cases
@@ -37,6 +39,39 @@ def test_the_time_per_scan_and_slice_is_logged(
     assert f"Predicted 2 scans, {2 * slices} slices, in " in capsys.readouterr().err
     predict_path(tmp_path / "in", tmp_path / "out", bright)  # both are kept
     assert "Predicted" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["out", "out/a.nii.gz"])
+def test_a_mask_that_another_process_predicts_is_left_to_it(
+    output: str, tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = write(tmp_path / "in" / "a.nii.gz")
+    source, mask = (scan.parent if output == "out" else scan), tmp_path / "out" / "a.nii.gz"
+    predict_path(source, tmp_path / output, bright, findings=FindingsOptions())
+    before = {path: path.read_bytes() for path in mask.parent.iterdir()}
+    monkeypatch.setattr(files, "LOCK_TRIES", 1)
+    with mask_lock(mask), pytest.raises(FolderInUse, match="another process"):
+        predict_path(source, tmp_path / output, replace(bright, digest="another"), findings=FindingsOptions())
+    assert {path: path.read_bytes() for path in mask.parent.iterdir()} == before
+
+
+def test_a_run_knows_the_masks_that_another_run_wrote_meanwhile(
+    tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        write(tmp_path / "in" / f"{name}.nii.gz")
+    source, out, real = tmp_path / "in", tmp_path / "out", predict_cases.predict_case
+
+    def overtaken(case: Case, *rest: Any, **more: Any) -> Any:
+        monkeypatch.setattr(predict_cases, "predict_case", real)
+        if case.id == "a":
+            predict_path(source / "b.nii.gz", out, bright)
+        return real(case, *rest, **more)
+
+    monkeypatch.setattr(predict_cases, "predict_case", overtaken)
+    assert len(predict_path(source, out, bright)) == 2
+    log = capsys.readouterr().err
+    assert "edited" not in log and log.count("Predicted 1 scan") == 2
 
 
 def test_parts_divide_the_cases_and_each_keeps_its_masks(

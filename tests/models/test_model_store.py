@@ -230,7 +230,7 @@ def test_what_loads_is_told_with_the_digest_that_it_loads_with(
     assert digests[0] in (None, digests[1])
 
 
-# --- what is told ---------------------------------------------------------------------------------
+# --- what is described ---------------------------------------------------------------------------------
 
 
 def test_folder_and_archive_are_described_alike(trained_once: Workspace, good: Path) -> None:
@@ -309,8 +309,8 @@ def test_a_run_that_cannot_be_is_refused(
     both = 1 if "plan names" in words or "becomes part" in words or "must map" in words else 0
     runs = {f"fold_{k}/run.json": changed_run(members, k, **fields) for k in range(both + 1)}
     path = rebuilt(tmp_path / "a.zip", members | runs)
-    told = refused(lambda: load(path))
-    assert told.startswith(f"{path}: ") and words in told
+    message = refused(lambda: load(path))
+    assert message.startswith(f"{path}: ") and words in message
 
 
 def test_networks_of_any_size_take_no_memory_before_they_are_checked(members: dict[str, bytes], tmp_path: Path) -> None:
@@ -331,25 +331,25 @@ def test_weights_of_another_shape_kind_or_value_are_refused(members: dict[str, b
     name = weight_files.weights_name(0, "head.weight")
     array = np.load(io.BytesIO(members[name]))
 
-    def told(content: bytes | None, extra: dict[str, bytes] | None = None) -> str:
+    def message(content: bytes | None, extra: dict[str, bytes] | None = None) -> str:
         kept = {n: c for n, c in members.items() if n != name} | ({name: content} if content is not None else {})
         return refused(lambda: load(rebuilt(tmp_path / "a.zip", kept | (extra or {}))))
 
     words = "head.weight.npy is not an array of float32 and shape (1, 4, 1, 1)"
-    assert words in told(weight_files.npy(array.reshape(4, 1, 1, 1)))
-    assert words in told(weight_files.npy(array).replace(b"<f4", b"<i4"))
+    assert words in message(weight_files.npy(array.reshape(4, 1, 1, 1)))
+    assert words in message(weight_files.npy(array).replace(b"<f4", b"<i4"))
     objects = io.BytesIO()
     np.save(objects, np.array([print], dtype=object), allow_pickle=True)
     pickled = objects.getvalue()
     size = len(members[name])
-    assert "the network has" in told(pickled) and words in told(pickled[:size].ljust(size, b"."))
+    assert "the network has" in message(pickled) and words in message(pickled[:size].ljust(size, b"."))
     bad = array.copy()
     bad.flat[2] = np.nan
-    assert "head.weight.npy holds weights that are not finite" in told(weight_files.npy(bad))
-    assert "the archive no such tensor" in told(None)
-    assert "the network has no such tensor" in told(members[name], {weight_files.weights_name(0, "more"): b""})
-    assert "contains evil.py" in told(members[name], {"evil.py": b""})
-    assert "contains fold_2/weights/a.npy" in told(members[name], {"fold_2/weights/a.npy": b""})
+    assert "head.weight.npy holds weights that are not finite" in message(weight_files.npy(bad))
+    assert "the archive no such tensor" in message(None)
+    assert "the network has no such tensor" in message(members[name], {weight_files.weights_name(0, "more"): b""})
+    assert "contains evil.py" in message(members[name], {"evil.py": b""})
+    assert "contains fold_2/weights/a.npy" in message(members[name], {"fold_2/weights/a.npy": b""})
 
 
 def test_a_plan_of_another_training_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:

@@ -12,20 +12,8 @@ from pathlib import Path
 
 import pytest
 from helpers.processes import ended
+from helpers.workers import killed_on_two, slow_first
 from phantom.workers import over_cases
-
-
-def slow_first(number: int) -> tuple[int, int]:
-    """The number and the process; 0 takes longest."""
-    time.sleep(0.2 if number == 0 else 0.0)
-    return number, os.getpid()
-
-
-def killed_on_two(number: int) -> int:
-    """As if the system had run out of memory."""
-    if number == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
 
 
 def fails(number: int) -> int:

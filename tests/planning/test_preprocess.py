@@ -503,7 +503,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(
 ODD = SHARED / "odd"
 
 
-@pytest.mark.skipif(not ODD.is_dir(), reason="the shared images are not beside this checkout")
+@pytest.mark.skipif(not ODD.is_dir(), reason="the shared images are not next to this checkout")
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_each_odd_file_gets_its_one_clear_line_or_none(tmp_path: Path, ending: str) -> None:
     place = Workspace(tmp_path, "DVT")

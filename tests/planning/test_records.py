@@ -174,8 +174,8 @@ def test_folds_that_were_not_trained_alike_are_told() -> None:
 def test_networks_that_were_not_trained_alike_are_named_with_their_folds() -> None:
     other = replace(RUN, network="unet", recipe=replace(RUN.recipe, epochs=1, name="quick"))
     (line,) = training_differences([RUN, replace(RUN, fold=1), other])
-    told = "gn_unet fold 0, 1: paper, 250 epochs; unet fold 0: quick, 1 epoch"
-    assert line == f"These networks were not trained alike ({told})."
+    differences = "gn_unet fold 0, 1: paper, 250 epochs; unet fold 0: quick, 1 epoch"
+    assert line == f"These networks were not trained alike ({differences})."
 
 
 def test_every_field_of_a_recipe_is_described_to_users() -> None:

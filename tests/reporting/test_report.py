@@ -339,7 +339,7 @@ def test_choice_of_patients() -> None:
     assert choose_patients(whole, None) == ["c", "a", "d", "b", "f", "e"]
     assert choose_patients(whole, 1) == ["c", "b", "f"]
     assert choose_patients(whole, 2) == choose_patients(whole, 9) == ["c", "a", "d", "b", "f", "e"]
-    assert choose_patients(whole, 3)[:4] == ["c", "a", "d", "b"]  # nobody twice
+    assert choose_patients(whole, 3)[:4] == ["c", "a", "d", "b"]  # no patient twice
 
 
 def test_outliers_are_named_or_else_the_lowest() -> None:

@@ -102,7 +102,7 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused() -> None:
 
 
 def test_oversampling_gives_every_label_the_same_share() -> None:
-    """10 slices of 1000 hold label 1 and 2 hold label 2: each gets a quarter of the places beside its own."""
+    """10 slices of 1000 hold label 1 and 2 hold label 2: each gets a quarter of the places in addition to its own."""
     lesions = (np.arange(10), np.array([500, 501]))
     plan = replace(schedule(slices=1000), lesions=lesions, oversampling=0.5)
     numbers = np.concatenate([plan.order(epoch)[0].ravel() for epoch in range(8)])
