@@ -1,10 +1,13 @@
-"""Argument types that several scripts share."""
+"""Argument types and error messages that several scripts share."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable
+
+from dvtplan.cli.runner import for_command_line
 
 
 def dataset_name(text: str) -> str:
@@ -12,6 +15,12 @@ def dataset_name(text: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a folder name of letters, digits, '_', '-' and '.'")
     return text
+
+
+def print_error(script: str, error: Exception) -> None:
+    """Print an error as one line on stderr, with options in place of the library's parameters."""
+    message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    print(f"{script}: {for_command_line(message)}", file=sys.stderr)
 
 
 def at_least(low: int) -> Callable[[str], int]:

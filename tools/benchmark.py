@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from arguments import at_least
+from arguments import at_least, print_error
 from bench import limits, machine, nnunet, prediction, results, stages, startup, steps, training
 from bench.inputs import Bench
 from bench.results import Row
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as fresh:
             found = measure(options, options.scratch or Path(fresh))
     except (DvtError, RuntimeError, OSError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
+        print_error("benchmark", error)
         return 1
     device = devices.choose(options.device).device
     here = machine.describe(device)

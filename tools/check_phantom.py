@@ -28,7 +28,10 @@ from validation.cohort_check import NOT_MET, as_json, check_cohort, failures, ta
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status: 0 all met, 1 not all met, 2 cannot be checked."""
-    parser = argparse.ArgumentParser(description="Check the files and the difficulty of a phantom cohort.")
+    parser = argparse.ArgumentParser(
+        description="Check the files and the difficulty of a phantom cohort.",
+        epilog="example: python tools/check_phantom.py --root . --jobs 2",
+    )
     parser.add_argument("--root", type=Path, required=True, help="folder that contains datasets_raw/")
     parser.add_argument("--dataset", default="Phantom", help="name of the cohort (default: Phantom)")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="cases checked at the same time (default: 1)")

@@ -18,7 +18,10 @@ PATIENT, CLOTS = 3, (1, 4, 8, 11, 13, 20)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    parser = argparse.ArgumentParser(description="Draw the figures of docs/phantom.md.")
+    parser = argparse.ArgumentParser(
+        description="Draw the figures of docs/phantom.md.",
+        epilog="example: python tools/draw_phantom.py --out docs/images",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the JPEG files")
     out = parser.parse_args(arguments).out
     try:

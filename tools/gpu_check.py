@@ -23,6 +23,7 @@ from types import FrameType
 sys.path.insert(0, str(Path(__file__).parents[1]))  # dvtplan need not be installed
 
 try:
+    from arguments import print_error
     from gpucheck import runner, study
     from gpucheck.parts import PARTS
     from gpucheck.record import NAME, Record
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _check(options, shlex.join(["python", "tools/gpu_check.py", *words]))
     except (DvtError, OSError) as error:
-        print(f"gpu_check: {error}", file=sys.stderr)
+        print_error("gpu_check", error)
         return 1
 
 

@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from arguments import at_least, print_error
 from validation.knee_error import measure, summarize
 
 from dvtplan.core import worker_pool
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--root", type=Path, required=True, help="folder that contains datasets_raw/")
     parser.add_argument("--dataset", default="Phantom", help="name of the cohort (default: Phantom)")
-    parser.add_argument("--jobs", type=int, default=1, help="cases measured at the same time (default: 1)")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="cases measured at the same time (default: 1)")
     options = parser.parse_args(arguments)
     folder = options.root / "datasets_raw" / options.dataset
     try:
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         names = [path.stem for path in cases]
         found = worker_pool.over_cases(measure, cases, names, title="Find knees", jobs=options.jobs)
     except DvtError as error:
-        print(f"knee_error: {error}", file=sys.stderr)
+        print_error("knee_error", error)
         return 1
     print("\n".join(summarize(found)))
     return 0

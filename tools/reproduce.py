@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from arguments import at_least, dataset_name
+from arguments import at_least, dataset_name, print_error
 from phantom.difficulty import DIFFICULTIES
 from phantom.grid import SCALES
 from reproduction.steps import describe, run, steps_of
@@ -20,7 +20,7 @@ from reproduction.study import FOLDS, NETWORKS, Study
 from dvtplan.cli.arguments import seconds
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import duration
-from dvtplan.data.paths import Workspace
+from dvtplan.data.paths import Workspace, open_workspace
 from dvtplan.planning.recipe import RECIPES
 
 
@@ -90,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
     study = _study(parser, options)
     begin = time.monotonic()
     try:
+        if options.own_data:
+            open_workspace(options.root, options.dataset)
         print(describe(steps_of(study)), file=sys.stderr)
         if not options.dry_run:
             run(lambda: steps_of(study))
@@ -98,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
                 file=sys.stderr,
             )
     except DvtError as error:
-        print(f"reproduce: {error}", file=sys.stderr)
+        print_error("reproduce", error)
         return 1
     except KeyboardInterrupt:
         print("\nreproduce: interrupted. Run it again to continue.", file=sys.stderr)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dvtplan.cli.arguments import add_place, millimetres, parser_of, positive, workspace_of
+from dvtplan.cli.arguments import add_place, millimetres, parser_of, positive, whole_number, workspace_of
 from dvtplan.cli.runner import command
+
+NETWORK = "gn_unet"
+"""Default of --network."""
 
 
 @command
@@ -38,30 +41,32 @@ def evaluate(argv: list[str]) -> None:
             options.reference,
             options.predictions,
             options.output or options.predictions,
-            prediction_values=options.prediction_values,
+            prediction_values=options.prediction_values or "auto",
             dataset=None if options.dataset is None else workspace_of(options).raw,
             options=scoring,
         )
     elif options.compare:
         done = compare_networks(workspace_of(options), options.compare, options.folds, scoring)
     else:
-        done = evaluate(workspace_of(options), options.network, options.folds, scoring)
+        done = evaluate(workspace_of(options), options.network or NETWORK, options.folds, scoring)
     print(done.text)
     written = list(done.written)
-    if options.overlays and options.predictions is None:
+    if options.overlays:
         from dvtplan.reporting.overlays import draw_overlays
 
-        written += draw_overlays(workspace_of(options), options.network, options.folds)
+        written += draw_overlays(workspace_of(options), options.network or NETWORK, options.folds)
     print("\n".join(map(str, written)))
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which masks are scored."""
-    parser.add_argument("--network", default="gn_unet", help="network whose predictions are scored")
+    parser.add_argument("--network", help=f"network whose predictions are scored; default: {NETWORK}")
     parser.add_argument(
         "--compare", nargs="+", metavar="NETWORK", help="compare the first network with each of the others: Table 2"
     )
-    parser.add_argument("--folds", type=int, nargs="+", help="folds to score; default: all that have predictions")
+    parser.add_argument(
+        "--folds", type=whole_number, nargs="+", help="folds to score; default: all that have predictions"
+    )
     parser.add_argument(
         "--reference", type=Path, help="folder of reference masks, to score --predictions of any program"
     )
@@ -71,8 +76,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prediction-values",
         choices=("auto", "lesion", "labels"),
-        default="auto",
-        help="what the values in --predictions mean: lesion (any value above 0 is thrombus) or labels",
+        help="what the values in --predictions mean: lesion (any value above 0 is thrombus) or labels; default: auto",
     )
     parser.add_argument(
         "-o", "--output", type=Path, help="folder for the tables of --predictions; default: the folder of --predictions"
@@ -114,12 +118,25 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
 
 def _refuse_conflicts(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Refuse options that exclude each other."""
-    if (options.reference is None) != (options.predictions is None):
+    given = {name for name, value in vars(options).items() if value not in (None, False)}
+    if ("reference" in given) != ("predictions" in given):
         parser.error("--reference and --predictions must be used together")
-    if options.compare and (options.reference is not None or options.overlays):
-        parser.error("--compare cannot be used with --reference, --predictions or --overlays")
-    if options.compare and (options.level_sensitivity or options.estimate_levels):
-        parser.error("--compare cannot be used with --level-sensitivity or --estimate-levels")
+    excluded = {
+        "predictions": ("network", "compare", "folds", "overlays"),
+        "compare": ("network", "overlays", "level_sensitivity", "estimate_levels"),
+    }
+    if "predictions" not in given:
+        needs = [_option(name) for name in ("output", "prediction_values") if name in given]
+        if needs:
+            parser.error(f"{' and '.join(needs)} can only be used with --reference and --predictions")
+    for name, others in excluded.items():
+        clash = [_option(other) for other in others if other in given]
+        if name in given and clash:
+            parser.error(f"{_option(name)} cannot be used with {' or '.join(clash)}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _regions(text: str) -> tuple[str, ...]:

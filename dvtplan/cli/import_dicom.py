@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of(
         "Make a data set from DICOM scans and their masks, with pseudonyms instead of names. Run it again to add new "
         "scans.",
-        "dvt_import -i export/* -o datasets_raw/DVT --channels CE-MR --series fl3d_vein",
+        "dvt_import -i export -o datasets_raw/DVT --channels CE-MR --series fl3d_vein",
     )
     parser.add_argument(
         "-i",

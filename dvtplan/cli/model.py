@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dvtplan.cli.arguments import add_action, parser_of
+from dvtplan.cli.arguments import add_action, parser_of, whole_number
 from dvtplan.cli.runner import command, for_command_line
 
 
@@ -27,7 +27,7 @@ def model(argv: list[str]) -> None:
     )
     export.add_argument("results", type=Path, metavar="RESULTS", help="a results folder, such as results/DVT/gn_unet")
     export.add_argument("target", type=Path, metavar="MODEL.zip", help="the archive to write")
-    export.add_argument("--folds", type=int, nargs="+", help="folds to export; default: all that are trained")
+    export.add_argument("--folds", type=whole_number, nargs="+", help="folds to export; default: all that are trained")
     export.add_argument("--licence", type=Path, metavar="TXT", help="text file with the licence of the weights")
     export.add_argument("--overwrite", action="store_true", help="replace an existing file")
     export.add_argument(

@@ -22,7 +22,7 @@ def plan_and_preprocess(argv: list[str]) -> None:
     )
     parser.add_argument(
         "--folds",
-        type=int,
+        type=whole_number,
         help="number of folds, split by patient; default: as before, else 8; splits.json in the data set replaces them",
     )
     parser.add_argument("--seed", type=whole_number, help="random seed of the folds; default: as before, else 0")

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from dvtplan.cli.arguments import add_machine, parser_of
+from dvtplan.cli.arguments import add_machine, parser_of, whole_number
 from dvtplan.cli.runner import command
 from dvtplan.core import process_group
 from dvtplan.core.errors import DvtError
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stations", nargs="+", metavar="S", help="overlapping series, or files of a folder, to stitch into one scan"
     )
-    parser.add_argument("--folds", type=int, nargs="+", help="default: all trained folds")
+    parser.add_argument("--folds", type=whole_number, nargs="+", help="default: all trained folds")
     parser.add_argument("--save-probabilities", action="store_true", help="also write a probability volume per class")
     parser.add_argument("--extra-formats", nargs="+", choices=tuple(EXTRA_FORMATS), default=(), metavar="FORMAT",
                         help="additional formats of each mask: dicom-seg, a DICOM segmentation object; itksnap, label "

@@ -53,7 +53,17 @@ def recipe_of(options: argparse.Namespace) -> Recipe | None:
 
 def batch_size(text: str) -> int | str:
     """Convert a positive number or 'auto'."""
-    return text if text == AUTO else positive(text)
+    if text != AUTO and not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1, nor {AUTO}")
+    return text if text == AUTO else int(text)
+
+
+def number(text: str) -> float:
+    """Convert a number such as 0.001 or 1e-3."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a number, such as 0.001") from None
 
 
 def shares(text: str) -> tuple[float, ...]:
@@ -82,7 +92,7 @@ def _converter(name: str, kind: Any, setting: Setting) -> tuple[Callable[[str], 
         return shares, "X"
     if kind is str:
         return str, None if setting.choices else "NAME"
-    return float, "X"
+    return number, "X"
 
 
 def _values(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dvtplan.cli.arguments import add_place, parser_of, positive, workspace_of
+from dvtplan.cli.arguments import add_place, parser_of, positive, whole_number, workspace_of
 from dvtplan.cli.runner import command
 
 
@@ -20,7 +20,7 @@ def report(argv: list[str]) -> None:
         metavar="NETWORK",
         help="networks to report; images show the first; default: all with metrics.csv",
     )
-    parser.add_argument("--folds", type=int, nargs="+", help="folds to report; default: all that were scored")
+    parser.add_argument("--folds", type=whole_number, nargs="+", help="folds to report; default: all that were scored")
     parser.add_argument(
         "--patients",
         type=positive,

@@ -29,6 +29,8 @@ class WriteFailed(DvtError):
 
 def cannot_write(path: Path, error: OSError | str) -> str:
     """Return the message for a failed write."""
+    if isinstance(error, (NotADirectoryError, FileExistsError, IsADirectoryError)):
+        return f"{path}: cannot be written ({error.strerror}). Choose another path, or move what is there."
     reason = error if isinstance(error, str) else error.strerror or str(error)
     return f"{path}: cannot be written ({reason}). Free space or fix the permissions, then run again."
 

@@ -46,11 +46,11 @@ def load(kind: type[R], path: Path, made_by: str) -> R:
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Run {made_by} first.") from None
     except (OSError, ValueError) as error:
-        raise DvtError(f"{path}: is not readable JSON ({error}). Fix it or run {made_by} again.") from error
+        raise DvtError(f"{path}: is not readable JSON ({error}). Fix it, or run {made_by}.") from error
     try:
         return parse(kind, text)
     except ValueError as error:
-        raise DvtError(f"{path}: {error}. Fix it or run {made_by} again.") from error
+        raise DvtError(f"{path}: {error}. Fix it, or run {made_by}.") from error
 
 
 def is_json(path: Path) -> bool:
@@ -74,7 +74,9 @@ def parse(kind: type[R], text: str) -> R:
         raise ValueError(f"is not readable JSON ({error})") from error
     expected = getattr(kind, "__name__", str(kind))
     if not isinstance(body, dict) or body.get("record") != expected or body.get("schema") != SCHEMA:
-        found = f"{body.get('record')}, schema {body.get('schema')}" if isinstance(body, dict) else "a list or value"
+        found = "a list or value"
+        if isinstance(body, dict):
+            found = f"{body.get('record', 'no record')}, schema {body.get('schema', 'missing')}"
         raise ValueError(f"expected {expected}, schema {SCHEMA}; found {found}")
     fields = {key: value for key, value in body.items() if key not in ("schema", "record")}
     return typing.cast(R, from_json(kind, fields, ""))

@@ -35,6 +35,18 @@ def read_cases_table(path: Path) -> dict[str, CaseDetails]:
     Raises:
         DvtError: with every fault of the file, one line each.
     """
+    cases, faults = survey_cases_table(path)
+    if faults:
+        raise DvtError("\n".join(faults))
+    return cases
+
+
+def survey_cases_table(path: Path) -> tuple[dict[str, CaseDetails], list[str]]:
+    """Read ``cases.csv`` as ``read_cases_table``, but return the faults of its rows instead of raising them.
+
+    Raises:
+        DvtError: if the file is not such a table.
+    """
     faults: list[str] = []
     cases: dict[str, CaseDetails] = {}
     for line, row in _read_rows(path):
@@ -58,9 +70,8 @@ def read_cases_table(path: Path) -> dict[str, CaseDetails]:
             cases[case_id] = CaseDetails(values.get("patient_id") or case_id, _levels(values))
         except ValueError as error:
             faults.append(f"{path}, line {line}: {error}. Give millimetres, or leave it empty.")
-    if faults:
-        raise DvtError("\n".join(faults))
-    return cases
+            cases[case_id] = CaseDetails(values.get("patient_id") or case_id, None)
+    return cases, faults
 
 
 def _read_rows(path: Path) -> list[tuple[int, dict[Any, Any]]]:
@@ -74,13 +85,13 @@ def _read_rows(path: Path) -> list[tuple[int, dict[Any, Any]]]:
     except FileNotFoundError as error:
         raise DvtError(f"{path}: not found. Give a table with the columns {', '.join(CASES_COLUMNS)}.") from error
     except (OSError, ValueError, csv.Error) as error:
-        raise DvtError(
-            f"{path}: is not a readable table ({error}). Save it as comma-separated text in UTF-8."
-        ) from error
+        raise DvtError(f"{path}: is not a readable table. Save it as comma-separated text in UTF-8.") from error
     if "case_id" not in header or len(set(header)) < len(header):
+        semicolons = table.fieldnames and ";" in table.fieldnames[0]
+        action = "Save it with commas, not semicolons." if semicolons else "Fix its first line."
         raise DvtError(
             f"{path}: expected the columns {', '.join(CASES_COLUMNS)}, each once and at least case_id; "
-            f"found {', '.join(table.fieldnames) or 'none'}. Fix its first line."
+            f"found {', '.join(table.fieldnames) or 'none'}. {action}"
         )
     return rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import DatasetProblems, DvtError
 from dvtplan.data import dataset_json
-from dvtplan.data.cases_table import CASES_COLUMNS, CaseDetails, read_cases_table
+from dvtplan.data.cases_table import CASES_COLUMNS, CaseDetails, survey_cases_table
 from dvtplan.data.phantom import is_phantom
 
 
@@ -99,7 +99,8 @@ def survey(folder: str | Path) -> tuple[Dataset | None, list[str]]:
     details: dict[str, CaseDetails] = {}
     if table.exists():
         try:
-            details = read_cases_table(table)
+            details, faults = survey_cases_table(table)
+            problems.extend(faults)
         except DvtError as error:
             problems.extend(str(error).splitlines())
         for case_id in sorted(set(details) - set(found)):

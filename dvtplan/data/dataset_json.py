@@ -13,6 +13,8 @@ from dvtplan.core.errors import DvtError
 from dvtplan.core.files import write_text
 
 FILE_NAME = "dataset.json"
+RESERVED_LABELS = ("background", "ignore", ALL)
+"""Names that no foreground label may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,9 @@ import numpy as np
 
 from dvtplan.core.errors import DvtError
 
+DEFAULT_FOLDS, DEFAULT_SEED = 8, 0
+"""The paper's number of folds, and our seed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
@@ -50,10 +53,10 @@ def split(patient_of: dict[str, str], folds: int, seed: int) -> Splits:
             f"Folds need at least 2 patients; the data set has {len(patients)}. Add cases of other patients."
         )
     if not 2 <= folds <= len(patients):
-        raise DvtError(
-            f"`folds={folds}`: expected 2 to {len(patients)}, the number of patients. Use for example "
-            f"`folds={max(2, min(5, len(patients)))}`."
-        )
+        default = " (the default)" if folds == DEFAULT_FOLDS else ""
+        most = len(patients)
+        expected = f"2 to {most}, the number of patients" if most > 2 else "2, the number of patients"
+        raise DvtError(f"`folds={folds}`{default}: expected {expected}. Use for example `folds={min(5, most)}`.")
     shuffled = np.random.default_rng(seed).permutation(len(patients))
     groups = [{patients[i] for i in part} for part in np.array_split(shuffled, folds)]
     return Splits(source=f"seed {seed}", folds=tuple(_fold(k, g, patient_of) for k, g in enumerate(groups)))
@@ -117,10 +120,6 @@ def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
         raise DvtError("\n".join(faults))
 
 
-DEFAULT_FOLDS, DEFAULT_SEED = 8, 0
-"""The paper's number of folds, and our seed."""
-
-
 def read_user_splits(path: Path) -> Splits:
     """Read splits that a user wrote, also in nnU-Net's form.
 
@@ -137,9 +136,16 @@ def read_user_splits(path: Path) -> Splits:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DvtError(
             f'{path}: expected a list of {{"train": [case ids], "test": [case ids]}}, one entry per fold; '
-            f"found something else ({error!r}). Fix or remove it."
+            f"found {_fault(error)}. Fix or remove it."
         ) from error
     return Splits(source=path.name, folds=folds)
+
+
+def _fault(error: Exception) -> str:
+    """Describe what was found in a file that is no list of folds."""
+    if isinstance(error, KeyError):
+        return f"a fold without {error}"
+    return "something else" if isinstance(error, TypeError) else str(error)
 
 
 def _ids(value: object) -> tuple[str, ...]:

@@ -170,6 +170,11 @@ def open_workspace(root: str | Path, dataset: str | None = None) -> Workspace:
     return Workspace(root, found[0])
 
 
+def as_workspace(place: Workspace | Path | str) -> Workspace:
+    """Return a workspace as it is; for a folder, the workspace of the only data set in its ``datasets_raw``."""
+    return place if isinstance(place, Workspace) else open_workspace(place)
+
+
 def model_plan(results: Path) -> Path:
     """Return the path of the plan in a model folder."""
     return results / "plan.json"

@@ -21,7 +21,7 @@ from dvtplan.data.dataset_json import DatasetJson
 from dvtplan.dicom import reader
 from dvtplan.dicom.import_key import KeyRow, csv_text, next_number, read_key, read_mask_table, write_key
 from dvtplan.dicom.import_options import ImportOptions
-from dvtplan.dicom.import_source import ImportSource, open_source, read_images, read_mask
+from dvtplan.dicom.import_source import ImportSource, mask_table_keys, open_source, read_images, read_mask
 from dvtplan.dicom.series import read_study_ids
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
@@ -81,6 +81,7 @@ def import_dicom(sources: Sequence[str | Path], output: str | Path, options: Imp
             import.
     """
     output = Path(output)
+    _require_outside(output, options)
     key = output.with_name(f"{output.name}_import_key.csv") if options.key is None else Path(options.key)
     work = _Import(
         folder=output,
@@ -103,6 +104,7 @@ def import_dicom(sources: Sequence[str | Path], output: str | Path, options: Imp
                 continue
             (added if is_new else kept).append(case_id)
     _warn_if_one_patient(work)
+    _warn_of_unused_masks(work, inputs)
     return ImportResult(
         folder=output,
         key=key,
@@ -136,6 +138,14 @@ def list_sources(sources: Sequence[str | Path]) -> list[Path]:
         if part not in studies:
             console.info(f"Skipped {part}: contains no DICOM file.")
     return studies
+
+
+def _require_outside(output: Path, options: ImportOptions) -> None:
+    """Refuse a key inside the data set, which is meant to be shared."""
+    if options.key is not None and output.resolve() in Path(options.key).resolve().parents:
+        raise DvtError(
+            f"{options.key}: lies inside the data set {output}, but it names the patients. Choose a `key` outside."
+        )
 
 
 # --- one case -------------------------------------------------------------------------------------
@@ -211,6 +221,14 @@ def _warn_if_one_patient(work: _Import) -> None:
         )
 
 
+def _warn_of_unused_masks(work: _Import, inputs: Sequence[Path]) -> None:
+    """Warn of rows in the table of masks whose folder is not among the inputs: probably a misspelt name."""
+    used = {name for path in inputs for name in mask_table_keys(path)}
+    unused = sorted(set(work.mask_table) - used)
+    if unused:
+        console.warn(f"{work.options.masks}: no input is called {shorten_list(unused)}. Check the names in the table.")
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 
@@ -245,6 +263,8 @@ def _resolve_labels(folder: Path, key: Path, options: ImportOptions) -> dict[str
     Raises:
         DvtError: if the data set has other channels or labels, or was not made by an import.
     """
+    if folder.exists() and not folder.is_dir():
+        raise DvtError(f"{folder}: is a file. Choose a folder as `output`.")
     path = folder / "dataset.json"
     if not path.exists():
         if folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):

@@ -59,7 +59,7 @@ def read_key(path: Path) -> list[KeyRow]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return [KeyRow(**row) for row in csv.DictReader(file, strict=True)]
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise DvtError(f"{path}: is not the key file of an import ({error}). Give another file as `key`.") from error
+        raise DvtError(f"{path}: is not the key file of an import. Give another file as `key`.") from error
 
 
 def write_key(path: Path, rows: Sequence[KeyRow]) -> None:
@@ -82,9 +82,7 @@ def read_mask_table(path: str | Path) -> dict[str, str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [[value.strip() for value in row] for row in csv.reader(file, strict=True) if any(row)]
     except (OSError, ValueError, csv.Error) as error:
-        raise DvtError(
-            f"{path}: cannot be read as a table ({error}). Save it as comma-separated text in UTF-8."
-        ) from error
+        raise DvtError(f"{path}: is not a readable table. Save it as comma-separated text in UTF-8.") from error
     if not rows or tuple(rows[0]) != TABLE_COLUMNS or any(len(row) != 2 or not all(row) for row in rows):
         raise DvtError(
             f"{path}: expected the columns {', '.join(TABLE_COLUMNS)} with a value in every row. Correct the table."

@@ -84,7 +84,7 @@ def _find_mask(
     """Return the mask that the table or the options name, else the only mask of the study; None without a mask."""
     uids = {volume.series_uid for volume in volumes}
     objects = [one for one in study.segmentations if uids & set(one.series_uids)]
-    entry = next((mask_table[k] for k in (str(path), path.name, stem(path)) if k in mask_table), None)
+    entry = next((mask_table[k] for k in mask_table_keys(path) if k in mask_table), None)
     if entry is not None and options.masks is not None:
         return _mask_of_table(entry, objects, Path(options.masks), path)
     if options.segmentation is not None:
@@ -97,6 +97,11 @@ def _find_mask(
             "`segmentation`, or list the file in the table of `masks`."
         )
     return (objects or files or [None])[0]
+
+
+def mask_table_keys(path: Path) -> tuple[str, ...]:
+    """Return the names under which a table of masks may list an input."""
+    return str(path), path.name, stem(path)
 
 
 def _mask_of_table(entry: str, objects: Sequence[Segmentation], table: Path, path: Path) -> Path | Segmentation:

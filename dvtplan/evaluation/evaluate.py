@@ -16,7 +16,7 @@ from dvtplan.core.errors import DvtError
 from dvtplan.data.cases_table import CaseDetails
 from dvtplan.data.dataset import PHANTOM_NOTE, Dataset, discover
 from dvtplan.data.folds import Fold, Splits
-from dvtplan.data.paths import METRICS, Workspace
+from dvtplan.data.paths import METRICS, Workspace, as_workspace
 from dvtplan.evaluation import level_sensitivity, secondary_metrics, stored_scores, table1, table2
 from dvtplan.evaluation.case_scores import score_case
 from dvtplan.evaluation.level_sensitivity import LevelShift
@@ -28,6 +28,7 @@ from dvtplan.evaluation.pairing import (
     name_folds,
     note_training_differences,
     pair_by_name,
+    predicted_folds,
     read_reference,
 )
 from dvtplan.evaluation.region_rules import (
@@ -99,7 +100,7 @@ class NetworkComparison:
 
 
 def evaluate(
-    workspace: Workspace,
+    workspace: Workspace | Path | str,
     network: str,
     folds: Sequence[int] | None = None,
     options: EvaluationOptions = DEFAULTS,
@@ -110,7 +111,8 @@ def evaluate(
     trained on is an error, too.
 
     Args:
-        workspace: the data set, its splits and its results.
+        workspace: the data set, its splits and its results; or the folder that holds ``datasets_raw`` with this data
+            set only.
         network: name of a results folder.
         folds: indices; None: every fold that has predictions.
         options: regions, rule, levels, tolerance.
@@ -119,16 +121,17 @@ def evaluate(
         DvtError: for missing predictions, different grids, values without a meaning, or regions that are not
             available. Then nothing is written.
     """
+    workspace = as_workspace(workspace)
     return _evaluate(workspace, network, _gather(workspace, network, folds), options)
 
 
 def evaluate_folders(
-    reference: Path,
-    predictions: Path,
-    output: Path,
+    reference: Path | str,
+    predictions: Path | str,
+    output: Path | str,
     *,
     prediction_values: str = "auto",
-    dataset: Path | None = None,
+    dataset: Path | str | None = None,
     options: EvaluationOptions = DEFAULTS,
 ) -> Evaluation:
     """Score masks of any program: each true mask with the prediction of the same name, whatever its file ending.
@@ -150,6 +153,8 @@ def evaluate_folders(
         DvtError: as ``evaluate``, and for a true mask without a prediction or the reverse.
     """
     require_choice("prediction_values", prediction_values, PREDICTION_VALUES)
+    reference, predictions, output = Path(reference), Path(predictions), Path(output)
+    dataset = None if dataset is None else Path(dataset)
     described = read_reference(reference, dataset)
     labels = described.labels
     pairs = [
@@ -181,15 +186,18 @@ def evaluate_folders(
 
 
 def compare_networks(
-    workspace: Workspace,
+    workspace: Workspace | Path | str,
     networks: Sequence[str],
     folds: Sequence[int] | None = None,
     options: EvaluationOptions = DEFAULTS,
 ) -> NetworkComparison:
-    """Score several networks on the same folds; write the tables of each, Table 2, and a row per network and fold.
+    """Score several networks on the same folds; write Table 2, a row per network and fold, and the tables of each.
+
+    The tables of a network are written only if all its predicted folds are scored, so that scores of more folds are
+    kept.
 
     Args:
-        workspace: the data set, its splits and its results.
+        workspace: as in ``evaluate``.
         networks: names of results folders; the first is compared with each other one.
         folds: as in ``evaluate``, for all networks.
         options: as in ``evaluate``.
@@ -198,14 +206,18 @@ def compare_networks(
         DvtError: as ``evaluate``, and if the networks were not scored on the same cases. Then nothing of the
             comparison is written.
     """
+    workspace = as_workspace(workspace)
     twice = sorted({name for name in networks if list(networks).count(name) > 1})
     if twice:
-        raise DvtError(f"Networks to compare: {', '.join(twice)} is named twice. Name each network once.")
+        raise DvtError(f"`compare`: names {', '.join(twice)} twice. Name each network once.")
     if len(networks) < 2:
-        raise DvtError("Networks to compare: there is only one. Name two or more.")
+        raise DvtError(f"`compare`: names only {', '.join(networks) or 'no network'}. Name two networks or more.")
     gathered = {name: _gather(workspace, name, folds) for name in networks}  # before anything is scored or written
     first = gathered[networks[0]]
-    done = {name: _evaluate(workspace, name, inputs, options) for name, inputs in gathered.items()}
+    done = {}
+    for name, inputs in gathered.items():
+        whole = {fold.index for fold in inputs.folds} >= set(predicted_folds(workspace, name))
+        done[name] = _evaluate(workspace, name, inputs, options, write=whole)
     table = table2.table_2(
         {name: one.rows for name, one in done.items()},
         subject=first.dataset.subject,
@@ -246,8 +258,10 @@ def _gather(workspace: Workspace, network: str, folds: Sequence[int] | None) -> 
     return _Inputs(dataset=dataset, splits=splits, folds=chosen, pairs=pairs)
 
 
-def _evaluate(workspace: Workspace, network: str, inputs: _Inputs, options: EvaluationOptions) -> Evaluation:
-    """Score the masks of a network, and write."""
+def _evaluate(
+    workspace: Workspace, network: str, inputs: _Inputs, options: EvaluationOptions, *, write: bool = True
+) -> Evaluation:
+    """Score the masks of a network, and write the tables if wanted."""
     dataset = inputs.dataset
     plan = plan_scoring(
         options,
@@ -260,7 +274,7 @@ def _evaluate(workspace: Workspace, network: str, inputs: _Inputs, options: Eval
     )
     return _score_and_write(
         plan,
-        workspace.results(network),
+        workspace.results(network) if write else None,
         options,
         subject=f"{network} on {dataset.subject}",
         folds=name_folds(inputs.folds, inputs.splits),
@@ -281,7 +295,7 @@ def _warnings(dataset: Dataset) -> tuple[str, ...]:
 
 def _score_and_write(
     plan: ScoringPlan,
-    out: Path,
+    out: Path | None,
     options: EvaluationOptions,
     *,
     subject: str,
@@ -289,7 +303,7 @@ def _score_and_write(
     notes: tuple[str, ...],
     checkpoints: Mapping[int, Path] = MappingProxyType({}),
 ) -> Evaluation:
-    """Score every case, and write only when all cases have been scored."""
+    """Score every case, and write into ``out`` only when all cases have been scored."""
     rule = plan.scheme.text
     # Digests come first: a file that changes during scoring then makes the scores stale.
     digests = stored_scores.digest_files(stored_scores.scored_files(plan.pairs, plan.cases_table, checkpoints))
@@ -313,8 +327,8 @@ def _score_and_write(
         shift_notes = (f"Scored: {folds}.", *plan.shift_notes)
         shifts = level_sensitivity.summarize_shifts(_frame(shifted for _, shifted in found), notes=shift_notes)
         texts[SENSITIVITY] = level_sensitivity.to_csv(shifts)
-    written = _write(out, texts)
-    if shifts is None:
+    written = () if out is None else _write(out, texts)
+    if out is not None and shifts is None:
         (out / SENSITIVITY).unlink(missing_ok=True)  # of earlier scores
     return Evaluation(rows=rows, table=table, measures=measures, written=written, shifts=shifts)
 

@@ -23,6 +23,10 @@ RESUME = "`train_fold` with `resume=True`"
 """How to predict the test cases of a trained fold again."""
 
 
+BESIDE_MASKS = ("_probability_", "_station_")
+"""In names of volumes that a prediction writes next to the mask ID.nii.gz: ID_probability_thrombus.nii.gz."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """One case to score."""
@@ -36,6 +40,11 @@ class Pair:
     """None: the masks are not of a fold."""
 
 
+def predicted_folds(workspace: Workspace, network: str) -> list[int]:
+    """Return the trained folds of a network that have predictions."""
+    return [k for k in trained_folds(workspace.results(network)) if workspace.fold(network, k).predictions.is_dir()]
+
+
 def choose_folds(workspace: Workspace, network: str, splits: Splits, folds: Sequence[int] | None) -> tuple[Fold, ...]:
     """Choose the folds to score. Each has predictions and is in the splits.
 
@@ -46,7 +55,7 @@ def choose_folds(workspace: Workspace, network: str, splits: Splits, folds: Sequ
     if not results.is_dir():
         there = ", ".join(workspace.trained_networks) or "none"
         raise DvtError(f"{results}: no results of this network; there are: {there}. Run `train_fold` first.")
-    present = [k for k in trained_folds(results) if workspace.fold(network, k).predictions.is_dir()]
+    present = predicted_folds(workspace, network)
     wanted = present if folds is None else sorted(set(folds))
     if not wanted:
         raise DvtError(
@@ -54,9 +63,10 @@ def choose_folds(workspace: Workspace, network: str, splits: Splits, folds: Sequ
         )
     for index in wanted:
         if not 0 <= index < len(splits.folds):
+            remove = ", or remove the results of other splits" if index in present else ""
             raise DvtError(
                 f"{results / f'fold_{index}'}: {workspace.splits} has only the folds 0 to {len(splits.folds) - 1}. "
-                "Choose one with `folds`, or remove the results of other splits."
+                f"Choose one with `folds`{remove}."
             )
         if index not in present:
             others = [k for k in present if k in wanted]
@@ -116,7 +126,7 @@ def _listed_masks(workspace: Workspace, network: str, fold: int) -> dict[str, st
 def _training(workspace: Workspace, network: str, fold: int) -> str:
     """Name the stage that predicts the test cases of a fold, from its checkpoint if there is one."""
     stage = RESUME if workspace.fold(network, fold).checkpoint.exists() else "`train_fold`"
-    return f"{stage} for fold {fold} of {network}"
+    return f"{stage} for fold {fold}, `network={network}`"
 
 
 def note_training_differences(workspace: Workspace, networks: Sequence[str], folds: Sequence[Fold]) -> list[str]:
@@ -213,7 +223,7 @@ def pair_by_name(reference: Path, predictions: Path) -> list[tuple[str, Path, Pa
 
 
 def _masks(folder: Path) -> dict[str, Path]:
-    """Map each file name without its ending to the mask."""
+    """Map each file name without its ending to the mask. What a prediction writes next to a mask is omitted."""
     if not folder.is_dir():
         raise DvtError(f"{folder}: not found. Name a folder with one mask per case.")
     found: dict[str, Path] = {}
@@ -225,6 +235,9 @@ def _masks(folder: Path) -> dict[str, Path]:
         if case_id in found:
             raise DvtError(f"{path}: {found[case_id].name} is a mask of the same case. Keep one of them.")
         found[case_id] = path
+    for case_id in list(found):
+        if any(case_id.partition(word)[1] and case_id.partition(word)[0] in found for word in BESIDE_MASKS):
+            del found[case_id]
     if not found:
         raise DvtError(f"{folder}: holds no mask. Put one file per case there ({', '.join(MASK_ENDINGS)}).")
     return found

@@ -226,8 +226,9 @@ def _require_levels(filled: _Levels, names: Sequence[str], cases_table: Path) ->
         return
     first = without[0]
     found = f"; nor does the image of {first} ({filled.reasons[first]})" if first in filled.reasons else ""
+    fault = "gives no level" if cases_table.exists() else "not found, so there is no level"
     raise DvtError(
-        f"{cases_table}: gives no level for {shorten_list(without)} ({len(without)} of {len(filled.pairs)} cases)"
+        f"{cases_table}: {fault} for {shorten_list(without)} ({len(without)} of {len(filled.pairs)} cases)"
         f"{found}; the labels name {', '.join(names)}. Add level_left_mm or level_right_mm (LPS z in mm) for them, or "
         "label the truth proximal and distal in dataset.json."
     )

@@ -88,12 +88,17 @@ def read_scores(results: Path) -> tuple[pd.DataFrame, ScoreRecord]:
     if not file.exists():
         raise DvtError(
             f"{file}: not found, so nothing shows which masks {METRICS} was computed from (an older version of "
-            "dvtplan did not write it). Run `evaluate` again."
+            f"dvtplan did not write it). Run {_stage(results)}."
         )
-    record = json_records.load(ScoreRecord, file, "`evaluate`")
+    record = json_records.load(ScoreRecord, file, _stage(results))
     if record.metrics != digests.sha256(results / METRICS):
-        raise DvtError(f"{results / METRICS}: has changed since `evaluate` wrote it. Run `evaluate` again.")
+        raise DvtError(f"{results / METRICS}: has changed since `evaluate` wrote it. Run {_stage(results)}.")
     return rows, record
+
+
+def _stage(results: Path) -> str:
+    """Name the stage that scores the network of a results folder."""
+    return f"`evaluate` with `network={results.name}`"
 
 
 def require_current(record: ScoreRecord, files: Mapping[str, Path], metrics: Path) -> None:
@@ -109,7 +114,7 @@ def require_current(record: ScoreRecord, files: Mapping[str, Path], metrics: Pat
     """
     for key, digest in digest_files(files).items():
         if digest != record.files.get(key):
-            raise DvtError(f"{files[key]}: has changed since {metrics} was computed. Run `evaluate` again.")
+            raise DvtError(f"{files[key]}: has changed since {metrics} was computed. Run {_stage(metrics.parent)}.")
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
@@ -121,17 +126,17 @@ def read_metrics(path: Path) -> pd.DataFrame:
     names = {column: "str" for column in ("case_id", "patient_id", "region", "rule")}
     needed = [*names, "fold", "counted", *table1.COUNTS, *secondary_metrics.COLUMNS]
     if not path.exists():
-        raise DvtError(f"{path}: not found. Run `evaluate` first.")
+        raise DvtError(f"{path}: not found. Run {_stage(path.parent)} first.")
     try:
         rows = pd.read_csv(path, dtype=names | {"fold": "Int64"}, keep_default_na=False, na_values=[""])
         rows = rows.astype(dict.fromkeys(["tp", "fp", "fn"], "int64"))
         missing = [column for column in needed if column not in rows.columns]
         usable = not missing and bool((rows["region"] == ALL).any())
     except (OSError, ValueError, KeyError) as error:
-        raise DvtError(f"{path}: is not a readable table of scores ({error}). Run `evaluate` again.") from error
+        raise DvtError(f"{path}: is not a readable table of scores. Run {_stage(path.parent)}.") from error
     if not usable:
         what = f"the columns {shorten_list(missing)}" if missing else f"rows of the region {ALL}"
-        raise DvtError(f"{path}: lacks {what}. Run `evaluate` again.")
+        raise DvtError(f"{path}: lacks {what}. Run {_stage(path.parent)}.")
     return rows
 
 
@@ -158,7 +163,8 @@ def stored_table1(
     rows = rows[rows["fold"].isin(list(stored.runs))].reset_index(drop=True)
     for k, run in stored.runs.items():
         if set(rows.loc[rows["fold"] == k, "case_id"]) != set(run.test):
-            raise DvtError(f"{metrics}: does not hold the test cases of fold {k}. Run `evaluate` with `folds={k}`.")
+            folds = f" and `folds={list(stored.runs)}`"
+            raise DvtError(f"{metrics}: does not hold the test cases of fold {k}. Run {_stage(results)}{folds}.")
     require_current(record, _model_files(results, stored, dataset), metrics)
     network = next(iter(stored.runs.values())).network
     listed = ", ".join(map(str, stored.runs))

@@ -65,18 +65,23 @@ def measure(mask: np.ndarray, grid: Grid, levels: Levels | None) -> list[Burden]
     return burdens
 
 
-def category(burdens: list[Burden]) -> str:
-    """Describe the segmentation in one sentence: none, proximal, distal or both. It is not a diagnosis."""
+def category(burdens: list[Burden], *, edited: bool = False) -> str:
+    """Describe the segmentation in one sentence: none, proximal, distal or both. It is not a diagnosis.
+
+    ``edited``: the mask is not as the model made it.
+    """
+    found = "The edited mask contains" if edited else "The model segmented"
+    thrombus = "thrombus" if edited else "possible thrombus"
     volume = {name: sum(b.volume_ml for b in burdens if b.region == name) for name in ("all", *PROXIMAL_DISTAL)}
     if volume["all"] == 0:
-        return "The model segmented no thrombus."
+        return f"{found} no thrombus."
     if not any(b.region in PROXIMAL_DISTAL for b in burdens):
-        return "The model segmented possible thrombus (proximal or distal unknown)."
+        return f"{found} {thrombus} (proximal or distal unknown)."
     if volume["proximal"] == 0:
-        return "The model segmented possible thrombus below the level only (distal)."
+        return f"{found} {thrombus} below the level only (distal)."
     if volume["distal"] == 0:
-        return "The model segmented possible thrombus above the level only (proximal)."
-    return "The model segmented possible thrombus above and below the level (proximal and distal)."
+        return f"{found} {thrombus} above the level only (proximal)."
+    return f"{found} {thrombus} above and below the level (proximal and distal)."
 
 
 def _limb(mask: np.ndarray, grid: Grid, levels: Levels | None, limb: str) -> tuple[np.ndarray, Grid]:

@@ -60,7 +60,7 @@ def write_burden_table(
 
 
 def _rows(case_id: str, burdens: Sequence[Burden], assigned: LevelAssignment, status: str) -> list[dict[str, object]]:
-    in_words = result_in_words(burdens)
+    in_words = result_in_words(burdens, edited=status == CHANGED)
     level_mm = (
         dict.fromkeys(LIMBS) if assigned.levels is None else dict(zip(LIMBS, assigned.levels.both_mm, strict=True))
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dvtplan.anatomy.landmarks import LEVEL_BELOW_KNEE_MM, Landmarks
 from dvtplan.anatomy.levels import Levels
+from dvtplan.imaging.geometry import Grid
 
 LEVEL_SOURCES = {
     "table": "from a table", "given": "given", "estimated": "estimated from the image", "none": "of unknown origin"
@@ -27,6 +28,20 @@ class LevelAssignment:
     def __post_init__(self) -> None:
         if self.source not in LEVEL_SOURCES or (self.levels is None) != (self.source == "none"):
             raise ValueError(f"levels {self.levels} cannot come from {self.source!r}")
+
+
+def note_outside(assigned: LevelAssignment, grid: Grid) -> LevelAssignment:
+    """Add a note if a level lies above or below the whole scan, which is possible but often a mistake."""
+    if assigned.levels is None or assigned.source == "estimated":
+        return assigned
+    heights = grid.corners_mm()[:, 2]
+    low, high = heights.min(), heights.max()
+    outside = sorted({level for level in assigned.levels.both_mm if not low <= level <= high})
+    if not outside:
+        return assigned
+    listed = " and ".join(f"{level:g}" for level in outside)
+    note = f"z {listed} mm lies outside the scan, which reaches from {low:.0f} to {high:.0f} mm"
+    return replace(assigned, note=note)
 
 
 def assign_levels(

@@ -98,10 +98,10 @@ def not_analysed(case_id: str, images: Sequence[str], reason: str, made: str, ma
     )  # fmt: skip
 
 
-def result_in_words(burdens: Sequence[Burden]) -> str:
-    """Describe the segmentation; an empty mask is said not to rule out thrombus."""
-    result = category(list(burdens))
-    return result if any(burden.volume_ml > 0 for burden in burdens) else f"{result} {NOT_RULED_OUT}"
+def result_in_words(burdens: Sequence[Burden], *, edited: bool = False) -> str:
+    """Describe the segmentation; a model's empty mask is said not to rule out thrombus."""
+    result = category(list(burdens), edited=edited)
+    return result if edited or any(burden.volume_ml > 0 for burden in burdens) else f"{result} {NOT_RULED_OUT}"
 
 
 def reader_warnings(
@@ -140,6 +140,8 @@ def reader_warnings(
         )
     elif assigned.source == "estimated":
         lines.append(f"The level was estimated from the image and may be wrong by 20 mm or more: {assigned.note}.")
+    elif assigned.note:
+        lines.append(f"Check the level: {assigned.note}.")
     return lines
 
 

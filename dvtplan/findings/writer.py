@@ -53,7 +53,10 @@ def resolve_levels(case: Case, mask: Path, options: FindingsOptions) -> LevelAss
     if listed is None and options.level is None and options.estimate_levels:
         estimated[name] = scan_landmarks.estimate_scan(case.images[0])
         json_records.save(estimated[name], mask_files.levels_path(mask))
-    return level_source.assign_levels([name], {name: listed}, options.level, estimated)[name]
+    assigned = level_source.assign_levels([name], {name: listed}, options.level, estimated)[name]
+    if assigned.levels is None or estimated:
+        return assigned
+    return level_source.note_outside(assigned, volume_io.read_grid(case.images[0]))
 
 
 def is_up_to_date(mask: Path, levels: LevelAssignment, maker: ModelIdentity, options: FindingsOptions) -> bool:

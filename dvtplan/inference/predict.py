@@ -13,7 +13,7 @@ from dvtplan.data import dataset
 from dvtplan.data.edited_masks import edited_masks, known_digests
 from dvtplan.data.folds import Splits
 from dvtplan.data.mask_files import single_record_path
-from dvtplan.data.paths import Workspace
+from dvtplan.data.paths import Workspace, as_workspace
 from dvtplan.data.prediction_log import mask_lock, write_single_record
 from dvtplan.data.prediction_records import require_prediction_record
 from dvtplan.dicom import reader, segmentation_writer
@@ -32,11 +32,13 @@ from dvtplan.models.devices import DeviceConfig
 DEFAULTS = PredictOptions()
 
 
-def predict_fold(workspace: Workspace, network: str, index: int, *, setup: DeviceConfig | None = None) -> Path:
+def predict_fold(
+    workspace: Workspace | Path | str, network: str, index: int, *, setup: DeviceConfig | None = None
+) -> Path:
     """Predict the test patients of a fold with its network, from their raw files.
 
     Args:
-        workspace: of the data set.
+        workspace: of the data set, or the folder that holds ``datasets_raw`` with this data set only.
         network: name of the architecture.
         index: of the fold.
         setup: how to run; None chooses.
@@ -47,7 +49,11 @@ def predict_fold(workspace: Workspace, network: str, index: int, *, setup: Devic
     Raises:
         DvtError: as ``load_model`` and ``predict_case``.
     """
+    workspace = as_workspace(workspace)
     splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
+    if not 0 <= index < len(splits.folds):
+        last = len(splits.folds) - 1
+        raise DvtError(f"fold {index}: {workspace.splits} holds the folds 0 to {last}. Choose one of them.")
     # Test patients are from the data set of the training, so no comparison with the training scans is needed.
     model = replace(load_model(workspace.results(network), folds=[index], setup=setup), training=None)
     cases = {case.id: case for case in dataset.discover(workspace.raw).cases}
@@ -68,7 +74,7 @@ def predict_fold(workspace: Workspace, network: str, index: int, *, setup: Devic
 def predict_path(
     input: Path | str,
     output: Path | str,
-    model: Model,
+    model: Model | Path | str,
     options: PredictOptions = DEFAULTS,
     findings: FindingsOptions | None = None,
 ) -> list[Path]:
@@ -78,7 +84,7 @@ def predict_path(
         input: a file or a folder of files, where ``ID_0000``, ``ID_0001``, ... are the channels of a case; or a folder
             or ZIP archive of DICOM files with any names.
         output: a folder; for a single scan also the name of the mask.
-        model: the model.
+        model: the model, or its results folder or archive.
         options: of the prediction.
         findings: what to write about each scan next to its mask; None for nothing.
 
@@ -91,7 +97,8 @@ def predict_path(
         DvtError: if the input is missing, or if a mask would replace an input or, for a single mask, an edited mask.
             Masks that were written before remain.
     """
-    outcome = predict_input(Path(input), Path(output), model, options, findings)
+    loaded = model if isinstance(model, Model) else load_model(model)
+    outcome = predict_input(Path(input), Path(output), loaded, options, findings)
     outcome.raise_failures()
     return list(outcome.files)
 

@@ -52,11 +52,13 @@ BeforeReplace = Callable[[Path, Timings], None]
 
 
 def require_not_an_input(case: Case, mask: Path) -> None:
-    """Refuse to replace an image by its mask.
+    """Refuse to replace an image, or a folder, by a mask.
 
     Raises:
-        DvtError: if the mask is one of the case's files.
+        DvtError: if the mask is one of the case's files, or a folder.
     """
+    if mask.is_dir():
+        raise DvtError(f"{mask}: is a folder, but the mask needs this name. Move it, or choose another `output`.")
     if mask.exists() and any(path.exists() and path.samefile(mask) for path in case.images):
         raise DvtError(f"{mask}: is the image, which the mask would replace. Choose another `output`.")
 

@@ -105,9 +105,17 @@ class _JobRun:
             if assigned is not None:
                 levels[stem(mask)] = assigned
         throughput.log()
+        self._log_kept(len(masks) - throughput.scans)
         return PredictionOutcome(
             masks=tuple(masks), files=tuple(masks), levels=levels, failed=failed, scans=len(self._cases)
         )
+
+    def _log_kept(self, kept: int) -> None:
+        if kept:
+            console.info(
+                f"Kept {plural(kept, 'mask')} that were already in {self._job.output}. `overwrite=True` predicts all "
+                "again."
+            )
 
     def _keep_or_predict(self, case: Case, mask: Path, throughput: Throughput) -> LevelAssignment | None:
         """Make sure that the mask and its findings are there; return the levels if there are findings."""
@@ -172,21 +180,22 @@ class Throughput:
     """Time per scan and slice, from file to file."""
 
     def __init__(self, model: Model) -> None:
-        self._start, self._scans, self._slices, self._folds = time.monotonic(), 0, 0, len(model.folds)
+        self._start, self._slices, self._folds = time.monotonic(), 0, len(model.folds)
+        self.scans = 0
 
     def add(self, slices: int) -> None:
         """Count a predicted scan."""
-        self._scans += 1
+        self.scans += 1
         self._slices += slices
 
     def log(self) -> None:
         """Log the time, if any scan was predicted."""
-        if not self._scans:
+        if not self.scans:
             return
         seconds = time.monotonic() - self._start
         folds = f" by {self._folds} folds" if self._folds > 1 else ""
-        pace = f"{seconds / self._scans:.3g} s a scan, {seconds / self._slices:.2g} s a slice"
+        pace = f"{seconds / self.scans:.3g} s a scan, {seconds / self._slices:.2g} s a slice"
         console.info(
-            f"Predicted {plural(self._scans, 'scan')}, {plural(self._slices, 'slice')}{folds}, in "
+            f"Predicted {plural(self.scans, 'scan')}, {plural(self._slices, 'slice')}{folds}, in "
             f"{text.duration(seconds)}: {pace}."
         )

@@ -72,11 +72,14 @@ def _findings_files(masks: Sequence[Path], *, summary: bool) -> list[Path]:
 
 
 def _log_levels(outcome: PredictionOutcome) -> list[Path]:
-    """Log for which scans the level was estimated or is unknown; return the files with the knees."""
+    """Log for which scans the level was estimated, is unknown or is doubtful; return the files with the knees."""
     paths = []
     for mask in outcome.masks:
         assigned = outcome.levels.get(stem(mask))
-        if assigned is None or assigned.source not in ("estimated", "none"):
+        if assigned is None or (assigned.source not in ("estimated", "none") and not assigned.note):
+            continue
+        if assigned.source not in ("estimated", "none"):
+            console.warn(f"{stem(mask)}: check the level: {assigned.note}.")
             continue
         what = "not divided into proximal and distal" if assigned.levels is None else "level estimated from the image"
         console.info(f"{stem(mask)}: {what}: {assigned.note}.")

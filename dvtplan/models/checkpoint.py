@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,9 +118,10 @@ def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Train this fold first.") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DvtError(f"{path}: is not a readable checkpoint ({reason}). Train this fold again.") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise DvtError(f"{path}: cannot be read ({error.strerror}). Fix the permissions, or replace it.") from error
+    except Exception as error:  # reading a damaged archive can raise anything, with advice that does not apply here
+        raise DvtError(f"{path}: is not a readable checkpoint. Train this fold again.") from error
     complete = isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in FIELDS.items())
     if not complete or state["schema"] != SCHEMA:
         raise DvtError(f"{path}: expected a checkpoint of schema {SCHEMA}. Train this fold again.")

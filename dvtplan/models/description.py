@@ -94,7 +94,7 @@ def to_text(model: ModelDescription) -> str:
         ("digest", model.digest),
         ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),
     ]  # fmt: skip
-    table = model.table.rstrip() or "No Table 1: the model was not scored since it was trained."
+    table = model.table.rstrip() or "No Table 1: no current scores of these folds."
     body = [f"{head:<12}{text}" for head, text in lines]
     return "\n".join([*body, "", table, "", "Research software, not a medical device."])
 

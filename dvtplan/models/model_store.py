@@ -159,7 +159,8 @@ def _is_run(name: str) -> bool:
 def _choose(path: Path, available: Sequence[int], folds: Sequence[int] | None) -> tuple[int, ...]:
     missing = sorted(set(folds or ()) - set(available))
     if missing:
-        raise DvtError(f"{path}: contains the folds {available}, not {missing}. Choose among them.")
+        present, absent = (", ".join(map(str, numbers)) for numbers in (available, missing))
+        raise DvtError(f"{path}: contains the folds {present}, not {absent}. Choose among them with `folds`.")
     return tuple(dict.fromkeys(folds or available))
 
 

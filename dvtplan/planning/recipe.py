@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -73,7 +74,7 @@ class Recipe:
     """Factor of each drop: the paper's "gamma 0.1" in the solver's sense (our reading)."""
     beta1: float = _setting(0.9, label="Adam's momentum", unit="beta 1", help="Adam's momentum")
     """Adam's first moment decay, the paper's "momentum" (section 2.4)."""
-    loss: str = _setting("focal", added_later=True, label="loss", help="loss function")
+    loss: str = _setting("focal", added_later=True, label="loss", help="loss function; an unknown name lists all")
     """A key of ``training.losses.LOSSES``. The options of a loss are the fields whose names begin with its name."""
     focal_gamma: float = _setting(2.0, label="focal loss, gamma", help="focusing exponent of the focal loss")
     """Focusing exponent (Lin et al. 2017; the paper gives none)."""
@@ -178,4 +179,6 @@ def override(name: str, **changes: Any) -> Recipe:
     try:
         return replace(RECIPES[name], **changes, name=changed)
     except ValueError as error:
-        raise DvtError(f"recipe: {error}. Correct this value.") from error
+        names = "|".join(settings())
+        marked = re.sub(rf"\b({names})\b", r"`\1`", str(error))
+        raise DvtError(f"{marked}. Correct this value.") from error

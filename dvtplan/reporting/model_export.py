@@ -257,7 +257,7 @@ def _read_terms(licence: Path | None) -> str:
     try:
         return licence.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise DvtError(f"{licence}: is not readable text ({error}). Name a text file in UTF-8.") from error
+        raise DvtError(f"{licence}: is not a readable text file in UTF-8. Name another file as `licence`.") from error
 
 
 def _notice(stored: StoredModel, known: _Known, terms: str) -> str:

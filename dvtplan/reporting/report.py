@@ -14,7 +14,7 @@ from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.data.dataset import Dataset, discover
 from dvtplan.data.folds import Splits
-from dvtplan.data.paths import Workspace
+from dvtplan.data.paths import Workspace, as_workspace
 from dvtplan.evaluation import stored_scores, table1
 from dvtplan.evaluation.pairing import Pair, choose_folds, fold_pairs, name_folds, note_training_differences
 from dvtplan.imaging import volume_io
@@ -57,7 +57,7 @@ class Report:
 
 
 def write_report(
-    workspace: Workspace,
+    workspace: Workspace | Path | str,
     networks: Sequence[str] | None = None,
     folds: Sequence[int] | None = None,
     patients: int | None = None,
@@ -68,7 +68,7 @@ def write_report(
     The page reads ``metrics.csv`` and never scores, so that no number is computed twice.
 
     Args:
-        workspace: a data set with scored networks.
+        workspace: a data set with scored networks, or the folder that holds ``datasets_raw`` with this data set only.
         networks: names of results folders; the first is pictured and compared with the others. None: all that were
             scored, gn_unet first.
         folds: indices; None: all that were scored.
@@ -81,6 +81,7 @@ def write_report(
     Raises:
         DvtError: for metrics that are missing, stale or of other cases; as ``pairing.fold_pairs``.
     """
+    workspace = as_workspace(workspace)
     dataset = discover(workspace.raw)
     splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
     scored = [_gather(workspace, name, dataset, splits, folds) for name in _networks(workspace, networks)]
@@ -155,7 +156,8 @@ def _networks(workspace: Workspace, wanted: Sequence[str] | None) -> list[str]:
     trained = workspace.trained_networks
     scored = [name for name in trained if workspace.metrics(name).exists()]
     if not scored:
-        first = f"`evaluate` for {' or '.join(trained)}" if trained else "`train_fold` and `evaluate`"
+        choices = " or ".join(f"`network={name}`" for name in trained)
+        first = f"`evaluate` with {choices}" if trained else "`train_fold` and `evaluate`"
         raise DvtError(f"{workspace.report.parent}: no network has been scored. Run {first} first.")
     return sorted(scored, key=lambda name: name != "gn_unet")
 
@@ -179,7 +181,7 @@ def _gather(
     if unlike or not pairs:
         raise DvtError(
             f"{metrics}: does not hold the test cases of {name_folds(chosen or predicted, splits)}"
-            f"{': ' + ', '.join(unlike[:8]) if unlike else ''}. Run `evaluate` for {network}."
+            f"{': ' + ', '.join(unlike[:8]) if unlike else ''}. Run `evaluate` with `network={network}`."
         )
     current = stored_scores.scored_files(pairs, workspace.raw / stored_scores.CASES_TABLE, {})
     stored_scores.require_current(record, current, metrics)

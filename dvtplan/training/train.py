@@ -9,7 +9,7 @@ from dvtplan.core import files
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import under_torchrun
 from dvtplan.core.text import plural
-from dvtplan.data.paths import FoldFolder, Workspace, open_workspace
+from dvtplan.data.paths import FoldFolder, Workspace, as_workspace
 from dvtplan.models import devices, epoch_log
 from dvtplan.planning.recipe import Recipe
 from dvtplan.training import data_loading, distributed
@@ -60,7 +60,7 @@ def train_fold(
         DvtError: if the fold does not exist, the data are not preprocessed by the present plan, a training would be
             overwritten, there is nothing to resume, or a loss is not finite.
     """
-    workspace = workspace if isinstance(workspace, Workspace) else open_workspace(Path(workspace), None)
+    workspace = as_workspace(workspace)
     options = options or TrainingOptions()
     if options.processes > 1 and not under_torchrun():
         devices.one_per_process(options.device, options.processes)

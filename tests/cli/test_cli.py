@@ -663,6 +663,7 @@ def test_a_corrected_mask_is_measured_as_corrected(
     table = pd.read_csv(tmp_path / "burden.csv")
     status = table.groupby("case_id").status.first().to_dict()
     assert status == {"c0": "analysed", "c1": "mask changed", "c2": "not analysed", "c3": "analysed"}
+    assert set(table[table.case_id == "c1"].scan_in_words.str.split(" ").str[1]) == {"edited"}
     whole = table[table.case_id == "c1"].volume_ml.sum()
     assert whole == pytest.approx(values.size * grid.voxel_ml, abs=2e-3)
     assert ".0" not in "".join(line.split(",")[5] for line in (tmp_path / "burden.csv").read_text().splitlines())

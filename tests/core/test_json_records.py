@@ -191,7 +191,7 @@ def test_a_wrong_field_is_named_with_its_file(tmp_path: Path, change: dict[str, 
     with pytest.raises(DvtError, match=message) as caught:
         json_records.load(Plan, path, "dvt_x")
     assert str(caught.value).startswith(f"{path}: ")
-    assert str(caught.value).endswith("Fix it or run dvt_x again.")
+    assert str(caught.value).endswith("Fix it, or run dvt_x.")
     assert "\n" not in str(caught.value)
 
 
@@ -212,7 +212,7 @@ def test_a_missing_field_is_named(tmp_path: Path) -> None:
         (b"", "is not readable JSON"),
         (b"\xff\xfe", "is not readable JSON"),
         (b"[]", "expected Plan, schema 1; found a list or value"),
-        (b"{}", "expected Plan, schema 1; found None, schema None"),
+        (b"{}", "expected Plan, schema 1; found no record, schema missing"),
         (b'{"record": "Recipe", "schema": 1}', "found Recipe, schema 1"),
         (b'{"record": "Plan", "schema": 2}', "found Plan, schema 2"),
     ],
@@ -223,7 +223,7 @@ def test_a_file_that_is_not_this_record_is_refused_in_one_line(tmp_path: Path, t
     with pytest.raises(DvtError, match=message) as caught:
         json_records.load(Plan, path, "dvt_x")
     assert str(path) in str(caught.value)
-    assert "dvt_x again" in str(caught.value)
+    assert "run dvt_x" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -296,13 +296,21 @@ def test_a_wrong_table_is_named_by_line(tmp_path: Path, text: str | bytes, messa
 
 
 def test_all_faults_of_a_table_are_reported_with_those_of_the_files(raw: Path) -> None:
-    table(raw, "case_id,level_left_mm\na,x\na,1\nb,y\n")
+    table(raw, "case_id,level_left_mm\na,x\na,1\nb,y\nz,1\n")
     label_path(raw, "b").unlink()
     assert [line.split(":")[0] for line in problems_of(raw)] == [
         "labelsTr/b.nii.gz",
         "cases.csv, line 2",
+        "cases.csv, line 3",
         "cases.csv, line 4",
+        "cases.csv",
     ]
+
+
+def test_a_table_with_semicolons_is_explained(raw: Path) -> None:
+    table(raw, "case_id;level_left_mm\na;1\n")
+    (line,) = problems_of(raw)
+    assert "found case_id;level_left_mm" in line and "semicolons" in line
 
 
 def test_a_row_without_files_is_named(raw: Path) -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from dvtplan.core.errors import DvtError
-from dvtplan.data.paths import Workspace, open_workspace, prediction_record, prediction_records, trained_folds
+from dvtplan.data.paths import (
+    Workspace,
+    as_workspace,
+    open_workspace,
+    prediction_record,
+    prediction_records,
+    trained_folds,
+)
 
 PLACE = Workspace(Path("root"), "DVT")
 
@@ -55,6 +62,12 @@ def test_the_only_data_set_needs_no_name(tmp_path: Path) -> None:
     (tmp_path / "datasets_raw" / "README.md").write_text("")
     assert open_workspace(tmp_path, None) == Workspace(tmp_path, "DVT")
     assert open_workspace(tmp_path, "DVT") == Workspace(tmp_path, "DVT")
+
+
+def test_a_folder_stands_for_the_workspace_of_its_only_data_set(tmp_path: Path) -> None:
+    workspace = open_workspace(make(tmp_path, "DVT"))
+    assert as_workspace(workspace) is workspace
+    assert as_workspace(str(tmp_path)) == as_workspace(tmp_path) == workspace
 
 
 def test_a_link_to_a_data_set_is_accepted(tmp_path: Path) -> None:

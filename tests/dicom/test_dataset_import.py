@@ -384,13 +384,33 @@ def test_invalid_options_are_refused_before_anything_is_imported(export: Path, t
         ({"series": ["5", "6"]}, "`series`: 2 given, expected 1"),
         ({"patient_by": "name"}, "patient_by"),
         ({"label_names": ["a", "a"]}, "label_names.*repeated"),
-        ({"masks": tmp_path / "none.csv"}, "none.csv: cannot be read as a table"),
+        ({"label_names": ["background"]}, "label_names.*background"),
+        ({"key": out_of(tmp_path) / "private" / "key.csv"}, "key.csv: lies inside the data set"),
+        ({"masks": tmp_path / "none.csv"}, "none.csv: is not a readable table"),
     ):
         with pytest.raises(DvtError, match=words):
             imported(export, tmp_path, **how)
     with pytest.raises(DvtError, match=r"not found\. Give a folder"):
         imported([export / "none"], tmp_path, ["T1"])
     assert not out_of(tmp_path).exists()
+
+
+def test_a_file_is_refused_as_data_set(export: Path, tmp_path: Path) -> None:
+    out_of(tmp_path).parent.mkdir()
+    out_of(tmp_path).write_text("mine")
+    with pytest.raises(DvtError, match="DVT: is a file"):
+        imported(export, tmp_path)
+    assert out_of(tmp_path).read_text() == "mine"
+
+
+def test_a_row_of_the_mask_table_without_an_input_is_a_warning(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "masks.csv"
+    table.write_text(f"folder,mask\nscan0,{export / 'scan0.nii.gz'}\nscam1,{export / 'scan1.nii.gz'}\n")
+    assert len(imported(export, tmp_path, masks=table).added) == 4
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "masks.csv" in line]
+    assert "scam1" in line and "scan0" not in line
 
 
 # --- inputs ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dvtplan import cli
 from dvtplan.anatomy.landmarks import Landmarks, Limb
 from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
@@ -425,13 +426,13 @@ def test_a_fold_without_predictions_is_omitted_and_the_table_says_so(workspace: 
         path.unlink()
     folder.rmdir()
     assert "fold 1 of 2" in evaluate(workspace, "unet").text
-    with pytest.raises(DvtError, match=r"fold_0/predictions: not found. .*`train_fold` for fold 0 of unet"):
+    with pytest.raises(DvtError, match=r"fold_0/predictions: not found. .*`train_fold` for fold 0, `network=unet`"):
         evaluate(workspace, "unet", folds=[0])
 
 
 def test_a_missing_prediction_is_named_with_its_command_and_nothing_is_written(workspace: Workspace) -> None:
     prediction(workspace, "c").unlink()
-    with pytest.raises(DvtError, match=r"1 of 4 test cases .*fold 1: c\).*`train_fold` for fold 1 of unet"):
+    with pytest.raises(DvtError, match=r"1 of 4 test cases .*fold 1: c\).*`train_fold` for fold 1, `network=unet`"):
         evaluate(workspace, "unet")
     assert not (workspace.results("unet") / "metrics.csv").exists()
 
@@ -763,8 +764,17 @@ def test_networks_with_other_folds_are_not_compared(two_networks: Workspace) -> 
     assert compare_networks(two_networks, ["unet", "gcn"], folds=[0]).table.entries
 
 
+def test_a_comparison_of_some_folds_keeps_the_scores_of_all(two_networks: Workspace) -> None:
+    evaluate(two_networks, "unet")
+    before = two_networks.metrics("unet").read_bytes()
+    done = compare_networks(two_networks.root, ["unet", "gcn"], folds=[1])
+    assert two_networks.metrics("unet").read_bytes() == before and not two_networks.metrics("gcn").exists()
+    assert {path.parent for path in done.written} == {two_networks.comparison}
+    assert set(done.evaluations["unet"].rows["fold"]) == {1}
+
+
 def test_a_network_is_not_compared_with_itself(two_networks: Workspace) -> None:
-    with pytest.raises(DvtError, match="unet is named twice"):
+    with pytest.raises(DvtError, match="names unet twice"):
         compare_networks(two_networks, ["unet", "gcn", "unet"])
 
 
@@ -792,8 +802,41 @@ def test_the_command_compares_networks_at_a_tolerance(two_networks: Workspace) -
 
 @pytest.mark.parametrize(
     "flags",
-    [["--tolerance", "-1"], ["--tolerance", "x"], ["--compare", "unet", "gcn", "--overlays"], ["--reference", "a"]],
+    [
+        "--tolerance -1",
+        "--tolerance x",
+        "--folds x",
+        "--compare unet gcn --overlays",
+        "--compare unet gcn --network unet",
+        "--reference a",
+        "--reference a --predictions b --overlays",
+        "--reference a --predictions b --folds 0",
+        "--reference a --predictions b --network unet",
+        "-o out",
+        "--prediction-values lesion",
+    ],
 )
-def test_options_that_make_no_sense_are_refused(workspace: Workspace, flags: list[str]) -> None:
-    ran = command("--root", workspace.root, *flags)
-    assert ran.returncode == 2 and "error:" in ran.stderr
+def test_options_that_make_no_sense_are_refused(
+    flags: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["dvt_evaluate", *flags.split()])
+    with pytest.raises(SystemExit) as caught:
+        cli.evaluate()
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert caught.value.code == 2 and "error:" in message
+    assert any(word in message for word in flags.split() if word.startswith("-"))
+
+
+def test_what_a_prediction_writes_next_to_a_mask_is_not_scored(workspace: Workspace, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copytree(workspace.fold("unet", 0).predictions, theirs)
+    for name in ("a_probability_lesion", "a_station_upper"):
+        shutil.copy(theirs / "a.nii.gz", theirs / f"{name}.nii.gz")
+    truths = tmp_path / "truths"
+    truths.mkdir()
+    for name in ("a", "b"):
+        shutil.copy(workspace.raw / "labelsTr" / f"{name}.nii.gz", truths)
+    assert set(evaluate_folders(truths, str(theirs), str(tmp_path / "out")).rows["case_id"]) == {"a", "b"}
+    (theirs / "a.nii.gz").unlink()
+    with pytest.raises(DvtError, match=r"no true mask .* a_probability_lesion"):
+        evaluate_folders(truths, theirs, tmp_path / "out")

@@ -28,6 +28,13 @@ def test_the_burden_of_an_empty_mask_is_zero_in_every_region() -> None:
     assert category(burdens) == "The model segmented no thrombus."
 
 
+def test_an_edited_mask_is_not_said_to_be_the_models() -> None:
+    empty = measure(np.zeros(GRID.shape, np.uint8), GRID, LEVELS)
+    assert category(empty, edited=True) == "The edited mask contains no thrombus."
+    tubes = measure(tube([(20, 2, 60), (20, 2, 20)], 4.0), GRID, LEVELS)
+    assert category(tubes, edited=True) == "The edited mask contains thrombus above the level only (proximal)."
+
+
 def test_a_straight_tube_has_its_length_volume_and_section() -> None:
     """It is 100 mm long, with caps of 4 mm at both ends."""
     burdens = measure(tube([(20, 2, 60), (20, 2, -40)], 4.0), GRID, LEVELS)

@@ -400,7 +400,7 @@ def test_without_a_word_there_are_the_papers_eight_folds(tmp_path: Path) -> None
 
 
 def test_too_many_folds_are_refused_and_nothing_is_written(place: Workspace) -> None:
-    with pytest.raises(DvtError, match=r"8`?: expected 2 to 4, the number of patients"):
+    with pytest.raises(DvtError, match=r"8`? \(the default\): expected 2 to 4, the number of patients"):
         run(place.root, folds=8)
     assert not place.preprocessed.exists()
 

@@ -232,12 +232,13 @@ def test_scores_of_a_copied_folder_are_exported_whatever_the_times_of_its_files(
 def test_scores_of_an_older_version_are_omitted(results: Path, tmp_path: Path) -> None:
     (results / "scores.json").unlink()
     (why,) = export_model(results, tmp_path / "a.zip").left_out
-    assert "scores.json: not found" in why and "`evaluate` again" in why
+    assert "scores.json: not found" in why and "Run `evaluate` with `network=gn_unet`" in why
 
 
 def test_scores_that_lack_a_case_or_are_missing_are_omitted(results: Path, trained: Workspace, tmp_path: Path) -> None:
     evaluate.evaluate(trained, "gn_unet", folds=[0])
-    assert "does not hold the test cases of fold 1" in export_model(results, tmp_path / "d.zip").left_out[0]
+    why = export_model(results, tmp_path / "d.zip").left_out[0]
+    assert "does not hold the test cases of fold 1" in why and "`folds=[0, 1]`" in why
     metrics = results / "metrics.csv"
     lines = metrics.read_text().splitlines(keepends=True)
     metrics.write_text("".join(line for line in lines if ",c0," not in line))
@@ -296,7 +297,7 @@ def test_the_notice_holds_the_terms_of_who_trained_it(results: Path, tmp_path: P
     export_model(results, tmp_path / "b.zip", licence=tmp_path / "terms.txt")
     assert text_of(tmp_path / "b.zip", "NOTICE.txt").endswith("terms below.\n\ndvt_model info describes this file. "
         "dvt_predict --model uses it as it is.\n\nCC BY 4.0, A. Author\n")  # fmt: skip
-    assert "none.txt: is not readable text" in refused(
+    assert "none.txt: is not a readable text" in refused(
         lambda: export_model(results, tmp_path / "c.zip", licence=tmp_path / "none.txt")
     )
 
@@ -332,7 +333,7 @@ def test_what_does_not_belong_together_is_refused_and_nothing_written(results: P
     state["epochs_done"] = 8
     torch.save(state, path)
     assert "head.bias has weights that are not finite" in refused(lambda: export_model(results, target))
-    assert "the folds [0, 1], not [7]" in refused(lambda: export_model(results, target, folds=[7]))
+    assert "the folds 0, 1, not 7" in refused(lambda: export_model(results, target, folds=[7]))
     assert processes.tree(tmp_path / "out") == {}
 
 

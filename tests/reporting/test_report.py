@@ -353,7 +353,7 @@ def test_outliers_are_named_or_else_the_lowest() -> None:
 @pytest.mark.usefixtures("unpainted")
 def test_missing_metrics_are_refused_with_the_command(trained: Workspace) -> None:
     folder = trained.root / "results" / "Toy"
-    with pytest.raises(DvtError, match=f"{folder}: no network has been scored.*`evaluate` for gn_unet"):
+    with pytest.raises(DvtError, match=f"{folder}: no network has been scored.*`evaluate` with `network=gn_unet`"):
         write_report(trained)
     with pytest.raises(DvtError, match=f"{trained.metrics('gn_unet')}: not found.*`evaluate`"):
         write_report(trained, ["gn_unet"])
@@ -400,7 +400,7 @@ def test_a_copied_workspace_is_reported_whatever_the_times_of_its_files(scored: 
 @pytest.mark.usefixtures("unpainted")
 def test_scores_of_an_older_version_are_refused(scored: Workspace) -> None:
     (scored.results("gn_unet") / "scores.json").unlink()
-    with pytest.raises(DvtError, match=r"scores\.json: not found.*`evaluate` again"):
+    with pytest.raises(DvtError, match=r"scores\.json: not found.*`evaluate` with"):
         write_report(scored)
 
 
@@ -408,7 +408,7 @@ def test_scores_of_an_older_version_are_refused(scored: Workspace) -> None:
 def test_metrics_that_were_edited_are_refused(scored: Workspace) -> None:
     path = scored.metrics("gn_unet")
     path.write_text("".join(line for line in path.read_text().splitlines(True) if ",c2," not in line))
-    with pytest.raises(DvtError, match=r"metrics\.csv: has changed.*`evaluate` again"):
+    with pytest.raises(DvtError, match=r"metrics\.csv: has changed.*`evaluate` with"):
         write_report(scored)
 
 
@@ -423,7 +423,7 @@ def test_a_fold_that_was_not_scored_is_refused(trained: Workspace) -> None:
 @pytest.mark.usefixtures("unpainted")
 def test_damaged_metrics_are_one_line(scored: Workspace, text: str) -> None:
     scored.metrics("gn_unet").write_text(text)
-    with pytest.raises(DvtError, match=r"metrics\.csv: .*`evaluate` again") as refused:
+    with pytest.raises(DvtError, match=r"metrics\.csv: .*`evaluate` with") as refused:
         write_report(scored)
     assert "\n" not in str(refused.value)
 
