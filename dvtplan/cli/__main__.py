@@ -14,8 +14,12 @@ def main() -> None:
     """Run the command that the first word names."""
     functions = [name for name in cli.__all__ if callable(getattr(cli, name))]
     name = sys.argv.pop(1) if len(sys.argv) > 1 else ""
+    usage = f"usage: python -m dvtplan.cli {{{','.join(functions)}}} [option ...]"
+    if name in ("-h", "--help"):
+        print(usage)
+        return
     if name not in functions:
-        sys.exit(f"usage: python -m dvtplan.cli {{{','.join(functions)}}} ...; `dvt` lists the commands")
+        sys.exit(usage)
     sys.argv[0] = COMMANDS.get(name, f"dvt_{name}")  # the name in messages and --help
     getattr(cli, name)()
 

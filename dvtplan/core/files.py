@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import shutil
@@ -131,6 +132,21 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def require_writable(path: Path) -> None:
+    """Check before long work that a file can be written afterwards.
+
+    Raises:
+        WriteFailed: if it is a folder, or a folder above it is missing and cannot be created, or is not writable.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise WriteFailed(cannot_write(path, error)) from error
 
 
 def write_text(path: Path, text: str) -> None:

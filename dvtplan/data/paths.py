@@ -161,7 +161,9 @@ def open_workspace(root: str | Path, dataset: str | None = None) -> Workspace:
     if dataset is not None:
         if dataset not in found:
             available = ", ".join(found) or "none"
-            raise DvtError(f"{raw / dataset}: not found; {raw} contains: {available}. Check `root` and `dataset`.")
+            raise DvtError(
+                f"{raw}: contains no data set {dataset!r}; it contains: {available}. Choose another `dataset`."
+            )
         return Workspace(root, dataset)
     if not found:
         raise DvtError(f"{raw.absolute()}: no data set found. Add one as {RAW}/README.md explains, or set `root`.")

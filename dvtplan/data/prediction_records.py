@@ -144,8 +144,9 @@ def require_prediction_record(path: Path, *, overwrite: bool) -> None:
     except DvtError as error:
         if overwrite and (is_earlier_version(path) or not json_records.is_json(path)):
             return
-        hint = "" if is_earlier_version(path) else " Or choose another `output`."
-        raise DvtError(f"{error}{hint}") from error
+        if is_earlier_version(path) or not json_records.is_json(path):
+            raise
+        raise DvtError(f"{path}: is not the record of a prediction. Move it, or choose another `output`.") from error
 
 
 PACKAGES = ("torch", "SimpleITK", "numpy")

@@ -244,7 +244,8 @@ def choose_volume(study: StudyContents, wanted: str | None) -> Volume:
 
 def _why_not_chosen(study: StudyContents, wanted: str | None, matching: Sequence[Volume]) -> str:
     if not study.volumes:
-        return f"contains no volume ({'; '.join([*study.skipped, *(one.title for one in study.segmentations)])})."
+        found = "; ".join([*study.skipped, *(one.title for one in study.segmentations)])
+        return f"contains no volume ({found}). Give the folder or archive with all images of a series."
     if wanted is None and len(study.volumes) == 1:
         return f"one other volume can be read: {list_volumes(study.volumes)}. Choose it with `series`."
     if wanted is None:

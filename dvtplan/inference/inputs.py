@@ -67,8 +67,12 @@ def open_input(
             inside the context show display names in place of temporary files.
     """
     is_dicom = not volume_files(source) and reader.is_dicom(source)
-    if stations and (series or channels > 1):
-        raise DvtError(f"{source}: `stations` needs a model of one channel and excludes `series`.")
+    if stations and series:
+        raise DvtError("`stations` excludes `series`. Use only one of them.")
+    if stations and channels > 1:
+        raise DvtError(f"{source}: the model takes {channels} channels, but `stations` needs a model of one channel.")
+    if stations and not is_dicom and not source.is_dir():
+        raise DvtError(f"{source}: is not a folder. Give the folder of the files that `stations` names.")
     if series and not is_dicom:
         raise DvtError(f"{source}: is not DICOM, which `series` requires. Omit `series`.")
     if not is_dicom and not stations:
@@ -194,8 +198,8 @@ def find_cases(source: Path, channels: int) -> list[Case]:
         if len(paths) != channels or (channels > 1 and [stem(p) for p in paths] != expected):
             found = ", ".join(p.name for p in paths)
             raise DvtError(
-                f"{source}: case {case_id} has {len(paths)} files ({found}), the model takes {channels} channels. "
-                "Give one file per channel, named ID_0000, ID_0001, ..."
+                f"{source}: case {case_id} has {len(paths)} files ({found}), the model takes "
+                f"{plural(channels, 'channel')}. Give one file per channel, named ID_0000, ID_0001, ..."
             )
     return [Case(id=case_id, patient=case_id, images=tuple(paths)) for case_id, paths in by_case.items()]
 

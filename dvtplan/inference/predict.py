@@ -30,6 +30,9 @@ from dvtplan.inference.records import case_record, image_digests, opening_record
 from dvtplan.models.devices import DeviceConfig
 
 DEFAULTS = PredictOptions()
+NOT_MASKS = (".csv", ".dcm", ".gz", ".hdr", ".htm", ".html", ".img", ".jpg", ".json", ".npy", ".npz", ".pdf", ".png",
+             ".tif", ".tiff", ".txt", ".xml", ".zip")  # fmt: skip
+"""Endings of files, so an output of such a name is a mistake and not a new folder."""
 
 
 def predict_fold(
@@ -151,6 +154,8 @@ def _require_fitting_output(input: Path, output: Path, source: PredictionInput, 
     """Refuse an output that does not fit the input."""
     if mask_formats.DICOM_SEG in options.extra_formats and source.study is None:
         raise DvtError(f"{input}: is not a DICOM study, which {mask_formats.DICOM_SEG} requires. Omit the format.")
+    if not output.is_dir() and not output.name.endswith(ENDINGS) and output.suffix.lower() in NOT_MASKS:
+        raise DvtError(f"{output}: is not the name of a mask. Use an ending such as .nii.gz, or choose a folder.")
     if output.name.endswith(".mhd"):
         raise DvtError(f"{output}: .mhd would be two files. Use .mha or .nii.gz.")
     if output.is_file() and not (source.is_single and output.name.endswith(ENDINGS)):

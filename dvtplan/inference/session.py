@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dvtplan.core import console
+from dvtplan.core import console, files
 from dvtplan.core.errors import DvtError
 from dvtplan.data import mask_files
 from dvtplan.data.edited_masks import edited_masks
@@ -50,6 +50,8 @@ def predict_scans(
     """
     if reports.burden is not None and options.part is not None:
         raise DvtError("`burden` measures all scans at once. Run it again without `part` or torchrun; masks are kept.")
+    if reports.burden is not None:
+        files.require_writable(Path(reports.burden))
     findings = reports.findings_options()
     loaded = load_model(model, folds=folds, setup=setup)
     outcome = predict_input(Path(input), Path(output), loaded, options, findings)

@@ -71,6 +71,8 @@ def open_model(path: Path | str, folds: Sequence[int] | None = None) -> Iterator
     if not path.is_file():
         yield _of_folder(path, folds)
         return
+    if path.suffix == ".pt":
+        raise DvtError(f"{path}: is a checkpoint. Name the results folder that contains it, or a model archive.")
     _refuse_gzip(path)
     with verified_archive.open_archive(path, KIND) as archive:
         yield _of_archive(path, archive, folds)

@@ -157,13 +157,20 @@ def test_version_is_printed(call: Callable[..., Any], command: str, capsys: pyte
         ("model", []),
         ("model", ["import"]),
         ("model", ["export", "results", "a.zip", "--fold", "0"]),
+        ("model", ["export", "results", "a.zip", "--folds", "x"]),
+        ("plan_and_preprocess", ["--folds", "x"]),
+        ("train", ["0", "--learning-rate", "x"]),
+        ("predict", ["-i", "in", "-o", "out", "--model", "m", "--folds", "-1"]),
+        ("report", ["--folds", "x"]),
     ],
 )
 def test_an_invalid_option_is_refused_with_status_2(
     call: Callable[..., Any], command: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(command, *words) == 2
-    assert f"dvt_{command}: error: " in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"dvt_{command}" in message and ": error: " in message
+    assert "invalid int" not in message and "invalid float" not in message  # argparse's own words explain nothing
 
 
 @pytest.mark.parametrize(
@@ -196,6 +203,14 @@ def test_the_error_is_printed_to_stderr_with_status_1_and_without_a_traceback(tm
     out, err = process.communicate()
     assert process.returncode == 1 and out == ""
     assert err.startswith("dvt_evaluate: ") and "no data set found" in err and err.count("\n") == 1
+
+
+def test_a_command_without_console_script_is_explained() -> None:
+    for words, status in (([], 1), (["trian"], 1), (["--help"], 0)):
+        done = processes.python(["-m", "dvtplan.cli", *words])
+        assert done.returncode == status
+        shown = done.stderr if status else done.stdout
+        assert shown.startswith("usage: ") and "plan_and_preprocess" in shown and shown.count("\n") == 1
 
 
 def test_a_bug_keeps_its_traceback(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,10 +331,10 @@ def test_the_command_line_has_an_option_for_every_field_of_the_recipe_but_its_na
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--learning-rate", "-1"], "recipe: learning_rate must be positive, not -1.0"),
-        (["--width", "30", "--norm-groups", "4"], "recipe: norm_groups 4 must divide width 30"),
-        (["--lr-drops", "0.9,0.5"], "recipe: lr_drops must rise within 0..1"),
-        (["--focal-alpha", "1.5"], "recipe: focal_alpha must lie in"),
+        (["--learning-rate", "-1"], "--learning-rate must be positive, not -1.0"),
+        (["--width", "30", "--norm-groups", "4"], "--norm-groups 4 must divide --width 30"),
+        (["--lr-drops", "0.9,0.5"], "--lr-drops must rise within 0..1"),
+        (["--focal-alpha", "1.5"], "--focal-alpha must lie in"),
     ],
 )
 def test_an_invalid_recipe_is_reported_in_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -12,7 +13,7 @@ from helpers.processes import python
 from helpers.records import PLAN
 
 from dvtplan.core import files, json_records
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, WriteFailed
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -99,3 +100,25 @@ def test_a_lock_excludes_a_second_process_until_it_is_released(tmp_path: Path, m
     with files.exclusive_lock(tmp_path / "fold"):
         pass
     assert list((tmp_path / "fold").iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_later_is_refused_before(tmp_path: Path) -> None:
+    files.require_writable(tmp_path / "new" / "table.csv")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "table.csv"):
+        with pytest.raises(WriteFailed, match=r"cannot be written .*Choose another path"):
+            files.require_writable(path)
+
+
+def test_a_file_system_without_locks_is_warned_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    for _ in range(2):
+        with files.exclusive_lock(tmp_path):
+            pass
+    assert capsys.readouterr().err.count("without locks") == 1

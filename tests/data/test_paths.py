@@ -83,8 +83,8 @@ def test_several_data_sets_are_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["C", "", "..", "A/imagesTr"])
 def test_an_unknown_name_lists_the_existing_ones(tmp_path: Path, name: str) -> None:
-    assert ": not found; " in refused(make(tmp_path, "A", "B"), name)
-    assert "contains: A, B. Check `root` and `dataset`." in refused(tmp_path, name)
+    assert "contains no data set" in refused(make(tmp_path, "A", "B"), name)
+    assert "contains: A, B. Choose another `dataset`." in refused(tmp_path, name)
 
 
 def test_an_empty_or_missing_root_says_what_to_do(tmp_path: Path) -> None:

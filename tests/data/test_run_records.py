@@ -122,7 +122,7 @@ def test_another_file_of_that_name_is_never_replaced(tmp_path: Path, body: str, 
     path = tmp_path / "run.json"
     path.write_text(body)
     message = refused(lambda: opened(tmp_path, overwrite=overwrite))
-    assert message.startswith(f"{path}: expected PredictionRecord") and message.endswith("another `output`.")
+    assert message.startswith(f"{path}: is not the record of a prediction") and "another `output`" in message
     assert path.read_text() == body
 
 

@@ -13,6 +13,7 @@ from helpers.predictions import refused
 from helpers.stations import NAMES, ROWS, WHOLE, legs, station
 
 from dvtplan.core.errors import DamagedScan, DvtError
+from dvtplan.core.text import plural
 from dvtplan.dicom.series import choose_volume, read_study
 from dvtplan.imaging import volume_io
 from dvtplan.inference import inputs, station_masks
@@ -172,7 +173,7 @@ def test_a_wrong_number_of_channels_is_refused(tmp_path: Path, files: list[str],
     for name in files:
         (tmp_path / f"{name}.nii.gz").touch()
     message = refused(lambda: find_cases(tmp_path, channels))
-    assert f"the model takes {channels} channels" in message and "ID_0000" in message
+    assert f"the model takes {plural(channels, 'channel')}" in message and "ID_0000" in message
 
 
 def test_one_case_in_two_formats_is_refused(tmp_path: Path) -> None:

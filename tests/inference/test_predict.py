@@ -21,7 +21,7 @@ from dvtplan.data.mask_files import findings_path
 from dvtplan.data.paths import Workspace
 from dvtplan.findings.options import FindingsOptions
 from dvtplan.imaging import volume_io
-from dvtplan.inference.model import Model
+from dvtplan.inference.model import Model, load_model
 from dvtplan.inference.options import PredictOptions
 from dvtplan.inference.predict import predict_fold, predict_path
 from dvtplan.planning.plan import Plan
@@ -112,6 +112,34 @@ def test_stations_are_predicted_as_one_scan(tmp_path: Path, bright: Model) -> No
     assert [p.name.partition(".")[0] for p in masks] == names
     assert np.array_equal(mask_of(masks[0]), whole)
     assert np.array_equal(mask_of(masks[1]), whole[:, :20]) and np.array_equal(mask_of(masks[2]), whole[:, 16:])
+
+
+def test_an_output_that_cannot_be_a_mask_or_folder_is_refused(tmp_path: Path, bright: Model) -> None:
+    scan = write(tmp_path / "in" / "a.nii.gz")
+    assert "x.txt: is not the name of a mask" in refused(lambda: predict_path(scan, tmp_path / "x.txt", bright))
+    assert names(tmp_path) == {"in"}
+    (tmp_path / "out" / "a.nii.gz").mkdir(parents=True)
+    assert "a.nii.gz: is a folder" in refused(lambda: predict_path(scan, tmp_path / "out", bright))
+    assert "a.nii.gz: is a folder" in refused(lambda: predict_path(scan, tmp_path / "out" / "a.nii.gz", bright))
+
+
+def test_stations_of_a_file_are_refused(tmp_path: Path, bright: Model) -> None:
+    scan = write(tmp_path / "a.nii.gz")
+    stations = PredictOptions(stations=("a", "b"))
+    assert "a.nii.gz: is not a folder" in refused(lambda: predict_path(scan, tmp_path / "out", bright, stations))
+
+
+def test_a_model_may_be_given_by_its_path(trained_once: Workspace, tmp_path: Path) -> None:
+    scan, results = trained_once.raw / "imagesTr" / "c0_0000.nii.gz", trained_once.results("gn_unet")
+    predict_path(scan, tmp_path / "a.nii.gz", str(results))
+    predict_path(scan, tmp_path / "b.nii.gz", load_model(results))
+    assert np.array_equal(mask_of(tmp_path / "a.nii.gz"), mask_of(tmp_path / "b.nii.gz"))
+    checkpoint = trained_once.fold("gn_unet", 0).checkpoint
+    assert "checkpoint.pt: is a checkpoint" in refused(lambda: predict_path(scan, tmp_path / "c.nii.gz", checkpoint))
+
+
+def test_a_fold_that_does_not_exist_is_refused(trained_once: Workspace) -> None:
+    assert "holds the folds 0 to 1" in refused(lambda: predict_fold(trained_once.root, "gn_unet", 7))
 
 
 def test_series_need_dicom(tmp_path: Path, bright: Model) -> None:
