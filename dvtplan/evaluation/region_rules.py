@@ -19,16 +19,16 @@ from dvtplan.evaluation.options import EvaluationOptions, require_choice
 from dvtplan.evaluation.pairing import Pair, predicted_classes
 
 RULES = {
-    "by-label": "a voxel of the truth has the region of its label; a predicted voxel has the region of the nearest "
-    f"truth voxel or, where cases.csv gives levels, of one within {NEAR_MM:g} mm in its limb, else the side "
-    "of its limb's level; in a case without truth and levels what is predicted counts in 'all' only",
-    "level": "truth and prediction are divided at the level of each limb in cases.csv, or where a note says so as "
-    "estimated from the image; on it and above is proximal",
-    "none": "no regions",
+    "by-label": "A true voxel has the region of its label. A predicted voxel has the region of the nearest true voxel. "
+    f"Where cases.csv gives a level, this true voxel must be in the same limb and within {NEAR_MM:g} mm; otherwise "
+    "the level divides. In a case without truth and without a level, predicted voxels count in 'all' only.",
+    "level": "The level of each limb divides truth and prediction: at the level and above is proximal. Levels are from "
+    "cases.csv; a note says where they were estimated from the image.",
+    "none": "No regions.",
 }
 """Name of a rule, as in every output -> how it divides truth and prediction."""
 
-OWN_LABELS = "a voxel of the truth and a predicted voxel each have the region of their own label"
+OWN_LABELS = "A true voxel and a predicted voxel each have the region of their own label."
 """What by-label means where the prediction distinguishes the labels."""
 
 
@@ -52,8 +52,8 @@ class LabelScheme:
         """Name and meaning of the rule, and how predictions are read."""
         lesion = self.predicted_numbers is None
         meaning = RULES[self.rule] if lesion or self.rule != "by-label" else OWN_LABELS
-        read = "every value above 0 is thrombus" if lesion else "values are labels"
-        return f"{self.rule} ({meaning}). In predictions {read}"
+        read = "Every predicted value above 0 is thrombus" if lesion else "Predicted values are labels"
+        return f"{self.rule}. {meaning} {read}"
 
 
 # --- which labels, which regions ------------------------------------------------------------------
@@ -156,39 +156,40 @@ def plan_scoring(
     Raises:
         DvtError: for unknown regions, regions that the rule does not give, or levels that are missing.
     """
-    wanted, rule = _wanted_regions(options.split, names), options.region_rule
-    filled = _Levels(pairs=tuple(pairs), reasons={}, notes=())
-    by_level = (_auto_rule(wanted, names, False) if rule == "auto" else rule) == "level"
-    if options.estimate_levels or options.level_sensitivity or by_level:
+    wanted = _wanted_regions(options.split, names)
+    estimate = options.estimate_levels or _rule(options, wanted, names, all_have_levels=False) == "level"
+    filled = given = _Levels(pairs=tuple(pairs), reasons={}, notes=())
+    if estimate or options.level_sensitivity:
         filled = _estimate_missing(pairs, images, cases_table, options.jobs)
     # Moved levels have a table of their own and do not change Table 1.
-    estimated = options.estimate_levels or by_level
-    used = filled.pairs if estimated else tuple(pairs)
-    unlevelled = [pair.case_id for pair in used if pair.levels is None]
-    chosen = _auto_rule(wanted, names, not unlevelled) if rule == "auto" else rule
-    available = {"by-label": names, "level": PROXIMAL_DISTAL, "none": ()}[chosen]
-    _require_available(wanted, available, chosen)
-    if chosen == "level" or options.level_sensitivity:
+    used = filled if estimate else given
+    rule = _rule(options, wanted, names, all_have_levels=not used.missing)
+    available = {"by-label": names, "level": PROXIMAL_DISTAL, "none": ()}[rule]
+    _require_available(wanted, available, rule)
+    if rule == "level" or options.level_sensitivity:
         _require_levels(filled, names, cases_table)
-    notes = filled.notes if estimated else ()
-    if chosen == "none" and wanted is None and len(unlevelled) < len(pairs):
-        without = f"{shorten_list(unlevelled)} ({len(unlevelled)} of {len(pairs)} cases)"
-        notes = (*notes, f"No proximal and distal: {cases_table} gives no level for {without}.")
-    known = {pair.case_id: pair.levels for pair in filled.pairs if pair.levels is not None}
     return ScoringPlan(
         scheme=LabelScheme(
-            rule=chosen,
+            rule=rule,
             regions=available,
             reported=available if wanted is None else wanted,
             truth_numbers=truth_numbers,
             predicted_numbers=predicted_numbers,
         ),
-        pairs=used,
+        pairs=used.pairs,
         cases_table=cases_table,
-        notes=notes,
-        levels_to_shift=known if options.level_sensitivity else None,
+        notes=(*used.notes, *(_note_missing(used, cases_table) if rule == "none" and wanted is None else ())),
+        levels_to_shift=filled.known if options.level_sensitivity else None,
         shift_notes=filled.notes,
     )
+
+
+def _note_missing(used: _Levels, cases_table: Path) -> tuple[str, ...]:
+    """Explain why nothing is divided, if some cases have a level and some do not."""
+    if not used.known or not used.missing:
+        return ()
+    without = f"{shorten_list(used.missing)} ({len(used.missing)} of {len(used.pairs)} cases)"
+    return (f"No proximal and distal: {cases_table} gives no level for {without}.",)
 
 
 def _wanted_regions(split: Sequence[str] | None, names: Sequence[str]) -> tuple[str, ...] | None:
@@ -219,9 +220,19 @@ class _Levels:
     """Case -> why its image gives no level."""
     notes: tuple[str, ...]
 
+    @property
+    def known(self) -> dict[str, Levels]:
+        """Return case -> its level."""
+        return {pair.case_id: pair.levels for pair in self.pairs if pair.levels is not None}
+
+    @property
+    def missing(self) -> list[str]:
+        """Return the cases without a level."""
+        return [pair.case_id for pair in self.pairs if pair.levels is None]
+
 
 def _require_levels(filled: _Levels, names: Sequence[str], cases_table: Path) -> None:
-    without = [pair.case_id for pair in filled.pairs if pair.levels is None]
+    without = filled.missing
     if not without:
         return
     first = without[0]
@@ -252,7 +263,12 @@ def _estimate_missing(
     )
 
 
-def _auto_rule(wanted: tuple[str, ...] | None, names: tuple[str, ...], all_have_levels: bool) -> str:
+def _rule(
+    options: EvaluationOptions, wanted: tuple[str, ...] | None, names: tuple[str, ...], *, all_have_levels: bool
+) -> str:
+    """Return the rule of the options; for 'auto' the one that gives the wanted regions."""
+    if options.region_rule != "auto":
+        return options.region_rule
     if wanted is None:
         return "by-label" if len(names) > 1 else "level" if all_have_levels else "none"
     if not wanted:

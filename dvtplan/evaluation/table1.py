@@ -111,7 +111,7 @@ def table_1(rows: pd.DataFrame, *, subject: str, rule: str, folds: str, notes: t
         caption=f"Table 1. Segmentation performance by region: {subject}.",
         regions=tuple(regions),
         notes=(
-            f"Regions by rule {rule}.",
+            f"Rule of the regions: {rule}.",
             f"Scored: {folds}.",
             f"n: patients with truth in the region, of {plural(rows['patient_id'].nunique(), 'patient')} with "
             f"{plural(rows['case_id'].nunique(), 'case')}; the voxel counts of a patient's cases are pooled before "

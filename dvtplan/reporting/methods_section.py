@@ -12,6 +12,7 @@ from dvtplan.planning.recipe import settings
 from dvtplan.rendering import html_page
 from dvtplan.rendering.html_page import Html
 from dvtplan.rendering.views import VIEWS
+from dvtplan.reporting.report_outline import section
 from dvtplan.reporting.report_sections import charts, listed
 from dvtplan.reporting.scored_network import Chart, ScoredNetwork
 
@@ -35,9 +36,8 @@ def methods(results: Sequence[ScoredNetwork], splits: Splits, curves: Sequence[C
         curves: the learning curves.
         first: number of the first of these figures.
     """
-    return html_page.section(
+    return section(
         "making",
-        "How the networks were made",
         _plans(results),
         html_page.section("folds", "Folds", _folds(results, splits), level=3),
         html_page.section("training", "Training", _runs(results), _recipes(results), charts(curves, first), level=3),

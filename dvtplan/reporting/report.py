@@ -27,6 +27,7 @@ from dvtplan.rendering.output import Figure
 from dvtplan.reporting import case_figures, methods_section, report_sections
 from dvtplan.reporting.case_figures import Picture
 from dvtplan.reporting.report_charts import box_chart, curve_chart, volume_charts
+from dvtplan.reporting.report_outline import SECTIONS
 from dvtplan.reporting.scored_network import Chart, ScoredNetwork
 
 PICTURE_BYTES = 17_000_000
@@ -37,11 +38,6 @@ BYTES_PER_VOXEL = 16
 """Peak memory of drawing a case: the image as read, both masks, and their comparisons."""
 FEW_CASES = 8
 """Up to this number, starting processes costs more time than it saves."""
-CHAPTERS = (
-    ("glance", "At a glance"), ("tables", "Scores"), ("figures", "Figures"), ("making", "How the networks were made"),
-    ("patients", "Patients"),
-)  # fmt: skip
-"""Anchor and title of each section."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +130,7 @@ def _page(workspace: Workspace, dataset: Dataset, results: Sequence[ScoredNetwor
     folder = workspace.report_figures.relative_to(workspace.root).as_posix()
     return html_page.document(
         f"Thrombus segmentation: {dataset.subject}",
-        CHAPTERS,
+        tuple(SECTIONS.items()),
         report_sections.header(
             dataset.subject,
             results,

@@ -20,6 +20,7 @@ from dvtplan.models.training_run import training_differences
 from dvtplan.rendering import html_page
 from dvtplan.rendering.html_page import Html
 from dvtplan.reporting.case_figures import Picture
+from dvtplan.reporting.report_outline import section
 from dvtplan.reporting.scored_network import Chart, ScoredNetwork, bland_altman, ml
 
 TERMS = (
@@ -99,9 +100,7 @@ def overview(results: Sequence[ScoredNetwork]) -> Html:
     header = ("Network", "n", "DSC, mean ± SD", "Median", "Range", "Volume", "Scored")
     notes = [f"{one.network}: {note}" for one in results for note in one.notes]
     words = html_page.section("words", "Terms", html_page.terms(TERMS), level=3)
-    return html_page.section(
-        "glance", "At a glance", html_page.table(caption, header, [("", rows)]), html_page.bullets(notes), words
-    )
+    return section("glance", html_page.table(caption, header, [("", rows)]), html_page.bullets(notes), words)
 
 
 def scores(results: Sequence[ScoredNetwork], comparisons: Sequence[Comparison], unpaired: Sequence[str]) -> Html:
@@ -115,7 +114,7 @@ def scores(results: Sequence[ScoredNetwork], comparisons: Sequence[Comparison], 
     parts = [html_page.grid(*(_table_1(one.table) for one in results), kind="tables"), _shared_notes(results)]
     parts += [_table_2(one) for one in comparisons]
     parts += [html_page.paragraph(sentence) for sentence in unpaired]
-    return html_page.section("tables", "Scores", *parts, _measures(results))
+    return section("tables", *parts, _measures(results))
 
 
 def compared(results: Sequence[ScoredNetwork], subject: str) -> tuple[list[Comparison], list[str]]:
@@ -133,7 +132,7 @@ def compared(results: Sequence[ScoredNetwork], subject: str) -> tuple[list[Compa
         if len(group) < 2:
             if len(results) > 1:
                 alone = sum(one.table.folds == folds for one in results) == 1
-                by = "" if alone else f" with the same rule for regions and predictions ({rule})"
+                by = "" if alone else f" by the same rule. Rule of its regions: {rule}"
                 omitted.append(f"Table 2 omits {names}: no other network was scored on {folds}{by}.")
             continue
         notes = training_differences([run for one in group for run in one.runs.values()])
@@ -152,7 +151,7 @@ def charts(drawn: Sequence[Chart], first: int) -> Html:
 
 def figures(drawn: Sequence[Chart]) -> Html:
     """Return the section of charts of scores and volumes."""
-    return html_page.section("figures", "Figures", charts(drawn, 1))
+    return section("figures", charts(drawn, 1))
 
 
 def patients(
@@ -185,7 +184,7 @@ def patients(
         body = html_page.grid(_patient_scores(patient, pooled), *shown)
         sections.append(html_page.section(ids[patient], patient, tested, body, level=3, kind="patient"))
     intro = html_page.bullets(_patients_intro(one.network, len(chosen), len(whole), drawn))
-    return html_page.section("patients", "Patients", intro, index, *sections, kind="paged")
+    return section("patients", intro, index, *sections, kind="paged")
 
 
 def _patients_intro(network: str, n: int, total: int, drawn: Sequence[Picture]) -> list[str]:

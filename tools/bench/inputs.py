@@ -16,6 +16,7 @@ from dvtplan.models.networks.registry import build
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.preprocess import PreprocessOptions, plan_and_preprocess
 from dvtplan.planning.preprocessed_cases import STAGE
+from dvtplan.planning.recipe import Recipe, override
 
 SEED = 5
 CASES, TINY_CASES = 4, 2
@@ -57,7 +58,7 @@ class Bench:
         """Return a cohort of raw phantoms, made on first use, in its own root."""
         root = self.scratch / f"{scale}_{cases}"
         if not (root / "datasets_raw" / "Phantom" / "dataset.json").exists():
-            jobs = worker_pool.available_cores()
+            jobs = 1 if self.tiny else worker_pool.available_cores()
             make_cohort(root, scale=scale, cases=cases, seed=SEED, jobs=jobs, extras=("rater2",), overwrite=True)
         return Workspace(root, "Phantom")
 
@@ -84,6 +85,11 @@ class Bench:
         if self.tiny:
             return self.prepared("tiny", TINY_CASES)
         return self.prepared("small" if self.on_cpu else "paper", CASES)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The paper's recipe with two epochs, of which the second is measured; the smallest network if tiny."""
+        return override("paper", epochs=1, width=4, norm_groups=4) if self.tiny else override("paper", epochs=2)
 
     def patients(self) -> tuple[Workspace, Plan]:
         """Return raw scans of the largest scale, and their plan."""

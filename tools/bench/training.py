@@ -40,7 +40,7 @@ SYNCHRONISING = "synchronizing CUDA operation"
 
 def train(bench: Bench) -> Iterator[Row]:
     """Slices per second of `dvt_train`, against bare steps on fixed tensors."""
-    yield from loop(bench, override("paper", epochs=2), TrainingOptions(device=bench.device, overwrite=True), "train")
+    yield from loop(bench, bench.recipe, TrainingOptions(device=bench.device, overwrite=True), "train")
 
 
 def eager(bench: Bench) -> Iterator[Row]:
@@ -49,7 +49,7 @@ def eager(bench: Bench) -> Iterator[Row]:
         yield absent("eager", "training loop over bare steps, not compiled", "no GPU")
         return
     options = TrainingOptions(device=bench.device, overwrite=True, compiled=False)
-    yield from loop(bench, override("paper", epochs=2), options, "eager")
+    yield from loop(bench, bench.recipe, options, "eager")
 
 
 def auto(bench: Bench) -> Iterator[Row]:
@@ -178,7 +178,7 @@ def parallel(bench: Bench) -> Iterator[Row]:
     if not bench.on_cpu and gpus < 2:
         yield absent("parallel", "two GPUs over one", f"PyTorch sees {gpus} GPU")
         return
-    workspace, recipe = bench.training_data(), override("paper", epochs=2)
+    workspace, recipe = bench.training_data(), bench.recipe
     kind = bench.device.partition(":")[0]
     options = {n: TrainingOptions(device=kind, overwrite=True, processes=n) for n in (1, 2)}
     with _one_thread() if bench.on_cpu else contextlib.nullcontext():
