@@ -8,7 +8,7 @@ from pathlib import Path
 
 from phantom import figures, files
 from phantom.case import make_case
-from phantom.cohort import draw_requests
+from phantom.cohort import Design
 
 SEED = 0
 """Seed of the cohort whose patients are shown."""
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _draw(out: Path) -> None:
-    requests = draw_requests("paper", SEED)
+    requests = Design(scale="paper", seed=SEED).requests()
     case = make_case(requests[PATIENT - 1], diagnostics=False)
     figures.draw_patient(case, out / "phantom_patient.jpg")
     figures.draw_axial_sections(case, out / "phantom_sections.jpg")

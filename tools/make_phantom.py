@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from arguments import at_least, dataset_name
-from phantom.cohort import EXTRAS, make_cohort
+from phantom.cohort import EXTRAS, Design, make_cohort
 from phantom.difficulty import DIFFICULTIES
 from phantom.grid import SCALES
 
@@ -46,9 +46,23 @@ def main(arguments: list[str] | None = None) -> int:
         help="further masks, each in its own folder: the exact truth, the map of veins, a second rater's label",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier cohort of this name")
-    options = vars(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    design = Design(
+        scale=options.scale,
+        cases=options.cases,
+        seed=options.seed,
+        difficulty=options.difficulty,
+        thrombus=not options.thrombus_off,
+    )
     try:
-        folder = make_cohort(thrombus=not options.pop("thrombus_off"), **options)
+        folder = make_cohort(
+            options.root,
+            design,
+            options.dataset,
+            jobs=options.jobs,
+            extras=options.extras,
+            overwrite=options.overwrite,
+        )
     except OSError as error:
         print(f"make_phantom: {error}", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from arguments import at_least, dataset_name, print_error
+from phantom.cohort import Design
 from phantom.difficulty import DIFFICULTIES
 from phantom.grid import SCALES
 from reproduction.steps import describe, run, steps_of
@@ -69,10 +70,11 @@ def _study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Stud
     if unknown or len(set(options.networks)) < len(options.networks):
         wrong = f"unknown network {', '.join(unknown)}" if unknown else "a network is named twice"
         parser.error(f"--networks: {wrong}; choose from {', '.join(KNOWN)}")
-    phantom = {name: getattr(options, name) for name in ("scale", "seed", "difficulty", "jobs")} | {"cases": cases}
+    phantom = Design(scale=options.scale, cases=cases, seed=options.seed, difficulty=options.difficulty)
     return Study(
         workspace=Workspace(options.root, options.dataset),
         phantom=None if options.own_data else phantom,
+        phantom_jobs=options.jobs,
         n_folds=n_folds,
         run_folds=run_folds,
         networks=tuple(options.networks),

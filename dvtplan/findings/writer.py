@@ -17,7 +17,7 @@ from dvtplan.core.text import plural
 from dvtplan.data import mask_files
 from dvtplan.data.dataset import Case
 from dvtplan.data.mask_files import findings_path, summary_paths
-from dvtplan.findings import burden, lesion_confidence, level_source, out_of_distribution, patient_page
+from dvtplan.findings import burden, lesion_confidence, level_source, out_of_distribution
 from dvtplan.findings.lesion_confidence import ConfidenceCounter
 from dvtplan.findings.level_source import LevelAssignment
 from dvtplan.findings.options import FindingsOptions
@@ -83,7 +83,16 @@ def draw_missing_summary(case: Case, mask: Path, options: FindingsOptions) -> No
     image, grid = volume_io.read(case.images[0])
     order = to_slice_order(grid, found.maker.slice_axis)
     values, _ = volume_io.read(mask)
-    patient_page.write_page(found, order.apply(image), order.apply(values), order.grid(grid), summary_paths(mask))
+    _write_page(found, order.apply(image), order.apply(values), order.grid(grid), summary_paths(mask))
+
+
+def _write_page(
+    found: Findings, image: np.ndarray, mask: np.ndarray, grid: Grid, paths: tuple[Path, Path, Path]
+) -> None:
+    """Write the summary; only this loads matplotlib, which takes as long as predicting a few slices."""
+    from dvtplan.findings import patient_page
+
+    patient_page.write_page(found, image, mask, grid, paths)
 
 
 def write_failure(case_id: str, images: Sequence[str], mask: Path, maker: ModelIdentity, reason: str) -> None:
@@ -213,7 +222,7 @@ class FindingsBuilder:
         """
         found = self._findings(mask, mask_SHW, images, out_of_range)
         if self._options.summary:
-            patient_page.write_page(found, image.read(), mask_SHW, self._grid, summary_paths(mask))
+            _write_page(found, image.read(), mask_SHW, self._grid, summary_paths(mask))
         json_records.save(found, findings_path(mask))
 
     def _findings(

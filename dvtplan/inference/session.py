@@ -10,7 +10,6 @@ from dvtplan.core import console, files
 from dvtplan.core.errors import DvtError
 from dvtplan.data import mask_files
 from dvtplan.data.edited_masks import edited_masks
-from dvtplan.findings import burden_table
 from dvtplan.findings.options import ReportOptions
 from dvtplan.findings.record import read_findings
 from dvtplan.imaging.volume_io import stem
@@ -98,4 +97,6 @@ def _write_burden(outcome: PredictionOutcome, path: Path, *, has_findings: bool)
         if found is not None and stem(mask) not in edited:
             measured[stem(mask)] = found.burden
     masks = {stem(mask): mask for mask in outcome.masks}
+    from dvtplan.findings import burden_table  # loads pandas, which no other output needs
+
     return burden_table.write_burden_table(masks, outcome.levels, path, outcome.failed, measured, edited)

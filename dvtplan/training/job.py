@@ -25,7 +25,6 @@ from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.preprocessed_cases import STAGE
 from dvtplan.planning.recipe import RECIPES, Recipe
-from dvtplan.rendering import charts
 from dvtplan.training.data_loading import SliceDataset, SliceSampler
 from dvtplan.training.distributed import TorchProcessGroup
 from dvtplan.training.losses import loss_function
@@ -120,6 +119,8 @@ def write_run(job: TrainingJob, rows: Sequence[dict[str, Any]], done: int, *, dr
     run = _with_progress(job.run, rows, done)
     json_records.save(run, job.folder.run)
     if draw and rows:
+        from dvtplan.rendering import charts  # slow to load, and only the main process draws
+
         charts.learning_curve(rows, job.folder.progress, f"{run.network}, fold {run.fold}")
     return run
 

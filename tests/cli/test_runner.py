@@ -1,18 +1,25 @@
-"""Messages of the library in the words of the command line."""
+"""Messages of the library in the words of the command line, and how a command ends."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import os
 import re
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers.commands import start
 
 from dvtplan import cli
 from dvtplan.cli.runner import COMMANDS, NEGATABLE, OPTIONS, RENAMED, for_command_line
 from dvtplan.core import console, worker_pool
+from dvtplan.core.errors import DvtError
+from dvtplan.data.paths import Workspace
 from dvtplan.training import distributed
 
 PACKAGE = Path(__file__).parents[2] / "dvtplan"
@@ -199,3 +206,78 @@ def test_every_name_in_backticks_has_an_option_or_a_command(path: Path) -> None:
         if match[1] not in known
     ]
     assert found == []
+
+
+# --- the end of a command -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("import", ["-i", "none", "-o", "out", "--channels", "T1"]),
+        ("plan_and_preprocess", []),
+        ("train", ["0"]),
+        ("evaluate", []),
+        ("predict", ["-i", "none.nii.gz", "-o", "out", "--model", "none"]),
+        ("model", ["export", "none", "a.zip"]),
+        ("model", ["info", "none.zip"]),
+    ],
+)
+def test_an_error_that_the_user_can_fix_is_one_line(
+    call: Callable[..., Any],
+    command: str,
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = call(command, *words)
+    assert isinstance(line, str) and line.startswith(f"dvt_{command}: ") and "\n" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_error_is_printed_to_stderr_with_status_1_and_without_a_traceback(tmp_path: Path) -> None:
+    process = start("evaluate", "--root", tmp_path)
+    out, err = process.communicate()
+    assert process.returncode == 1 and out == ""
+    assert err.startswith("dvt_evaluate: ") and "no data set found" in err and err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("dvtplan.planning.preprocess.plan_and_preprocess", fault)
+    with pytest.raises(RuntimeError, match="a bug"):
+        call("plan_and_preprocess")
+
+
+def test_an_interrupt_ends_quietly_with_status_130(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dvtplan.planning.preprocess.plan_and_preprocess", interrupt)
+    assert call("plan_and_preprocess") == cli.INTERRUPTED
+    assert "kept" in capsys.readouterr().err
+
+
+def test_a_dvt_error_of_several_lines_names_the_command_once(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise DvtError("first\nsecond")
+
+    monkeypatch.setattr("dvtplan.planning.preprocess.plan_and_preprocess", refuse)
+    assert call("plan_and_preprocess") == "dvt_plan_and_preprocess: first\nsecond"
+
+
+def test_a_closed_output_is_not_an_error(trained_once: Workspace) -> None:
+    """As in ``dvt_model info M | head``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "dvtplan.cli", "model", "info", str(trained_once.results("gn_unet"))]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 141 and done.stderr == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from helpers.refusals import refused
 
 from dvtplan import __version__
 from dvtplan.core import digests, json_records
-from dvtplan.core.errors import DvtError
 from dvtplan.data.prediction_log import PredictionLog, write_single_record
 from dvtplan.data.prediction_records import (
     CasePrediction,
@@ -61,13 +61,6 @@ def enter(log: PredictionLog, folder: Path, *names: str) -> None:
         (folder / f"{name}.nii.gz").write_text(name)
         digest = digests.sha256(folder / f"{name}.nii.gz")
         log.record(name, replace(CASE, mask=f"{name}.nii.gz", mask_digest=digest))
-
-
-def refused(act: Callable[[], object]) -> str:
-    with pytest.raises(DvtError) as caught:
-        act()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def read(folder: Path, name: str = "run.json") -> PredictionRecord:

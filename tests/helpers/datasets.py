@@ -64,6 +64,9 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 TINY_SHAPE = (20, 3, 18)
 """Axes z, y, x: 3 coronal slices of 20 x 18 pixels, which a plan makes 32 x 32."""
 
+TINY_SPACING = (2, 5, 2)
+"""x, y, z, in mm: the voxels reach 34, 10 and 38 mm from the origin."""
+
 
 def tiny_image(case: int, channel: int = 0, shape: Sequence[int] = TINY_SHAPE) -> np.ndarray:
     """Whole numbers from 0 to 999 as float32, others for each case and channel."""
@@ -92,8 +95,10 @@ def tiny_dataset(
     describe_dataset(folder, channels=channels, labels=named, ending=ending)
     for number, case in enumerate(cases):
         for channel in range(channels):
-            write_volume(folder / "imagesTr" / f"{case}_{channel:04d}{ending}", tiny_image(number, channel), (2, 5, 2))
-        write_volume(folder / "labelsTr" / f"{case}{ending}", tiny_label(list(named.values())), (2, 5, 2))
+            write_volume(
+                folder / "imagesTr" / f"{case}_{channel:04d}{ending}", tiny_image(number, channel), TINY_SPACING
+            )
+        write_volume(folder / "labelsTr" / f"{case}{ending}", tiny_label(list(named.values())), TINY_SPACING)
     if table is not None:
         (folder / "cases.csv").write_text(table)
     return folder

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 import SimpleITK as sitk
 import torch
 from torch import nn
 
-from dvtplan.core.errors import DvtError
 from dvtplan.findings import record as record_module
 from dvtplan.findings.record import Findings
 from dvtplan.imaging import volume_io
@@ -64,14 +61,6 @@ def write(path: Path, array: np.ndarray | None = None, grid: Grid = CORONAL) -> 
 def mask_of(path: Path) -> np.ndarray:
     """Read a mask."""
     return volume_io.read(path)[0]
-
-
-def refused(act: Callable[[], object]) -> str:
-    """Return the message of the error, which is one line."""
-    with pytest.raises(DvtError) as caught:
-        act()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def names(folder: Path) -> set[str]:

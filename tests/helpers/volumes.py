@@ -1,13 +1,18 @@
-"""Volumes written by hand."""
+"""Volumes written by hand, and how a volume is refused."""
 
 from __future__ import annotations
 
+import gzip
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
+
+from dvtplan.core.errors import DvtError
+from dvtplan.imaging import volume_io
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -57,3 +62,20 @@ def nifti_bytes(
     if data is None:
         data = np.arange(max(1, int(np.prod(shape))))
     return bytes(head) + data.astype(f"{order}f4").tobytes()
+
+
+def put(path: Path, content: bytes) -> Path:
+    """Write bytes, with gzip if the name ends in .gz."""
+    path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
+    return path
+
+
+def refused(path: Path) -> str:
+    """Return the error for a file without its name: one line, the same from the header and from the voxels."""
+    with pytest.raises(DvtError) as caught:
+        volume_io.read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message.removeprefix(f"{path}: ")

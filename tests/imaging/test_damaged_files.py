@@ -91,6 +91,7 @@ EXPECTED = {
     "labelsTr/folder.nii.gz": "a label without an image.",
     "imagesTr/twice_0000.nii": "does not end in .nii.gz, the file_ending in dataset.json.",
     "cases.csv, line 4": "twice occurs twice. Keep one row per case.",
+    "cases.csv": "lists the case nobody, which has no image.",
 }
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from helpers.models import model_of
-from helpers.predictions import EDITED, Constant, age, bad, is_old, mask_of, picture, read_findings, refused, write
+from helpers.predictions import EDITED, Constant, age, bad, is_old, mask_of, picture, read_findings, write
+from helpers.refusals import refused
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import MaskEdited

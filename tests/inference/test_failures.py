@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk
 from helpers.dicom_files import write_series
 from helpers.models import Bright, model_of
-from helpers.predictions import bad, names, read_findings, refused, write
+from helpers.predictions import bad, names, read_findings, write
+from helpers.refusals import refused
 
 from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.dicom_files import write_series
-from helpers.predictions import refused
+from helpers.refusals import refused
 from helpers.stations import NAMES, ROWS, WHOLE, legs, station
 
 from dvtplan.core.errors import DamagedScan, DvtError

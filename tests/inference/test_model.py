@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.models import Bright, model_of
-from helpers.predictions import mask_of, refused, write
+from helpers.predictions import mask_of, write
+from helpers.refusals import refused
 
 from dvtplan.core import json_records
 from dvtplan.core.digests import files_digest

@@ -13,7 +13,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 from helpers.models import Bright, model_of
-from helpers.predictions import CORONAL, Constant, mask_of, names, picture, refused, write
+from helpers.predictions import CORONAL, Constant, mask_of, names, picture, write
+from helpers.refusals import refused
 
 from dvtplan.data.paths import Workspace
 from dvtplan.imaging import volume_io

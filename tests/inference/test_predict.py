@@ -12,7 +12,8 @@ import pytest
 from helpers.dicom_files import OBLIQUE, write_series
 from helpers.dicom_files import read as read_dicom
 from helpers.models import Bright, model_of
-from helpers.predictions import CORONAL, age, is_old, mask_of, names, picture, read_findings, refused, write
+from helpers.predictions import CORONAL, age, is_old, mask_of, names, picture, read_findings, write
+from helpers.refusals import refused
 
 from dvtplan.core import json_records
 from dvtplan.core.files import TEMP_PREFIX

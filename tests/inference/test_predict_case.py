@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from helpers.dicom_files import read as read_dicom
 from helpers.dicom_files import write_series
 from helpers.models import Bright, model_of
-from helpers.predictions import CORONAL, Constant, names, picture, read_findings, refused, write
+from helpers.predictions import CORONAL, Constant, names, picture, read_findings, write
+from helpers.refusals import refused
 
 from dvtplan.anatomy.knee import estimate
 from dvtplan.anatomy.landmarks import Landmarks

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from helpers.predictions import age, is_old, mask_of, names, picture, read_findings, refused, remade, write
+from helpers.predictions import age, is_old, mask_of, names, picture, read_findings, remade, write
+from helpers.refusals import refused
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core import files, json_records

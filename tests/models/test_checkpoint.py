@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.refusals import refused
 from torch import nn
 
 from dvtplan.core.errors import DvtError
@@ -36,14 +36,6 @@ def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 def weights(network: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().ravel() for p in network.parameters()])
-
-
-def refused(act: Callable[[], object]) -> str:
-    """The message of the refusal, which is one line."""
-    with pytest.raises(DvtError) as caught:
-        act()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_restored_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:

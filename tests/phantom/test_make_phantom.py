@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import make_phantom
@@ -12,7 +13,7 @@ import pytest
 from helpers.processes import assert_workers_end, python, tree
 from make_phantom import main
 from phantom import cohort
-from phantom.cohort import EXTRAS, make_cohort
+from phantom.cohort import EXTRAS, Design, make_cohort
 from phantom.grid import SCALES
 
 TOOL = Path(make_phantom.__file__)
@@ -22,7 +23,7 @@ def test_the_command_writes_the_same_files_as_the_function_and_prints_their_fold
     flags = ["--root", tmp_path / "a", "--cases", "1", "--seed", "5"]
     done = subprocess.run([sys.executable, TOOL, *map(str, flags)], check=True, capture_output=True, text=True)
     assert done.stdout == f"{tmp_path / 'a' / 'datasets_raw' / 'Phantom'}\n"
-    assert tree(tmp_path / "a") == tree(make_cohort(tmp_path / "b", cases=1, seed=5).parents[1])
+    assert tree(tmp_path / "a") == tree(make_cohort(tmp_path / "b", Design(cases=1, seed=5)).parents[1])
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,12 @@ def test_every_flag_reaches_the_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], options: dict[str, object]
 ) -> None:
     passed: dict[str, object] = {}
-    monkeypatch.setattr(make_phantom, "make_cohort", lambda **options: passed.update(options) or Path("made"))
+
+    def note(root: Path, design: Design, dataset: str, **how: object) -> Path:
+        passed.update(root=root, dataset=dataset, **asdict(design), **how)
+        return root
+
+    monkeypatch.setattr(make_phantom, "make_cohort", note)
     assert main(["--root", str(tmp_path), *flags]) == 0
     defaults = {
         "root": tmp_path,

@@ -1,4 +1,4 @@
-"""The first stage: from a raw folder to plan, folds and preprocessed slices, and the errors."""
+"""The first stage: from a raw folder to plan, folds and preprocessed slices, again and again."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from helpers.datasets import SHARED, describe_dataset, tiny_dataset, tiny_image, tiny_label
+from helpers.datasets import TINY_SPACING, describe_dataset, tiny_image, tiny_label
+from helpers.preparation import run, stamps, tiny_workspace
 from helpers.processes import command, tree
-from helpers.volumes import nifti_bytes, write_volume
+from helpers.volumes import write_volume
 
 from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DatasetProblems, DvtError
@@ -25,42 +26,7 @@ from dvtplan.imaging.normalize import Normalization
 from dvtplan.planning import preprocessed_cases
 from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan
-from dvtplan.planning.preprocess import Preprocessed, PreprocessOptions, plan_and_preprocess
-
-SPACING = (2, 5, 2)
-
-
-def run(root: Path, **options: Any) -> Preprocessed:
-    return plan_and_preprocess(root, options=PreprocessOptions(**{"folds": 2, "jobs": 1, **options}))
-
-
-def raw(root: Path, cases: Sequence[str] = ("a", "b", "c", "d"), **kinds: Any) -> Workspace:
-    tiny_dataset(root / "datasets_raw" / "DVT", cases, **kinds)
-    return Workspace(root, "DVT")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return raw(tmp_path)
-
-
-def stamps(place: Workspace) -> dict[str, int]:
-    """Return when each file of the preprocessed slices was written."""
-    return {
-        str(p.relative_to(place.preprocessed)): p.stat().st_mtime_ns
-        for p in place.preprocessed.glob("*/*")
-        if p.is_file()
-    }
-
-
-def edit_plan(place: Workspace, **changes: Any) -> None:
-    body = json.loads(place.plan.read_text())
-    place.plan.write_text(json.dumps({**body, **changes}))
-
-
-def own_splits(place: Workspace, body: object) -> None:
-    place.user_splits.write_text(json.dumps(body))
-
+from dvtplan.planning.preprocess import PreprocessOptions, plan_and_preprocess
 
 # --- from end to end ------------------------------------------------------------------------------
 
@@ -112,7 +78,7 @@ def test_the_summary_tells_plan_reasons_folds_and_costs(place: Workspace) -> Non
 
 
 def test_channels_and_named_labels_all_arrive(tmp_path: Path) -> None:
-    place = raw(tmp_path, channels=2, labels={"proximal": 1, "distal": 4})
+    place = tiny_workspace(tmp_path, channels=2, labels={"proximal": 1, "distal": 4})
     run(tmp_path)
     image, label = preprocessed_cases.arrays(place.preprocessed_case("b"))
     assert image.shape == (3, 2, 32, 32)
@@ -121,14 +87,14 @@ def test_channels_and_named_labels_all_arrive(tmp_path: Path) -> None:
 
 
 def test_cases_of_one_patient_share_a_fold(tmp_path: Path) -> None:
-    raw(tmp_path, table="case_id,patient_id\na,P\nb,P\nc,P\n")
+    tiny_workspace(tmp_path, table="case_id,patient_id\na,P\nb,P\nc,P\n")
     made = run(tmp_path)
     assert sorted(fold.test for fold in made.splits.folds) == [("a", "b", "c"), ("d",)]
     assert "4 cases of 2 patients" in made.summary
 
 
 def test_a_patient_without_thrombus_is_a_warning_and_is_preprocessed(place: Workspace) -> None:
-    path = write_volume(place.raw / "labelsTr" / "b.nii.gz", np.zeros((20, 3, 18), np.uint8), SPACING)
+    path = write_volume(place.raw / "labelsTr" / "b.nii.gz", np.zeros((20, 3, 18), np.uint8), TINY_SPACING)
     made = run(place.root)
     assert [w.split(": ")[0] for w in made.warnings] == [str(path)]
     assert preprocessed_cases.describe(place.preprocessed_case("b")).classes == ((),) * 3
@@ -136,7 +102,7 @@ def test_a_patient_without_thrombus_is_a_warning_and_is_preprocessed(place: Work
 
 @pytest.mark.parametrize("code", ["RAI", "PSR", "SAL", "LPI", "IRA"])
 def test_the_file_order_of_a_case_does_not_matter(tmp_path: Path, code: str) -> None:
-    place = raw(tmp_path, ("a", "b"))
+    place = tiny_workspace(tmp_path, ("a", "b"))
     for kind, name in (("imagesTr", "{}_0000.nii.gz"), ("labelsTr", "{}.nii.gz")):
         image = sitk.ReadImage(str(place.raw / kind / name.format("a")))
         sitk.WriteImage(sitk.DICOMOrient(image, code), str(place.raw / kind / name.format("b")))
@@ -151,14 +117,14 @@ def test_the_file_order_of_a_case_does_not_matter(tmp_path: Path, code: str) -> 
 
 
 def test_two_processes_write_the_same_bytes_as_one(tmp_path: Path) -> None:
-    one, two = raw(tmp_path / "one"), raw(tmp_path / "two")
+    one, two = tiny_workspace(tmp_path / "one"), tiny_workspace(tmp_path / "two")
     run(one.root, jobs=1)
     run(two.root, jobs=2)
     assert tree(one.preprocessed) == tree(two.preprocessed)
 
 
 def test_the_preset_paper_prepares_960_by_320(tmp_path: Path) -> None:
-    place = raw(tmp_path, ("a", "b"))
+    place = tiny_workspace(tmp_path, ("a", "b"))
     made = run(tmp_path, preset="paper")
     assert made.plan.normalization == Normalization(scope="slice")
     assert preprocessed_cases.arrays(place.preprocessed_case("a"))[0].shape == (3, 1, 960, 320)
@@ -179,7 +145,7 @@ def test_a_second_run_prepares_nothing_anew(place: Workspace) -> None:
 def test_a_changed_raw_file_prepares_only_its_case_anew(place: Workspace) -> None:
     run(place.root)
     before = stamps(place)
-    write_volume(place.raw / "imagesTr" / "b_0000.nii.gz", tiny_image(9), SPACING)
+    write_volume(place.raw / "imagesTr" / "b_0000.nii.gz", tiny_image(9), TINY_SPACING)
     run(place.root)
     changed = {name.split("/")[0] for name, stamp in stamps(place).items() if before[name] != stamp}
     assert changed == {"b"}
@@ -187,7 +153,7 @@ def test_a_changed_raw_file_prepares_only_its_case_anew(place: Workspace) -> Non
 
 def test_a_changed_label_is_noticed_like_a_changed_image(place: Workspace) -> None:
     run(place.root)
-    write_volume(place.raw / "labelsTr" / "c.nii.gz", np.zeros((20, 3, 18), np.uint8), SPACING)
+    write_volume(place.raw / "labelsTr" / "c.nii.gz", np.zeros((20, 3, 18), np.uint8), TINY_SPACING)
     run(place.root)
     assert preprocessed_cases.describe(place.preprocessed_case("c")).classes == ((),) * 3
 
@@ -221,7 +187,7 @@ def test_an_interrupted_run_goes_on_and_clears_what_was_half_written(place: Work
 
 
 def test_another_seed_changes_the_folds_and_no_slice(tmp_path: Path) -> None:
-    place = raw(tmp_path, "abcdef")
+    place = tiny_workspace(tmp_path, "abcdef")
     first = run(tmp_path, seed=0)
     before = stamps(place)
     other = run(tmp_path, seed=1)
@@ -230,7 +196,7 @@ def test_another_seed_changes_the_folds_and_no_slice(tmp_path: Path) -> None:
 
 
 def test_the_order_of_labels_in_dataset_json_changes_nothing(tmp_path: Path) -> None:
-    place = raw(tmp_path, labels={"proximal": 1, "distal": 2})
+    place = tiny_workspace(tmp_path, labels={"proximal": 1, "distal": 2})
     run(tmp_path)
     before, content = stamps(place), tree(place.preprocessed)
     describe_dataset(place.raw, channels=1, labels={"distal": 2, "proximal": 1}, ending=".nii.gz")
@@ -239,170 +205,16 @@ def test_the_order_of_labels_in_dataset_json_changes_nothing(tmp_path: Path) -> 
     assert tree(place.preprocessed) == content
 
 
-# --- a plan edited by hand ------------------------------------------------------------------------
-
-
-def test_an_edited_plan_is_kept_followed_and_reported(place: Workspace) -> None:
-    run(place.root)
-    edit_plan(place, target_shape=[48, 16], variants=[{"angle_deg": 0, "scale": 1, "mirror": False}])
-    for _ in range(2):
-        made = run(place.root)
-        assert made.plan.target_shape == (48, 16)
-        assert len(made.plan.variants) == 1
-        assert made.plan.because["target_shape"].startswith("Edited by hand; the rule gave: The median slice")
-        assert made.plan.because["slice_axis"].startswith("AP has the fewest voxels")
-        (warning,) = made.warnings
-        assert warning.startswith(f"{place.plan}: edited by hand") and "target_shape, variants" in warning
-        assert "`replan=True`" in warning
-        assert preprocessed_cases.arrays(place.preprocessed_case("a"))[0].shape == (3, 1, 48, 16)
-        assert json_records.load(Plan, place.plan, "") == made.plan
-
-
-def test_new_variants_alone_preprocess_nothing_again(place: Workspace) -> None:
-    run(place.root)
-    before = stamps(place)
-    edit_plan(place, variants=[{"angle_deg": 0, "scale": 1, "mirror": False}])
-    run(place.root)
-    assert stamps(place) == before
-
-
-def test_replan_undoes_every_edit(place: Workspace) -> None:
-    derived = run(place.root).plan
-    edit_plan(place, target_shape=[48, 16], slice_axis="SI")
-    made = run(place.root, replan=True)
-    assert (made.plan, made.warnings) == (derived, ())
-    assert preprocessed_cases.arrays(place.preprocessed_case("a"))[0].shape == (3, 1, 32, 32)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"target_shape": [961, 345]}, "target_shape must hold multiples of 16"),
-        ({"target_shape": "960x320"}, "target_shape must be a list, not '960x320'"),
-        ({"slice_axis": "coronal"}, "slice_axis must be one of LR, AP, SI, not 'coronal'"),
-        ({"normalization": {"scope": "cohort"}}, "scope must be 'slice' or 'volume', not 'cohort'"),
-        ({"variants": [{"angle_deg": 0, "scale": 0, "mirror": False}]}, "scale must lie in 0.1..10, not 0.0"),
-        ({"colour": "red"}, r"unknown field colour \(known: because, channels"),
-    ],
-)
-@pytest.mark.parametrize("verify_only", [False, True])
-def test_an_edit_that_cannot_be_followed_names_file_and_field_and_changes_nothing(
-    place: Workspace, change: dict[str, Any], message: str, verify_only: bool
+def test_a_fingerprint_from_before_intensities_were_compared_is_measured_anew_and_nothing_else_changes(
+    toy: Workspace,
 ) -> None:
-    run(place.root)
-    edit_plan(place, **change)
-    before = tree(place.root)
-    with pytest.raises(DvtError, match=message) as caught:
-        run(place.root, verify_only=verify_only)
-    assert str(caught.value).startswith(f"{place.plan}: ")
-    assert "`plan_and_preprocess` with `replan=True`" in str(caught.value)
-    assert tree(place.root) == before
-
-
-@pytest.mark.parametrize("change", [{"labels": {"clot": 1}}, {"channels": ["MR", "T2"]}])
-def test_labels_and_channels_of_a_plan_stay_those_of_the_data(place: Workspace, change: dict[str, Any]) -> None:
-    run(place.root)
-    edit_plan(place, **change)
-    with pytest.raises(DvtError, match=r"labels and channels must .* dataset.json") as caught:
-        run(place.root)
-    assert str(caught.value).startswith(f"{place.plan}: ")
-
-
-def test_an_edit_that_new_raw_data_replace_is_reported(place: Workspace) -> None:
-    run(place.root)
-    edit_plan(place, target_shape=[48, 16])
-    write_volume(place.raw / "imagesTr" / "b_0000.nii.gz", tiny_image(9), SPACING)
-    made = run(place.root)
-    assert made.plan.target_shape == (32, 32)
-    (warning,) = made.warnings
-    assert warning.startswith(f"{place.plan}: ") and "because the raw data changed" in warning
-    assert "target_shape" in warning
-
-
-def test_a_plan_of_another_preset_is_derived_again_with_a_warning(tmp_path: Path) -> None:
-    place = raw(tmp_path, ("a", "b"))
-    run(tmp_path, preset="paper")
-    (warning,) = run(tmp_path).warnings
-    assert warning.startswith(f"{place.plan}: ") and "`preset=auto`" in warning
-    assert "target_shape" in warning
-
-
-# --- splits of one's own --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("key", ["test", "val"])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_own_splits_are_used_also_in_nnu_nets_words(place: Workspace, key: str, wrapped: bool) -> None:
-    body = [{"train": ["a", "b", "c"], key: ["d"]}, {"train": ["d"], key: ["a", "b", "c"]}]
-    own_splits(place, {"folds": body} if wrapped else body)
-    made = run(place.root, folds=8)
-    assert [fold.test for fold in made.splits.folds] == [("d",), ("a", "b", "c")]
-    assert made.splits.source == "splits.json"
-    assert "Folds (splits.json): 2, with 1, 3 test cases" in made.summary
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ([{"train": ["a", "c"], "test": ["b", "d"]}], "has patients in both training and test: P."),
-        ([{"train": ["a", "b", "c"], "test": ["x", "d"]}], "lists cases that are not in the data set: x."),
-        ([{"train": ["a", "b"], "test": ["d"]}], "lacks cases of the data set: c."),
-        ([], "contains no fold."),
-        ({}, "expected a list of"),
-        ("folds", "expected a list of"),
-        ([["a"]], "expected a list of"),
-        ([{"train": ["a"]}], "expected a list of"),
-        ([{"train": "a", "test": ["b"]}], "not a list of case ids: 'a'"),
-        ([{"train": [1], "test": ["b"]}], "not a list of case ids: [1]"),
-        (None, "expected a list of"),
-    ],
-)
-def test_own_splits_that_leak_or_do_not_fit_are_refused_and_nothing_is_written(
-    tmp_path: Path, body: object, message: str
-) -> None:
-    place = raw(tmp_path, table="case_id,patient_id\na,P\nb,P\n")
-    own_splits(place, body)
-    before = tree(tmp_path)
-    with pytest.raises(DvtError) as caught:
-        run(tmp_path)
-    assert str(caught.value).startswith(f"{place.user_splits}: ")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert tree(tmp_path) == before
-
-
-def test_folds_stay_as_they_were_until_others_are_asked_for(place: Workspace) -> None:
-    run(place.root, folds=4, seed=3)
-    before = place.splits.read_bytes()
-    again = run(place.root, folds=None)
-    assert place.splits.read_bytes() == before and again.warnings == ()
-    tiny_dataset(place.raw, ("a", "b", "c", "d", "e"))
-    more = run(place.root, folds=None)
-    assert more.splits is not None and len(more.splits.folds) == 4 and more.splits.source == "seed 3"
-    other = run(place.root, folds=2, seed=None)
-    assert other.splits is not None and (len(other.splits.folds), other.splits.source) == (2, "seed 3")
-
-
-def test_other_folds_than_those_of_a_training_are_warned_of(place: Workspace) -> None:
-    run(place.root, folds=2)
-    place.fold("gn_unet", 0).path.mkdir(parents=True)
-    (warning,) = run(place.root, folds=4).warnings
-    assert "was 2 folds, seed 0" in warning and "gn_unet" in warning and "now 4 folds, seed 0" in warning
-    assert run(place.root, folds=None).warnings == ()
-
-
-def test_without_a_word_there_are_the_papers_eight_folds(tmp_path: Path) -> None:
-    place = raw(tmp_path, [f"c{i}" for i in range(9)])
-    made = run(place.root, folds=None)
-    assert made.splits is not None and (len(made.splits.folds), made.splits.source) == (8, "seed 0")
-    place.splits.write_text("{")  # what cannot be read is made anew
-    assert run(place.root, folds=None).splits == made.splits
-
-
-def test_too_many_folds_are_refused_and_nothing_is_written(place: Workspace) -> None:
-    with pytest.raises(DvtError, match=r"8`? \(the default\): expected 2 to 4, the number of patients"):
-        run(place.root, folds=8)
-    assert not place.preprocessed.exists()
+    before = {p: p.read_bytes() for p in toy.preprocessed.rglob("*") if p.is_file()}
+    body = json.loads(toy.fingerprint.read_text())
+    for case in body["cases"]:
+        del case["channels"][0]["shares_below"]
+    toy.fingerprint.write_text(json.dumps(body))
+    plan_and_preprocess(toy.root, options=PreprocessOptions(jobs=1))
+    assert {p: p.read_bytes() for p in toy.preprocessed.rglob("*") if p.is_file()} == before
 
 
 # --- what writes nothing --------------------------------------------------------------------------
@@ -432,7 +244,7 @@ def test_a_data_set_whose_description_cannot_be_read_is_one_problem(place: Works
 
 
 def test_a_data_set_without_a_single_case_is_one_problem(tmp_path: Path) -> None:
-    place = raw(tmp_path, ())
+    place = tiny_workspace(tmp_path, ())
     for name in ("imagesTr", "labelsTr"):
         (place.raw / name).mkdir()
     with pytest.raises(DatasetProblems, match="contains no case"):
@@ -462,7 +274,7 @@ def test_a_worker_killed_while_preparing_keeps_what_was_finished(
 
 
 def test_the_command_prints_plan_and_place_and_nothing_else(tmp_path: Path) -> None:
-    place = raw(tmp_path, table="case_id,level_left_mm\na,500\n")
+    place = tiny_workspace(tmp_path, table="case_id,level_left_mm\na,500\n")
     ran = command("plan_and_preprocess", "--root", tmp_path, "--folds", "2", "--jobs", "1")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("DVT: 4 cases of 4 patients")
@@ -485,7 +297,7 @@ def test_the_command_prints_plan_and_place_and_nothing_else(tmp_path: Path) -> N
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(
     tmp_path: Path, limit: int, failing: set[str], left: list[str], jobs: str
 ) -> None:
-    place = raw(tmp_path, ("a", "b"))
+    place = tiny_workspace(tmp_path, ("a", "b"))
     ran = command("plan_and_preprocess", "--root", tmp_path, "--folds", "2", "--jobs", jobs, file_limit=limit)
     assert ran.returncode == 1
     name, _, said = ran.stderr.splitlines()[-1].rpartition(": cannot be written ")
@@ -496,69 +308,3 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(
     assert sorted(p.name for p in place.preprocessed.iterdir()) == left
     run(tmp_path)  # with room again it goes on
     assert preprocessed_cases.arrays(place.preprocessed_case("b"))[0].shape == (3, 1, 32, 32)
-
-
-# --- real files -----------------------------------------------------------------------------------
-
-ODD = SHARED / "odd"
-
-
-@pytest.mark.skipif(not ODD.is_dir(), reason="the shared images are not next to this checkout")
-@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_each_odd_file_gets_its_one_clear_line_or_none(tmp_path: Path, ending: str) -> None:
-    place = Workspace(tmp_path, "DVT")
-    describe_dataset(place.raw, channels=1, labels={"cord": 1}, ending=ending)
-    names = [p.name.removesuffix(ending) for p in sorted(ODD.iterdir()) if p.name.endswith(ending)]
-    for kind, suffix in (("imagesTr", "_0000"), ("labelsTr", "")):
-        (place.raw / kind).mkdir()
-        for name in names:
-            if not name.endswith("_seg"):
-                seg = ODD / f"{name}_seg{ending}"
-                source = seg if kind == "labelsTr" and seg.exists() else ODD / f"{name}{ending}"
-                (place.raw / kind / f"{name}{suffix}{ending}").symlink_to(source)
-    with pytest.raises(DatasetProblems) as caught:
-        run(tmp_path)
-    said = {line.split(": ")[0]: line for line in caught.value.problems}
-    assert len(said) == len(caught.value.problems)
-    images = {Path(p).name.split("_0000")[0]: said[p] for p in said if "imagesTr" in p}
-    expected = {
-        ".nii": {"5D_small": "is 5-D (1x2x3x1x3)", "not-nifti": "is not a NIfTI file"},
-        ".nii.gz": {"4d_float64": "is 4-D (", "avg152T1_LR_nifti2": "is NIfTI-2, which is not supported"},
-    }[ending]
-    assert set(images) == set(expected)
-    for name, words in expected.items():
-        assert words in images[name]
-    # Sound images whose "label" is the image itself are refused for its values; true masks are not.
-    assert not any("psr_t2" in line or "mt0" in line for line in said.values())
-
-
-def test_a_large_volume_that_a_header_only_promises_is_refused_without_reserving_it(tmp_path: Path) -> None:
-    place = raw(tmp_path)
-    (place.raw / "imagesTr" / "a_0000.nii.gz").unlink()
-    describe_dataset(place.raw, channels=1, labels={"thrombus": 1}, ending=".nii")
-    for path in [*place.raw.glob("*Tr/*")]:
-        path.unlink()
-    (place.raw / "imagesTr" / "a_0000.nii").write_bytes(nifti_bytes((30000, 30000, 30000), data=np.zeros(10)))
-    write_volume(place.raw / "labelsTr" / "a.nii", tiny_label([1]), SPACING)
-    with pytest.raises(DatasetProblems, match=r"a_0000.nii: is truncated: expected 108000000000352 bytes"):
-        run(tmp_path)
-
-
-def test_verifying_alone_tells_of_folds_that_cannot_be_had_without_failing(tmp_path: Path) -> None:
-    tiny_dataset(tmp_path / "datasets_raw" / "D", ("a", "b", "c"))
-    made = plan_and_preprocess(tmp_path, options=PreprocessOptions(folds=8, jobs=1, verify_only=True))
-    assert made.splits is None and "Plan (auto)" in made.summary
-    assert any("expected 2 to 3" in warning for warning in made.warnings)
-    assert not (tmp_path / "datasets_preprocessed").exists()
-
-
-def test_a_fingerprint_from_before_intensities_were_compared_is_measured_anew_and_nothing_else_changes(
-    toy: Workspace,
-) -> None:
-    before = {p: p.read_bytes() for p in toy.preprocessed.rglob("*") if p.is_file()}
-    body = json.loads(toy.fingerprint.read_text())
-    for case in body["cases"]:
-        del case["channels"][0]["shares_below"]
-    toy.fingerprint.write_text(json.dumps(body))
-    plan_and_preprocess(toy.root, options=PreprocessOptions(jobs=1))
-    assert {p: p.read_bytes() for p in toy.preprocessed.rglob("*") if p.is_file()} == before

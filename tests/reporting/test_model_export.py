@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import processes
+from helpers.refusals import refused
 
 from dvtplan.core import json_records
-from dvtplan.core.errors import DvtError
 from dvtplan.data.dataset import PHANTOM_WARNING
 from dvtplan.data.paths import Workspace
 from dvtplan.evaluation import evaluate
@@ -31,14 +30,6 @@ from dvtplan.planning.plan import Plan
 from dvtplan.planning.training_ranges import TrainingData
 from dvtplan.reporting import model_export
 from dvtplan.reporting.model_export import export_model
-
-
-def refused(act: Callable[[], object]) -> str:
-    """The message of the refusal, which is one line."""
-    with pytest.raises(DvtError) as caught:
-        act()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def text_of(path: Path, name: str) -> str:

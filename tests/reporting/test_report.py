@@ -1,4 +1,4 @@
-"""The report of a data set, from files to one page; and pictures of predictions, one per test case."""
+"""The report of a data set, from files to one page."""
 
 from __future__ import annotations
 
@@ -7,139 +7,22 @@ import math
 import os
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from helpers.html_reader import Reader
+from helpers.masks import prediction, rewrite
 from helpers.processes import command, python
 
-from dvtplan import rendering
-from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
-from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.evaluation.evaluate import COLUMNS, evaluate
 from dvtplan.evaluation.stored_scores import read_metrics
 from dvtplan.imaging import volume_io
-from dvtplan.rendering import output, slices
-from dvtplan.reporting.overlays import draw_overlays
+from dvtplan.rendering import output
 from dvtplan.reporting.report import choose_patients, write_report
-from dvtplan.reporting.report_charts import named_points
-
-
-def rewrite(path: Path, mask: np.ndarray) -> None:
-    """Replace a mask, and its digest in the log of predictions."""
-    volume_io.write_mask(path, mask, volume_io.read(path)[1])
-    index_file = path.parent / "predictions.json"
-    if index_file.exists():
-        log = json_records.load(PredictionIndex, index_file, "")
-        masks = {**log.masks, path.name.removesuffix(".nii.gz"): digests.files_digest((path,))}
-        json_records.save(replace(log, masks=masks), index_file)
-
-
-def prediction(workspace: Workspace, case: str) -> Path:
-    return next(workspace.results("gn_unet").glob(f"fold_*/predictions/{case}.nii.gz"))
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, np.ndarray]]:
-    """Arguments of each drawn panel, by the case in its title."""
-    seen: dict[str, dict[str, np.ndarray]] = {}
-    real = slices.panels
-
-    def note(view: slices.View, title: str) -> rendering.Figure:
-        seen[title.partition(":")[0]] = {"image": view.image_HW, "truth": view.truth_HW, "mask": view.prediction_HW}
-        return real(view, title)
-
-    monkeypatch.setattr(slices, "panels", note)
-    return seen
-
-
-def test_every_test_case_gets_a_picture(trained: Workspace) -> None:
-    paths = draw_overlays(trained, "gn_unet")
-    folder = trained.results("gn_unet") / "pictures"
-    assert sorted(paths) == [folder / f"c{k}.png" for k in range(4)] == sorted(folder.iterdir())
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-
-
-def test_chosen_folds_alone_are_drawn(trained: Workspace, drawn: dict[str, dict[str, np.ndarray]]) -> None:
-    paths = draw_overlays(trained, "gn_unet", [1])
-    tested = {p.name.removesuffix(".nii.gz") for p in trained.fold("gn_unet", 1).predictions.glob("*.nii.gz")}
-    assert {p.stem for p in paths} == set(drawn) == tested
-
-
-def test_the_slice_with_the_most_thrombus_is_shown(trained: Workspace, drawn: dict[str, dict[str, np.ndarray]]) -> None:
-    path = trained.raw / "labelsTr" / "c0.nii.gz"
-    truth = volume_io.read(path)[0]
-    truth[4, 1:20, 1:20] = 1
-    rewrite(path, truth)
-    draw_overlays(trained, "gn_unet")
-    assert np.array_equal(drawn["c0"]["truth"], truth[4])
-    assert drawn["c0"]["image"].shape == drawn["c0"]["mask"].shape == (34, 33)
-
-
-def test_the_known_or_estimated_level_is_drawn(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Coronal slices of 6 x 34 x 33 voxels; the toy has no knee, so without a table nothing is drawn."""
-    seen: list[int] = []
-    real = slices.panels
-
-    def note(view: slices.View, title: str) -> rendering.Figure:
-        seen.append(len(view.lines))
-        return real(view, title)
-
-    monkeypatch.setattr(slices, "panels", note)
-    draw_overlays(trained, "gn_unet")
-    assert seen == [0, 0, 0, 0]
-    _, grid = volume_io.read(trained.raw / "imagesTr" / "c0_0000.nii.gz")
-    middle = float(grid.corners_mm()[:, 2].mean())
-    (trained.raw / "cases.csv").write_text(f"case_id,level_left_mm\nc0,{middle}\n", encoding="utf-8")
-    seen.clear()
-    draw_overlays(trained, "gn_unet")
-    assert sorted(seen) in ([0, 0, 0, 1], [0, 0, 0, 2])
-
-
-def test_without_truth_the_slice_with_the_most_predicted_is_shown(
-    trained: Workspace, drawn: dict[str, dict[str, np.ndarray]]
-) -> None:
-    mask = np.zeros((6, 34, 33), np.uint8)
-    mask[5, 3:6, 3:6] = 1
-    rewrite(trained.raw / "labelsTr" / "c0.nii.gz", 0 * mask)
-    rewrite(prediction(trained, "c0"), mask)
-    draw_overlays(trained, "gn_unet")
-    assert np.array_equal(drawn["c0"]["mask"], mask[5]) and not drawn["c0"]["truth"].any()
-
-
-def test_empty_truth_and_empty_prediction_are_drawn_too(trained: Workspace) -> None:
-    empty = np.zeros((6, 34, 33), np.uint8)
-    rewrite(trained.raw / "labelsTr" / "c0.nii.gz", empty)
-    rewrite(prediction(trained, "c0"), empty)
-    assert trained.results("gn_unet") / "pictures" / "c0.png" in draw_overlays(trained, "gn_unet")
-
-
-def test_a_missing_prediction_is_refused_with_the_command(trained: Workspace) -> None:
-    prediction(trained, "c1").unlink()
-    with pytest.raises(
-        DvtError, match=r"no prediction by the present training \(fold (.): c1\).*`train_fold`.* for fold \1"
-    ):
-        draw_overlays(trained, "gn_unet")
-
-
-def test_a_prediction_of_an_earlier_training_is_not_drawn(trained: Workspace) -> None:
-    prediction(trained, "c1").parent.joinpath("predictions.json").unlink()
-    with pytest.raises(DvtError, match="no prediction by the present training"):
-        draw_overlays(trained, "gn_unet")
-    assert not (trained.results("gn_unet") / "pictures").exists()
-
-
-def test_a_fold_that_is_not_there_is_refused(trained: Workspace) -> None:
-    with pytest.raises(DvtError, match=r"fold_7: .*splits\.json has only the folds 0 to 1"):
-        draw_overlays(trained, "gn_unet", [0, 7])
-
-
-# --- the report ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -225,7 +108,7 @@ def test_the_report_shows_the_numbers_of_metrics(scored: Workspace) -> None:
     page = read(scored)
     mean = rows["dsc"].mean()
     assert f"gn_unet 4 {mean:.2f} ±" in page.text and "all 2 folds" in page.text
-    assert "Regions by rule none (no regions). In predictions every value above 0 is thrombus." in page.text
+    assert "Rule of the regions: none. No regions. Every predicted value above 0 is thrombus." in page.text
     worst = rows.sort_values("dsc").iloc[0]
     assert f"{worst['case_id']} {worst['fold']} {worst['dsc']:.2f}" in page.text
     assert page.text.index(f"Tested by fold {worst['fold']}") > 0
@@ -340,14 +223,6 @@ def test_choice_of_patients() -> None:
     assert choose_patients(whole, 1) == ["c", "b", "f"]
     assert choose_patients(whole, 2) == choose_patients(whole, 9) == ["c", "a", "d", "b", "f", "e"]
     assert choose_patients(whole, 3)[:4] == ["c", "a", "d", "b"]  # no patient twice
-
-
-def test_outliers_are_named_or_else_the_lowest() -> None:
-    at, rule = named_points([0.8, 0.82, 0.84, 0.86, 0.1])
-    assert at == [4] and "0.74" in rule  # quartiles 0.80 and 0.84
-    at, rule = named_points([0.9, 0.8, 0.85, 0.82, 0.83, 0.84, 0.86])
-    assert at == [1, 3, 4, 5, 2] and rule.startswith("the 5 patients with the lowest DSC")
-    assert named_points([]) == ([], "no patient")
 
 
 @pytest.mark.usefixtures("unpainted")

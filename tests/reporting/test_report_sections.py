@@ -111,7 +111,7 @@ def test_networks_with_the_same_folds_are_compared_and_the_others_named() -> Non
 def test_networks_that_were_divided_by_other_rules_are_not_compared() -> None:
     level = dataclasses.replace(POOR.table, rule="level (at the knee)")
     found, omitted = report_sections.compared([GOOD, dataclasses.replace(POOR, table=level)], "Toy")
-    assert found == [] and "same rule for regions and predictions (level (at the knee))" in omitted[1]
+    assert found == [] and "by the same rule. Rule of its regions: level (at the knee)" in omitted[1]
 
 
 def test_networks_that_were_not_trained_alike_are_shown_below_table_2() -> None:
@@ -141,7 +141,7 @@ def test_one_network_needs_no_comparison() -> None:
 
 def test_notes_that_all_networks_share_appear_once() -> None:
     text = Reader(report_sections.scores([GOOD, POOR], [], [])).text
-    assert text.count("Regions by rule") == 1
+    assert text.count("Rule of the regions") == 1
     assert "gn: Patients without truth" in text and "seg: Patients without truth" in text
 
 

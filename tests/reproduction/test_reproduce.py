@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from phantom.cohort import description_of, make_cohort
+from phantom.cohort import Design, make_cohort
 from reproduce import main
 from reproduction.steps import Step, _command, describe, run, steps_of
 from reproduction.study import Study
@@ -18,7 +18,7 @@ from dvtplan.models.training_run import Run
 from dvtplan.planning import recipe
 from dvtplan.planning.recipe import Recipe
 
-PHANTOM = {"scale": "tiny", "seed": 1, "difficulty": "default", "jobs": 1, "cases": 2}
+PHANTOM = Design(seed=1, cases=2)
 
 
 def study(workspace: Workspace, **changes: object) -> Study:
@@ -26,6 +26,7 @@ def study(workspace: Workspace, **changes: object) -> Study:
     plain = Study(
         workspace=workspace,
         phantom=None,
+        phantom_jobs=1,
         n_folds=2,
         run_folds=(0, 1),
         networks=("gn_unet",),
@@ -120,12 +121,12 @@ def test_steps_run_once_and_done_steps_never(capsys: pytest.CaptureFixture[str])
 
 
 def test_another_phantom_under_the_same_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_cohort(tmp_path, cases=2, seed=1)
+    make_cohort(tmp_path, Design(cases=2, seed=1))
     capsys.readouterr()
     there = study(Workspace(tmp_path, "Phantom"), phantom=PHANTOM)
     assert "phantom cohort" not in left(steps_of(there))
     with pytest.raises(DvtError, match=r"found 2, .*seed 1"):
-        steps_of(replace(there, phantom=PHANTOM | {"seed": 2}))
+        steps_of(replace(there, phantom=replace(PHANTOM, seed=2)))
     assert main(["--root", str(tmp_path), "--cases", "2", "--seed", "2", "--dry-run"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -164,7 +165,7 @@ def test_trainings_of_unknown_duration_are_shown_as_unknown(tmp_path: Path, caps
 
 
 def test_a_phantom_without_clot_is_another(tmp_path: Path) -> None:
-    make_cohort(tmp_path, cases=2, seed=1, thrombus=False)
+    make_cohort(tmp_path, Design(cases=2, seed=1, thrombus=False))
     with pytest.raises(DvtError, match=r"found 2, .*without thrombus"):
         steps_of(study(Workspace(tmp_path, "Phantom"), phantom=PHANTOM))
 
@@ -182,7 +183,7 @@ def test_a_failing_command_stops_the_study_with_its_message(tmp_path: Path) -> N
 
 
 def test_a_phantom_says_that_it_is_synthetic() -> None:
-    assert description_of("tiny", "easy", 3).startswith("synthetic: phantom")
+    assert Design(difficulty="easy", seed=3).description.startswith("synthetic: phantom")
 
 
 @pytest.mark.parametrize(

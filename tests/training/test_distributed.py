@@ -1,4 +1,4 @@
-"""Groups of processes: one by itself, and two over Gloo on this machine."""
+"""Groups of processes: one by itself, and two over Gloo on this machine, also to train a fold."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.refusals import refused
+from helpers.trainings import CPU, TINY, load_run, rows
 
+from dvtplan.core import process_group
 from dvtplan.core.errors import DvtError
-from dvtplan.training import distributed
+from dvtplan.data.paths import Workspace
+from dvtplan.training import distributed, train, tuning
 from dvtplan.training.distributed import TorchProcessGroup
+from dvtplan.training.job import TrainingOptions, TrainingRequest
+from dvtplan.training.train import train_fold
 
 
 def put(folder: Path, text: str) -> None:
@@ -174,3 +183,52 @@ def test_a_queue_of_commands_keeps_its_slots_busy_and_returns_every_status(tmp_p
     assert distributed.run_commands(commands, [["left"], ["right"]]) == [0, 3, 0, 7]
     slots = {name: (tmp_path / name).read_text() for name in "abcd"}
     assert {slots["a"], slots["b"]} == {slots["c"], slots["d"]} == {"left", "right"}
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def test_two_processes_take_the_same_steps_as_one(prepare_toy: Callable[..., Workspace], tmp_path: Path) -> None:
+    """Batch 1 each against batch 2, three steps of Adam at 1e-3.
+
+    The averaged gradient of two is that of the pair up to float32 rounding (3e-7 measured). Adam
+    divides by the gradient's size, so where that is near zero rounding may become part of a step:
+    a tenth of one is allowed to any weight, and 1e-6 to all but a thousandth of them. More steps
+    would sooner or later tip a ReLU from one side to the other, and one norm group leaves no
+    gradient that is nothing but rounding, as that of the bias before a group of one channel is.
+    """
+    workspace = prepare_toy(tmp_path, cases=2)
+    recipe = replace(TINY, epochs=1, norm_groups=1)
+    weights = []
+    for processes in (2, 1):
+        options = replace(CPU, processes=processes, overwrite=True)
+        folder = train_fold(workspace, 0, recipe=recipe, options=options)
+        state = torch.load(folder.checkpoint, weights_only=True)
+        weights.append(torch.cat([w.ravel() for w in state["network"].values()]))
+        assert load_run(folder).processes == processes
+        assert state["epochs_done"] == 1 and len(rows(folder)) == 1
+    apart = (weights[0] - weights[1]).abs()
+    assert float(apart.max()) < 1e-4 and float(apart.quantile(0.999)) < 1e-6
+
+
+def train_at_an_own_pace(workspace: Workspace) -> None:
+    """What a process does that tries more steps than the other before it trains."""
+    distributed.TIMEOUT = timedelta(seconds=40)
+    tuning.TRIAL_S = 1e9 if process_group.rank_and_world_size()[0] else 0.0
+    options = replace(CPU, time_budget_s=3600.0)
+    train._train(workspace, TrainingRequest(fold=0, network="gn_unet", recipe=TINY, epochs=None), options)
+
+
+def test_processes_may_try_different_numbers_of_steps(fresh: Workspace) -> None:
+    """How many depends on each one's clock; a sum over the group in any of them would wait for ever."""
+    distributed.launch(train_at_an_own_pace, 2, fresh)
+    assert load_run(fresh.fold("gn_unet", 0)).epochs_done == TINY.epochs
+
+
+def test_more_gpus_than_there_are_is_refused_before_anything_starts(
+    fresh: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    options = TrainingOptions(device="cuda", processes=2)
+    assert "`processes=2`: PyTorch finds 1" in refused(lambda: train_fold(fresh, 0, recipe=TINY, options=options))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import knee_error
 import pytest
-from phantom.cohort import make_cohort
+from phantom.cohort import Design, make_cohort
 from validation.knee_error import KneeErrors, summarize
 
 
@@ -14,7 +14,7 @@ def test_a_phantom_s_knees_are_found_and_its_thighs_and_calves_have_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Within a voxel of the coarse scale, and the level within what a leg's size makes of it."""
-    make_cohort(root=tmp_path, dataset="Phantom", scale="small", cases=1, seed=4)
+    make_cohort(tmp_path, Design(scale="small", cases=1, seed=4), dataset="Phantom")
     assert knee_error.main(["--root", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "error in mm     n  median  95 %  worst   bias"

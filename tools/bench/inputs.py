@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from phantom.cohort import make_cohort
+from phantom.cohort import Design, make_cohort
 from torch import nn
 
 from dvtplan.core import json_records, worker_pool
@@ -59,7 +59,9 @@ class Bench:
         root = self.scratch / f"{scale}_{cases}"
         if not (root / "datasets_raw" / "Phantom" / "dataset.json").exists():
             jobs = 1 if self.tiny else worker_pool.available_cores()
-            make_cohort(root, scale=scale, cases=cases, seed=SEED, jobs=jobs, extras=("rater2",), overwrite=True)
+            make_cohort(
+                root, Design(scale=scale, cases=cases, seed=SEED), jobs=jobs, extras=("rater2",), overwrite=True
+            )
         return Workspace(root, "Phantom")
 
     def prepared(self, scale: str, cases: int) -> Workspace:

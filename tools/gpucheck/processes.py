@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 from bench.results import Row
-from phantom.cohort import make_cohort
+from phantom.cohort import Design, make_cohort
 
 from dvtplan.core import worker_pool
 from dvtplan.core.json_records import load
@@ -43,7 +43,7 @@ def prepare(settings: Settings) -> Workspace:
     ready = small.root / "ready"
     if not ready.exists():
         shutil.rmtree(small.root, ignore_errors=True)
-        make_cohort(small.root, dataset=small.dataset, scale="tiny", cases=CASES, seed=SEED)
+        make_cohort(small.root, Design(scale="tiny", cases=CASES, seed=SEED), dataset=small.dataset)
         plan_and_preprocess(small.root, small.dataset, options=PreprocessOptions(folds=FOLDS, jobs=1))
         ready.touch()
     return small

@@ -81,7 +81,7 @@ class Runner:
                 if self.settings.remaining_s < 2 * GRACE_S:
                     break
                 for part in stage:
-                    self._start(part)
+                    self._start(part, alone=len(stage) == 1)
                 while self._running:
                     self._attend()
         finally:
@@ -89,7 +89,7 @@ class Runner:
                 with contextlib.suppress(DvtError):  # the processes must end even if the record cannot be written
                     self._end(running, STOPPED)
 
-    def _start(self, part: str) -> None:
+    def _start(self, part: str, *, alone: bool) -> None:
         last_follows = part != LAST and any(each.name == LAST for each in self.record.parts)
         reserved_s = LAST_SHARE * self._total_s if last_follows else 0.0
         limit_s = max(GRACE_S, min(SHARES[part] * self._total_s, self.settings.remaining_s - GRACE_S - reserved_s))
@@ -101,7 +101,7 @@ class Runner:
             log.flush()
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[writing], cwd=ROOT,
-                env=self._variables(part), start_new_session=True,
+                env=self._variables(alone), start_new_session=True,
             )  # fmt: skip
         os.close(writing)
         self._running[part] = _Process(part, process, time.monotonic(), limit_s)
@@ -111,10 +111,9 @@ class Runner:
         self.say(f"{part}: at most {limit_s:.0f} s")
         threading.Thread(target=self._listen, args=(part, reading), daemon=True).start()
 
-    def _variables(self, part: str) -> dict[str, str]:
+    def _variables(self, alone: bool) -> dict[str, str]:
         """Return the environment of a part: this repository's modules, and fewer threads if it runs in parallel."""
         path = os.pathsep.join([str(ROOT), str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
-        alone = (part,) in STAGES
         if self.settings.tiny and not self.settings.on_gpu:
             threads = {"OMP_NUM_THREADS": "1"}
         elif not alone:

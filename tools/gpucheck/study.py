@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.results import Row
-from phantom.cohort import make_cohort
+from phantom.cohort import Design, make_cohort
 
 from dvtplan.core import json_records
 from dvtplan.data.folds import Splits
@@ -44,9 +44,8 @@ def make_phantoms(settings: Settings) -> Iterator[Row]:
     root = settings.study.root
     shutil.rmtree(root, ignore_errors=True)
     begin = time.monotonic()
-    make_cohort(
-        root, dataset=settings.study.dataset, scale=settings.scale, cases=cases, seed=SEED, jobs=settings.jobs
-    )  # fmt: skip
+    design = Design(scale=settings.scale, cases=cases, seed=SEED)
+    make_cohort(root, design, settings.study.dataset, jobs=settings.jobs)
     seconds = time.monotonic() - begin
     yield Row(
         section="cohort", what="phantom patients made", value=cases / seconds, unit="patients/s",

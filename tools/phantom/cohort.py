@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,40 +40,71 @@ OUR_FILE = re.compile(
 """Matches every path that this tool writes in a dataset folder; a leading dot is an interrupted write."""
 
 
-def draw_requests(
-    scale: str, seed: int = 0, cases: int | None = None, difficulty: str = "default", thrombus: bool = True
-) -> list[Request]:
-    """Draw the requests of a cohort in the proportions of ``PATTERNS``; from 8 cases on, all patterns occur."""
-    if scale not in SCALES:
-        raise ValueError(f"scale is one of {', '.join(SCALES)}, not {scale!r}")
-    count = SCALES[scale].cases if cases is None else cases
-    if count < 1:
-        raise ValueError(f"a cohort needs at least one case, not {count}")
-    total = sum(PATTERNS.values())
-    counts = {p: max(count * n // total, int(count >= 8)) for p, n in PATTERNS.items()}
-    counts["both"] += count - sum(counts.values())
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0, STREAMS["cohort"]])))
-    patterns = [str(p) for p in rng.permutation([p for p, n in counts.items() for _ in range(n)])]
-    alone = [i for i, pattern in enumerate(patterns) if pattern == "proximal"]
-    bilateral = set(alone[: round(BILATERAL * count / total)])
-    others = [name for name in MATRICES if name != "standard"]
-    odd = rng.permutation(count)[: round(OTHER_MATRIX * count)]
-    matrices = {int(i): others[k % len(others)] for k, i in enumerate(odd)}
-    return [
-        Request(scale, seed, i + 1, p, difficulty, i in bilateral, matrices.get(i, "standard"), thrombus)
-        for i, p in enumerate(patterns)
-    ]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """Which patients a cohort has. Equal designs give equal cohorts.
+
+    Raises:
+        ValueError: for an unknown scale, or fewer cases than one.
+    """
+
+    scale: str = "tiny"
+    """A key of ``grid.SCALES``."""
+    cases: int | None = None
+    """Number of cases; None for the default of the scale."""
+    seed: int = 0
+    difficulty: str = "default"
+    """A key of ``DIFFICULTIES``."""
+    thrombus: bool = True
+    """False for the same patients without clot."""
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ValueError(f"scale is one of {', '.join(SCALES)}, not {self.scale!r}")
+        if self.count < 1:
+            raise ValueError(f"a cohort needs at least one case, not {self.count}")
+
+    @property
+    def count(self) -> int:
+        """Return the number of cases."""
+        return SCALES[self.scale].cases if self.cases is None else self.cases
+
+    @property
+    def description(self) -> str:
+        """Return the description for ``dataset.json``; it begins with 'synthetic'."""
+        text = (
+            f"synthetic: phantom legs, generator {VERSION}, scale {self.scale}, difficulty {self.difficulty}, "
+            f"seed {self.seed}"
+        )
+        return text if self.thrombus else f"{text}, without thrombus"
+
+    def requests(self) -> list[Request]:
+        """Draw the patients in the proportions of ``PATTERNS``; from 8 cases on, all patterns occur."""
+        count, total = self.count, sum(PATTERNS.values())
+        counts = {p: max(count * n // total, int(count >= 8)) for p, n in PATTERNS.items()}
+        counts["both"] += count - sum(counts.values())
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, 0, STREAMS["cohort"]])))
+        patterns = [str(p) for p in rng.permutation([p for p, n in counts.items() for _ in range(n)])]
+        alone = [i for i, pattern in enumerate(patterns) if pattern == "proximal"]
+        bilateral = set(alone[: round(BILATERAL * count / total)])
+        others = [name for name in MATRICES if name != "standard"]
+        odd = rng.permutation(count)[: round(OTHER_MATRIX * count)]
+        matrices = {int(i): others[k % len(others)] for k, i in enumerate(odd)}
+        return [
+            Request(
+                self.scale, self.seed, i + 1, p, self.difficulty, i in bilateral, matrices.get(i, "standard"),
+                self.thrombus,
+            )
+            for i, p in enumerate(patterns)
+        ]  # fmt: skip
 
 
 def make_cohort(
     root: Path,
+    design: Design,
     dataset: str = "Phantom",
-    scale: str = "tiny",
-    cases: int | None = None,
-    seed: int = 0,
-    difficulty: str = "default",
+    *,
     jobs: int = 1,
-    thrombus: bool = True,
     extras: Collection[str] = (),
     overwrite: bool = False,
 ) -> Path:
@@ -82,13 +114,9 @@ def make_cohort(
 
     Args:
         root: where ``datasets_raw`` is or will be.
+        design: which patients to make.
         dataset: name of the data set.
-        scale: a key of ``grid.SCALES``.
-        cases: number of cases; None for the default of the scale.
-        seed: equal seeds give equal cohorts.
-        difficulty: a key of ``DIFFICULTIES``.
         jobs: number of processes; it has no influence on what is written.
-        thrombus: False writes the same patients without clot.
         extras: some of ``EXTRAS``, each written to its own folder.
         overwrite: replace an earlier cohort of this tool with this name.
 
@@ -99,7 +127,6 @@ def make_cohort(
     if unknown := set(extras) - set(EXTRAS):
         raise ValueError(f"extras are some of {', '.join(EXTRAS)}, not {', '.join(sorted(unknown))}")
     folder = Path(root) / "datasets_raw" / dataset
-    requests = draw_requests(scale, seed, cases, difficulty, thrombus)
     present = _present(folder)
     if present and not overwrite:
         raise FileExistsError(f"{folder} already holds files. Choose another --dataset or add --overwrite.")
@@ -113,12 +140,11 @@ def make_cohort(
             (folder / name).rmdir()
     for name in ("imagesTr", "labelsTr", "metadata", *extras):
         files.make_folder(folder / name, "--root")
-    work = [(folder, request, tuple(extras)) for request in requests]
+    work = [(folder, request, tuple(extras)) for request in design.requests()]
     rows = list(tqdm(over_cases(_write_case, work, jobs), desc=dataset, total=len(work), unit="case"))
     table = "\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]) + "\n"
     files.replace(folder / "cases.csv", lambda draft: draft.write_text(table))
-    description = description_of(scale, difficulty, seed, thrombus)
-    _write_json(folder / "dataset.json", dataset_content(dataset, description, len(rows)))
+    _write_json(folder / "dataset.json", dataset_content(dataset, design.description, len(rows)))
     return folder
 
 
@@ -132,12 +158,6 @@ def dataset_content(name: str, description: str, cases: int) -> dict[str, Any]:
         "numTraining": cases,
         "file_ending": ".nii.gz",
     }
-
-
-def description_of(scale: str, difficulty: str, seed: int, thrombus: bool = True) -> str:
-    """Return the description of a cohort in ``dataset.json``; it begins with 'synthetic'."""
-    text = f"synthetic: phantom legs, generator {VERSION}, scale {scale}, difficulty {difficulty}, seed {seed}"
-    return text if thrombus else f"{text}, without thrombus"
 
 
 def table_row(metadata: dict[str, Any]) -> dict[str, str]:

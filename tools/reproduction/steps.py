@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from phantom.cohort import make_cohort
+from phantom.cohort import Design, make_cohort
 
 from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError
@@ -133,7 +133,7 @@ def _seconds_left(study: Study, network: str, fold: int) -> float | None:
 def _make_phantom(study: Study) -> None:
     root, dataset = study.workspace.root, study.workspace.dataset
     try:
-        make_cohort(root, dataset, **study.phantom or {}, overwrite=True)
+        make_cohort(root, study.phantom or Design(), dataset, jobs=study.phantom_jobs, overwrite=True)
     except OSError as error:
         raise DvtError(str(error)) from error
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
 
-from phantom.cohort import description_of
+from phantom.cohort import Design
 
 from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError
@@ -28,8 +27,10 @@ class Study:
     """What to reproduce, and where."""
 
     workspace: Workspace
-    phantom: dict[str, Any] | None
-    """Arguments of ``make_cohort``; None for an existing data set."""
+    phantom: Design | None
+    """The phantom patients; None for an existing data set."""
+    phantom_jobs: int
+    """Processes that make phantoms."""
     n_folds: int
     run_folds: tuple[int, ...]
     """Folds to train."""
@@ -49,7 +50,7 @@ class Study:
         return options + ([] if self.budget_s is None else ["--time-budget", f"{self.budget_s:g}s"])
 
 
-def is_made(workspace: Workspace, phantom: dict[str, Any]) -> bool:
+def is_made(workspace: Workspace, phantom: Design) -> bool:
     """Return whether the phantom exists.
 
     Raises:
@@ -58,7 +59,7 @@ def is_made(workspace: Workspace, phantom: dict[str, Any]) -> bool:
     path = workspace.raw / "dataset.json"
     if not path.exists():
         return False
-    wanted = description_of(phantom["scale"], phantom["difficulty"], phantom["seed"]), phantom["cases"]
+    wanted = phantom.description, phantom.count
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:

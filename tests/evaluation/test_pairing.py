@@ -1,0 +1,179 @@
+"""Which masks are scored: of the folds of a network, or of any program by name."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers.films import LEVELS, PREDICTIONS, counts, make, prediction, put
+
+from dvtplan.core import digests, json_records
+from dvtplan.core.errors import DvtError
+from dvtplan.data.paths import Workspace
+from dvtplan.data.prediction_records import PredictionIndex
+from dvtplan.evaluation.evaluate import evaluate, evaluate_folders
+from dvtplan.evaluation.options import EvaluationOptions
+
+# --- folds ----------------------------------------------------------------------------------------
+
+
+def test_all_folds_are_scored_and_named(workspace: Workspace) -> None:
+    evaluation = evaluate(workspace, "unet")
+    assert evaluation.rows["fold"].tolist() == [0] * 6 + [1] * 6
+    assert "Scored: all 2 folds." in evaluation.text
+
+
+def test_some_folds_are_scored_and_the_table_says_which(workspace: Workspace) -> None:
+    evaluation = evaluate(workspace, "unet", folds=[1])
+    assert set(evaluation.rows["case_id"]) == {"c", "d"}
+    for path in evaluation.written:
+        assert path.name in ("metrics.csv", "scores.json") or "fold 1 of 2" in path.read_text()
+
+
+def test_a_fold_without_predictions_is_omitted_and_the_table_says_so(workspace: Workspace) -> None:
+    folder = workspace.fold("unet", 0).predictions
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    assert "fold 1 of 2" in evaluate(workspace, "unet").text
+    with pytest.raises(DvtError, match=r"fold_0/predictions: not found. .*`train_fold` for fold 0, `network=unet`"):
+        evaluate(workspace, "unet", folds=[0])
+
+
+def test_a_missing_prediction_is_named_with_its_command_and_nothing_is_written(workspace: Workspace) -> None:
+    prediction(workspace, "c").unlink()
+    with pytest.raises(DvtError, match=r"1 of 4 test cases .*fold 1: c\).*`train_fold` for fold 1, `network=unet`"):
+        evaluate(workspace, "unet")
+    assert not (workspace.results("unet") / "metrics.csv").exists()
+
+
+def test_a_prediction_of_a_training_case_is_refused(workspace: Workspace) -> None:
+    put(workspace.fold("unet", 1).predictions / "a.nii.gz", PREDICTIONS["a"])
+    with pytest.raises(DvtError, match=r"holds predictions of a, on which fold 1 .* trains"):
+        evaluate(workspace, "unet")
+
+
+def test_an_unknown_fold_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(DvtError, match="only the folds 0 to 1"):
+        evaluate(workspace, "unet", folds=[2])
+
+
+def test_an_unknown_network_is_refused_with_those_that_are_there(workspace: Workspace) -> None:
+    with pytest.raises(DvtError, match="there are: unet"):
+        evaluate(workspace, "segnet")
+
+
+def test_a_test_case_that_left_the_data_set_is_refused(workspace: Workspace) -> None:
+    (workspace.raw / "labelsTr" / "d.nii.gz").unlink()
+    (workspace.raw / "imagesTr" / "d_0000.nii.gz").unlink()
+    (workspace.raw / "cases.csv").write_text(LEVELS.replace("d,,15\n", ""))
+    with pytest.raises(DvtError, match="fold 1 tests d, which has no label"):
+        evaluate(workspace, "unet")
+
+
+def test_predictions_of_an_earlier_training_are_not_scored(workspace: Workspace) -> None:
+    workspace.fold("unet", 1).prediction_index.unlink()
+    with pytest.raises(DvtError, match=r"no prediction by the present training \(fold 1: c, d\)"):
+        evaluate(workspace, "unet")
+
+
+def test_a_mask_that_the_network_did_not_write_is_not_scored(workspace: Workspace) -> None:
+    """Another network's mask that was copied there, or a mask that was edited by hand."""
+    index_file = workspace.fold("unet", 1).prediction_index
+    log = json_records.load(PredictionIndex, index_file, "")
+    masks = {case_id: digests.files_digest((prediction(workspace, case_id),)) for case_id in log.cases}
+    json_records.save(replace(log, masks=masks), index_file)
+    evaluate(workspace, "unet")
+    put(prediction(workspace, "d"), PREDICTIONS["c"])
+    with pytest.raises(DvtError, match=r"d.nii.gz: is not the mask .*`train_fold`"):
+        evaluate(workspace, "unet")
+
+
+# --- masks of any program -------------------------------------------------------------------------
+
+
+def test_a_data_set_can_describe_the_folders(workspace: Workspace, folders: tuple[Path, Path, Path]) -> None:
+    labels, theirs, out = folders
+    moved = labels.rename(out.parent / "elsewhere")
+    make(workspace.root)  # the data set itself stays whole
+    rows = evaluate_folders(
+        moved,
+        theirs,
+        out,
+        prediction_values="lesion",
+        dataset=workspace.raw,
+        options=EvaluationOptions(region_rule="level"),
+    ).rows
+    assert counts(rows, "c", "proximal") == (2, 1, 0)
+    assert set(rows["patient_id"]) == {"P", "c", "d"}
+
+
+def test_folders_without_any_description_give_the_whole(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    labels, theirs, out = folders
+    bare = labels.rename(tmp_path / "bare")
+    rows = evaluate_folders(bare, theirs, out).rows
+    assert set(rows["region"]) == {"all"}
+    assert counts(rows, "a", "all") == (4, 0, 2)
+    assert rows["patient_id"].tolist() == rows["case_id"].tolist()
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"labels": {"0": "background", "1": "clot"}}', '{"labels": {"background": 0}}']
+)
+def test_a_dataset_json_that_names_no_labels_is_refused(folders: tuple[Path, Path, Path], text: str) -> None:
+    labels, theirs, out = folders
+    (theirs / "dataset.json").write_text(text)
+    with pytest.raises(DvtError, match=r"theirs/dataset.json: expected \"labels\""):
+        evaluate_folders(labels, theirs, out)
+
+
+def test_every_missing_and_extra_external_mask_is_named(folders: tuple[Path, Path, Path]) -> None:
+    labels, theirs, out = folders
+    (theirs / "a.nii.gz").rename(theirs / "a_pred.nii.gz")
+    (theirs / "d.nii.gz").unlink()
+    with pytest.raises(DvtError) as error:
+        evaluate_folders(labels, theirs, out)
+    missing, extra = str(error.value).splitlines()
+    assert "2 of 4 true masks have no prediction of the same name: a, d" in missing
+    assert "no true mask in" in extra and "a_pred" in extra
+
+
+def test_any_ending_will_do_and_other_files_are_skipped(folders: tuple[Path, Path, Path]) -> None:
+    labels, theirs, out = folders
+    before = evaluate_folders(labels, theirs, out).rows
+    (theirs / "c.nii.gz").unlink()
+    put(theirs / "c.nrrd", PREDICTIONS["c"])
+    (theirs / "plans.json").write_text("{}")
+    pd.testing.assert_frame_equal(evaluate_folders(labels, theirs, out).rows, before)
+
+
+def test_two_masks_of_one_case_are_refused(folders: tuple[Path, Path, Path]) -> None:
+    labels, theirs, out = folders
+    put(theirs / "c.nrrd", PREDICTIONS["c"])
+    with pytest.raises(DvtError, match=r"c.nrrd: c.nii.gz .* same case"):
+        evaluate_folders(labels, theirs, out)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_folder_without_masks_is_refused(folders: tuple[Path, Path, Path], tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DvtError, match=f"{name}: "):
+        evaluate_folders(folders[0], tmp_path / name, folders[2])
+
+
+def test_what_a_prediction_writes_next_to_a_mask_is_not_scored(workspace: Workspace, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copytree(workspace.fold("unet", 0).predictions, theirs)
+    for name in ("a_probability_lesion", "a_station_upper"):
+        shutil.copy(theirs / "a.nii.gz", theirs / f"{name}.nii.gz")
+    truths = tmp_path / "truths"
+    truths.mkdir()
+    for name in ("a", "b"):
+        shutil.copy(workspace.raw / "labelsTr" / f"{name}.nii.gz", truths)
+    assert set(evaluate_folders(truths, str(theirs), str(tmp_path / "out")).rows["case_id"]) == {"a", "b"}
+    (theirs / "a.nii.gz").unlink()
+    with pytest.raises(DvtError, match=r"no true mask .* a_probability_lesion"):
+        evaluate_folders(truths, theirs, tmp_path / "out")

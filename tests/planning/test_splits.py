@@ -1,0 +1,102 @@
+"""Folds of a preprocessed data set: one's own, those of an earlier run, or those asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.datasets import tiny_dataset
+from helpers.preparation import run, tiny_workspace
+from helpers.processes import tree
+
+from dvtplan.core.errors import DvtError
+from dvtplan.data.paths import Workspace
+from dvtplan.planning.preprocess import PreprocessOptions, plan_and_preprocess
+
+
+def own_splits(place: Workspace, body: object) -> None:
+    place.user_splits.write_text(json.dumps(body))
+
+
+@pytest.mark.parametrize("key", ["test", "val"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_own_splits_are_used_also_in_nnu_nets_words(place: Workspace, key: str, wrapped: bool) -> None:
+    body = [{"train": ["a", "b", "c"], key: ["d"]}, {"train": ["d"], key: ["a", "b", "c"]}]
+    own_splits(place, {"folds": body} if wrapped else body)
+    made = run(place.root, folds=8)
+    assert [fold.test for fold in made.splits.folds] == [("d",), ("a", "b", "c")]
+    assert made.splits.source == "splits.json"
+    assert "Folds (splits.json): 2, with 1, 3 test cases" in made.summary
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ([{"train": ["a", "c"], "test": ["b", "d"]}], "has patients in both training and test: P."),
+        ([{"train": ["a", "b", "c"], "test": ["x", "d"]}], "lists cases that are not in the data set: x."),
+        ([{"train": ["a", "b"], "test": ["d"]}], "lacks cases of the data set: c."),
+        ([], "contains no fold."),
+        ({}, "expected a list of"),
+        ("folds", "expected a list of"),
+        ([["a"]], "expected a list of"),
+        ([{"train": ["a"]}], "expected a list of"),
+        ([{"train": "a", "test": ["b"]}], "not a list of case ids: 'a'"),
+        ([{"train": [1], "test": ["b"]}], "not a list of case ids: [1]"),
+        (None, "expected a list of"),
+    ],
+)
+def test_own_splits_that_leak_or_do_not_fit_are_refused_and_nothing_is_written(
+    tmp_path: Path, body: object, message: str
+) -> None:
+    place = tiny_workspace(tmp_path, table="case_id,patient_id\na,P\nb,P\n")
+    own_splits(place, body)
+    before = tree(tmp_path)
+    with pytest.raises(DvtError) as caught:
+        run(tmp_path)
+    assert str(caught.value).startswith(f"{place.user_splits}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert tree(tmp_path) == before
+
+
+def test_folds_stay_as_they_were_until_others_are_asked_for(place: Workspace) -> None:
+    run(place.root, folds=4, seed=3)
+    before = place.splits.read_bytes()
+    again = run(place.root, folds=None)
+    assert place.splits.read_bytes() == before and again.warnings == ()
+    tiny_dataset(place.raw, ("a", "b", "c", "d", "e"))
+    more = run(place.root, folds=None)
+    assert more.splits is not None and len(more.splits.folds) == 4 and more.splits.source == "seed 3"
+    other = run(place.root, folds=2, seed=None)
+    assert other.splits is not None and (len(other.splits.folds), other.splits.source) == (2, "seed 3")
+
+
+def test_other_folds_than_those_of_a_training_are_warned_of(place: Workspace) -> None:
+    run(place.root, folds=2)
+    place.fold("gn_unet", 0).path.mkdir(parents=True)
+    (warning,) = run(place.root, folds=4).warnings
+    assert "was 2 folds, seed 0" in warning and "gn_unet" in warning and "now 4 folds, seed 0" in warning
+    assert run(place.root, folds=None).warnings == ()
+
+
+def test_without_a_word_there_are_the_papers_eight_folds(tmp_path: Path) -> None:
+    place = tiny_workspace(tmp_path, [f"c{i}" for i in range(9)])
+    made = run(place.root, folds=None)
+    assert made.splits is not None and (len(made.splits.folds), made.splits.source) == (8, "seed 0")
+    place.splits.write_text("{")  # what cannot be read is made anew
+    assert run(place.root, folds=None).splits == made.splits
+
+
+def test_too_many_folds_are_refused_and_nothing_is_written(place: Workspace) -> None:
+    with pytest.raises(DvtError, match=r"8`? \(the default\): expected 2 to 4, the number of patients"):
+        run(place.root, folds=8)
+    assert not place.preprocessed.exists()
+
+
+def test_verifying_alone_tells_of_folds_that_cannot_be_had_without_failing(tmp_path: Path) -> None:
+    tiny_dataset(tmp_path / "datasets_raw" / "D", ("a", "b", "c"))
+    made = plan_and_preprocess(tmp_path, options=PreprocessOptions(folds=8, jobs=1, verify_only=True))
+    assert made.splits is None and "Plan (auto)" in made.summary
+    assert any("expected 2 to 3" in warning for warning in made.warnings)
+    assert not (tmp_path / "datasets_preprocessed").exists()

@@ -1,0 +1,124 @@
+"""A resumed training equals one that never stopped, and keeps its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.refusals import refused
+from helpers.trainings import CPU, TINY, Stop, link, load_run, rows, timeless
+
+from dvtplan.core import json_records
+from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.models.networks.registry import NETWORKS
+from dvtplan.training import train
+from dvtplan.training.train import train_fold
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_resumed_training_equals_one_that_never_stopped(
+    fresh: Workspace, straight: FoldFolder, stop_after: Callable[[int], None], done: int
+) -> None:
+    stop_after(done)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, recipe=TINY, options=CPU)
+    torch.rand(5)
+    folder = train_fold(fresh, 0, options=replace(CPU, resume=True))
+    assert folder.checkpoint.read_bytes() == straight.checkpoint.read_bytes()
+    assert timeless(folder) == timeless(straight)
+    assert load_run(folder).epochs_done == 4
+
+
+def test_a_record_that_fell_behind_is_mended_by_resume(fresh: Workspace, straight: FoldFolder) -> None:
+    """As after a kill between the last checkpoint and its record."""
+    folder = train_fold(fresh, 0, recipe=TINY, options=CPU)
+    before = load_run(folder)
+    json_records.save(replace(before, epochs_done=3, seconds=1.0), folder.run)
+    folder.progress.unlink()
+    train_fold(fresh, 0, options=replace(CPU, resume=True))
+    assert load_run(folder).epochs_done == 4 and folder.progress.exists()
+    assert (load_run(folder).started, load_run(folder).seconds) == (before.started, before.seconds)
+    assert folder.checkpoint.read_bytes() == straight.checkpoint.read_bytes()
+
+
+def test_resuming_what_is_trained_changes_nothing(fresh: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
+    before = {p: p.read_bytes() for p in folder.path.iterdir() if p != folder.log}
+    for epochs in (None, 1):
+        train_fold(fresh, 0, epochs=epochs, options=replace(CPU, resume=True))
+    assert {p: p.read_bytes() for p in folder.path.iterdir() if p != folder.log} == before
+    assert "Fold 0 is trained: 1 epoch." in capsys.readouterr().err
+
+
+def test_more_epochs_may_be_added(fresh: Workspace) -> None:
+    """Without drops of the learning rate, which lie at shares of all epochs, 2 + 2 epochs are 4."""
+    steady = replace(TINY, lr_drops=())
+    train_fold(fresh, 0, recipe=replace(steady, epochs=2), options=CPU)
+    folder = train_fold(fresh, 0, epochs=4, options=replace(CPU, resume=True))
+    assert load_run(folder).recipe.epochs == 4 and len(rows(folder)) == 4
+    once = train_fold(fresh, 1, recipe=steady, options=CPU)
+    assert len(rows(once)) == 4
+    bytes_added = folder.checkpoint.read_bytes()
+    at_once = train_fold(fresh, 0, recipe=steady, options=replace(CPU, overwrite=True))
+    assert at_once.checkpoint.read_bytes() == bytes_added
+
+
+def test_resume_with_nothing_there_is_an_error(fresh: Workspace) -> None:
+    message = refused(lambda: train_fold(fresh, 0, recipe=TINY, options=replace(CPU, resume=True)))
+    assert "nothing to resume" in message and "`resume`" in message
+    assert not fresh.results("gn_unet").exists()
+
+
+def test_a_training_is_not_begun_over_a_finished_one(fresh: Workspace) -> None:
+    folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
+    before = folder.checkpoint.read_bytes()
+    message = refused(lambda: train_fold(fresh, 0, recipe=TINY, options=CPU))
+    assert "already holds a training" in message and "`resume=True`" in message and "`overwrite=True`" in message
+    assert folder.checkpoint.read_bytes() == before
+
+
+def test_overwriting_leaves_nothing_of_the_old_training_to_resume(
+    fresh: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights must not go on under the new recipe."""
+    folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    monkeypatch.setattr(train, "fit", stop)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, recipe=replace(TINY, focal_gamma=1.0), options=replace(CPU, overwrite=True))
+    assert not folder.checkpoint.exists() and load_run(folder).epochs_done == 0
+    assert "nothing to resume" in refused(lambda: train_fold(fresh, 0, options=replace(CPU, resume=True)))
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 5e-3}, {"seed": 9}, {"target": "labels"}, {"batch_size": 4}])
+def test_a_resumed_training_keeps_its_recipe(fresh: Workspace, change: dict[str, object]) -> None:
+    folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
+    before = folder.run.read_bytes()
+    other = replace(TINY, **change)  # type: ignore[arg-type]
+    message = refused(lambda: train_fold(fresh, 0, recipe=other, epochs=2, options=replace(CPU, resume=True)))
+    assert str(folder.run) in message and "keeps its recipe" in message
+    assert folder.run.read_bytes() == before
+    train_fold(fresh, 0, recipe=TINY, epochs=2, options=replace(CPU, resume=True))
+    assert load_run(folder).epochs_done == 2
+
+
+@pytest.mark.parametrize("network", sorted(set(NETWORKS) - {"gn_unet"}))
+def test_every_network_trains_and_resumes_to_the_bit(
+    fresh: Workspace, tmp_path: Path, stop_after: Callable[[int], None], network: str
+) -> None:
+    """Batch statistics are part of the checkpoint, so they must resume too."""
+    recipe = replace(TINY, epochs=2)
+    (tmp_path / "whole").mkdir()
+    whole = train_fold(link(fresh, tmp_path / "whole"), 0, network=network, recipe=recipe, options=CPU)
+    stop_after(1)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, network=network, recipe=recipe, options=CPU)
+    stop_after(0)
+    resumed = train_fold(fresh, 0, network=network, options=replace(CPU, resume=True))
+    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
