@@ -13,6 +13,7 @@ from helpers import processes
 from helpers.commands import COMMANDS
 
 from dvtplan import __version__
+from dvtplan.core import console
 from dvtplan.data.paths import Workspace
 
 HELP = """
@@ -36,25 +37,48 @@ def test_help_of_every_command_loads_nothing_heavy() -> None:
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("word", ["-q", "--quiet"])
-def test_quiet_leaves_results_and_errors(word: str, trained_once: Workspace, tmp_path: Path) -> None:
+@pytest.fixture
+def verbosity(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
+    """The verbosity of this process, as a command that has not begun leaves it."""
+    monkeypatch.setattr(console, "verbosity", {"quiet": False, "verbose": False})
+    return console.verbosity
+
+
+def test_quiet_leaves_results_and_errors(trained_once: Workspace, tmp_path: Path) -> None:
+    """In a process of its own, so that no library writes to stderr either."""
     image = next((trained_once.raw / "imagesTr").glob("*_0000.nii.gz"))
     words = ("predict", "-i", image, "-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet"))
-    done = processes.command(*words, "--device", "cpu", word)
+    done = processes.command(*words, "--device", "cpu", "-q")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(tmp_path / "mask.nii.gz"), "")
     done = processes.command(
-        "predict", "-i", tmp_path / "none", "-o", tmp_path, "--model", trained_once.results("gn_unet"), word
+        "predict", "-i", tmp_path / "none", "-o", tmp_path, "--model", trained_once.results("gn_unet"), "-q"
     )
     assert done.returncode == 1 and "not found" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_verbose_prints_timings_and_tracebacks(trained_once: Workspace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("word", "expected"), [("-q", "quiet"), ("--quiet", "quiet"), ("-v", "verbose"), ("--verbose", "verbose")]
+)
+def test_both_spellings_set_the_verbosity(
+    word: str, expected: str, verbosity: dict[str, bool], call: Callable[..., Any], tmp_path: Path
+) -> None:
+    call("evaluate", "--root", tmp_path, word)
+    assert [name for name, value in verbosity.items() if value] == [expected]
+
+
+def test_verbose_prints_timings_and_tracebacks(
+    trained_once: Workspace,
+    tmp_path: Path,
+    verbosity: dict[str, bool],
+    call: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     image = next((trained_once.raw / "imagesTr").glob("*_0000.nii.gz"))
     words = ("-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet"), "--device", "cpu", "-v")
-    done = processes.command("predict", "-i", image, *words)
-    assert done.returncode == 0 and "s reading, " in done.stderr
-    done = processes.command("predict", "-i", tmp_path / "none", *words)
-    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.splitlines()[-1].endswith("as --input.")
+    assert call("predict", "-i", image, *words) == 0 and verbosity["verbose"]
+    assert "s reading, " in capsys.readouterr().err
+    assert call("predict", "-i", tmp_path / "none", *words).endswith("as --input.")
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
