@@ -255,7 +255,7 @@ def _lesions(patients: pd.DataFrame) -> dict[str, tuple[int, int]]:
 def to_csv(table: MeasuresTable) -> str:
     """Format ``measures.csv``: one line per (region, measure) in full precision; undefined numbers are empty.
 
-    ``n`` of the ``patients_with_truth`` have the measure; ``lesions`` and ``lesions_met`` are totals over them.
+    ``n`` of the ``patients_with_truth`` have the measure; ``lesions`` and ``lesions_overlapping`` are totals over them.
     """
     lines = [
         {
@@ -266,7 +266,7 @@ def to_csv(table: MeasuresTable) -> str:
             "patients_with_truth": region.patients,
             "not_defined": region.patients - summary.n,
             "lesions": region.lesions.get(name, (None, None))[0],
-            "lesions_met": region.lesions.get(name, (None, None))[1],
+            "lesions_overlapping": region.lesions.get(name, (None, None))[1],
             "tolerance_mm": table.tolerance_mm if name == "surface_dice" else None,
             "patients_without_truth": region.without_truth,
             "their_false_positive_lesions": region.false_positive_lesions,
@@ -278,7 +278,7 @@ def to_csv(table: MeasuresTable) -> str:
         for region in table.regions
         for name, summary in region.measures.items()
     ]
-    whole = {"lesions": "Int64", "lesions_met": "Int64"}
+    whole = {"lesions": "Int64", "lesions_overlapping": "Int64"}
     return pd.DataFrame(lines).astype(whole).to_csv(index=False, lineterminator="\n")
 
 

@@ -28,7 +28,7 @@ class Burden:
     region: str
     """'proximal', 'distal', or 'all' for both together."""
     volume_ml: float = 0.0
-    pieces: int = 0
+    components: int = 0
     """26-connected components. One that crosses the level counts in both regions, and once in 'all'."""
     length_mm: float = 0.0
     """Sum of the lengths of the components' centre lines."""
@@ -105,7 +105,7 @@ def _measure(mask: np.ndarray, grid: Grid, limb: str, region: str, level_mm: flo
         limb=limb,
         region=region,
         volume_ml=len(indices) * grid.voxel_ml,
-        pieces=int(count),
+        components=int(count),
         length_mm=sum(_length_mm(component, grid) for component in _components(labels)),
         largest_section_mm2=_section_mm2(heights, grid),
         top_mm=None if level_mm is None else float(heights.max() - level_mm),

@@ -17,7 +17,7 @@ from dvtplan.imaging import volume_io
 CHANGED = "mask changed"
 """Status of a scan whose mask was edited. The mask is measured as it is."""
 
-COLUMNS = ("case_id", "status", "limb", "region", "volume_ml", "pieces", "length_mm", "largest_section_mm2",
+COLUMNS = ("case_id", "status", "limb", "region", "volume_ml", "components", "length_mm", "largest_section_mm2",
            "top_above_level_mm", "bottom_above_level_mm", "level_mm", "level_source", "level_note",
            "scan_in_words")  # fmt: skip
 
@@ -54,7 +54,8 @@ def write_burden_table(
         rows += _rows(case_id, burdens, assigned, CHANGED if case_id in edited else ANALYSED)
     for case_id, reason in (failed or {}).items():
         rows.append({"case_id": case_id, "status": NOT_ANALYSED, "scan_in_words": f"{COULD_NOT} {reason}"})
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"pieces": "Int64"})  # integers, although some are missing
+    # Integers, although some are missing.
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"components": "Int64"})
     files.write_text(path, table.to_csv(index=False))
     return path
 
@@ -71,7 +72,7 @@ def _rows(case_id: str, burdens: Sequence[Burden], assigned: LevelAssignment, st
             "limb": burden.limb,
             "region": burden.region,
             "volume_ml": round(burden.volume_ml, 3),
-            "pieces": burden.pieces,
+            "components": burden.components,
             "length_mm": round(burden.length_mm, 1),
             "largest_section_mm2": round(burden.largest_section_mm2, 1),
             "top_above_level_mm": _tenths(burden.top_mm),

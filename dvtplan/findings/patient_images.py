@@ -73,7 +73,7 @@ class ScanPictures:
 def _slice_panel(
     found: Findings, image_HW: np.ndarray, mask_HW: np.ndarray, focus_HW: np.ndarray, grid: Grid, s: int
 ) -> Panel:
-    axis = found.maker.slice_axis
+    axis = found.model.slice_axis
     return Panel(
         image_HW=image_HW,
         segmented_HW=mask_HW,
@@ -149,7 +149,7 @@ def place_limb(sheet: PageLayout, panel: Panel, x: float, y: float, width_mm: fl
 
 
 def slice_position(found: Findings, shown: ScanPictures, one: LimbPicture) -> str:
-    view, start = VIEWS[found.maker.slice_axis]
+    view, start = VIEWS[found.model.slice_axis]
     return f"{view} slice {one.number} of {shown.slices} ({start})"
 
 

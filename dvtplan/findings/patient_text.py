@@ -27,7 +27,9 @@ def in_numbers(found: Findings) -> str:
     """Return the volume of each leg, or without thrombus the highest probability, in one sentence."""
     if found.volume_ml > 0:
         parts = [
-            f"{b.limb} leg {_ml(b.volume_ml)} in {plural(b.pieces, 'component')}" for b in _wholes(found) if b.pieces
+            f"{b.limb} leg {_ml(b.volume_ml)} in {plural(b.components, 'component')}"
+            for b in _wholes(found)
+            if b.components
         ]
         return f"Segmented volume {_ml(found.volume_ml)}: {', '.join(parts)}."
     if found.highest_probability is None:
@@ -46,13 +48,13 @@ def _wholes(found: Findings) -> list[Burden]:
 def limb_title(found: Findings, limb: str) -> str:
     whole = next((b for b in _wholes(found) if b.limb == limb), None)
     name = f"{limb.capitalize()} leg"
-    if whole is None or not whole.pieces:
+    if whole is None or not whole.components:
         return f"{name}: no thrombus segmented"
-    return f"{name}: {_ml(whole.volume_ml)}, {plural(whole.pieces, 'component')}"
+    return f"{name}: {_ml(whole.volume_ml)}, {plural(whole.components, 'component')}"
 
 
 def limb_empty(found: Findings, limb: str) -> str:
-    volume = _ml(found.nearly_marked_ml.get(limb, 0.0))
+    volume = _ml(found.sub_threshold_ml.get(limb, 0.0))
     low_confidence = f"Low-confidence voxels, probability {SUB_THRESHOLD:g} to 0.5: {volume}."
     return f"The model segmented no thrombus in the {limb} leg. {NOT_RULED_OUT} {low_confidence}"
 
@@ -64,12 +66,12 @@ def burden_rows(found: Findings) -> list[tuple[str, ...]]:
             b.limb,
             b.region,
             f"{b.volume_ml:.1f}",
-            str(b.pieces),
-            f"{b.length_mm:.0f}" if b.pieces else "–",
-            f"{b.largest_section_mm2:.0f}" if b.pieces else "–",
+            str(b.components),
+            f"{b.length_mm:.0f}" if b.components else "–",
+            f"{b.largest_section_mm2:.0f}" if b.components else "–",
             "–" if b.top_mm is None else _signed(b.top_mm),
             "–" if b.bottom_mm is None else _signed(b.bottom_mm),
-            f"{found.nearly_marked_ml.get(b.limb, 0.0):.1f}" if b.region == "all" else "",
+            f"{found.sub_threshold_ml.get(b.limb, 0.0):.1f}" if b.region == "all" else "",
         )
         for b in ordered
     ]
@@ -95,13 +97,13 @@ def lesion_rows(lesions: Sequence[Lesion]) -> list[tuple[str, ...]]:
 
 def provenance(found: Findings) -> list[str]:
     """Return how the result was made, one sentence per item."""
-    maker = found.maker
-    data = display_name(maker.dataset, maker.phantom)
-    folds = plural(len(maker.folds), "fold")
+    model = found.model
+    data = display_name(model.dataset, model.phantom)
+    folds = plural(len(model.folds), "fold")
     lines = [
-        f"Model: {maker.network or 'network'}, {folds} ({', '.join(map(str, maker.folds))}), trained on {data}, digest "
-        f"{maker.digest[:16]}.",
-        f"Software: {', '.join(f'{name} {version}' for name, version in maker.versions.items())}.",
+        f"Model: {model.network or 'network'}, {folds} ({', '.join(map(str, model.folds))}), trained on {data}, digest "
+        f"{model.digest[:16]}.",
+        f"Software: {', '.join(f'{name} {version}' for name, version in model.versions.items())}.",
         f"Image: {', '.join(found.images)}. Mask: {found.mask}, SHA-256 {(found.mask_digest or '')[:16]}.",
     ]
     if found.levels is None:
@@ -113,14 +115,14 @@ def provenance(found: Findings) -> list[str]:
     lines.append("Length is measured along the centre line. A component is a connected group of voxels.")
     if found.lesions:
         lines.append(
-            "Folds agree: share of a lesion's voxels that one fold alone would segment." if len(maker.folds) > 1
+            "Folds agree: share of a lesion's voxels that one fold alone would segment." if len(model.folds) > 1
             else "Only one fold was used, so agreement between folds is not available."
         )  # fmt: skip
     return [*lines, NOT_CALIBRATED]
 
 
 def date_line(found: Findings) -> str:
-    return found.made.replace("T", " ")[:16]
+    return found.written.replace("T", " ")[:16]
 
 
 def _ml(volume: float) -> str:

@@ -56,9 +56,9 @@ class Findings:
     warnings: tuple[str, ...] = ()
     """What a reader must know before the numbers, most serious first."""
     images: tuple[str, ...]
-    made: str
+    written: str
     """Time with time zone."""
-    maker: ModelIdentity
+    model: ModelIdentity
     mask: str | None = None
     """File name."""
     mask_digest: str | None = None
@@ -70,11 +70,11 @@ class Findings:
     burden: tuple[Burden, ...] = ()
     lesions: tuple[Lesion, ...] = ()
     """By decreasing volume."""
-    nearly_marked_ml: dict[str, float] = field(default_factory=dict)
+    sub_threshold_ml: dict[str, float] = field(default_factory=dict)
     """Limb -> volume of its sub-threshold voxels (``lesion_confidence.SUB_THRESHOLD``)."""
     highest_probability: float | None = None
     """Of any voxel."""
-    oddities: tuple[OutOfRange, ...] | None = None
+    out_of_range: tuple[OutOfRange, ...] | None = None
     """Properties out of the range of the training scans; None if they could not be compared."""
     disclaimer: str = DISCLAIMER
 
@@ -90,11 +90,11 @@ class Findings:
         return sum(burden.volume_ml for burden in self.burden if burden.region == "all")
 
 
-def not_analysed(case_id: str, images: Sequence[str], reason: str, made: str, maker: ModelIdentity) -> Findings:
+def not_analysed(case_id: str, images: Sequence[str], reason: str, written: str, model: ModelIdentity) -> Findings:
     """Return the record of a scan that could not be analysed."""
     return Findings(
-        case_id=case_id, status=NOT_ANALYSED, in_words=COULD_NOT, reason=reason, images=tuple(images), made=made,
-        maker=maker,
+        case_id=case_id, status=NOT_ANALYSED, in_words=COULD_NOT, reason=reason, images=tuple(images), written=written,
+        model=model,
     )  # fmt: skip
 
 
@@ -105,25 +105,25 @@ def result_in_words(burdens: Sequence[Burden], *, edited: bool = False) -> str:
 
 
 def reader_warnings(
-    maker: ModelIdentity, out_of_range: Sequence[OutOfRange] | None, intensities: bool, assigned: LevelAssignment
+    model: ModelIdentity, out_of_range: Sequence[OutOfRange] | None, intensities: bool, assigned: LevelAssignment
 ) -> list[str]:
     """Return what a reader must know before the numbers, most serious first.
 
     Args:
-        maker: the model.
+        model: the model.
         out_of_range: properties outside the range of the training scans; None if they could not be compared.
         intensities: whether intensities were compared too.
         assigned: levels of the scan.
     """
     lines = []
-    if maker.phantom:
+    if model.phantom:
         lines.append(
-            f"The model was trained on phantoms ({maker.dataset}), which are computed images. Its result on a scan of "
+            f"The model was trained on phantoms ({model.dataset}), which are computed images. Its result on a scan of "
             "a patient has no meaning."
         )
     if out_of_range:
         lines.append(
-            f"This scan differs from the {plural(maker.training_scans or 0, 'scan')} that the model was trained on, so "
+            f"This scan differs from the {plural(model.training_scans or 0, 'scan')} that the model was trained on, so "
             f"the result may be wrong. Outside their range: {'; '.join(one.in_words for one in out_of_range)}."
         )
     if out_of_range is None:

@@ -59,14 +59,14 @@ def resolve_levels(case: Case, mask: Path, options: FindingsOptions) -> LevelAss
     return level_source.note_outside(assigned, volume_io.read_grid(case.images[0]))
 
 
-def is_up_to_date(mask: Path, levels: LevelAssignment, maker: ModelIdentity, options: FindingsOptions) -> bool:
+def is_up_to_date(mask: Path, levels: LevelAssignment, model: ModelIdentity, options: FindingsOptions) -> bool:
     """Return whether the findings on disk match the mask, the levels and the model; also if none are requested."""
     if not options.record:
         return True
     found = read_findings(findings_path(mask))
     if found is None or found.status != ANALYSED or found.levels != levels.levels:
         return False
-    return found.maker.digest == maker.digest and found.mask_digest == digests.sha256(mask)
+    return found.model.digest == model.digest and found.mask_digest == digests.sha256(mask)
 
 
 def draw_missing_summary(case: Case, mask: Path, options: FindingsOptions) -> None:
@@ -81,7 +81,7 @@ def draw_missing_summary(case: Case, mask: Path, options: FindingsOptions) -> No
     if found is None:
         return
     image, grid = volume_io.read(case.images[0])
-    order = to_slice_order(grid, found.maker.slice_axis)
+    order = to_slice_order(grid, found.model.slice_axis)
     values, _ = volume_io.read(mask)
     _write_page(found, order.apply(image), order.apply(values), order.grid(grid), summary_paths(mask))
 
@@ -95,14 +95,14 @@ def _write_page(
     patient_page.write_page(found, image, mask, grid, paths)
 
 
-def write_failure(case_id: str, images: Sequence[str], mask: Path, maker: ModelIdentity, reason: str) -> None:
+def write_failure(case_id: str, images: Sequence[str], mask: Path, model: ModelIdentity, reason: str) -> None:
     """Write a record that a case could not be analysed, in place of any earlier findings.
 
     Args:
         case_id: of the case.
         images: display names of its files.
         mask: where the mask would be.
-        maker: the model.
+        model: the model.
         reason: in one line.
 
     Raises:
@@ -112,7 +112,7 @@ def write_failure(case_id: str, images: Sequence[str], mask: Path, maker: ModelI
     with contextlib.suppress(DvtError):
         if mask_files.levels_path(mask).exists() and json_records.load(Landmarks, mask_files.levels_path(mask), ""):
             mask_files.levels_path(mask).unlink()
-    json_records.save(not_analysed(case_id, images, console.translated(reason), text.now(), maker), findings_path(mask))
+    json_records.save(not_analysed(case_id, images, console.translated(reason), text.now(), model), findings_path(mask))
 
 
 def remove_outputs(mask: Path) -> None:
@@ -158,7 +158,7 @@ def warn_if_out_of_range(
 class FindingsModel:
     """The properties of a model that its findings need."""
 
-    maker: ModelIdentity
+    identity: ModelIdentity
     classes: Mapping[str, int]
     """Name -> value in the mask, in the order of the outputs."""
     training: TrainingData | None
@@ -236,19 +236,19 @@ class FindingsBuilder:
             assigned.levels,
             lambda s: self._probabilities.read(s, s + 1)[0],
             None if len(self._votes) == 0 else lambda s: self._votes.read(s, s + 1)[0],
-            len(model.maker.folds),
+            len(model.identity.folds),
             dict(model.classes),
         )
         intensities = model.training is not None and out_of_distribution.compares_intensities(model.training)
-        warnings = reader_warnings(model.maker, out_of_range, intensities, assigned)
+        warnings = reader_warnings(model.identity, out_of_range, intensities, assigned)
         return Findings(
             case_id=self._case.id,
             status=ANALYSED,
             in_words=result_in_words(burdens),
             warnings=tuple(map(console.translated, (*self._options.input_warnings, *warnings))),
             images=tuple(images),
-            made=text.now(),
-            maker=model.maker,
+            written=text.now(),
+            model=model.identity,
             mask=mask.name,
             mask_digest=digests.sha256(mask),
             levels=assigned.levels,
@@ -256,7 +256,7 @@ class FindingsBuilder:
             level_note=assigned.note,
             burden=tuple(burdens),
             lesions=tuple(lesions),
-            nearly_marked_ml=self._counter.sub_threshold_ml,
+            sub_threshold_ml=self._counter.sub_threshold_ml,
             highest_probability=self._counter.highest,
-            oddities=None if out_of_range is None else tuple(out_of_range),
+            out_of_range=None if out_of_range is None else tuple(out_of_range),
         )

@@ -221,7 +221,7 @@ def test_csv_reads_back_in_full_precision_with_its_rule_and_folds(table: Measure
     assert iou["sd"] == pytest.approx((6 / 14 - 8 / 22) / np.sqrt(2), abs=1e-12)
     assert (iou["minimum"], iou["maximum"]) == pytest.approx((8 / 22, 6 / 14))
     assert back["unit"].to_dict()[("all", "hd95_mm")] == "mm"
-    assert back.loc[("all", "lesion_sensitivity"), ["lesions", "lesions_met"]].tolist() == [5, 3]
+    assert back.loc[("all", "lesion_sensitivity"), ["lesions", "lesions_overlapping"]].tolist() == [5, 3]
     assert back.loc[("all", "surface_dice"), "tolerance_mm"] == 2
     assert set(back["patients_without_truth"]) == {1}
     assert set(back["their_false_positive_lesions"]) == {2}

@@ -39,7 +39,7 @@ def test_a_straight_tube_has_its_length_volume_and_section() -> None:
     """It is 100 mm long, with caps of 4 mm at both ends."""
     burdens = measure(tube([(20, 2, 60), (20, 2, -40)], 4.0), GRID, LEVELS)
     whole = of(burdens, "left")
-    assert of(burdens, "right").volume_ml == 0 and whole.pieces == 1
+    assert of(burdens, "right").volume_ml == 0 and whole.components == 1
     assert whole.volume_ml == pytest.approx((np.pi * 16 * 100 + 4 / 3 * np.pi * 64) / 1000, rel=0.05)
     assert whole.length_mm == pytest.approx(108, abs=3)
     assert whole.largest_section_mm2 == pytest.approx(np.pi * 16, rel=0.1)
@@ -51,7 +51,7 @@ def test_a_level_divides_volume_and_length() -> None:
     whole, above, below = (of(burdens, "left", region) for region in ("all", "proximal", "distal"))
     assert above.volume_ml + below.volume_ml == pytest.approx(whole.volume_ml)
     assert above.length_mm == pytest.approx(64, abs=3) and below.length_mm == pytest.approx(44, abs=3)
-    assert above.bottom_mm == pytest.approx(0, abs=1.5) and (above.pieces, below.pieces) == (1, 1)
+    assert above.bottom_mm == pytest.approx(0, abs=1.5) and (above.components, below.components) == (1, 1)
     assert category(burdens) == "The model segmented possible thrombus above and below the level (proximal and distal)."
 
 
@@ -84,7 +84,7 @@ def test_a_bent_tube_is_as_long_as_its_centre_line() -> None:
 def test_components_are_counted_and_their_lengths_added() -> None:
     two = tube([(20, 2, 60), (20, 2, 30)], 3.0) | tube([(20, 2, 0), (20, 2, -30)], 3.0)
     burdens = of(measure(two, GRID, None), "left")
-    assert burdens.pieces == 2 and burdens.length_mm == pytest.approx(60 + 2 * 6, abs=4) and burdens.top_mm is None
+    assert burdens.components == 2 and burdens.length_mm == pytest.approx(60 + 2 * 6, abs=4) and burdens.top_mm is None
     assert category(measure(two, GRID, None)).endswith("possible thrombus (proximal or distal unknown).")
 
 
@@ -92,7 +92,7 @@ def test_a_single_voxel_is_a_component_of_a_voxels_length() -> None:
     mask = np.zeros(GRID.shape, np.uint8)
     mask[5, 10, 50] = 1
     burdens = of(measure(mask, GRID, LEVELS), "left")
-    assert (burdens.pieces, burdens.length_mm) == (1, 1.25)
+    assert (burdens.components, burdens.length_mm) == (1, 1.25)
     assert burdens.volume_ml == pytest.approx(1.25 * 1.5 * 1.5 / 1000)
     assert burdens.largest_section_mm2 == pytest.approx(1.25 * 1.5)
 
@@ -117,7 +117,7 @@ def test_no_measure_depends_on_the_orientation_of_the_file(axes: list[int], flip
             grid = replace(grid, origin_mm=tuple(grid.position_mm(corner)), direction=tuple(direction))
             turned = np.flip(turned, axis)
     for a, b in zip(measure(mask, GRID, LEVELS), measure(turned, grid, LEVELS), strict=True):
-        assert (a.limb, a.region, a.pieces) == (b.limb, b.region, b.pieces)
+        assert (a.limb, a.region, a.components) == (b.limb, b.region, b.components)
         assert a.volume_ml == pytest.approx(b.volume_ml) and a.top_mm == pytest.approx(b.top_mm)
         assert a.largest_section_mm2 == pytest.approx(b.largest_section_mm2)
         assert a.length_mm == pytest.approx(b.length_mm, rel=0.03)  # either end may be the start

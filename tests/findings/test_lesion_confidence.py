@@ -81,7 +81,7 @@ def test_lesions_divide_the_mask_as_the_burden_does(mask: np.ndarray) -> None:
     result = measure_lesions(mask, GRID, None, lambda s: np.ones(GRID.shape[1:]))
     assert sum(one.volume_ml for one in result) == pytest.approx(mask.sum() * GRID.voxel_ml)
     assert [one.volume_ml for one in result] == sorted((one.volume_ml for one in result), reverse=True)
-    components = sum(b.pieces for b in measure(mask, GRID, None))
+    components = sum(b.components for b in measure(mask, GRID, None))
     assert len(result) <= components  # one across the middle counts in both limbs
 
 

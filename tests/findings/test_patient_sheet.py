@@ -31,7 +31,7 @@ ODD = OutOfRange(
 
 
 def findings_of(
-    mask: np.ndarray, grid: Grid = GRID, *, maker: ModelIdentity = MAKER, levels: Levels | None = LEVELS,
+    mask: np.ndarray, grid: Grid = GRID, *, model: ModelIdentity = MAKER, levels: Levels | None = LEVELS,
     out_of_range: tuple[OutOfRange, ...] = (), case_id: str = "a",
 ) -> Findings:  # fmt: skip
     """Return the findings of a mask on the scene."""
@@ -43,11 +43,11 @@ def findings_of(
     assigned = LevelAssignment() if levels is None else LevelAssignment(levels=levels, source="table")
     return Findings(
         case_id=case_id, status="analysed", in_words=record.result_in_words(burdens),
-        warnings=tuple(record.reader_warnings(maker, out_of_range, True, assigned)), images=("a.nii.gz",),
-        made="2026-01-02T03:04:05+00:00", maker=maker, mask="a.nii.gz", mask_digest="e" * 64, levels=levels,
+        warnings=tuple(record.reader_warnings(model, out_of_range, True, assigned)), images=("a.nii.gz",),
+        written="2026-01-02T03:04:05+00:00", model=model, mask="a.nii.gz", mask_digest="e" * 64, levels=levels,
         level_source=None if levels is None else "table", burden=tuple(burdens),
         lesions=tuple(lesions),
-        nearly_marked_ml={"left": 0.2, "right": 0.0}, highest_probability=0.31, oddities=out_of_range,
+        sub_threshold_ml={"left": 0.2, "right": 0.0}, highest_probability=0.31, out_of_range=out_of_range,
     )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def test_an_empty_mask_does_not_rule_out_thrombus(tmp_path: Path) -> None:
 
 def test_warnings_come_first(tmp_path: Path) -> None:
     mask = scene()[0]
-    found = findings_of(mask, maker=replace(MAKER, phantom=True), levels=None, out_of_range=(ODD,))
+    found = findings_of(mask, model=replace(MAKER, phantom=True), levels=None, out_of_range=(ODD,))
     html, _, _ = written(tmp_path, found, mask)
     phantom, range_, level, result = (
         html.index(text)
@@ -116,7 +116,7 @@ def test_names_are_text_and_neither_markup_nor_mathematics(tmp_path: Path) -> No
 def test_slices_in_any_direction_are_shown(tmp_path: Path, axis: str) -> None:
     order = to_slice_order(GRID, axis)
     mask, grid = np.ascontiguousarray(order.apply(scene()[0])), order.grid(GRID)
-    html, _, _ = written(tmp_path, findings_of(mask, grid, maker=replace(MAKER, slice_axis=axis)), mask, grid)
+    html, _, _ = written(tmp_path, findings_of(mask, grid, model=replace(MAKER, slice_axis=axis)), mask, grid)
     view = {"AP": "coronal slice 2 of 3", "SI": "axial slice 2 of 6", "LR": "sagittal slice 7 of 8"}[axis]
     assert view.capitalize() in html and "Segmented volume 0.5 mL" in html
 

@@ -39,7 +39,7 @@ def test_a_case_with_levels_has_a_row_per_limb_and_region(masks: dict[str, Path]
     assert table.groupby("case_id").size().to_dict() == {"a": 6, "b": 2}
     rows = table.set_index(["case_id", "limb", "region"])
     whole, above, below = (rows.loc["a", "left", region] for region in ("all", "proximal", "distal"))
-    assert whole.volume_ml == pytest.approx(above.volume_ml + below.volume_ml, abs=2e-3) and whole.pieces == 1
+    assert whole.volume_ml == pytest.approx(above.volume_ml + below.volume_ml, abs=2e-3) and whole.components == 1
     assert whole.length_mm == pytest.approx(108, abs=3) and whole.top_above_level_mm == pytest.approx(64, abs=1.5)
     assert (whole.level_mm, rows.loc["a", "right", "all"].level_mm) == (0.0, 15.0)
     assert set(table.level_source) == {"table", "none"} and set(table[table.level_source == "none"].case_id) == {"b"}
@@ -81,8 +81,8 @@ MAKER = ModelIdentity(
 def test_findings_are_read_as_written_and_other_files_give_none(masks: dict[str, Path], tmp_path: Path) -> None:
     mask, grid = volume_io.read(masks["a"])
     record = Findings(
-        case_id="a", status="analysed", in_words="x", images=("a.nii.gz",), made="now", maker=MAKER, levels=LEVELS,
-        burden=tuple(measure(mask, grid, LEVELS)), oddities=(),
+        case_id="a", status="analysed", in_words="x", images=("a.nii.gz",), written="now", model=MAKER, levels=LEVELS,
+        burden=tuple(measure(mask, grid, LEVELS)), out_of_range=(),
     )  # fmt: skip
     json_records.save(record, tmp_path / "a_findings.json")
     assert read_findings(tmp_path / "a_findings.json") == record
@@ -96,7 +96,7 @@ def test_findings_are_read_as_written_and_other_files_give_none(masks: dict[str,
 def test_a_reason_is_required_for_a_failed_scan_and_only_then(status: str, reason: str | None) -> None:
     with pytest.raises(ValueError, match=r"status|reason"):
         Findings(
-            case_id="a", status=status, reason=reason, in_words="x", images=(), made="now", maker=MAKER
+            case_id="a", status=status, reason=reason, in_words="x", images=(), written="now", model=MAKER
         )  # fmt: skip
 
 

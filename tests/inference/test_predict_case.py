@@ -67,7 +67,7 @@ def test_findings_and_summary_are_written_next_to_the_mask(tmp_path: Path, brigh
     assert sum(one.volume_ml for one in record.lesions) == pytest.approx(record.volume_ml)
     assert record.burden == tuple(burden.measure(array, grid, Levels(left_mm=30.0)))
     assert record.level_source == "table" and record.images == (image.name,)
-    assert record.highest_probability == pytest.approx(1.0, abs=1e-3) and record.oddities is None
+    assert record.highest_probability == pytest.approx(1.0, abs=1e-3) and record.out_of_range is None
     assert record.lesions[0].agreement_mean is None
 
 
@@ -86,7 +86,7 @@ def test_each_fold_votes_for_itself(tmp_path: Path, plan: Plan) -> None:
     record = read_findings(tmp_path / "out" / "a_findings.json")
     (lesion,) = record.lesions
     assert (lesion.agreement_mean, lesion.agreement_min) == (pytest.approx(1 / 3), 0.0)
-    assert lesion.probability_mean == pytest.approx(0.53, abs=1e-3) and record.nearly_marked_ml == {
+    assert lesion.probability_mean == pytest.approx(0.53, abs=1e-3) and record.sub_threshold_ml == {
         "left": 0,
         "right": 0,
     }
@@ -98,7 +98,7 @@ def test_sub_threshold_voxels_are_not_a_lesion(tmp_path: Path, plan: Plan) -> No
     )
     record = read_findings(tmp_path / "out" / "a_findings.json")
     assert record.lesions == () and record.in_words.endswith("This does not rule out thrombus.")
-    assert sum(record.nearly_marked_ml.values()) == pytest.approx(picture().size * CORONAL.voxel_ml)
+    assert sum(record.sub_threshold_ml.values()) == pytest.approx(picture().size * CORONAL.voxel_ml)
 
 
 def test_classes_of_a_softmax_are_one_lesion(tmp_path: Path, plan: Plan) -> None:
@@ -136,7 +136,7 @@ def test_a_scan_out_of_the_training_range_is_predicted_with_a_warning(
     message = capsys.readouterr().err
     assert "warning: scan: differs from the 4 training scans" in message
     assert "voxel spacing from head to foot 2.25 mm (training 2 mm, 12 % above)" in message
-    out_of_range = read_findings(tmp_path / "out" / "scan_findings.json").oddities
+    out_of_range = read_findings(tmp_path / "out" / "scan_findings.json").out_of_range
     assert out_of_range is not None and {"voxel spacing from head to foot"} <= {one.what for one in out_of_range}
     predict_path(trained_once.raw / "imagesTr", tmp_path / "toy", model)
     assert "warning" not in capsys.readouterr().err
@@ -151,7 +151,7 @@ def test_a_model_without_a_fingerprint_compares_nothing_and_says_so(
     message = capsys.readouterr().err
     assert message.count("no fingerprint of its training scans") == 1 and "warning" not in message
     record = read_findings(tmp_path / "out" / "scan_findings.json")
-    assert record.oddities is None and any("not known whether" in line for line in record.warnings)
+    assert record.out_of_range is None and any("not known whether" in line for line in record.warnings)
 
 
 def test_a_failed_write_leaves_no_partial_file(tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch) -> None:
