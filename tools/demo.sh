@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole pipeline on phantom legs, on a CPU, in minutes: phantom, plan, train, predict, evaluate,
-# report. Everything lands in demo/; run it again and it goes on where it stopped.
+# report. Everything lands in demo/; run it again and it resumes where it stopped.
 #   bash tools/demo.sh [MINUTES]     how long to train, 5 by default
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ fi
 place=(--root demo --dataset Phantom)
 say() { printf '\n\033[1m== %s\033[0m\n' "$1" >&2; }
 
-say "1/6 Phantom: 20 synthetic patients (tiny and easy; a caricature of legs, not evidence of clinical accuracy)"
+say "1/6 Phantom: 20 synthetic patients (tiny and easy; strongly simplified legs, not evidence of clinical accuracy)"
 # dataset.json is written last: without it, the patients are what an interruption left.
 [ -f demo/datasets_raw/Phantom/dataset.json ] ||
     python tools/make_phantom.py "${place[@]}" --scale tiny --difficulty easy --cases 20 --seed 2019 --jobs 2 \

@@ -96,18 +96,18 @@ def _run(settings: Settings, command: str, options: argparse.Namespace) -> int:
     for number in SIGNALS:
         signal.signal(number, _stop)
     try:
-        Runner(settings, record, _say).run(stages)
+        Runner(settings, record, _print).run(stages)
     except Stopped as stopped:
         status = 128 + int(stopped.args[0])
     runner.shorten_log(settings.out / LOG, LARGEST_LOG)
     text = record.to_text()
     with (settings.out / LOG).open("a", encoding="utf-8") as log:
         log.write(f"\n{text}\n")
-    _say(f"\n{text}")
+    _print(f"\n{text}")
     return status or int(record.failed or record.empty)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     """Print a line; a closed pipe does not end the check."""
     with contextlib.suppress(BrokenPipeError):
         print(text, flush=True)

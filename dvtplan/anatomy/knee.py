@@ -138,7 +138,7 @@ def choose_in_two_legs(left: Sequence[Candidate], right: Sequence[Candidate]) ->
     level = [(one, other) for one in clear_left for other in clear_right if abs(one.z_mm - other.z_mm) <= APART_MM]
     if not level:
         apart = abs(clear_left[0].z_mm - clear_right[0].z_mm)
-        reason = f"no knee found: what looks like a joint line lies {apart:.0f} mm higher in one leg than in the other"
+        reason = f"no knee found: the joint lines of the two legs differ by {apart:.0f} mm in height"
         return Limb(sharpness=left[0].sharpness, reason=reason), Limb(sharpness=right[0].sharpness, reason=reason)
 
     def both_cm2(pair: tuple[Candidate, Candidate]) -> float:

@@ -22,7 +22,7 @@ JOINT_MM = 15.0
 """Half of the height up to which a dark part of the leg is a joint, and not a gap in the silhouette."""
 TWO_LIMBS = 0.75
 """There are two limbs if the silhouette has a valley below this share of its lower side."""
-ROOM_MM = 70.0
+MIN_VIEW_MM = 70.0
 """Length of the leg that must be in view above and below a joint."""
 ABOVE_MM, BELOW_MM = 100.0, 60.0
 """Distances above and below a joint at which the width is compared with that at the joint."""
@@ -36,7 +36,7 @@ BEND = 0.03
 """Least difference of the tapers above and below, as logarithms of widths per 100 mm; 0 in a cone."""
 NARROWEST_MM, WIDEST_MM = 88.0, 200.0
 """Limits of a knee's width; an ankle is narrower, a trunk wider."""
-TOUCHING = 0.5
+MAX_VALLEY_DEPTH = 0.5
 """Legs are apart in rows where the valley is less deep than this share of the deepest column: knees may touch."""
 APART_SHARE = 0.8
 """Least share of rows around a knee in which the legs are apart; less where the trunk begins."""
@@ -176,7 +176,7 @@ def midline_between(body: np.ndarray, column: int, x_mm: np.ndarray) -> float:
 
 def rows_with_two_legs(depth_mm: np.ndarray, column: int, grid: Grid) -> np.ndarray:
     """Return the rows in which, and around which, the legs are apart: bool (Z,)."""
-    rows = depth_mm[:, column] < TOUCHING * depth_mm.max(axis=1)
+    rows = depth_mm[:, column] < MAX_VALLEY_DEPTH * depth_mm.max(axis=1)
     near = 1 + 2 * round(BELOW_MM / grid.spacing_mm[0])
     return ndimage.uniform_filter1d(rows.astype(float), near, mode="nearest") > APART_SHARE
 
@@ -216,7 +216,7 @@ class Outline:
     def is_knee(self, row: int) -> bool:
         """Return whether the leg has the shape of a thigh above a row and of a calf below."""
         above_mm, below_mm = (row - self.first) * self.step_mm, (self.last - row) * self.step_mm
-        if min(above_mm, below_mm) < ROOM_MM or not NARROWEST_MM <= self.width_mm[row] <= WIDEST_MM:
+        if min(above_mm, below_mm) < MIN_VIEW_MM or not NARROWEST_MM <= self.width_mm[row] <= WIDEST_MM:
             return False
         is_whole = self.last < len(self.width_mm) - 1 - round(20 / self.step_mm)
         if is_whole and below_mm < FOOT_MM:

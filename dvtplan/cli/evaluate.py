@@ -98,7 +98,8 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         "--region-rule",
         choices=("auto", "by-label", "level"),
         default="auto",
-        help="split each lesion by the labels of the reference, or at the level of the limb in cases.csv",
+        help="by-label: a predicted voxel has the region of the nearest reference voxel; level: the level of the limb "
+        "divides; auto: by-label if the labels name the regions",
     )
     parser.add_argument(
         "--tolerance", type=millimetres, default=2.0, metavar="MM", help="tolerance of the surface Dice"

@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         "--masks",
         type=Path,
         metavar="CSV",
-        help="table with the columns folder and mask; default: the only mask in the folder, or next to it with its "
-        "name",
+        help="table with the columns folder and mask; default: the only mask in each folder, or the mask next to the "
+        "folder with the same name",
     )
     parser.add_argument(
         "--key",

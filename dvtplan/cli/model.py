@@ -73,7 +73,7 @@ def _export(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
         weights=options.weights,
     )
-    for line in exported.left_out:
+    for line in exported.omitted:
         console.warn(line)
     size = text.size(exported.path.stat().st_size)
     print(f"{exported.path} ({size}, folds {' '.join(map(str, exported.folds))}, digest {exported.digest})")

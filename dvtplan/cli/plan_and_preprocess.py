@@ -56,7 +56,7 @@ def plan_and_preprocess(argv: list[str]) -> None:
     for warning in result.warnings:
         console.warn(warning)
     print(for_command_line(result.summary))
-    print(result.spent)
+    print(result.timing)
     print(
         "Verified; nothing was written." if options.verify_only else f"Preprocessed in {result.workspace.preprocessed}"
     )

@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stations", nargs="+", metavar="S", help="overlapping series, or files of a folder, to stitch into one scan"
     )
-    parser.add_argument("--folds", type=whole_number, nargs="+", help="default: all trained folds")
+    parser.add_argument(
+        "--folds", type=whole_number, nargs="+", help="folds of the model to use; default: all trained folds"
+    )
     parser.add_argument("--save-probabilities", action="store_true", help="also write a probability volume per class")
     parser.add_argument("--extra-formats", nargs="+", choices=tuple(EXTRA_FORMATS), default=(), metavar="FORMAT",
                         help="additional formats of each mask: dicom-seg, a DICOM segmentation object; itksnap, label "
@@ -99,17 +101,23 @@ def _add_reports(parser: argparse.ArgumentParser) -> None:
                         help="cases.csv with the level between proximal and distal; other scans use --level, or an "
                              "estimate from the image")  # fmt: skip
     parser.add_argument(
-        "--level", type=_heights, metavar="MM", help="LPS z of the level in both limbs, or --level=LEFT,RIGHT"
+        "--level",
+        type=_heights,
+        metavar="MM",
+        help="boundary between proximal and distal: LPS z in mm for both limbs, or --level=LEFT,RIGHT",
     )
     parser.add_argument(
-        "--levels", action=argparse.BooleanOptionalAction, default=True, help="divide into proximal and distal"
+        "--levels",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="divide into proximal and distal; default: divide",
     )
 
 
 def _heights(text: str) -> tuple[float, ...]:
     match = re.fullmatch(r"[+-]?\d+(?:\.\d+)?(?:,[+-]?\d+(?:\.\d+)?)?", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text} is not a height in mm, nor two such as -210.5,-208")
+        raise argparse.ArgumentTypeError(f"{text}: expected one height in mm, or two such as -210.5,-208")
     return tuple(float(part) for part in text.split(","))
 
 

@@ -54,7 +54,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe | None:
 def batch_size(text: str) -> int | str:
     """Convert a positive number or 'auto'."""
     if text != AUTO and not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1, nor {AUTO}")
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1, or {AUTO}")
     return text if text == AUTO else int(text)
 
 

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     existing.add_argument(
         "--resume",
         action="store_true",
-        help="continue after the last finished epoch; of several folds, also start the others",
+        help="continue after the last finished epoch; with several folds, also start those that are not trained",
     )
     existing.add_argument("--overwrite", action="store_true", help="replace an existing training")
     parser.add_argument(

@@ -30,7 +30,9 @@ class WriteFailed(DvtError):
 def cannot_write(path: Path, error: OSError | str) -> str:
     """Return the message for a failed write."""
     if isinstance(error, (NotADirectoryError, FileExistsError, IsADirectoryError)):
-        return f"{path}: cannot be written ({error.strerror}). Choose another path, or move what is there."
+        return (
+            f"{path}: cannot be written ({error.strerror}). Choose another path, or move the existing file or folder."
+        )
     reason = error if isinstance(error, str) else error.strerror or str(error)
     return f"{path}: cannot be written ({reason}). Free space or fix the permissions, then run again."
 

@@ -142,7 +142,7 @@ class ArchiveReader:
             raise DvtError(f"{self.path}: lacks {name}. {DOWNLOAD_AGAIN}")
         content = _content(self.path, self._archive, name)
         if len(content) != member.bytes or hashlib.sha256(content).hexdigest() != member.sha256:
-            raise DvtError(f"{self.path}: {name} does not fit its digest. {DOWNLOAD_AGAIN}")
+            raise DvtError(f"{self.path}: {name} does not match its digest. {DOWNLOAD_AGAIN}")
         return content
 
     def text(self, name: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import DvtError
 
+FILE_NAME = "cases.csv"
 LEVEL_COLUMNS = ("level_left_mm", "level_right_mm")
 CASES_COLUMNS = ("case_id", "patient_id", *LEVEL_COLUMNS, "midline_mm")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import DatasetProblems, DvtError
-from dvtplan.data import dataset_json
+from dvtplan.data import cases_table, dataset_json
 from dvtplan.data.cases_table import CASES_COLUMNS, CaseDetails, survey_cases_table
 from dvtplan.data.phantom import is_phantom
 
@@ -95,7 +95,7 @@ def survey(folder: str | Path) -> tuple[Dataset | None, list[str]]:
         problems.append(f"{truths[case_id]}: a label without an image. Add {case_id}_0000{ending} or remove it.")
     if not found and not problems:
         problems.append(f"{folder / 'imagesTr'}: contains no case. Add files named ID_0000{ending}.")
-    table = folder / "cases.csv"
+    table = folder / cases_table.FILE_NAME
     details: dict[str, CaseDetails] = {}
     if table.exists():
         try:
@@ -139,7 +139,7 @@ def consistency_warnings(dataset: Dataset) -> list[str]:
             f"{path}: numTraining is {listed}, but the data set has {len(dataset.cases)} cases. "
             "Fix the number, or add the missing cases."
         )
-    table = dataset.folder / "cases.csv"
+    table = dataset.folder / cases_table.FILE_NAME
     if table.exists():
         header = table.read_text(encoding="utf-8-sig").partition("\n")[0]
         unknown = [name.strip() for name in header.split(",") if name.strip() not in (*CASES_COLUMNS, "")]

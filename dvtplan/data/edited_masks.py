@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from dvtplan.core import json_records
 from dvtplan.core.digests import combine_digests, files_digest
 from dvtplan.core.errors import DvtError
+from dvtplan.data import mask_files
 from dvtplan.data.paths import prediction_indexes
 from dvtplan.data.prediction_records import MADE_BY, PredictionIndex, PredictionRecord, StitchingRecord
 from dvtplan.imaging.volume_io import stem
@@ -34,7 +34,7 @@ def known_digests(folder: Path) -> dict[str, set[str]]:
 def add_known_digests(known: dict[str, set[str]], index: PredictionIndex) -> None:
     """Add the digests that one index lists."""
     for case_id, digest in (*index.masks.items(), *index.others.items()):
-        known.setdefault(f"{case_id}.nii.gz", set()).add(digest)
+        known.setdefault(mask_files.mask_path(Path(), case_id).name, set()).add(digest)
 
 
 def edited_masks(masks: Collection[Path]) -> set[Path]:
@@ -55,12 +55,13 @@ def is_edited(mask: Path, known: Mapping[str, Collection[str]]) -> bool:
 
 def _own_records(mask: Path) -> set[str]:
     """Digests of this mask listed in its own run record or in its stations record."""
-    name, digests = stem(mask), set()
+    digests = set()
     with contextlib.suppress(DvtError):
-        single = json_records.load(PredictionRecord, mask.with_name(f"{name}_run.json"), MADE_BY)
+        single = json_records.load(PredictionRecord, mask_files.single_record_path(mask), MADE_BY)
         digests |= {case.mask_digest for case in single.cases.values() if case.mask == mask.name}
+    stitched, station, _ = stem(mask).rpartition(mask_files.STATION)
     with contextlib.suppress(DvtError):
-        table = mask.with_name(f"{name.rpartition('_station_')[0]}_stations.json")
+        table = mask_files.stations_path(mask.with_name(stitched if station else mask.name))
         digests |= {json_records.load(StitchingRecord, table, MADE_BY).masks.get(mask.name, "")}
     return {combine_digests([digest]) for digest in digests if digest}
 
@@ -76,7 +77,7 @@ def remove_mask(mask: Path, known: Mapping[str, Collection[str]]) -> list[Path]:
         Edited masks, which are kept.
     """
     kept = []
-    for path in (mask, *mask.parent.glob(f"{glob.escape(stem(mask))}_station_*.nii.gz")):
+    for path in (mask, *mask_files.existing_station_masks(mask)):
         if is_edited(path, known):
             kept.append(path)
         else:

@@ -31,6 +31,21 @@ class Splits:
     """'seed N', or the file that they come from."""
     folds: tuple[Fold, ...]
 
+    def fold(self, index: int, file: Path) -> Fold:
+        """Return one fold.
+
+        Args:
+            index: of the fold.
+            file: of these splits, for the message.
+
+        Raises:
+            DvtError: if there is no such fold.
+        """
+        if not 0 <= index < len(self.folds):
+            last = len(self.folds) - 1
+            raise DvtError(f"fold {index}: {file} holds the folds 0 to {last}. Choose one of them.")
+        return self.folds[index]
+
 
 def split(patient_of: dict[str, str], folds: int, seed: int) -> Splits:
     """Divide patients into folds at random, as evenly as possible (Huang 2019, section 2.4).
@@ -142,7 +157,7 @@ def read_user_splits(path: Path) -> Splits:
 
 
 def _fault(error: Exception) -> str:
-    """Describe what was found in a file that is no list of folds."""
+    """Describe what was found in a file that is not a list of folds."""
     if isinstance(error, KeyError):
         return f"a fold without {error}"
     return "something else" if isinstance(error, TypeError) else str(error)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 from dvtplan.imaging.volume_io import stem
+
+PROBABILITY, STATION = "_probability_", "_station_"
+"""In the names of volumes that a prediction writes next to the mask ID.nii.gz: ID_probability_thrombus.nii.gz."""
+
+
+def mask_path(folder: Path, case_id: str) -> Path:
+    """Return the path of a case's mask in a folder of masks."""
+    return folder / f"{case_id}.nii.gz"
 
 
 def dicom_seg_path(mask: Path) -> Path:
@@ -19,7 +28,7 @@ def labels_path(mask: Path) -> Path:
 
 def probability_path(mask: Path, name: str) -> Path:
     """Return the path of the probabilities of one class."""
-    return mask.with_name(f"{stem(mask)}_probability_{name}.nii.gz")
+    return mask.with_name(f"{stem(mask)}{PROBABILITY}{name}.nii.gz")
 
 
 def levels_path(mask: Path) -> Path:
@@ -44,7 +53,12 @@ def stations_path(mask: Path) -> Path:
 
 def station_mask_path(mask: Path, station: str) -> Path:
     """Return the path of the mask of one station; ``station`` is a series or a file name."""
-    return mask.with_name(f"{stem(mask)}_station_{stem(Path(station))}.nii.gz")
+    return mask.with_name(f"{stem(mask)}{STATION}{stem(Path(station))}.nii.gz")
+
+
+def existing_station_masks(mask: Path) -> list[Path]:
+    """Return the masks of stations that lie next to the mask of a stitched scan."""
+    return sorted(mask.parent.glob(f"{glob.escape(stem(mask))}{STATION}*.nii.gz"))
 
 
 def summary_paths(mask: Path) -> tuple[Path, Path, Path]:

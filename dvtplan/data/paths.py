@@ -105,7 +105,7 @@ class Workspace:
 
     def fold(self, network: str, index: int) -> FoldFolder:
         """Return the folder of one trained fold."""
-        return FoldFolder(self.results(network) / f"fold_{index}")
+        return model_fold(self.results(network), index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +175,11 @@ def open_workspace(root: str | Path, dataset: str | None = None) -> Workspace:
 def as_workspace(place: Workspace | Path | str) -> Workspace:
     """Return a workspace as it is; for a folder, the workspace of the only data set in its ``datasets_raw``."""
     return place if isinstance(place, Workspace) else open_workspace(place)
+
+
+def model_fold(results: Path, index: int) -> FoldFolder:
+    """Return one fold of a model folder."""
+    return FoldFolder(results / f"fold_{index}")
 
 
 def model_plan(results: Path) -> Path:

@@ -13,6 +13,7 @@ from dvtplan.core.digests import combine_digests, files_digest
 from dvtplan.core.errors import DvtError
 from dvtplan.core.files import exclusive_lock
 from dvtplan.data import edited_masks
+from dvtplan.data.mask_files import mask_path
 from dvtplan.data.paths import prediction_index, prediction_indexes, prediction_record, prediction_records
 from dvtplan.data.prediction_records import (
     CasePrediction,
@@ -77,7 +78,7 @@ class PredictionLog:
             opening: the model and one session, this run, without cases.
             cases: IDs of the cases that this run is to predict.
             part: (i, n), the share of this process; None if it does all.
-            overwrite: predict all again; then damaged files are no error.
+            overwrite: predict all again; then damaged files are ignored.
 
         Raises:
             DvtError: if a file is damaged, or another file has the record's name.
@@ -154,7 +155,7 @@ class PredictionLog:
             images = _images_digest(list(case.images.values()))
             self._index.put(case_id, images, digest, with_probabilities=with_probabilities)
             self._put_record(case_id, case, self._record.starts[0])
-        self.known_digests.setdefault(f"{case_id}.nii.gz", set()).add(digest)
+        self.known_digests.setdefault(self._mask(case_id).name, set()).add(digest)
 
     def remove(self, case_id: str) -> None:
         """Enter that a case has no mask any more.
@@ -224,8 +225,11 @@ class PredictionLog:
 
     def _exists_unchanged(self, case_id: str, digest: str | None) -> bool:
         """Return whether the mask of a case is on disk with this digest."""
-        mask = self._index_path.with_name(f"{case_id}.nii.gz")
+        mask = self._mask(case_id)
         return digest is not None and mask.exists() and files_digest((mask,)) == digest
+
+    def _mask(self, case_id: str) -> Path:
+        return mask_path(self._index_path.parent, case_id)
 
     def _merge_index(self) -> None:
         """Take over what other runs wrote into this index since it was read."""

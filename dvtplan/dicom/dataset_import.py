@@ -183,7 +183,7 @@ def _write_case(row: KeyRow, images: Sequence[np.ndarray], mask: np.ndarray | No
     for path in files:
         (work.folder / other / path.name).unlink(missing_ok=True)
     if folder == TRAINING:
-        _add_to_table(work.folder / "cases.csv", row)
+        _add_to_table(work.folder / cases_table.FILE_NAME, row)
     _write_description(work)
 
 
@@ -237,7 +237,7 @@ def _is_complete(case_id: str, work: _Import, *, has_mask: bool) -> bool:
     labelled = work.mask_path(case_id).exists()
     folder = work.folder / (TRAINING if labelled else WITHOUT_MASK)
     images = all((folder / f"{case_id}_{k:04d}{ENDING}").exists() for k in range(len(work.options.channels)))
-    table = work.folder / "cases.csv"
+    table = work.folder / cases_table.FILE_NAME
     listed = not labelled or (table.exists() and case_id in cases_table.read_cases_table(table))
     return images and listed and (labelled or not has_mask)
 

@@ -45,7 +45,7 @@ class ImportOptions:
                 raise DvtError(f"`{option}`: {', '.join(names)}: a name is repeated. Give each name once.")
         reserved = [name for name in self.label_names if name in RESERVED_LABELS]
         if reserved:
-            raise DvtError(f"`label_names`: {reserved[0]} has a meaning of its own. Choose another name.")
+            raise DvtError(f"`label_names`: {reserved[0]} is a reserved name. Choose another name.")
         if not self.channels:
             raise DvtError("`channels`: is empty. Name at least one channel.")
         if self.series is not None and len(self.series) != len(self.channels):

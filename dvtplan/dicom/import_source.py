@@ -23,7 +23,7 @@ from dvtplan.dicom.series import (
 )
 from dvtplan.dicom.slice_sorting import POSITION_TOLERANCE_MM
 from dvtplan.imaging import volume_checks, volume_io
-from dvtplan.imaging.geometry import Grid, distance_mm, turned_onto
+from dvtplan.imaging.geometry import Grid, distance_mm, reorientation_between
 from dvtplan.imaging.volume_io import ENDINGS, stem
 
 
@@ -149,7 +149,7 @@ def read_images(source: ImportSource) -> tuple[list[np.ndarray], Grid]:
     for volume in source.volumes:
         array, grid = read_volume(source.study, volume)
         name = Path(f"{source.path}: series {volume.name}")
-        turn = turned_onto(grid, first.grid, POSITION_TOLERANCE_MM)
+        turn = reorientation_between(grid, first.grid, POSITION_TOLERANCE_MM)
         if turn is None:
             raise DvtError(
                 f"{_grid_mismatch(name, grid, first)} All channels must have one grid: export them so, or choose other "
@@ -186,7 +186,7 @@ def read_mask(source: ImportSource, grid: Grid, labels: dict[str, int]) -> np.nd
             )
         return read_segmentation(source.study, source.mask, grid, labels)
     array, mask_grid = volume_io.read(source.mask)
-    turn = turned_onto(mask_grid, grid, POSITION_TOLERANCE_MM)
+    turn = reorientation_between(mask_grid, grid, POSITION_TOLERANCE_MM)
     if turn is None:
         raise DvtError(
             f"{_grid_mismatch(source.mask, mask_grid, source.volumes[0])} The import does not resample: draw or export "

@@ -48,7 +48,6 @@ class Volume:
     """Series description, orientation, matrix and spacing, for lists."""
     stack: Stack
     series_uid: str = ""
-    study_uid: str = ""
     patient_id: str = ""
     """As in the hospital: never show it or write it into a data set."""
     modality: str = ""
@@ -172,7 +171,6 @@ def _volume(name: str, description: str, header: Any, stack: Stack) -> Volume:
         title=f"{description}{f', {stack.title}' if stack.title else ''}: {slice_sorting.describe(stack)}",
         stack=stack,
         series_uid=str(header.get("SeriesInstanceUID", "")),
-        study_uid=str(header.get("StudyInstanceUID", "")),
         patient_id=str(header.get("PatientID") or "").strip(),
         modality=_modality(header),
     )

@@ -13,13 +13,14 @@ import pandas as pd
 
 from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
+from dvtplan.data.cases_table import FILE_NAME as CASES
 from dvtplan.data.cases_table import CaseDetails
 from dvtplan.data.dataset import PHANTOM_NOTE, Dataset, discover
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import METRICS, Workspace, as_workspace
 from dvtplan.evaluation import level_sensitivity, secondary_metrics, stored_scores, table1, table2
 from dvtplan.evaluation.case_scores import score_case
-from dvtplan.evaluation.level_sensitivity import LevelShift
+from dvtplan.evaluation.level_sensitivity import LevelSensitivity
 from dvtplan.evaluation.options import DEFAULTS, EvaluationOptions, require_choice
 from dvtplan.evaluation.pairing import (
     Pair,
@@ -70,7 +71,7 @@ class Evaluation:
     measures: secondary_metrics.MeasuresTable
     """Measures in addition to the scores of Table 1."""
     written: tuple[Path, ...]
-    shifts: LevelShift | None = None
+    shifts: LevelSensitivity | None = None
     """Table 1 with shifted levels, if level sensitivity was wanted."""
 
     @property
@@ -180,7 +181,7 @@ def evaluate_folders(
         output,
         options,
         subject=f"{predictions} against {reference}",
-        folds=f"no folds but the masks in {predictions}",
+        folds=f"the masks in {predictions}, without folds",
         notes=plan.notes,
     )
 
@@ -267,7 +268,7 @@ def _evaluate(
         options,
         inputs.pairs,
         region_order(dataset.labels),
-        workspace.raw / "cases.csv",
+        workspace.raw / CASES,
         {case.id: case.images[0] for case in dataset.cases},
         truth_numbers=label_numbers(dataset.labels, dataset.labels),
         predicted_numbers=same_reading(workspace, network, inputs.folds, dataset.labels),

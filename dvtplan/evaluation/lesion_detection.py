@@ -3,13 +3,13 @@
 A *lesion* is a 26-connected component of a mask: voxels that share a face, an edge or a corner. There is no minimum
 size, because it would exclude thrombi in calf veins; the bins of ``VOLUMES`` report sizes. The rule:
 
-    A true lesion counts as *detected*, and a predicted one as a true positive (*confirmed*), if at least 10 % of its
-    voxels overlap the other mask.
+    A true lesion counts as *detected*, and a predicted one as a *true positive*, if at least 10 % of its voxels
+    overlap the other mask.
 
 The number of components in the other mask does not matter. Alternatives, and why they are not used:
 
 - One voxel of overlap: a long thrombus would count as detected after a marginal overlap, and one component over half
-  the leg would be a detection and not a false positive. Here this component detects but is not confirmed.
+  the leg would be a detection and not a false positive. Here this component detects, but is not a true positive.
 - One-to-one matching with an IoU of 0.5 (panoptica): the paper's mean distal DSC, 0.57, is an IoU of 0.40, so the
   average distal segmentation would be a miss and a false positive. A thrombus found as two components would be missed.
 
@@ -17,7 +17,7 @@ For one region of one case or patient:
 
 | truth | prediction | sensitivity    | precision                | F1             | false positives |
 |-------|------------|----------------|--------------------------|----------------|-----------------|
-| some  | some       | detected/true  | confirmed/predicted      | harmonic mean  | counted         |
+| some  | some       | detected/true  | true pos./predicted      | harmonic mean  | counted         |
 | some  | none       | 0              | 0                        | 0              | 0               |
 | none  | some       | none           | none                     | none           | counted         |
 | none  | none       | none           | none                     | none           | 0               |
@@ -60,7 +60,7 @@ class Lesions:
     """Number of these that the prediction overlaps."""
     predicted: int
     """Lesions of the prediction."""
-    confirmed: int
+    true_positives: int
     """Number of these that the truth overlaps."""
 
     @property
@@ -73,7 +73,7 @@ class Lesions:
 
     @property
     def false_positives(self) -> int:
-        return self.predicted - self.confirmed
+        return self.predicted - self.true_positives
 
     @property
     def sensitivity(self) -> float:
@@ -82,10 +82,10 @@ class Lesions:
 
     @property
     def precision(self) -> float:
-        """Share of the predicted lesions that were confirmed; NaN without true lesions."""
+        """Share of the predicted lesions that are true positives; NaN without true lesions."""
         if not self.true:
             return math.nan
-        return self.confirmed / self.predicted if self.predicted else 0.0
+        return self.true_positives / self.predicted if self.predicted else 0.0
 
     @property
     def f1(self) -> float:
@@ -114,14 +114,14 @@ def match_lesions(truth: np.ndarray, predicted: np.ndarray, voxel_ml: float) -> 
     if truth.shape != predicted.shape:
         raise ValueError(f"truth {truth.shape} and prediction {predicted.shape} differ in shape")
     sizes, detected = _overlaps(truth, predicted)
-    predicted_sizes, confirmed = _overlaps(predicted, truth)
+    predicted_sizes, true_positives = _overlaps(predicted, truth)
     # A product of rounded spacings may be just below an edge; 1e-6 mL is far less than a voxel.
     bins = np.digitize(np.round(sizes * voxel_ml, 6), VOLUMES_ML)
     return Lesions(
         true_by_volume=_per_bin(bins),
         detected_by_volume=_per_bin(bins[detected]),
         predicted=len(predicted_sizes),
-        confirmed=int(confirmed.sum()),
+        true_positives=int(true_positives.sum()),
     )
 
 

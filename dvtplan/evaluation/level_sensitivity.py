@@ -33,7 +33,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LevelShift:
+class LevelSensitivity:
     """Table 1 by the rule level, once for each shift."""
 
     lines: tuple[Line, ...]
@@ -77,7 +77,7 @@ def shifted(levels: Levels, shift_mm: float) -> Levels:
     return replace(levels, left_mm=left, right_mm=right)
 
 
-def summarize_shifts(rows: pd.DataFrame, *, notes: Sequence[str] = ()) -> LevelShift:
+def summarize_shifts(rows: pd.DataFrame, *, notes: Sequence[str] = ()) -> LevelSensitivity:
     """Summarize the scores by patient for each region and shift.
 
     Args:
@@ -91,10 +91,10 @@ def summarize_shifts(rows: pd.DataFrame, *, notes: Sequence[str] = ()) -> LevelS
             counted = pooled[pooled["counted"]]
             scores = {score: summarize(counted[score]) for score in table1.SCORES}
             lines.append(Line(shift_mm=shift_mm, region=region, scores=scores, patients=len(pooled)))
-    return LevelShift(lines=tuple(lines), notes=tuple(notes))
+    return LevelSensitivity(lines=tuple(lines), notes=tuple(notes))
 
 
-def to_csv(table: LevelShift) -> str:
+def to_csv(table: LevelSensitivity) -> str:
     """Format one line per (region, shift, score) in full precision; undefined numbers are empty."""
     lines = [
         {
@@ -110,7 +110,7 @@ def to_csv(table: LevelShift) -> str:
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
-def to_text(table: LevelShift) -> str:
+def to_text(table: LevelSensitivity) -> str:
     """Format mean and SD by region, from the lowest level to the highest, for a terminal."""
     header = ("", "level moved by", "n", *table1.SCORES.values())
     body = [

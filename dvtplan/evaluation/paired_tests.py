@@ -12,13 +12,13 @@ CONFIDENCE = 0.95
 """Nominal coverage of the interval of a difference."""
 
 RULE = (
-    "two-sided paired Wilcoxon signed-rank test with the patient as the unit; zero differences are dropped from the "
-    "test (Wilcoxon's rule) and counted; p Holm is corrected for the comparisons of its region and score; difference: "
-    "the first minus the other, by the Hodges-Lehmann estimate (median of the means of all pairs of differences, zeros "
-    "included) with its interval from the exact signed-rank distribution. With fewer than 6 patients there is no 95 % "
-    "interval, and p cannot be below 0.0625"
+    "two-sided paired Wilcoxon signed-rank test; the unit is the patient. Zero differences are dropped from the test "
+    "(Wilcoxon's rule) and counted. p Holm is corrected for the comparisons of its region and score. The difference is "
+    "the first minus the other: the Hodges-Lehmann estimate, which is the median of the means of all pairs of "
+    "differences, zeros included. Its interval is from the exact signed-rank distribution. With fewer than 6 patients "
+    "there is no 95 % interval, and p cannot be below 0.0625"
 )
-"""Method in one sentence, for footnotes."""
+"""The method, for footnotes; without the last full stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

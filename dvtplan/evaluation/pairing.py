@@ -10,10 +10,12 @@ from dvtplan.anatomy.levels import Levels
 from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
+from dvtplan.data.cases_table import FILE_NAME as CASES
 from dvtplan.data.cases_table import CaseDetails, read_cases_table
 from dvtplan.data.dataset import Dataset, discover
 from dvtplan.data.dataset_json import read_labels
 from dvtplan.data.folds import Fold, Splits
+from dvtplan.data.mask_files import PROBABILITY, STATION, mask_path
 from dvtplan.data.paths import Workspace, trained_folds
 from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.imaging.volume_io import MASK_ENDINGS
@@ -21,10 +23,6 @@ from dvtplan.models.training_run import Run, training_differences
 
 RESUME = "`train_fold` with `resume=True`"
 """How to predict the test cases of a trained fold again."""
-
-
-BESIDE_MASKS = ("_probability_", "_station_")
-"""In names of volumes that a prediction writes next to the mask ID.nii.gz: ID_probability_thrombus.nii.gz."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +142,12 @@ def predicted_classes(workspace: Workspace, network: str, fold: int) -> dict[str
 def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold) -> Iterator[Pair]:
     """Yield the test cases of a fold with the paths of their predictions."""
     folder = workspace.fold(network, fold.index).predictions
-    leaked = [case_id for case_id in fold.train if (folder / f"{case_id}.nii.gz").exists()]
+    leaked = [case_id for case_id in fold.train if mask_path(folder, case_id).exists()]
     if leaked:
         raise DvtError(
-            f"{folder}: holds predictions of {shorten_list(leaked)}, on which fold {fold.index} of "
-            f"{workspace.splits} trains. The splits have changed. Restore them (`plan_and_preprocess` with the earlier "
-            "`folds` and `seed`), or train this fold again (`train_fold` with `overwrite=True`)."
+            f"{folder}: contains predictions of {shorten_list(leaked)}, but {workspace.splits} lists them as training "
+            f"cases of fold {fold.index}. The splits have changed. Restore them (`plan_and_preprocess` with the "
+            "earlier `folds` and `seed`), or train this fold again (`train_fold` with `overwrite=True`)."
         )
     cases = {case.id: case for case in dataset.cases}
     for case_id in fold.test:
@@ -163,7 +161,7 @@ def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold
             case_id=case_id,
             patient=case.patient,
             truth=case.label,
-            prediction=folder / f"{case_id}.nii.gz",
+            prediction=mask_path(folder, case_id),
             levels=case.levels,
             fold=fold.index,
         )
@@ -190,10 +188,10 @@ def read_reference(reference: Path, dataset: Path | None) -> Reference:
     if dataset is not None:
         described = discover(dataset)
         details = {case.id: CaseDetails(case.patient, case.levels) for case in described.cases}
-        return Reference(labels=described.labels, details=details, cases_table=dataset / "cases.csv")
+        return Reference(labels=described.labels, details=details, cases_table=dataset / CASES)
     places = (reference, reference.absolute().parent)
     labels = next((read_labels(p / "dataset.json") for p in places if (p / "dataset.json").exists()), None)
-    table = next((p / "cases.csv" for p in places if (p / "cases.csv").exists()), reference / "cases.csv")
+    table = next((p / CASES for p in places if (p / CASES).exists()), reference / CASES)
     details = read_cases_table(table) if table.exists() else {}
     return Reference(labels=labels, details=details, cases_table=table)
 
@@ -236,7 +234,7 @@ def _masks(folder: Path) -> dict[str, Path]:
             raise DvtError(f"{path}: {found[case_id].name} is a mask of the same case. Keep one of them.")
         found[case_id] = path
     for case_id in list(found):
-        if any(case_id.partition(word)[1] and case_id.partition(word)[0] in found for word in BESIDE_MASKS):
+        if any(case_id.partition(word)[1] and case_id.partition(word)[0] in found for word in (PROBABILITY, STATION)):
             del found[case_id]
     if not found:
         raise DvtError(f"{folder}: holds no mask. Put one file per case there ({', '.join(MASK_ENDINGS)}).")

@@ -188,8 +188,8 @@ def _note_missing(used: _Levels, cases_table: Path) -> tuple[str, ...]:
     """Explain why nothing is divided, if some cases have a level and some do not."""
     if not used.known or not used.missing:
         return ()
-    without = f"{shorten_list(used.missing)} ({len(used.missing)} of {len(used.pairs)} cases)"
-    return (f"No proximal and distal: {cases_table} gives no level for {without}.",)
+    without = f"{len(used.missing)} of {len(used.pairs)} cases: {shorten_list(used.missing)}"
+    return (f"No proximal and distal, since {cases_table} gives no level for {without}.",)
 
 
 def _wanted_regions(split: Sequence[str] | None, names: Sequence[str]) -> tuple[str, ...] | None:
@@ -236,12 +236,12 @@ def _require_levels(filled: _Levels, names: Sequence[str], cases_table: Path) ->
     if not without:
         return
     first = without[0]
-    found = f"; nor does the image of {first} ({filled.reasons[first]})" if first in filled.reasons else ""
+    found = f" The image of {first} gives none either: {filled.reasons[first]}." if first in filled.reasons else ""
     fault = "gives no level" if cases_table.exists() else "not found, so there is no level"
     raise DvtError(
-        f"{cases_table}: {fault} for {shorten_list(without)} ({len(without)} of {len(filled.pairs)} cases)"
-        f"{found}; the labels name {', '.join(names)}. Add level_left_mm or level_right_mm (LPS z in mm) for them, or "
-        "label the truth proximal and distal in dataset.json."
+        f"{cases_table}: {fault} for {len(without)} of {len(filled.pairs)} cases: {shorten_list(without)}.{found} The "
+        f"labels are {', '.join(names)}. Add level_left_mm or level_right_mm (LPS z in mm) for these cases, or label "
+        "the truth proximal and distal in dataset.json."
     )
 
 
@@ -253,8 +253,8 @@ def _estimate_missing(
     found = scan_landmarks.estimate_scans({case_id: images[case_id] for case_id in missing}, jobs)
     done = [case_id for case_id, of in found.items() if of.levels is not None]
     note = (
-        f"{cases_table} gives no level for {shorten_list(done)} ({len(done)} of {len(pairs)} cases): there the level "
-        f"is estimated from the image, {LEVEL_BELOW_KNEE_MM:g} mm below the knee joint line."
+        f"{cases_table} gives no level for {len(done)} of {len(pairs)} cases: {shorten_list(done)}. Their level is "
+        f"estimated from the image, {LEVEL_BELOW_KNEE_MM:g} mm below the knee joint line."
     )
     return _Levels(
         pairs=tuple(replace(p, levels=found[p.case_id].levels) if p.case_id in found else p for p in pairs),

@@ -14,7 +14,7 @@ empty in CSV files and is not in any mean.
 | lesion_sensitivity, lesion_precision, lesion_f1 | 0                   | -                        | -       |
 | lesion_sensitivity of a bin of volumes        | 0, - without lesions in it | -                   | -       |
 | true_, detected_lesions                       | counted, 0            | 0, 0                     | 0, 0    |
-| predicted_, confirmed_, false_positive_lesions | 0, 0, 0              | counted, 0, counted      | 0, 0, 0 |
+| predicted_, true_positive_, false_positive_lesions | 0, 0, 0              | counted, 0, counted      | 0, 0, 0 |
 
 As in Table 1, a summary is over the patients with truth in the region. If a measure is undefined for some of them, its
 n is smaller, and both numbers are reported. What was predicted for the other patients is reported separately.
@@ -49,7 +49,7 @@ COUNTS = (
     "true_lesions",
     "detected_lesions",
     "predicted_lesions",
-    "confirmed_lesions",
+    "true_positive_lesions",
     "false_positive_lesions",
     *(f"{which}_lesions_{volume}" for volume in VOLUMES for which in ("true", "detected")),
 )
@@ -153,7 +153,7 @@ def lesion_counts(lesions: Lesions) -> dict[str, int]:
         "true_lesions": lesions.true,
         "detected_lesions": lesions.detected,
         "predicted_lesions": lesions.predicted,
-        "confirmed_lesions": lesions.confirmed,
+        "true_positive_lesions": lesions.true_positives,
         "false_positive_lesions": lesions.false_positives,
         **{
             f"{which}_lesions_{volume}": value
@@ -178,7 +178,7 @@ def scores(counts: Mapping[str, float]) -> dict[str, float]:
         true_by_volume=tuple(int(counts[f"true_lesions_{volume}"]) for volume in VOLUMES),
         detected_by_volume=tuple(int(counts[f"detected_lesions_{volume}"]) for volume in VOLUMES),
         predicted=int(counts["predicted_lesions"]),
-        confirmed=int(counts["confirmed_lesions"]),
+        true_positives=int(counts["true_positive_lesions"]),
     )
     return {
         "iou": voxels.iou,
@@ -237,7 +237,7 @@ def summarize_measures(rows: pd.DataFrame, *, rule: str, folds: str) -> Measures
 def _lesions(patients: pd.DataFrame) -> dict[str, tuple[int, int]]:
     columns = {
         "lesion_sensitivity": ("true_lesions", "detected_lesions"),
-        "lesion_precision": ("predicted_lesions", "confirmed_lesions"),
+        "lesion_precision": ("predicted_lesions", "true_positive_lesions"),
         **{
             name: (f"true_lesions_{volume}", f"detected_lesions_{volume}")
             for name, volume in zip(BY_VOLUME, VOLUMES, strict=True)
@@ -264,13 +264,13 @@ def to_csv(table: MeasuresTable) -> str:
             "unit": UNITS.get(name, "1"),
             **{field: getattr(summary, field) for field in Summary.__dataclass_fields__},
             "patients_with_truth": region.patients,
-            "not_defined": region.patients - summary.n,
+            "undefined": region.patients - summary.n,
             "lesions": region.lesions.get(name, (None, None))[0],
             "lesions_overlapping": region.lesions.get(name, (None, None))[1],
             "tolerance_mm": table.tolerance_mm if name == "surface_dice" else None,
             "patients_without_truth": region.without_truth,
-            "their_false_positive_lesions": region.false_positive_lesions,
-            "their_false_positive_ml": region.false_positive_ml,
+            "false_positive_lesions_without_truth": region.false_positive_lesions,
+            "false_positive_ml_without_truth": region.false_positive_ml,
             "rule": table.rule,
             "folds": table.folds,
             "empty_masks": EMPTY_MEASURES_RULE,

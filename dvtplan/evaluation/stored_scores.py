@@ -17,15 +17,15 @@ from dvtplan.anatomy.levels import ALL
 from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
+from dvtplan.data import cases_table
 from dvtplan.data.dataset import Dataset
-from dvtplan.data.paths import METRICS, FoldFolder
+from dvtplan.data.mask_files import mask_path
+from dvtplan.data.paths import METRICS, model_fold
 from dvtplan.evaluation import secondary_metrics, table1
 from dvtplan.evaluation.pairing import Pair
 from dvtplan.models.model_store import StoredModel
 
 RECORD = "scores.json"
-CASES_TABLE = "cases.csv"
-"""Key of the data set's table of cases in ``ScoreRecord.files``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,9 @@ class ScoreRecord:
 # --- which files ----------------------------------------------------------------------------------
 
 
-def scored_files(pairs: Iterable[Pair], cases_table: Path, checkpoints: Mapping[int, Path]) -> dict[str, Path]:
+def scored_files(pairs: Iterable[Pair], table: Path, checkpoints: Mapping[int, Path]) -> dict[str, Path]:
     """Return every file that the scores of some cases depend on, by a key that does not depend on its folder."""
-    files = {CASES_TABLE: cases_table}
+    files = {cases_table.FILE_NAME: table}
     for pair in pairs:
         files |= {truth_key(pair.case_id): pair.truth, prediction_key(pair.case_id): pair.prediction}
     return files | {checkpoint_key(fold): path for fold, path in checkpoints.items()}
@@ -87,8 +87,8 @@ def read_scores(results: Path) -> tuple[pd.DataFrame, ScoreRecord]:
     file = results / RECORD
     if not file.exists():
         raise DvtError(
-            f"{file}: not found, so nothing shows which masks {METRICS} was computed from (an older version of "
-            f"dvtplan did not write it). Run {_stage(results)}."
+            f"{file}: not found. It lists the masks from which {METRICS} was computed; older versions did not write "
+            f"it. Run {_stage(results)}."
         )
     record = json_records.load(ScoreRecord, file, _stage(results))
     if record.metrics != digests.sha256(results / METRICS):
@@ -181,12 +181,12 @@ def _model_files(results: Path, stored: StoredModel, dataset: Dataset | None) ->
     """Return the files that a model's scores depend on, as far as they are available."""
     files: dict[str, Path] = {}
     for k, run in stored.runs.items():
-        folder = FoldFolder(results / f"fold_{k}")
+        folder = model_fold(results, k)
         files[checkpoint_key(k)] = folder.checkpoint
-        masks = {case_id: folder.predictions / f"{case_id}.nii.gz" for case_id in run.test}
+        masks = {case_id: mask_path(folder.predictions, case_id) for case_id in run.test}
         files |= {prediction_key(case_id): path for case_id, path in masks.items() if path.exists()}
     if dataset is not None:
         tested = {case_id for run in stored.runs.values() for case_id in run.test}
-        files[CASES_TABLE] = dataset.folder / CASES_TABLE
+        files[cases_table.FILE_NAME] = dataset.folder / cases_table.FILE_NAME
         files |= {truth_key(case.id): case.label for case in dataset.cases if case.label and case.id in tested}
     return files

@@ -111,7 +111,7 @@ def table_1(rows: pd.DataFrame, *, subject: str, rule: str, folds: str, notes: t
         caption=f"Table 1. Segmentation performance by region: {subject}.",
         regions=tuple(regions),
         notes=(
-            f"Rule of the regions: {rule}.",
+            f"Region rule: {rule}.",
             f"Scored: {folds}.",
             f"n: patients with truth in the region, of {plural(rows['patient_id'].nunique(), 'patient')} with "
             f"{plural(rows['case_id'].nunique(), 'case')}; the voxel counts of a patient's cases are pooled before "
@@ -135,7 +135,7 @@ def to_csv(table: Table) -> str:
             **{name: getattr(summary, name) for name in Summary.__dataclass_fields__},
             "patients": region.n + region.without_truth,
             "patients_without_truth": region.without_truth,
-            "their_false_positive_ml": region.false_positive_ml,
+            "false_positive_ml_without_truth": region.false_positive_ml,
             "rule": table.rule,
             "folds": table.folds,
             "empty_masks": EMPTY_MASK_RULE,

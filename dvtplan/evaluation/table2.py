@@ -85,7 +85,7 @@ def table_2(
             *notes,
             f"p: {reference} against each other network; {paired_tests.RULE}.",
             f"Zero differences: {'; '.join(zeros) or 'none'}.",
-            f"Rule of the regions: {rule}.",
+            f"Region rule: {rule}.",
             f"Scored: {folds}. n: patients with truth in the region.",
             EMPTY_MASK_RULE,
         ),

@@ -10,8 +10,11 @@ from dvtplan.anatomy.levels import Levels
 from dvtplan.imaging.geometry import Grid
 
 LEVEL_SOURCES = {
-    "table": "from a table", "given": "given", "estimated": "estimated from the image", "none": "of unknown origin"
-}  # fmt: skip
+    "table": "from a table",
+    "given": "set by the user",
+    "estimated": "estimated from the image",
+    "none": "of unknown origin",
+}
 """Source of a level, as in the tables -> in words. The sources are the table of cases, an option, and the image."""
 
 
@@ -72,5 +75,5 @@ def _assign(listed: Levels | None, given: Levels | None, estimated: Landmarks | 
         return LevelAssignment(note=estimated.text)
     offset = f"the level is assumed {LEVEL_BELOW_KNEE_MM:g} mm below it"
     only_one = estimated.left.level_mm is None or estimated.right.level_mm is None
-    shared = ", and that of one limb serves both" if only_one else ""
+    shared = "; the level of one limb is used for both" if only_one else ""
     return LevelAssignment(levels=estimated.levels, source="estimated", note=f"{estimated.text}; {offset}{shared}")

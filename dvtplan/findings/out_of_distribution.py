@@ -31,19 +31,19 @@ SHARES = ("share of voxels that are background", "share of voxels that are darke
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfRange:
-    """One property of a scan that is outside the range of the training scans."""
+    """One quantity of a scan that is outside the range of the training scans."""
 
-    what: str
-    """The property in words."""
+    quantity: str
+    """The quantity in words."""
     value: float | None
-    """None if the property is not a number."""
+    """None if the quantity is not a number."""
     low: float | None
     """Smallest training value."""
     high: float | None
     """Largest training value."""
     unit: str
-    """'mm', or empty for a share and for a property that is not a number."""
-    beyond: float | None
+    """'mm', or empty for a share and for a quantity that is not a number."""
+    relative_excess: float | None
     """Distance outside the range, relative to its nearer end."""
     in_words: str
     """Property, value, range and distance."""
@@ -65,8 +65,8 @@ def find_out_of_range(case: CaseFingerprint, training: TrainingData) -> list[Out
     for channel, known, channel_name in zip(case.channels, training.channels, training.channel_names, strict=True):
         suffix = f" in channel {channel_name}" if len(training.channels) > 1 else ""
         if channel.shares_below is not None and known.shares_below is not None:
-            for what, share, limits in zip(SHARES, channel.shares_below, known.shares_below, strict=True):
-                found += _compare(f"{what}{suffix}", "", share, limits)
+            for quantity, share, limits in zip(SHARES, channel.shares_below, known.shares_below, strict=True):
+                found += _compare(f"{quantity}{suffix}", "", share, limits)
     return found
 
 
@@ -75,31 +75,31 @@ def compares_intensities(training: TrainingData) -> bool:
     return any(channel.shares_below is not None for channel in training.channels)
 
 
-def _compare_axes(what: str, unit: str, values: dict[str, float], known: dict[str, Range]) -> Iterator[OutOfRange]:
+def _compare_axes(quantity: str, unit: str, values: dict[str, float], known: dict[str, Range]) -> Iterator[OutOfRange]:
     for axis in AXES:
-        yield from _compare(f"{what} {AXIS_WORDS[axis]}", unit, values[axis], known[axis])
+        yield from _compare(f"{quantity} {AXIS_WORDS[axis]}", unit, values[axis], known[axis])
 
 
-def _compare(what: str, unit: str, value: float, known: Range) -> Iterator[OutOfRange]:
+def _compare(quantity: str, unit: str, value: float, known: Range) -> Iterator[OutOfRange]:
     """Yield a number that is out of range, or nothing."""
     low, high = known.minimum, known.maximum
     below, above = value < low, value > high
     end = low if below else high
-    beyond = abs(value - end) / end if end > 0 else float(value != end)
-    if not (below or above) or beyond <= TOLERANCE:
+    relative_excess = abs(value - end) / end if end > 0 else float(value != end)
+    if not (below or above) or relative_excess <= TOLERANCE:
         return
     scale, sign, digits = (100.0, " %", 2) if unit == "" else (1.0, f" {unit}", 3)
     shown, low_text, high_text = (f"{scale * v:.{max(digits, len(str(int(scale * v))))}g}" for v in (value, low, high))
     span = low_text if low_text == high_text else f"{low_text} to {high_text}"
-    distance = f"{100 * beyond:.0f} % {'below' if below else 'above'}"
+    distance = f"{100 * relative_excess:.0f} % {'below' if below else 'above'}"
     yield OutOfRange(
-        what=what,
+        quantity=quantity,
         value=value,
         low=low,
         high=high,
         unit=unit,
-        beyond=beyond,
-        in_words=f"{what} {shown}{sign} (training {span}{sign}, {distance})",
+        relative_excess=relative_excess,
+        in_words=f"{quantity} {shown}{sign} (training {span}{sign}, {distance})",
     )
 
 
@@ -111,12 +111,12 @@ def _compare_thickness(case: CaseFingerprint, training: TrainingData) -> Iterato
     expected = " or ".join(map(_thickness_in_words, training.thickest))
     here = "voxels are equal in all directions" if axis == "none" else f"slices are {_thickness_in_words(axis)}"
     yield OutOfRange(
-        what="voxels thickest",
+        quantity="voxels thickest",
         value=None,
         low=None,
         high=None,
         unit="",
-        beyond=None,
+        relative_excess=None,
         in_words=f"{here} (training scans: {expected})",
     )
 

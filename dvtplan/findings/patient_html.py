@@ -47,14 +47,14 @@ def document(found: Findings, shown: ScanPictures) -> str:
     )
     return html_page.document(
         f"Leg veins on MR: {found.case_id}",
-        (("pictures", "Pictures"), ("burden", BURDEN_TITLE), ("lesions", CONFIDENCE_TITLE), ("making", ORIGIN_TITLE)),
+        (("pictures", "Pictures"), ("burden", BURDEN_TITLE), ("lesions", CONFIDENCE_TITLE), ("origin", ORIGIN_TITLE)),
         header,
         html_page.section("pictures", "Pictures", html_page.grid(*_figures(found, shown)), *_empty_limbs(found, shown)),
         html_page.section("burden", BURDEN_TITLE, _burden_table(found)),
         html_page.section(
             "lesions", CONFIDENCE_TITLE, _lesion_table(found), html_page.paragraph(NOT_CALIBRATED, kind="note")
         ),
-        html_page.section("making", ORIGIN_TITLE, html_page.bullets(provenance(found)[:-1])),
+        html_page.section("origin", ORIGIN_TITLE, html_page.bullets(provenance(found)[:-1])),
         footer=found.disclaimer,
     )
 

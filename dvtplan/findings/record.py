@@ -19,7 +19,7 @@ from dvtplan.findings.level_source import LevelAssignment
 from dvtplan.findings.out_of_distribution import OutOfRange
 
 ANALYSED, NOT_ANALYSED = "analysed", "not analysed"
-COULD_NOT = "Could not be analysed: nothing is known about thrombus on this scan."
+COULD_NOT = "This scan could not be analysed. It is not known whether it contains thrombus."
 NOT_RULED_OUT = "This does not rule out thrombus."
 """Follows every statement that a mask is empty."""
 DISCLAIMER = "A measurement, not a diagnosis. Research software, not a medical device."

@@ -158,7 +158,7 @@ class Reorientation:
         )
 
 
-def turned_onto(grid: Grid, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> Reorientation | None:
+def reorientation_between(grid: Grid, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> Reorientation | None:
     """Return the reorientation from one grid to another that has the same voxels, or None if the voxels differ."""
     for order in itertools.permutations(range(3)):
         for flips in itertools.product((False, True), repeat=3):

@@ -68,7 +68,7 @@ def open_input(
     """
     is_dicom = not volume_files(source) and reader.is_dicom(source)
     if stations and series:
-        raise DvtError("`stations` excludes `series`. Use only one of them.")
+        raise DvtError("`stations` and `series` cannot be used together. Use only one of them.")
     if stations and channels > 1:
         raise DvtError(f"{source}: the model takes {channels} channels, but `stations` needs a model of one channel.")
     if stations and not is_dicom and not source.is_dir():
@@ -157,7 +157,7 @@ def _choose_volumes(source: Path, names: Sequence[str | None]) -> tuple[StudyCon
 
 def _read(study: StudyContents, volume: Volume) -> tuple[np.ndarray, Grid]:
     copies = volume.stack.copies
-    duplicates = f"; {plural(copies, 'image')} of the series there twice, used once" if copies else ""
+    duplicates = f"; {plural(copies, 'duplicate image')} ignored" if copies else ""
     console.info(f"Series {volume.name}: {volume.title}{duplicates}")
     return read_volume(study, volume)
 

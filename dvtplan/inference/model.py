@@ -11,7 +11,7 @@ from torch import nn
 
 from dvtplan import __version__
 from dvtplan.core import console
-from dvtplan.data.paths import FoldFolder
+from dvtplan.data.paths import model_fold
 from dvtplan.data.phantom import is_phantom
 from dvtplan.findings.record import ModelIdentity
 from dvtplan.models import checkpoint, devices, model_store, weight_files
@@ -107,7 +107,7 @@ def _load_network(stored: StoredModel, fold: int, setup: DeviceConfig) -> tuple[
     run = stored.runs[fold]
     if stored.archive is None:
         network = checkpoint.build_network(run)
-        checkpoint.load_weights(FoldFolder(stored.path / f"fold_{fold}").checkpoint, network)
+        checkpoint.load_weights(model_fold(stored.path, fold).checkpoint, network)
     else:
         needed = checkpoint.expected_weights(run, f"{stored.path}: fold_{fold}/run.json")
         weights = weight_files.archived_weights(stored.archive, fold, needed)

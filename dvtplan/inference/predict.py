@@ -54,16 +54,14 @@ def predict_fold(
     """
     workspace = as_workspace(workspace)
     splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
-    if not 0 <= index < len(splits.folds):
-        last = len(splits.folds) - 1
-        raise DvtError(f"fold {index}: {workspace.splits} holds the folds 0 to {last}. Choose one of them.")
+    fold = splits.fold(index, workspace.splits)
     # Test patients are from the data set of the training, so no comparison with the training scans is needed.
     model = replace(load_model(workspace.results(network), folds=[index], setup=setup), training=None)
     cases = {case.id: case for case in dataset.discover(workspace.raw).cases}
     folder = workspace.fold(network, index).predictions
     with files.exclusive_lock(folder):
         job = PredictionJob(
-            cases=tuple(cases[case_id] for case_id in splits.folds[index].test),
+            cases=tuple(cases[case_id] for case_id in fold.test),
             output=folder,
             on_error="raise",
             keep_edited=False,

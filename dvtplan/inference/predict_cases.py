@@ -13,7 +13,7 @@ from dvtplan.core.errors import DvtError, MaskEdited, WriteFailed
 from dvtplan.core.text import plural
 from dvtplan.data import dataset_json
 from dvtplan.data.dataset import Case
-from dvtplan.data.mask_files import probability_path
+from dvtplan.data.mask_files import mask_path, probability_path
 from dvtplan.data.prediction_log import PredictionLog, mask_lock
 from dvtplan.findings import writer
 from dvtplan.findings.level_source import LevelAssignment
@@ -86,7 +86,7 @@ class _JobRun:
         masks, levels, failed = [], dict[str, LevelAssignment](), dict[str, str]()
         throughput = Throughput(self._model)
         for case in console.progress(self._cases, self._job.title):
-            mask = self._job.output / f"{case.id}.nii.gz"
+            mask = mask_path(self._job.output, case.id)
             require_not_an_input(case, mask)
             with mask_lock(mask):
                 self._log.refresh()
@@ -194,7 +194,7 @@ class Throughput:
             return
         seconds = time.monotonic() - self._start
         folds = f" by {self._folds} folds" if self._folds > 1 else ""
-        pace = f"{seconds / self.scans:.3g} s a scan, {seconds / self._slices:.2g} s a slice"
+        pace = f"{seconds / self.scans:.3g} s per scan, {seconds / self._slices:.2g} s per slice"
         console.info(
             f"Predicted {plural(self.scans, 'scan')}, {plural(self._slices, 'slice')}{folds}, in "
             f"{text.duration(seconds)}: {pace}."

@@ -48,7 +48,10 @@ def predict_scans(
         DvtError: as ``load_model`` and ``predict_path``, or if a report cannot be written.
     """
     if reports.burden is not None and options.part is not None:
-        raise DvtError("`burden` measures all scans at once. Run it again without `part` or torchrun; masks are kept.")
+        raise DvtError(
+            "`burden` cannot be used with `part` or torchrun. Predict all parts, then run once more with `burden` and "
+            "without `part`; existing masks are kept."
+        )
     if reports.burden is not None:
         files.require_writable(Path(reports.burden))
     findings = reports.findings_options()

@@ -38,7 +38,7 @@ def describe_archive(path: Path | str) -> ModelDescription:
     """Read and verify an archive and describe it, without loading torch.
 
     Raises:
-        DvtError: as ``open_model``; if any member does not fit its digest.
+        DvtError: as ``open_model``; if any member does not match its digest.
     """
     path = Path(path)
     with open_model(path) as stored:
@@ -59,7 +59,7 @@ def describe_archive(path: Path | str) -> ModelDescription:
             weights=floats,
             digest=model_digest(stored.plan, digests),
             about=f"archive of format {archive.manifest.format} by dvtplan {archive.manifest.dvtplan}, "
-            f"{size / 1e6:.3g} MB; its {plural(count, 'member')} fit their digests",
+            f"{size / 1e6:.3g} MB; its {plural(count, 'member')} match their digests",
         )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def to_text(model: ModelDescription) -> str:
 
 def _fold(run: Run) -> str:
     unfinished = "" if run.epochs_done >= run.recipe.epochs else f" of {run.recipe.epochs}"
-    cases = f"{plural(len(run.train), 'case')}, {len(run.test)} left for testing"
+    cases = f"{plural(len(run.train), 'training case')}; {plural(len(run.test), 'test case')}"
     return f"{run.fold}: {run.epochs_done}{unfinished} epochs on {cases}"
 
 

@@ -15,7 +15,7 @@ from dvtplan.core import json_records, verified_archive
 from dvtplan.core.errors import DvtError
 from dvtplan.core.verified_archive import DOWNLOAD_AGAIN, ArchiveReader
 from dvtplan.data.dataset_json import read_description
-from dvtplan.data.paths import FoldFolder, model_description, model_fingerprint, model_plan, trained_folds
+from dvtplan.data.paths import model_description, model_fingerprint, model_fold, model_plan, trained_folds
 from dvtplan.data.phantom import is_phantom
 from dvtplan.models.training_run import Run
 from dvtplan.planning.fingerprint import Fingerprint
@@ -89,13 +89,13 @@ def _refuse_gzip(path: Path) -> None:
 
 
 def _of_folder(path: Path, folds: Sequence[int] | None) -> StoredModel:
-    trained = [k for k in trained_folds(path) if FoldFolder(path / f"fold_{k}").checkpoint.exists()]
+    trained = [k for k in trained_folds(path) if model_fold(path, k).checkpoint.exists()]
     if not trained:
         fault = "contains no trained fold" if path.exists() else "not found"
         raise DvtError(f"{path}: {fault}. Name a folder like results/DATASET/gn_unet, or a model archive.")
     chosen = _choose(path, trained, folds)
     plan = json_records.load(Plan, model_plan(path), "`train_fold`")
-    files = {k: FoldFolder(path / f"fold_{k}").run for k in chosen}
+    files = {k: model_fold(path, k).run for k in chosen}
     runs = {k: json_records.load(Run, file, "`train_fold`") for k, file in files.items()}
     _require_agreement(plan, model_plan(path), runs, {k: str(file) for k, file in files.items()})
     training, warning = _training(path, plan, runs)
@@ -111,7 +111,7 @@ def _training(results: Path, plan: Plan, runs: Mapping[int, Run]) -> tuple[Train
     data = trained_on(json_records.load(Fingerprint, path, "`train_fold`"), plan, runs, phantom)
     if data is not None:
         return data, ""
-    return None, f"{path}: is not of the data that {model_plan(results)} was derived from. Scans are not compared."
+    return None, f"{path}: describes other data than {model_plan(results)}. Scans are not compared with it."
 
 
 def trained_on(

@@ -52,6 +52,6 @@ def training_differences(runs: Sequence[Run]) -> list[str]:
         recipe = members[0].recipe
         groups.append(f"{', '.join(who)}: {recipe.name}, {plural(recipe.epochs, 'epoch')}")
     plans = len({digest for _, digest in kinds})
-    other_plans = f"; by {plans} plans" if plans > 1 else ""
+    how = "different recipes or plans" if plans > 1 else "different recipes"
     what = "networks" if len(networks) > 1 else "folds"
-    return [f"These {what} were not trained alike ({'; '.join(groups)}{other_plans})."]
+    return [f"These {what} were trained by {how} ({'; '.join(groups)})."]

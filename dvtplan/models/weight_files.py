@@ -36,7 +36,7 @@ def npy(array: np.ndarray) -> bytes:
     return npy_header(str(array.dtype), array.shape) + np.ascontiguousarray(array, DTYPES[str(array.dtype)]).tobytes()
 
 
-def widened(array: np.ndarray) -> np.ndarray:
+def to_float32(array: np.ndarray) -> np.ndarray:
     """Convert stored weights to the type in which the network uses them: float16 to float32, others stay."""
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
@@ -44,7 +44,7 @@ def widened(array: np.ndarray) -> np.ndarray:
 def weights_digest(arrays: Mapping[str, np.ndarray]) -> str:
     """Return the digest of the names, shapes and values of a network's weights; float16 counts as float32."""
     return json_records.digest(
-        {name: hashlib.sha256(npy(widened(array))).hexdigest() for name, array in arrays.items()}
+        {name: hashlib.sha256(npy(to_float32(array))).hexdigest() for name, array in arrays.items()}
     )
 
 
@@ -79,7 +79,7 @@ def archived_weights(archive: ArchiveReader, fold: int, expected: Shapes) -> dic
             raise DvtError(
                 f"{archive.path}: {name}: as {floats} the network has {wants}, the archive {has}. {DOWNLOAD_AGAIN}"
             )
-    return {name: widened(_array(archive, weights_name(fold, name), *kind)) for name, kind in stored.items()}
+    return {name: to_float32(_array(archive, weights_name(fold, name), *kind)) for name, kind in stored.items()}
 
 
 def float_type(archive: ArchiveReader) -> str:

@@ -48,7 +48,7 @@ class Plan:
         require(self.slice_axis in AXES, f"slice_axis must be one of {', '.join(AXES)}, not {self.slice_axis!r}")
         require(
             all(16 <= n <= 8192 and n % 16 == 0 for n in self.target_shape),
-            f"target_shape must hold multiples of 16 (four poolings) from 16 to 8192, not {self.target_shape}",
+            f"target_shape must be multiples of 16 (four poolings) from 16 to 8192, not {self.target_shape}",
         )
         values = list(self.labels.values())
         require(

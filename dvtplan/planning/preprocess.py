@@ -66,7 +66,7 @@ class Preprocessed:
     warnings: tuple[str, ...]
     summary: str
     """The plan and the costs, as text to print."""
-    spent: str
+    timing: str
     """Where the time went."""
 
 
@@ -126,12 +126,12 @@ def plan_and_preprocess(
         splits=splits,
         warnings=(*warnings, *plan_warnings, *split_warnings),
         summary=describe_plan(fingerprint, plan, splits),
-        spent=f"Verified {plural(len(raw.cases), 'case')} in {duration(verified_s)}.",
+        timing=f"Verified {plural(len(raw.cases), 'case')} in {duration(verified_s)}.",
     )
     group.all_gather(None)  # all processes have read the old files before any of them is replaced
     if options.verify_only or splits is None:
         return result
-    return replace(result, spent=f"{result.spent} {_write(result, splits, pool)}")
+    return replace(result, timing=f"{result.timing} {_write(result, splits, pool)}")
 
 
 def _write(result: Preprocessed, splits: Splits, pool: _CasePool) -> str:
@@ -228,8 +228,8 @@ def _changed_folds(workspace: Workspace, splits: Splits, existing: Splits | None
         return ()
     before = f"{plural(len(existing.folds), 'fold')}, {existing.source}"
     return (
-        f"{workspace.splits}: was {before}, by which {', '.join(networks)} may be trained; is now "
-        f"{plural(len(splits.folds), 'fold')}, {splits.source}. Their results are valid only with the earlier folds.",
+        f"{workspace.splits}: changed from {before}, to {plural(len(splits.folds), 'fold')}, {splits.source}. "
+        f"{', '.join(networks)} may be trained by the earlier folds; these results are valid only with them.",
     )
 
 
@@ -247,7 +247,9 @@ def _plan(workspace: Workspace, fingerprint: Fingerprint, options: PreprocessOpt
         if not edited:
             return derived, ()
         why = f"for `preset={options.preset}`" if existing.preset != options.preset else "because the raw data changed"
-        return derived, (f"{workspace.plan}: derived again {why}; changed, edits included: {', '.join(edited)}.",)
+        return derived, (
+            f"{workspace.plan}: derived again {why}. Changed decisions, including edits: {', '.join(edited)}.",
+        )
     if not edited:
         return derived, ()
     if existing.labels != fingerprint.labels or existing.channels != fingerprint.channels:

@@ -27,7 +27,7 @@ class PreprocessedCase:
     slices: int
     classes: tuple[tuple[int, ...], ...]
     """For each slice, the foreground classes that it contains."""
-    preparation_digest: str
+    preprocessing_digest: str
     source_digest: str
 
 
@@ -49,7 +49,7 @@ def save(folder: Path, image: np.ndarray, label: np.ndarray, case_id: str, plan:
         id=case_id,
         slices=len(label),
         classes=tuple(_classes(label_HW) for label_HW in label),
-        preparation_digest=preprocessing_digest(plan),
+        preprocessing_digest=preprocessing_digest(plan),
         source_digest=source_digest,
     )
     try:
@@ -102,7 +102,7 @@ def is_current(folder: Path, plan: Plan, source_digest: str) -> bool:
     except DvtError:
         return False
     return (
-        about.preparation_digest == preprocessing_digest(plan)
+        about.preprocessing_digest == preprocessing_digest(plan)
         and about.source_digest == source_digest
         and image.shape == (about.slices, len(plan.channels), *plan.target_shape)
         and label.shape == (about.slices, *plan.target_shape)

@@ -37,7 +37,7 @@ def methods(results: Sequence[ScoredNetwork], splits: Splits, curves: Sequence[C
         first: number of the first of these figures.
     """
     return section(
-        "making",
+        "methods",
         _plans(results),
         html_page.section("folds", "Folds", _folds(results, splits), level=3),
         html_page.section("training", "Training", _runs(results), _recipes(results), charts(curves, first), level=3),

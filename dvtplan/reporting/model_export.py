@@ -13,7 +13,7 @@ from dvtplan.core import console, json_records, verified_archive
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
 from dvtplan.data.dataset import PHANTOM_NOTE, PHANTOM_WARNING, display_name, survey
-from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.data.paths import Workspace, model_fold
 from dvtplan.data.phantom import is_phantom
 from dvtplan.evaluation import table1
 from dvtplan.evaluation.stored_scores import stored_table1
@@ -48,12 +48,12 @@ class ExportedModel:
     path: Path
     digest: str
     folds: tuple[int, ...]
-    left_out: tuple[str, ...]
+    omitted: tuple[str, ...]
     """A sentence for each part that could not be exported, with the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
+class _ModelContext:
     """Data and scores of a model."""
 
     data: TrainingData | None
@@ -61,7 +61,7 @@ class _Known:
     subject: str
     """Name of the data set for captions, marked if it is of phantoms."""
     phantom: bool | None
-    left_out: tuple[str, ...]
+    omitted: tuple[str, ...]
 
 
 def export_model(
@@ -109,11 +109,13 @@ def export_model(
         path=target,
         digest=model_store.model_digest(stored.plan, [(run, digests[k]) for k, run in stored.runs.items()]),
         folds=tuple(stored.runs),
-        left_out=(*known.left_out, *_unfinished(stored.runs)),
+        omitted=(*known.omitted, *_unfinished(stored.runs)),
     )
 
 
-def _add_surroundings(archive: verified_archive.ArchiveWriter, stored: StoredModel, known: _Known, terms: str) -> None:
+def _add_surroundings(
+    archive: verified_archive.ArchiveWriter, stored: StoredModel, known: _ModelContext, terms: str
+) -> None:
     """Add the members that do not belong to a single fold."""
     archive.add_record(model_store.PLAN, stored.plan)
     if known.data is not None:
@@ -126,7 +128,7 @@ def _add_surroundings(archive: verified_archive.ArchiveWriter, stored: StoredMod
 
 def _add_fold(archive: verified_archive.ArchiveWriter, stored: StoredModel, fold: int, floats: str) -> str:
     """Add the run and the weights of a fold. Return the digest of its weights."""
-    archive.add_record(f"fold_{fold}/run.json", _nameless(stored.runs[fold]))
+    archive.add_record(f"fold_{fold}/run.json", _without_case_names(stored.runs[fold]))
     arrays = _weights(stored, fold, floats)
     for name, array in arrays.items():
         archive.add(weight_files.weights_name(fold, name), weight_files.npy(array))
@@ -143,7 +145,7 @@ def describe_folder(results: Path | str) -> ModelDescription:
     with model_store.open_model(results) as stored:
         known = _known(stored)
         digests = {k: weight_files.weights_digest(_weights(stored, k)) for k in stored.runs}
-    left_out = "".join(f"; {console.translated(line)}" for line in known.left_out)
+    omitted = "".join(f"; {console.translated(line)}" for line in known.omitted)
     return ModelDescription(
         path=results,
         plan=stored.plan,
@@ -152,7 +154,7 @@ def describe_folder(results: Path | str) -> ModelDescription:
         table="" if known.table is None else table1.to_text(known.table),
         weights="float32",
         digest=model_store.model_digest(stored.plan, [(run, digests[k]) for k, run in stored.runs.items()]),
-        about=f"results folder{left_out}",
+        about=f"results folder{omitted}",
     )
 
 
@@ -161,7 +163,7 @@ def describe_folder(results: Path | str) -> ModelDescription:
 
 def _weights(stored: StoredModel, fold: int, floats: str = "float32") -> dict[str, np.ndarray]:
     """Read a fold's weights; float32 weights become ``floats``, one of ``model_store.FLOATS``."""
-    run, folder = stored.runs[fold], FoldFolder(stored.path / f"fold_{fold}")
+    run, folder = stored.runs[fold], model_fold(stored.path, fold)
     needed = checkpoint.expected_weights(run, str(folder.run))
     done = checkpoint.epochs_done(folder.checkpoint)
     if done != run.epochs_done:
@@ -195,7 +197,7 @@ def _stored_as(file: Path, name: str, array: np.ndarray, floats: str) -> np.ndar
     return array.astype(floats)
 
 
-def _nameless(run: Run) -> Run:
+def _without_case_names(run: Run) -> Run:
     """Return the run with the names of its cases replaced."""
     return replace(run, train=(model_store.WITHHELD,) * len(run.train), test=(model_store.WITHHELD,) * len(run.test))
 
@@ -209,7 +211,7 @@ def _unfinished(runs: Mapping[int, Run]) -> Iterator[str]:
 # --- data and scores of the model ------------------------------------------------------------------
 
 
-def _known(stored: StoredModel, weights: str = "float32") -> _Known:
+def _known(stored: StoredModel, weights: str = "float32") -> _ModelContext:
     """Find the training data and the scores of a model in the workspace around its results folder.
 
     ``weights`` is the type in which the weights are stored.
@@ -224,17 +226,17 @@ def _known(stored: StoredModel, weights: str = "float32") -> _Known:
     )
     subject = display_name(stored.plan.dataset, phantom)
     notes = {PHANTOM_NOTE: phantom, ROUNDED_NOTE: weights == "float16"}
-    data, table, left_out = None, None, []
+    data, table, omitted = None, None, []
     try:
         data = _data(workspace, stored, phantom)
     except DvtError as why:
-        left_out.append(f"no ranges of the training data: {why}")
+        omitted.append(f"no ranges of the training data: {why}")
     try:
         present = tuple(note for note, holds in notes.items() if holds)
         table = stored_table1(results, stored, dataset, subject=subject, notes=present)
     except DvtError as why:
-        left_out.append(f"no Table 1: {why}")
-    return _Known(data=data, table=table, subject=subject, phantom=phantom, left_out=tuple(left_out))
+        omitted.append(f"no Table 1: {why}")
+    return _ModelContext(data=data, table=table, subject=subject, phantom=phantom, omitted=tuple(omitted))
 
 
 def _data(workspace: Workspace | None, stored: StoredModel, phantom: bool | None) -> TrainingData:
@@ -260,7 +262,7 @@ def _read_terms(licence: Path | None) -> str:
         raise DvtError(f"{licence}: is not a readable text file in UTF-8. Name another file as `licence`.") from error
 
 
-def _notice(stored: StoredModel, known: _Known, terms: str) -> str:
+def _notice(stored: StoredModel, known: _ModelContext, terms: str) -> str:
     phantom = f"Its training data were phantoms. {PHANTOM_WARNING}\n\n" if known.phantom else ""
     licence = "The weights are under the terms below." if terms else NO_LICENCE
     text = NOTICE.format(

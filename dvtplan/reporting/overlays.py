@@ -25,7 +25,7 @@ def draw_overlays(workspace: Workspace, network: str, folds: Sequence[int] | Non
         folds: indices; None: all that have predictions.
 
     Returns:
-        The pictures, ``pictures/ID.png`` in the network's results.
+        The overlays, ``overlays/ID.png`` in the network's results.
 
     Raises:
         DvtError: if a prediction is missing or of an earlier training, as ``pairing.fold_pairs``.
@@ -37,7 +37,7 @@ def draw_overlays(workspace: Workspace, network: str, folds: Sequence[int] | Non
     pairs = fold_pairs(workspace, network, dataset, choose_folds(workspace, network, splits, folds))
     written = []
     for pair in console.progress(pairs, "Draw"):
-        path = workspace.results(network) / "pictures" / f"{pair.case_id}.png"
+        path = workspace.results(network) / "overlays" / f"{pair.case_id}.png"
         output.save(_overlay(pair, images[pair.case_id], network, plan.slice_axis), path)
         written.append(path)
     return written

@@ -12,6 +12,7 @@ import pandas as pd
 from dvtplan import __version__
 from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
+from dvtplan.data import cases_table
 from dvtplan.data.dataset import Dataset, discover
 from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace, as_workspace
@@ -179,13 +180,13 @@ def _gather(
             f"{metrics}: does not hold the test cases of {name_folds(chosen or predicted, splits)}"
             f"{': ' + ', '.join(unlike[:8]) if unlike else ''}. Run `evaluate` with `network={network}`."
         )
-    current = stored_scores.scored_files(pairs, workspace.raw / stored_scores.CASES_TABLE, {})
+    current = stored_scores.scored_files(pairs, workspace.raw / cases_table.FILE_NAME, {})
     stored_scores.require_current(record, current, metrics)
     folds_text = name_folds(chosen, splits)
-    left_out = [fold.index for fold in predicted if fold not in chosen]
+    omitted = [fold.index for fold in predicted if fold not in chosen]
     notes = note_training_differences(workspace, [network], chosen)
-    if left_out:
-        notes.append(f"fold {', '.join(map(str, left_out))} has predictions, but was not scored.")
+    if omitted:
+        notes.append(f"fold {', '.join(map(str, omitted))} has predictions, but was not scored.")
     runs = {fold.index: workspace.fold(network, fold.index).run for fold in chosen}
     return ScoredNetwork(
         network=network,

@@ -6,10 +6,10 @@ from dvtplan.rendering import html_page
 from dvtplan.rendering.html_page import Html
 
 SECTIONS = {
-    "glance": "At a glance",
-    "tables": "Scores",
+    "overview": "At a glance",
+    "scores": "Scores",
     "figures": "Figures",
-    "making": "How the networks were made",
+    "methods": "How the networks were made",
     "patients": "Patients",
 }
 """Anchor -> title, in the order of the page."""

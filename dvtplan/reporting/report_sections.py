@@ -57,11 +57,11 @@ def header(dataset: str, results: Sequence[ScoredNetwork], phantom: str | None, 
     """
     n = len({patient for one in results for patient in one.rows["patient_id"]})
     names = listed([one.network for one in results])
-    who, were = ("the networks", "they had") if len(results) > 1 else ("the network", "it had")
+    who, verb = ("The networks", "were") if len(results) > 1 else ("The network", "was")
     parts = [
         html_page.paragraph(
-            f"How accurately {who} {names} segmented the thrombus of {plural(n, 'patient')} of the data set {dataset} "
-            f"that {were} not been trained on.",
+            f"{who} {names} segmented thrombus in {plural(n, 'patient')} of the data set {dataset} and {verb} not "
+            "trained on these patients. This page shows how accurate the result is.",
             kind="lead",
         ),
         html_page.paragraph(written, kind="note"),
@@ -100,7 +100,7 @@ def overview(results: Sequence[ScoredNetwork]) -> Html:
     header = ("Network", "n", "DSC, mean ± SD", "Median", "Range", "Volume", "Scored")
     notes = [f"{one.network}: {note}" for one in results for note in one.notes]
     words = html_page.section("words", "Terms", html_page.terms(TERMS), level=3)
-    return section("glance", html_page.table(caption, header, [("", rows)]), html_page.bullets(notes), words)
+    return section("overview", html_page.table(caption, header, [("", rows)]), html_page.bullets(notes), words)
 
 
 def scores(results: Sequence[ScoredNetwork], comparisons: Sequence[Comparison], unpaired: Sequence[str]) -> Html:
@@ -114,7 +114,7 @@ def scores(results: Sequence[ScoredNetwork], comparisons: Sequence[Comparison], 
     parts = [html_page.grid(*(_table_1(one.table) for one in results), kind="tables"), _shared_notes(results)]
     parts += [_table_2(one) for one in comparisons]
     parts += [html_page.paragraph(sentence) for sentence in unpaired]
-    return section("tables", *parts, _measures(results))
+    return section("scores", *parts, _measures(results))
 
 
 def compared(results: Sequence[ScoredNetwork], subject: str) -> tuple[list[Comparison], list[str]]:
@@ -132,7 +132,7 @@ def compared(results: Sequence[ScoredNetwork], subject: str) -> tuple[list[Compa
         if len(group) < 2:
             if len(results) > 1:
                 alone = sum(one.table.folds == folds for one in results) == 1
-                by = "" if alone else f" by the same rule. Rule of its regions: {rule}"
+                by = "" if alone else f" by the same region rule: {rule}"
                 omitted.append(f"Table 2 omits {names}: no other network was scored on {folds}{by}.")
             continue
         notes = training_differences([run for one in group for run in one.runs.values()])

@@ -209,10 +209,7 @@ def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
         raise DvtError(
             f"{workspace.plan}: was derived from other data than {workspace.fingerprint} describes. Run {STAGE} again."
         )
-    if not 0 <= request.fold < len(splits.folds):
-        last = len(splits.folds) - 1
-        raise DvtError(f"fold {request.fold}: {workspace.splits} holds the folds 0 to {last}. Choose one of them.")
-    fold = splits.folds[request.fold]
+    fold = splits.fold(request.fold, workspace.splits)
     digests = {case.id: case.source_digest for case in fingerprint.cases}
     unknown = sorted({*fold.train, *fold.test} - set(digests))
     if unknown:

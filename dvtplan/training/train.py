@@ -128,4 +128,4 @@ def _prepare_results(job: TrainingJob, workspace: Workspace, group: TorchProcess
     copy_dataset_description(workspace, network)
     scores = workspace.metrics(network)
     if scores.exists():
-        job.log(f"{scores} and the tables next to it are from earlier predictions.", group)
+        job.log(f"{scores} and the tables next to it are from earlier predictions. Run `evaluate` again.", group)

@@ -109,7 +109,7 @@ def _fastest_batch_size(job: TrainingJob, trainer: Trainer) -> int:
         best, rate = slices, measured
     chosen = int(trainer.group.broadcast(best)) * world
     if trainer.group.is_main:
-        console.info(f"Batch size: {chosen} slices per step, the fastest of the sizes that were tried, or nearly.")
+        console.info(f"Batch size: {chosen} slices per step, about the fastest of the sizes that were tried.")
     return chosen
 
 

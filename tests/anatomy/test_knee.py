@@ -168,7 +168,7 @@ def test_among_several_candidates_those_at_one_height_in_both_legs_are_the_joint
 def test_candidates_at_different_heights_are_not_accepted() -> None:
     left, right = choose_in_two_legs(joints((90, 5)), joints((10, 3)))
     assert left.knee_mm is None and right.knee_mm is None
-    assert left.reason == "no knee found: what looks like a joint line lies 80 mm higher in one leg than in the other"
+    assert left.reason == "no knee found: the joint lines of the two legs differ by 80 mm in height"
 
 
 def test_two_similar_candidates_in_both_legs_are_not_accepted() -> None:

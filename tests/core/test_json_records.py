@@ -70,10 +70,9 @@ RECORDS = [
         seconds=1.5,
         waiting_share=0.1,
     ),
-    PreprocessedCase(id="a", slices=2, classes=((1, 2), ()), preparation_digest="0" * 64, source_digest="f" * 64),
+    PreprocessedCase(id="a", slices=2, classes=((1, 2), ()), preprocessing_digest="0" * 64, source_digest="f" * 64),
 ]
 
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
 VARIANTS = st.builds(Variant, angle_deg=st.floats(-180, 180), scale=st.floats(0.1, 10), mirror=st.booleans())
 SIZES = st.integers(1, 512).map(lambda n: 16 * n)
 PLANS = st.builds(
@@ -170,7 +169,7 @@ def test_the_file_can_be_read_and_edited_by_people(tmp_path: Path) -> None:
         ({"target_shape": [960, "320"]}, r"target_shape\[1\] must be int, not '320'"),
         ({"target_shape": [960, 320.0]}, r"target_shape\[1\] must be int, not 320.0"),
         ({"target_shape": [960, True]}, r"target_shape\[1\] must be int, not True"),
-        ({"target_shape": [961, 345]}, "target_shape must hold multiples of 16"),
+        ({"target_shape": [961, 345]}, "target_shape must be multiples of 16"),
         ({"normalization": "slice"}, "normalization must be an object, not 'slice'"),
         ({"normalization": {}}, "field normalization.scope is missing"),
         ({"normalization": {"scope": "slice", "clip": 1}}, "unknown field normalization.clip"),

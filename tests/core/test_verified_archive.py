@@ -156,7 +156,7 @@ def test_members_and_manifest_must_agree(tmp_path: Path) -> None:
     changed = [*(MEMBERS | {"c.txt": b"longer than before"}).items(), (verified_archive.MANIFEST, manifest())]
     assert "c.txt has another size" in refused(lambda: read_all(forge(tmp_path / "c.zip", changed)))
     changed = [*(MEMBERS | {"a.json": b"[]"}).items(), (verified_archive.MANIFEST, manifest())]
-    assert "a.json does not fit its digest" in refused(lambda: read_all(forge(tmp_path / "d.zip", changed)))
+    assert "a.json does not match its digest" in refused(lambda: read_all(forge(tmp_path / "d.zip", changed)))
     assert "it lacks manifest.json" in refused(lambda: read_all(forge(tmp_path / "e.zip", list(MEMBERS.items()))))
 
 
@@ -256,7 +256,7 @@ def test_any_changed_or_missing_byte_is_noticed_or_has_no_effect(data: st.DataOb
 @pytest.fixture(autouse=True, scope="module")
 def _good(tmp_path_factory: pytest.TempPathFactory) -> None:
     global GOOD
-    GOOD = tmp_path_factory.mktemp("sealed")
+    GOOD = tmp_path_factory.mktemp("archive")
     write(GOOD / "good.zip")
 
 

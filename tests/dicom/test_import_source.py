@@ -95,7 +95,7 @@ def test_a_mask_with_other_axis_directions_is_reoriented(tmp_path: Path, flips: 
     """As converters write it: rows from the bottom, slices last. Each voxel keeps its position."""
     folder = scan(tmp_path / "p", "one", plane=OBLIQUE)
     grid = series.choose_volume(series.read_study(folder), None).grid
-    turn = geometry.turned_onto(grid, grid)
+    turn = geometry.reorientation_between(grid, grid)
     assert turn is not None
     turn = type(turn)((2, 0, 1), flips)
     volume_io.write_mask(tmp_path / "p.nii.gz", np.ascontiguousarray(turn.apply(drawn())), turn.grid(grid))

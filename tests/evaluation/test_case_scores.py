@@ -25,7 +25,7 @@ def test_surfaces_lesions_and_volumes_are_measured_per_case_and_region(workspace
     assert (row["iou"], row["volume_difference_ml"], row["volume_difference_percent"]) == pytest.approx(
         (2 / 3, 0.5, 50)
     )
-    assert (row["true_lesions"], row["detected_lesions_from_0.5_ml"], row["confirmed_lesions"]) == (1, 1, 1)
+    assert (row["true_lesions"], row["detected_lesions_from_0.5_ml"], row["true_positive_lesions"]) == (1, 1, 1)
     # Case a proximal: one of four voxels is missed, 5 mm from the others.
     row = rows.loc[("a", "proximal")]
     assert (row["assd_mm"], row["hd95_mm"], row["surface_dice"]) == pytest.approx((5 / 7, 4.25, 6 / 7))
@@ -38,7 +38,7 @@ def test_volumes_are_in_millilitres(workspace: Workspace) -> None:
 
 def test_a_thrombus_across_the_level_is_a_lesion_of_each_region_and_one_of_all(workspace: Workspace) -> None:
     rows = score(workspace, region_rule="level").rows.set_index(["case_id", "region"])
-    lesions = rows.loc["a", ["true_lesions", "detected_lesions", "predicted_lesions", "confirmed_lesions"]]
+    lesions = rows.loc["a", ["true_lesions", "detected_lesions", "predicted_lesions", "true_positive_lesions"]]
     assert lesions.to_numpy().tolist() == [[1, 1, 1, 1]] * 3
     assert rows.loc[("a", "all"), "true_lesions_from_2_ml"] == 1  # 3 mL, of which 2 are proximal
     assert rows.loc[("a", "distal"), "true_lesions_from_0.5_ml"] == 1

@@ -60,7 +60,7 @@ def test_measures_of_patients_are_summarized_with_n(workspace: Workspace) -> Non
     assert (whole.without_truth, whole.false_positive_lesions, whole.false_positive_ml) == (1, 1, 0.5)
     assert "1, 0.50 mL in 1 patient" in unwrapped(evaluation.text)
     back = pd.read_csv(workspace.results("unet") / "measures.csv").set_index(["region", "measure"])
-    assert back.loc[("proximal", "assd_mm"), ["n", "patients_with_truth", "not_defined"]].tolist() == [1, 2, 1]
+    assert back.loc[("proximal", "assd_mm"), ["n", "patients_with_truth", "undefined"]].tolist() == [1, 2, 1]
 
 
 def test_the_measures_are_below_table_1(workspace: Workspace) -> None:
@@ -139,7 +139,7 @@ def test_folders_give_the_same_numbers_as_folds(workspace: Workspace, folders: t
     pd.testing.assert_frame_equal(evaluation.rows.drop(columns="fold"), ours.drop(columns="fold"))
     assert evaluation.rows["fold"].isna().all()
     assert (out / "table1.tex").exists()
-    assert f"no folds but the masks in {theirs}" in unwrapped(evaluation.text)
+    assert f"the masks in {theirs}, without folds" in unwrapped(evaluation.text)
 
 
 # --- independence ---------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_lesions_of_a_drawn_case() -> None:
     # 1 of 2. Predicted: one voxel, a column, one voxel, a pair; the single ones are all true, the others not at all.
     found = match_lesions(truth, predicted, voxel_ml=0.1)
     assert (found.true, found.detected) == (4, 2)
-    assert (found.predicted, found.confirmed, found.false_positives) == (4, 2, 2)
+    assert (found.predicted, found.true_positives, found.false_positives) == (4, 2, 2)
     assert (found.sensitivity, found.precision, found.f1) == pytest.approx((2 / 4, 2 / 4, 1 / 2))
     # Volumes 0.4, 0.2, 0.1 and 0.1 mL: all from 0.1 to below 0.5.
     assert found.true_by_volume == (0, 4, 0, 0)
@@ -88,24 +88,24 @@ def test_a_lesion_is_detected_from_a_tenth_of_its_voxels_on(size: int, overlap: 
     assert OVERLAP == 0.1
     lesion, other = row(size, 5), row(overlap, size + 5 - overlap)
     assert match_lesions(lesion, other, 1.0).detected == detected
-    assert match_lesions(other, lesion, 1.0).confirmed == detected
+    assert match_lesions(other, lesion, 1.0).true_positives == detected
 
 
 def test_one_blob_over_everything_detects_and_is_not_confirmed() -> None:
     found = match_lesions(row(1, 20, 1, 20), row(42), 1.0)
-    assert (found.true, found.detected, found.predicted, found.confirmed) == (2, 2, 1, 0)
+    assert (found.true, found.detected, found.predicted, found.true_positives) == (2, 2, 1, 0)
     assert (found.sensitivity, found.precision, found.f1) == (1, 0, 0)
 
 
 def test_a_lesion_found_as_several_components_is_detected() -> None:
     # Each component holds a twentieth of the lesion, both together a tenth.
     found = match_lesions(row(20, 5), row(1, 10, 1, 13), 1.0)
-    assert (found.detected, found.predicted, found.confirmed) == (1, 2, 2)
+    assert (found.detected, found.predicted, found.true_positives) == (1, 2, 2)
 
 
 def test_one_prediction_can_find_two_lesions() -> None:
     found = match_lesions(row(3, 2, 3), row(8), 1.0)
-    assert (found.true, found.detected, found.predicted, found.confirmed) == (2, 2, 1, 1)
+    assert (found.true, found.detected, found.predicted, found.true_positives) == (2, 2, 1, 1)
 
 
 # --- volumes --------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def test_a_volume_short_of_an_edge_by_rounding_is_on_it() -> None:
 
 
 def test_sensitivity_by_volume_does_not_exist_without_lesions_in_the_bin() -> None:
-    found = Lesions(true_by_volume=(4, 0, 2, 1), detected_by_volume=(1, 0, 2, 0), predicted=3, confirmed=3)
+    found = Lesions(true_by_volume=(4, 0, 2, 1), detected_by_volume=(1, 0, 2, 0), predicted=3, true_positives=3)
     assert found.sensitivity_by_volume == pytest.approx((0.25, math.nan, 1.0, 0.0), nan_ok=True)
     assert found.sensitivity == pytest.approx(3 / 7)
 
@@ -161,7 +161,7 @@ def test_counts_equal_those_of_walking_from_voxel_to_voxel(truth: np.ndarray, pr
     detected = [component for component in true if 10 * len(component & all_guessed) >= len(component)]
     assert (found.true, found.detected) == (len(true), len(detected))
     assert found.predicted == len(guessed)
-    assert found.confirmed == sum(10 * len(component & all_true) >= len(component) for component in guessed)
+    assert found.true_positives == sum(10 * len(component & all_true) >= len(component) for component in guessed)
     small = [component for component in true if len(component) * 0.04 < 0.1]
     assert found.true_by_volume[0] == len(small)
 
@@ -170,7 +170,7 @@ def test_counts_equal_those_of_walking_from_voxel_to_voxel(truth: np.ndarray, pr
 @given(MASKS, MASKS)
 def test_swapping_truth_and_prediction_swaps_detected_and_confirmed(a: np.ndarray, b: np.ndarray) -> None:
     one, other = match_lesions(a, b, 1.0), match_lesions(b, a, 1.0)
-    assert (one.true, one.detected) == (other.predicted, other.confirmed)
+    assert (one.true, one.detected) == (other.predicted, other.true_positives)
 
 
 @settings(deadline=None)

@@ -52,7 +52,7 @@ def test_a_missing_prediction_is_named_with_its_command_and_nothing_is_written(w
 
 def test_a_prediction_of_a_training_case_is_refused(workspace: Workspace) -> None:
     put(workspace.fold("unet", 1).predictions / "a.nii.gz", PREDICTIONS["a"])
-    with pytest.raises(DvtError, match=r"holds predictions of a, on which fold 1 .* trains"):
+    with pytest.raises(DvtError, match=r"contains predictions of a, .* training cases of fold 1"):
         evaluate(workspace, "unet")
 
 

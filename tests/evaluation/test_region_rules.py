@@ -55,7 +55,7 @@ def test_levels_divide_truth_and_prediction_alike(workspace: Workspace) -> None:
 def test_auto_divides_by_label_where_the_labels_name_the_regions(workspace: Workspace) -> None:
     evaluation = evaluate(workspace, "unet")
     assert set(evaluation.rows["rule"]) == {"by-label"}
-    assert "regions: by-label" in unwrapped(evaluation.text)
+    assert "Region rule: by-label" in unwrapped(evaluation.text)
     assert list(dict.fromkeys(evaluation.rows["region"])) == ["proximal", "distal", "all"]
 
 
@@ -95,7 +95,7 @@ def test_levels_of_some_cases_are_not_enough_and_the_table_says_so(tmp_path: Pat
     (workspace.raw / "cases.csv").write_text("case_id,level_left_mm\na,15\nb,15\nc,15\n")
     evaluation = evaluate(workspace, "unet")
     assert set(evaluation.rows["region"]) == {"all"}
-    assert "gives no level for d (1 of 4 cases)" in unwrapped(evaluation.text)
+    assert "gives no level for 1 of 4 cases: d" in unwrapped(evaluation.text)
 
 
 def test_the_whole_can_be_scored_alone(workspace: Workspace) -> None:
@@ -119,7 +119,7 @@ def test_unknown_choices_are_refused_with_the_known_ones(
 def test_regions_that_no_label_and_no_level_gives_are_refused_with_what_to_add(tmp_path: Path) -> None:
     workspace = make(tmp_path, UNION)
     (workspace.raw / "cases.csv").write_text("case_id,level_left_mm\na,15\nb,15\n")
-    with pytest.raises(DvtError, match=r"cases.csv: gives no level for c, d \(2 of 4 cases\).*Add level_left_mm"):
+    with pytest.raises(DvtError, match=r"cases.csv: gives no level for 2 of 4 cases: c, d.*Add level_left_mm"):
         score(workspace, split=("proximal", "distal"))
 
 
@@ -194,15 +194,15 @@ def test_where_the_table_gives_no_level_the_image_does(tmp_path: Path, monkeypat
         assert set(evaluation.rows["rule"]) == {"level"}
         assert counts(evaluation.rows, "d", "proximal") == (0, 1, 0)
         assert counts(evaluation.rows, "c", "proximal") == (2, 1, 0)
-        assert "gives no level for d (1 of 4 cases): there the level is estimated" in unwrapped(evaluation.text)
+        assert "gives no level for 1 of 4 cases: d. Their level is estimated" in unwrapped(evaluation.text)
 
 
 def test_where_neither_gives_a_level_the_reason_of_the_image_is_reported(tmp_path: Path) -> None:
     workspace = make(tmp_path, UNION)
     (workspace.raw / "cases.csv").write_text("case_id,level_left_mm\na,15\nb,15\nc,15\n")
-    with pytest.raises(DvtError, match=r"for d \(1 of 4 cases\); nor does the image of d \(no leg in view.*Add level"):
+    with pytest.raises(DvtError, match=r"1 of 4 cases: d.*none either: no leg in view.*Add level"):
         score(workspace, region_rule="level")
-    assert "gives no level for d" in unwrapped(score(workspace, estimate_levels=True).text)
+    assert "gives no level for 1 of 4 cases: d" in unwrapped(score(workspace, estimate_levels=True).text)
 
 
 def test_masks_without_images_have_no_estimate(folders: tuple[Path, Path, Path]) -> None:
@@ -226,7 +226,7 @@ def test_moved_levels_are_a_table_of_their_own(workspace: Workspace, monkeypatch
     assert moved.rows.equals(unlevelled.rows) and set(moved.rows["rule"]) == {"by-label"}
     assert not moved.rows.equals(plain.rows)
     assert "estimated" not in moved.text[: moved.text.index("Level sensitivity")]
-    assert "there the level is estimated" in unwrapped(moved.text)
+    assert "Their level is estimated" in unwrapped(moved.text)
     table = pd.read_csv(workspace.results("unet") / "level_sensitivity.csv")
     assert workspace.results("unet") / "level_sensitivity.csv" in moved.written
     evaluate(workspace, "unet")

@@ -38,13 +38,15 @@ def case(
     lesions: tuple[tuple[int, ...], tuple[int, ...], int, int] = (NO_LESIONS, NO_LESIONS, 0, 0),
     apart: tuple[float, float, float] = (NAN, NAN, NAN),
 ) -> dict[str, object]:
-    """A row of metrics.csv from tp, fp, fn; lesions by volume, detected, predicted, confirmed; surface scores.
+    """A row of metrics.csv from tp, fp, fn; lesions by volume, detected, predicted, true_positives; surface scores.
 
     A voxel is 0.5 mL.
     """
     tp, fp, fn = voxels
-    true, detected, predicted, confirmed = lesions
-    counted = Lesions(true_by_volume=true, detected_by_volume=detected, predicted=predicted, confirmed=confirmed)
+    true, detected, predicted, true_positives = lesions
+    counted = Lesions(
+        true_by_volume=true, detected_by_volume=detected, predicted=predicted, true_positives=true_positives
+    )
     counts = {
         **{"tp": tp, "fp": fp, "fn": fn, "truth_ml": (tp + fn) * 0.5, "predicted_ml": (tp + fp) * 0.5},
         **lesion_counts(counted),
@@ -181,7 +183,7 @@ def test_a_measure_that_a_patient_lacks_is_in_no_mean_and_its_n_says_so() -> Non
     assert "0.00, 0.00 to 0.00 (n = 1)" in text
     back = pd.read_csv(io.StringIO(to_csv(table))).set_index("measure")
     assert (back.loc["hd95_mm", "n"], back.loc["hd95_mm", "patients_with_truth"]) == (1, 2)
-    assert (back.loc["hd95_mm", "not_defined"], back.loc["iou", "not_defined"]) == (1, 0)
+    assert (back.loc["hd95_mm", "undefined"], back.loc["iou", "undefined"]) == (1, 0)
 
 
 def test_a_region_without_any_truth_has_no_numbers() -> None:
@@ -224,8 +226,8 @@ def test_csv_reads_back_in_full_precision_with_its_rule_and_folds(table: Measure
     assert back.loc[("all", "lesion_sensitivity"), ["lesions", "lesions_overlapping"]].tolist() == [5, 3]
     assert back.loc[("all", "surface_dice"), "tolerance_mm"] == 2
     assert set(back["patients_without_truth"]) == {1}
-    assert set(back["their_false_positive_lesions"]) == {2}
-    assert set(back["their_false_positive_ml"]) == {1.5}
+    assert set(back["false_positive_lesions_without_truth"]) == {2}
+    assert set(back["false_positive_ml_without_truth"]) == {1.5}
     assert set(back["rule"]) == {"level (at the knee)"}
     assert set(back["folds"]) == {"folds 0, 2 of 8"}
     assert set(back["empty_masks"]) == {EMPTY_MEASURES_RULE}

@@ -115,7 +115,7 @@ def test_csv_reads_back_in_full_precision_with_its_rule_and_folds(table: Table) 
     assert (proximal["n"], proximal["patients"], proximal["patients_without_truth"]) == (2, 3, 1)
     assert proximal["mean"] == pytest.approx(0.7, abs=1e-12)
     assert proximal["sd"] == pytest.approx(math.sqrt(0.02), abs=1e-12)
-    assert proximal["their_false_positive_ml"] == 1.5
+    assert proximal["false_positive_ml_without_truth"] == 1.5
     assert set(back["rule"]) == {"level (at the knee)"}
     assert set(back["folds"]) == {"folds 0, 2 of 8"}
     assert set(back["empty_masks"]) == {EMPTY_MASK_RULE}

@@ -130,7 +130,7 @@ def test_every_format_holds_the_numbers_and_says_how_they_were_got(table: Compar
         "Wilcoxon",
         "Holm",
         "Hodges-Lehmann",
-        "patient as the unit",
+        "the unit is the patient",
     ):
         assert part in text
 

@@ -64,12 +64,12 @@ def test_a_training_scan_is_in_range() -> None:
 def test_a_tenth_outside_either_end_is_tolerated_and_no_more(spacing: float, out: bool) -> None:
     """2.5 x 1.1 = 2.75, 2 x 0.9 = 1.8; the field of view stays at 400 mm but for rounding."""
     found = find_out_of_range(case((2.0, 2.0, spacing), (100, 50, round(400 / spacing))), TWO)
-    assert [one.what for one in found] == (["voxel spacing from head to foot"] if out else [])
+    assert [one.quantity for one in found] == (["voxel spacing from head to foot"] if out else [])
 
 
 def test_a_finding_has_the_property_its_value_the_range_and_the_distance() -> None:
     (found,) = find_out_of_range(case((2.0, 2.0, 1.0), (100, 50, 400)), TWO)
-    assert (found.value, found.low, found.high, found.unit, found.beyond) == (1.0, 2.0, 2.5, "mm", 0.5)
+    assert (found.value, found.low, found.high, found.unit, found.relative_excess) == (1.0, 2.0, 2.5, "mm", 0.5)
     assert found.in_words == "voxel spacing from head to foot 1 mm (training 2 to 2.5 mm, 50 % below)"
 
 
@@ -132,7 +132,7 @@ def test_the_order_of_a_file_makes_no_difference(direction: tuple[tuple[float, f
 
 
 def test_an_image_with_dark_and_bright_exchanged_is_out_of_range() -> None:
-    whats = {
-        one.what for one in find_out_of_range(fingerprint_of(IMAGE.max() - IMAGE), training(fingerprint_of(IMAGE)))
+    quantities = {
+        one.quantity for one in find_out_of_range(fingerprint_of(IMAGE.max() - IMAGE), training(fingerprint_of(IMAGE)))
     }
-    assert whats == {"share of voxels that are background", "share of voxels that are darker than half"}
+    assert quantities == {"share of voxels that are background", "share of voxels that are darker than half"}

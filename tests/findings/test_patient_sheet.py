@@ -26,7 +26,13 @@ MAKER = ModelIdentity(
     versions={"dvtplan": "1.0"},
 )  # fmt: skip
 ODD = OutOfRange(
-    what="spacing", value=1.0, low=2.0, high=3.0, unit="mm", beyond=0.5, in_words="spacing 1 mm (training 2)"
+    quantity="spacing",
+    value=1.0,
+    low=2.0,
+    high=3.0,
+    unit="mm",
+    relative_excess=0.5,
+    in_words="spacing 1 mm (training 2)",
 )
 
 

@@ -127,7 +127,7 @@ def test_the_level_of_one_limb_is_used_for_both_and_noted(masks: dict[str, Path]
     )
     rows = table[table.case_id == "a"]
     assert set(rows.level_mm) == {5.0} and set(rows.level_source) == {"estimated"}
-    assert rows.level_note.str.endswith("that of one limb serves both").all()
+    assert rows.level_note.str.endswith("the level of one limb is used for both").all()
     others = table[table.case_id == "b"]
     assert others.level_mm.isna().all() and others.level_note.isna().all() and set(others.region) == {"all"}
 

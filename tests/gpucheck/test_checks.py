@@ -54,7 +54,7 @@ def test_every_state_of_a_check(tmp_path: Path) -> None:
         raise OutOfTime("too late")
         yield row_of(1.0)
 
-    assert outcome(good, tmp_path, must_hold=True) == ("held", "", 1)
+    assert outcome(good, tmp_path, must_hold=True) == ("passed", "", 1)
     assert outcome(beyond, tmp_path) == ("missed", "", 2)
     assert outcome(lambda _: iter([row_of(float("nan"), at_most=2.0)]), tmp_path, must_hold=True)[0] == "failed"
     assert outcome(beyond, tmp_path, must_hold=True) == ("failed", "", 2)
@@ -77,7 +77,7 @@ def fresh(toy_once: Workspace, tmp_path: Path) -> Workspace:
 
 def test_a_loss_that_differs_on_the_device_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its value or its gradient alone."""
-    assert outcome(operations.loss, tmp_path, must_hold=True)[0] == "held"
+    assert outcome(operations.loss, tmp_path, must_hold=True)[0] == "passed"
     calls: list[int] = []
     value, gradient = 1.001, 1.0
 

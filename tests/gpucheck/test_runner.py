@@ -26,27 +26,27 @@ def report(**event):
 row = dict(section="s", what="w", value=1.0, unit="", at_least=None, at_most=None, note="", detail={}, verdict="")
 report(event="begin", check="one")
 report(event="row", check="one", row=row)
-report(event="end", check="one", state="held", error="", seconds=0.1)
+report(event="end", check="one", state="passed", error="", seconds=0.1)
 report(event="begin", check="two")
 if part == "machine":
     print("the last words", flush=True)
     os.kill(os.getpid(), 9)
-if part == "right":
+if part == "correctness":
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", json.loads(settings)["out"]])
     time.sleep(600)
-if part == "fast":
+if part == "speed":
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", json.loads(settings)["out"]],
                      pass_fds=[int(pipe)])
-report(event="end", check="two", state="held", error="", seconds=0.1)
-report(event="bye")
+report(event="end", check="two", state="passed", error="", seconds=0.1)
+report(event="done")
 """
 
 
 def test_a_part_that_crashes_or_hangs_does_not_stop_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fake_child.py").write_text(CHILD)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("gpucheck.runner.SHARES", {"machine": 1.0, "right": 0.1, "fast": 1.0, "whole": 1.0})
-    names = ["machine", "right", "fast", "whole"]
+    monkeypatch.setattr("gpucheck.runner.SHARES", {"machine": 1.0, "correctness": 0.1, "speed": 1.0, "study": 1.0})
+    names = ["machine", "correctness", "speed", "study"]
     record = Record(tmp_path / NAME, {"command": "c"}, {name: ["one", "two", "three"] for name in names})
     said: list[str] = []
     Runner(settings_of(tmp_path, 30.0), record, said.append, child="fake_child").run([[name] for name in names])
@@ -54,27 +54,27 @@ def test_a_part_that_crashes_or_hangs_does_not_stop_the_next(tmp_path: Path, mon
     assert [found[name]["state"] for name in names] == ["failed", "stopped", "done", "done"]
     assert "status -9" in found["machine"]["error"] and "the last words" in found["machine"]["error"]
     assert all(part["checks"][0]["rows"][0]["value"] == 1.0 for part in found.values())
-    assert [check["state"] for check in found["right"]["checks"]] == ["held", "stopped", "not reached"]
-    assert [check["state"] for check in found["fast"]["checks"]] == ["held", "held", "not reached"]
+    assert [check["state"] for check in found["correctness"]["checks"]] == ["passed", "stopped", "not reached"]
+    assert [check["state"] for check in found["speed"]["checks"]] == ["passed", "passed", "not reached"]
     assert record.failed and "machine: its process ended" in record.to_text()
     assert alive(tmp_path) == []
 
 
 def test_parallel_parts_may_end_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one part is ended, other parts report that they are done or reach their own time limit."""
-    child = CHILD.replace('part == "right"', 'part in ("right", "compiled")').replace(
-        'report(event="bye")', "time.sleep(3.0)" + chr(10) + 'report(event="bye")'
+    child = CHILD.replace('part == "correctness"', 'part in ("correctness", "compiled")').replace(
+        'report(event="done")', "time.sleep(3.0)" + chr(10) + 'report(event="done")'
     )
     (tmp_path / "fake_child.py").write_text(child)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    names = ["right", "compiled", "whole", "cohort"]
+    names = ["correctness", "compiled", "study", "cohort"]
     monkeypatch.setattr("gpucheck.runner.SHARES", dict.fromkeys(names, 0.1))
     record = Record(tmp_path / NAME, {}, {name: ["one", "two", "three"] for name in names})
     Runner(settings_of(tmp_path, 30.0), record, lambda text: None, child="fake_child").run([names])
     found = {part["name"]: part["state"] for part in read(tmp_path)["parts"]}
-    assert found["right"] == found["compiled"] == "stopped"
-    assert {found["whole"], found["cohort"]} <= {"stopped", "done"}
-    assert all(part["checks"][0]["state"] == "held" for part in read(tmp_path)["parts"])
+    assert found["correctness"] == found["compiled"] == "stopped"
+    assert {found["study"], found["cohort"]} <= {"stopped", "done"}
+    assert all(part["checks"][0]["state"] == "passed" for part in read(tmp_path)["parts"])
     assert alive(tmp_path) == []
 
 
@@ -101,20 +101,21 @@ def test_a_process_ends_with_an_ancestor_that_is_not_its_parent(tmp_path: Path) 
 
 
 def test_the_table_names_what_failed_what_missed_its_goal_and_what_was_not_reached(tmp_path: Path) -> None:
-    record = Record(tmp_path / NAME, {"command": "c"}, {"right": ["a", "b"], "fast": ["c", "d"]})
+    record = Record(tmp_path / NAME, {"command": "c"}, {"correctness": ["a", "b"], "speed": ["c", "d"]})
     for part, check, state, error in (
-        ("right", "a", "failed", "Traceback\nValueError: why"), ("right", "b", "held", ""), ("fast", "c", "missed", "")
+        ("correctness", "a", "failed", "Traceback\nValueError: why"), ("correctness", "b", "passed", ""),
+        ("speed", "c", "missed", ""),
     ):  # fmt: skip
         record.take(part, {"event": "begin", "check": check})
         record.take(part, {"event": "row", "check": check, "row": results.to_json(row_of(3.0, at_most=2.0))})
         record.take(part, {"event": "end", "check": check, "state": state, "error": error, "seconds": 1.0})
-    record.end("fast", "stopped", 9.0)
+    record.end("speed", "stopped", 9.0)
     failed, _, rest = record.to_text().partition("Failed:")[2].partition("Goals missed:")
     missed, _, unreached = rest.partition("Not reached:")
-    assert "right, a: Traceback" in failed and "ValueError: why" in failed
-    assert "fast, c: w: 3 x, expected <= 2" in missed
-    assert "fast, d: its part was stopped" in unreached
-    assert "1 held, 1 failed, 1 missed, 1 not reached" in record.to_text()
+    assert "correctness, a: Traceback" in failed and "ValueError: why" in failed
+    assert "speed, c: w: 3 x, expected <= 2" in missed
+    assert "speed, d: its part was stopped" in unreached
+    assert "1 passed, 1 failed, 1 missed, 1 not reached" in record.to_text()
     assert record.failed
 
 

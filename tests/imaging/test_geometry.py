@@ -19,9 +19,9 @@ from dvtplan.imaging.geometry import (
     anatomical_axes,
     distance_mm,
     orientation_code,
+    reorientation_between,
     same_grid,
     to_slice_order,
-    turned_onto,
 )
 
 
@@ -182,12 +182,12 @@ def test_the_same_voxels_in_any_order_are_reoriented(
 ) -> None:
     here = grid(direction=direction)
     turn = Reorientation((order[0], order[1], order[2]), flips)
-    back = turned_onto(turn.grid(here), here)
+    back = reorientation_between(turn.grid(here), here)
     numbers = np.arange(24).reshape(here.shape)
     assert back is not None and np.array_equal(back.apply(turn.apply(numbers)), numbers)
 
 
 def test_other_voxels_cannot_be_reoriented_to_a_grid() -> None:
-    assert turned_onto(grid(origin=(10.5, 20, 30)), grid()) is None
-    assert turned_onto(grid(origin=(10.5, 20, 30)), grid(), tolerance_mm=0.6) is not None
-    assert turned_onto(grid(shape=(2, 3, 5)), grid()) is None
+    assert reorientation_between(grid(origin=(10.5, 20, 30)), grid()) is None
+    assert reorientation_between(grid(origin=(10.5, 20, 30)), grid(), tolerance_mm=0.6) is not None
+    assert reorientation_between(grid(shape=(2, 3, 5)), grid()) is None

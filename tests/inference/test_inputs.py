@@ -59,7 +59,7 @@ def test_duplicate_images_are_reported(tmp_path: Path, capsys: pytest.CaptureFix
     with inputs.open_input(tmp_path / "study", 1) as opened:
         image, _ = volume_io.read(opened.cases[0].images[0])
     assert len(image) == len(legs())
-    assert f"; {len(legs())} images of the series there twice, used once" in capsys.readouterr().err
+    assert f"; {len(legs())} duplicate images ignored" in capsys.readouterr().err
 
 
 def test_a_mask_of_the_whole_goes_back_to_every_station(series: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_stations_can_be_chosen_by_their_descriptions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("channels", "series", "words"),
-    [(2, None, "a model of one channel"), (1, ["5"], "excludes `series`")],
+    [(2, None, "a model of one channel"), (1, ["5"], "cannot be used together")],
 )
 def test_stations_need_one_channel_and_no_series(
     files: Path, channels: int, series: list[str] | None, words: str

@@ -88,7 +88,7 @@ def test_a_fingerprint_of_other_data_is_not_used(trained: Workspace, capsys: pyt
     whole = json_records.load(Fingerprint, path, "test")
     json_records.save(replace(whole, cases=whole.cases[:2]), path)
     assert load_model(trained.results("gn_unet"), setup=devices.choose("cpu")).training is None
-    assert f"warning: {path}: is not of the data that" in capsys.readouterr().err
+    assert f"warning: {path}: describes other data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_a_scan_out_of_the_training_range_is_predicted_with_a_warning(
     assert "warning: scan: differs from the 4 training scans" in message
     assert "voxel spacing from head to foot 2.25 mm (training 2 mm, 12 % above)" in message
     out_of_range = read_findings(tmp_path / "out" / "scan_findings.json").out_of_range
-    assert out_of_range is not None and {"voxel spacing from head to foot"} <= {one.what for one in out_of_range}
+    assert out_of_range is not None and {"voxel spacing from head to foot"} <= {one.quantity for one in out_of_range}
     predict_path(trained_once.raw / "imagesTr", tmp_path / "toy", model)
     assert "warning" not in capsys.readouterr().err
 

@@ -35,7 +35,7 @@ def test_the_time_per_scan_and_slice_is_logged(
         write(tmp_path / "in" / f"{name}.nii.gz")
     slices = len(mask_of(predict_path(tmp_path / "in" / "a.nii.gz", tmp_path / "a.nii.gz", bright)[0]))
     one = capsys.readouterr().err
-    assert f"Predicted 1 scan, {slices} slices, in " in one and " s a slice." in one
+    assert f"Predicted 1 scan, {slices} slices, in " in one and " s per slice." in one
     predict_path(tmp_path / "in", tmp_path / "out", bright)
     assert f"Predicted 2 scans, {2 * slices} slices, in " in capsys.readouterr().err
     predict_path(tmp_path / "in", tmp_path / "out", bright)  # both are kept
@@ -178,13 +178,13 @@ def test_two_runs_in_one_folder_lose_nothing_of_each_other(
         write(tmp_path / "in" / f"{name}.nii.gz")
     out, real, begun = tmp_path / "out", predict_cases.predict_case, []
 
-    def beside(case: Case, *rest: Any, **more: Any) -> Any:
+    def meanwhile(case: Case, *rest: Any, **more: Any) -> Any:
         if not begun:
             begun.append(case)
             predict_path(tmp_path / "in" / "b.nii.gz", out, bright)
         return real(case, *rest, **more)
 
-    monkeypatch.setattr(predict_cases, "predict_case", beside)
+    monkeypatch.setattr(predict_cases, "predict_case", meanwhile)
     predict_path(tmp_path / "in" / "a.nii.gz", out, bright)
     assert set(json_records.load(PredictionIndex, out / "predictions.json", "").masks) == {"a", "b"}
     assert set(json_records.load(PredictionRecord, out / "run.json", "").cases) == {"a", "b"}

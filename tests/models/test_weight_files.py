@@ -52,7 +52,7 @@ def test_numbers_are_little_endian_in_c_order_whatever_the_array() -> None:
 
 
 def test_float16_weights_of_any_shape_are_widened_and_counters_stay(tmp_path: Path) -> None:
-    """The type is that of the first float weights, wherever they lie. The digest is of the widened weights."""
+    """The type is that of the first float weights, wherever they lie. The digest is of the weights as float32."""
     numbers = [np.array(2**53 + 1), *(np.array(x, np.float16) for x in (-0.1, [[]], [[1 / 3], [-2]], [6e-8, -0.0]))]
     arrays = {f"t{k}": array for k, array in enumerate(numbers)}
     expected = {name: ("int64" if name == "t0" else "float32", array.shape) for name, array in arrays.items()}
@@ -110,7 +110,7 @@ def test_float16_without_a_finite_value_is_refused(half_members: dict[str, bytes
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_what_loads_is_told_with_the_digest_that_it_loads_with(
+def test_what_loads_is_described_with_the_digest_that_it_loads_with(
     data: st.DataObject, half_members: dict[str, bytes], good: Path
 ) -> None:
     """One float16 tensor is changed or cut, and the manifest fits: whatever is not refused has one digest."""

@@ -53,7 +53,7 @@ def test_replan_undoes_every_edit(place: Workspace) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target_shape": [961, 345]}, "target_shape must hold multiples of 16"),
+        ({"target_shape": [961, 345]}, "target_shape must be multiples of 16"),
         ({"target_shape": "960x320"}, "target_shape must be a list, not '960x320'"),
         ({"slice_axis": "coronal"}, "slice_axis must be one of LR, AP, SI, not 'coronal'"),
         ({"normalization": {"scope": "cohort"}}, "scope must be 'slice' or 'volume', not 'cohort'"),

@@ -159,11 +159,11 @@ def test_a_changed_label_is_noticed_like_a_changed_image(place: Workspace) -> No
 
 
 def test_the_times_are_reported(place: Workspace) -> None:
-    first = run(place.root).spent
+    first = run(place.root).timing
     assert re.fullmatch(r"Verified 4 cases in \d+ s. Preprocessed 4 of them in \d+ s.", first), first
     shutil.rmtree(place.preprocessed_case("b"))
-    assert re.search(r"Preprocessed 1 of them in \d+ s; the others", run(place.root).spent)
-    alone = plan_and_preprocess(place.root, options=PreprocessOptions(folds=2, jobs=1, verify_only=True)).spent
+    assert re.search(r"Preprocessed 1 of them in \d+ s; the others", run(place.root).timing)
+    alone = plan_and_preprocess(place.root, options=PreprocessOptions(folds=2, jobs=1, verify_only=True)).timing
     assert re.fullmatch(r"Verified 4 cases in \d+ s.", alone)
 
 

@@ -162,20 +162,23 @@ RUN = Run(
 )
 
 
-def test_folds_that_were_not_trained_alike_are_told() -> None:
+def test_folds_that_were_not_trained_alike_are_named() -> None:
     run = RUN
     named = replace(run, fold=1, recipe=replace(run.recipe, name="another name"))
     assert training_differences([]) == training_differences([run]) == training_differences([run, named]) == []
     (line,) = training_differences([run, replace(run, fold=1, recipe=replace(run.recipe, epochs=2))])
-    assert line == "These folds were not trained alike (fold 0: paper, 250 epochs; fold 1: paper, 2 epochs)."
-    assert training_differences([run, replace(run, plan_digest="q")])[0].endswith("; by 2 plans).")
+    assert line == "These folds were trained by different recipes (fold 0: paper, 250 epochs; fold 1: paper, 2 epochs)."
+    (line,) = training_differences([run, replace(run, plan_digest="q")])
+    assert line.startswith("These folds were trained by different recipes or plans (")
+        "These folds were trained by different recipes or plans ("
+    )
 
 
 def test_networks_that_were_not_trained_alike_are_named_with_their_folds() -> None:
     other = replace(RUN, network="unet", recipe=replace(RUN.recipe, epochs=1, name="quick"))
     (line,) = training_differences([RUN, replace(RUN, fold=1), other])
     differences = "gn_unet fold 0, 1: paper, 250 epochs; unet fold 0: quick, 1 epoch"
-    assert line == f"These networks were not trained alike ({differences})."
+    assert line == f"These networks were trained by different recipes ({differences})."
 
 
 def test_every_field_of_a_recipe_is_described_to_users() -> None:

@@ -76,7 +76,7 @@ def test_other_folds_than_those_of_a_training_are_warned_of(place: Workspace) ->
     run(place.root, folds=2)
     place.fold("gn_unet", 0).path.mkdir(parents=True)
     (warning,) = run(place.root, folds=4).warnings
-    assert "was 2 folds, seed 0" in warning and "gn_unet" in warning and "now 4 folds, seed 0" in warning
+    assert "from 2 folds, seed 0, to 4 folds, seed 0" in warning and "gn_unet" in warning
     assert run(place.root, folds=None).warnings == ()
 
 
@@ -84,7 +84,7 @@ def test_without_a_word_there_are_the_papers_eight_folds(tmp_path: Path) -> None
     place = tiny_workspace(tmp_path, [f"c{i}" for i in range(9)])
     made = run(place.root, folds=None)
     assert made.splits is not None and (len(made.splits.folds), made.splits.source) == (8, "seed 0")
-    place.splits.write_text("{")  # what cannot be read is made anew
+    place.splits.write_text("{")  # what cannot be read is made again
     assert run(place.root, folds=None).splits == made.splits
 
 

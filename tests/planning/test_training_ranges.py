@@ -67,7 +67,7 @@ def test_ranges_are_over_the_cases_that_were_trained_on() -> None:
     assert data.channels[0].maximum == Range(minimum=1000, median=1001, maximum=1002)
 
 
-def test_lesions_are_told_of_where_many_have_them_and_empty_cases_are_not_counted() -> None:
+def test_lesions_are_described_where_many_have_them_and_empty_cases_are_not_counted() -> None:
     many = of([0.0, 5.0, 1.0, 2.0, 3.0, 4.0]).labels["clot"]
     assert many.cases == SMALLEST_GROUP and many.ml == Range(minimum=1, median=3, maximum=5)
     few = of([0.0, 5.0, 1.0, 2.0, 3.0, 0.0]).labels["clot"]

@@ -56,7 +56,7 @@ def test_the_same_folds_give_the_same_bytes(results: Path, tmp_path: Path) -> No
     os.utime(tmp_path / "elsewhere" / "results" / "Toy" / "gn_unet" / "plan.json", (0, 0))
     two = export_model(tmp_path / "elsewhere" / "results" / "Toy" / "gn_unet", tmp_path / "deep" / "b.zip")
     assert one.path.read_bytes() == two.path.read_bytes() and one.digest == two.digest
-    assert one.left_out == () and one.folds == (0, 1)
+    assert one.omitted == () and one.folds == (0, 1)
     assert names_of(one.path) == {
         "plan.json", "fingerprint.json", "table1.csv", "table1.txt", "NOTICE.txt", "manifest.json",
         "fold_0/run.json", "fold_1/run.json",
@@ -66,7 +66,7 @@ def test_the_same_folds_give_the_same_bytes(results: Path, tmp_path: Path) -> No
 def test_float16_weights_take_half_the_bytes_and_the_same_bytes_each_time(results: Path, tmp_path: Path) -> None:
     """Table 1 says what it was measured with; without the option the archive is as it was."""
     one, two = (export_model(results, tmp_path / f"{n}.zip", weights="float16") for n in "ab")
-    assert one.path.read_bytes() == two.path.read_bytes() and one.digest == two.digest and one.left_out == ()
+    assert one.path.read_bytes() == two.path.read_bytes() and one.digest == two.digest and one.omitted == ()
     whole = export_model(results, tmp_path / "c.zip")
     assert export_model(results, tmp_path / "d.zip", weights="float32").path.read_bytes() == whole.path.read_bytes()
     assert numbers_of(one.path) * 2 == numbers_of(whole.path) and one.digest != whole.digest
@@ -202,11 +202,11 @@ def test_scores_of_files_that_have_changed_are_omitted(
     else:
         shutil.copyfile(trained.raw / "labelsTr" / f"{run.train[0]}.nii.gz", path)
     os.utime(path, (0, 0))
-    (why,) = export_model(results, tmp_path / "a.zip").left_out
+    (why,) = export_model(results, tmp_path / "a.zip").omitted
     assert why.startswith(f"no Table 1: {path}: has changed") and "`evaluate`" in why
     assert not {"table1.csv", "table1.txt"} & names_of(tmp_path / "a.zip")
-    left_out = export_model(results, tmp_path / "b.zip", folds=[0]).left_out
-    assert bool(left_out) is (changed == "levels")
+    omitted = export_model(results, tmp_path / "b.zip", folds=[0]).omitted
+    assert bool(omitted) is (changed == "levels")
 
 
 def test_scores_of_a_copied_folder_are_exported_whatever_the_times_of_its_files(results: Path, tmp_path: Path) -> None:
@@ -216,34 +216,34 @@ def test_scores_of_a_copied_folder_are_exported_whatever_the_times_of_its_files(
         shutil.rmtree(tmp_path / "alone" / "gn_unet" / f"fold_{k}" / "predictions")
     for path in (tmp_path / "alone").rglob("*"):
         os.utime(path, (0, 0) if path.name == "metrics.csv" else None)
-    assert export_model(tmp_path / "alone" / "gn_unet", tmp_path / "a.zip").left_out == ()
+    assert export_model(tmp_path / "alone" / "gn_unet", tmp_path / "a.zip").omitted == ()
     assert "table1.csv" in names_of(tmp_path / "a.zip")
 
 
 def test_scores_of_an_older_version_are_omitted(results: Path, tmp_path: Path) -> None:
     (results / "scores.json").unlink()
-    (why,) = export_model(results, tmp_path / "a.zip").left_out
+    (why,) = export_model(results, tmp_path / "a.zip").omitted
     assert "scores.json: not found" in why and "Run `evaluate` with `network=gn_unet`" in why
 
 
 def test_scores_that_lack_a_case_or_are_missing_are_omitted(results: Path, trained: Workspace, tmp_path: Path) -> None:
     evaluate.evaluate(trained, "gn_unet", folds=[0])
-    why = export_model(results, tmp_path / "d.zip").left_out[0]
+    why = export_model(results, tmp_path / "d.zip").omitted[0]
     assert "does not hold the test cases of fold 1" in why and "`folds=[0, 1]`" in why
     metrics = results / "metrics.csv"
     lines = metrics.read_text().splitlines(keepends=True)
     metrics.write_text("".join(line for line in lines if ",c0," not in line))
-    assert "metrics.csv: has changed" in export_model(results, tmp_path / "a.zip").left_out[0]
+    assert "metrics.csv: has changed" in export_model(results, tmp_path / "a.zip").omitted[0]
     metrics.write_text("no table\n")
-    assert "metrics.csv: " in export_model(results, tmp_path / "b.zip").left_out[0]
+    assert "metrics.csv: " in export_model(results, tmp_path / "b.zip").omitted[0]
     metrics.unlink()
-    assert "metrics.csv: not found" in export_model(results, tmp_path / "c.zip").left_out[0]
+    assert "metrics.csv: not found" in export_model(results, tmp_path / "c.zip").omitted[0]
 
 
 def test_a_folder_without_its_data_is_exported_without_ranges(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path / "alone" / "gn_unet")
     (tmp_path / "alone" / "gn_unet" / "fingerprint.json").unlink()  # as in folders from before it was kept there
-    (why,) = export_model(tmp_path / "alone" / "gn_unet", tmp_path / "a.zip").left_out
+    (why,) = export_model(tmp_path / "alone" / "gn_unet", tmp_path / "a.zip").omitted
     assert why.startswith("no ranges of the training data: ") and "not found" in why
     described = describe_archive(tmp_path / "a.zip")
     assert described.data is None and "trained on  unknown" in to_text(described)
@@ -251,9 +251,9 @@ def test_a_folder_without_its_data_is_exported_without_ranges(results: Path, tmp
 
 def test_a_fingerprint_of_other_data_is_omitted(results: Path, trained: Workspace, tmp_path: Path) -> None:
     trained.fingerprint.write_text(trained.fingerprint.read_text().replace('"Toy"', '"Boy"'))
-    assert export_model(results, tmp_path / "b.zip").left_out == ()  # its own is next to the plan
+    assert export_model(results, tmp_path / "b.zip").omitted == ()  # its own is next to the plan
     (results / "fingerprint.json").unlink()
-    (why,) = export_model(results, tmp_path / "a.zip").left_out
+    (why,) = export_model(results, tmp_path / "a.zip").omitted
     assert "is not the fingerprint that the plan was derived from" in why
 
 
@@ -296,8 +296,8 @@ def test_the_notice_holds_the_terms_of_who_trained_it(results: Path, tmp_path: P
 def test_a_training_that_is_not_done_says_so(results: Path, tmp_path: Path) -> None:
     file = results / "fold_0" / "run.json"
     file.write_text(file.read_text().replace('"epochs": 8', '"epochs": 9'))
-    left_out = export_model(results, tmp_path / "a.zip").left_out
-    assert left_out == ("fold 0 is exported after 8 of 9 epochs",)
+    omitted = export_model(results, tmp_path / "a.zip").omitted
+    assert omitted == ("fold 0 is exported after 8 of 9 epochs",)
     assert "0: 8 of 9 epochs" in to_text(describe_archive(tmp_path / "a.zip"))
 
 

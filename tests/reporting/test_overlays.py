@@ -30,7 +30,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, np.ndarray]]:
 
 def test_every_test_case_gets_a_picture(trained: Workspace) -> None:
     paths = draw_overlays(trained, "gn_unet")
-    folder = trained.results("gn_unet") / "pictures"
+    folder = trained.results("gn_unet") / "overlays"
     assert sorted(paths) == [folder / f"c{k}.png" for k in range(4)] == sorted(folder.iterdir())
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
@@ -86,7 +86,7 @@ def test_empty_truth_and_empty_prediction_are_drawn_too(trained: Workspace) -> N
     empty = np.zeros((6, 34, 33), np.uint8)
     rewrite(trained.raw / "labelsTr" / "c0.nii.gz", empty)
     rewrite(prediction(trained, "c0"), empty)
-    assert trained.results("gn_unet") / "pictures" / "c0.png" in draw_overlays(trained, "gn_unet")
+    assert trained.results("gn_unet") / "overlays" / "c0.png" in draw_overlays(trained, "gn_unet")
 
 
 def test_a_missing_prediction_is_refused_with_the_command(trained: Workspace) -> None:
@@ -101,7 +101,7 @@ def test_a_prediction_of_an_earlier_training_is_not_drawn(trained: Workspace) ->
     prediction(trained, "c1").parent.joinpath("predictions.json").unlink()
     with pytest.raises(DvtError, match="no prediction by the present training"):
         draw_overlays(trained, "gn_unet")
-    assert not (trained.results("gn_unet") / "pictures").exists()
+    assert not (trained.results("gn_unet") / "overlays").exists()
 
 
 def test_a_fold_that_is_not_there_is_refused(trained: Workspace) -> None:

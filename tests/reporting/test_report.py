@@ -85,7 +85,7 @@ def test_a_report_is_one_page_that_carries_every_image(scored: Workspace) -> Non
     kinds = [image["src"][11:15] for image in images]
     assert kinds.count("png;") == 4 and 8 <= kinds.count("jpeg") <= 12
     assert (done.drawn, done.patients) == (4, 4)
-    assert headings(page)[:3] == ["glance", "words", "tables"] and headings(page)[-4:] == [
+    assert headings(page)[:3] == ["overview", "words", "scores"] and headings(page)[-4:] == [
         f"patient-{k}" for k in (1, 2, 3, 4)
     ]
 
@@ -108,7 +108,7 @@ def test_the_report_shows_the_numbers_of_metrics(scored: Workspace) -> None:
     page = read(scored)
     mean = rows["dsc"].mean()
     assert f"gn_unet 4 {mean:.2f} ±" in page.text and "all 2 folds" in page.text
-    assert "Rule of the regions: none. No regions. Every predicted value above 0 is thrombus." in page.text
+    assert "Region rule: none. No regions. Every predicted value above 0 is thrombus." in page.text
     worst = rows.sort_values("dsc").iloc[0]
     assert f"{worst['case_id']} {worst['fold']} {worst['dsc']:.2f}" in page.text
     assert page.text.index(f"Tested by fold {worst['fold']}") > 0

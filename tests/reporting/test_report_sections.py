@@ -49,7 +49,9 @@ def run(fold: int, **changes: object) -> Run:
 def one_lesion(tp: int, fp: int, fn: int) -> Lesions:
     """At most one of truth and one of prediction, which meet where they share a voxel."""
     true, detected = (0, int(tp + fn > 0), 0, 0), (0, int(tp > 0), 0, 0)
-    return Lesions(true_by_volume=true, detected_by_volume=detected, predicted=int(tp + fp > 0), confirmed=int(tp > 0))
+    return Lesions(
+        true_by_volume=true, detected_by_volume=detected, predicted=int(tp + fp > 0), true_positives=int(tp > 0)
+    )
 
 
 def rows(counts: dict[str, tuple[int, int, int]], fold: int = 0) -> pd.DataFrame:
@@ -111,14 +113,14 @@ def test_networks_with_the_same_folds_are_compared_and_the_others_named() -> Non
 def test_networks_that_were_divided_by_other_rules_are_not_compared() -> None:
     level = dataclasses.replace(POOR.table, rule="level (at the knee)")
     found, omitted = report_sections.compared([GOOD, dataclasses.replace(POOR, table=level)], "Toy")
-    assert found == [] and "by the same rule. Rule of its regions: level (at the knee)" in omitted[1]
+    assert found == [] and "by the same region rule: level (at the knee)" in omitted[1]
 
 
 def test_networks_that_were_not_trained_alike_are_shown_below_table_2() -> None:
     short = dataclasses.replace(POOR, runs={0: dataclasses.replace(run(0, epochs=2), network="seg")})
     (table,), _ = report_sections.compared([GOOD, short], "Toy")
     assert table.notes[0] == (
-        "These networks were not trained alike (net fold 0: paper, 8 epochs; seg fold 0: paper, 2 epochs)."
+        "These networks were trained by different recipes (net fold 0: paper, 8 epochs; seg fold 0: paper, 2 epochs)."
     )
 
 
@@ -141,7 +143,7 @@ def test_one_network_needs_no_comparison() -> None:
 
 def test_notes_that_all_networks_share_appear_once() -> None:
     text = Reader(report_sections.scores([GOOD, POOR], [], [])).text
-    assert text.count("Rule of the regions") == 1
+    assert text.count("Region rule") == 1
     assert "gn: Patients without truth" in text and "seg: Patients without truth" in text
 
 
@@ -213,5 +215,5 @@ def test_phantom_data_are_announced_as_such_and_nothing_else_is() -> None:
     page = Reader(report_sections.header("Toy", [GOOD], "synthetic: <phantom>", "Written today."))
     assert page.all("p")[0]["class"] == "banner" and "not evidence of clinical accuracy" in page.text
     assert "synthetic: <phantom>" in page.text
-    assert "2 patients of the data set Toy that it had not been trained on. Written today." in page.text
+    assert "2 patients of the data set Toy and was not trained on these patients" in page.text
     assert "banner" not in report_sections.header("Toy", [GOOD, POOR], None, "")

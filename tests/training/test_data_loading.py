@@ -226,7 +226,7 @@ def test_batches_change_nothing_on_disk_when_written_to(slices: SliceDataset) ->
         (0, 0, InMemoryLoader),
     ],
 )
-def test_slices_stay_in_memory_while_they_take_half_of_it_unless_told(
+def test_slices_stay_in_memory_while_they_take_half_of_it_unless_set(
     slices: SliceDataset, free_bytes: int | None, workers: int | None, kind: type
 ) -> None:
     source = open_loader(slices, schedule(), "cpu", free_bytes, workers)

@@ -51,7 +51,7 @@ def fail_in_the_second(folder: Path) -> None:
     """The second process refuses, while the first is busy."""
     with distributed.process_group("cpu") as group:
         if group.rank == 1:
-            raise DvtError("file.nii.gz: is odd. Mend it.")
+            raise DvtError("file.nii.gz: is odd. Fix it.")
         time.sleep(60)
 
 
@@ -138,7 +138,7 @@ def test_two_processes_average_and_share(tmp_path: Path) -> None:
 def test_a_refusal_in_one_process_ends_all_and_arrives_as_its_one_line(tmp_path: Path) -> None:
     with pytest.raises(DvtError) as caught:
         distributed.launch(fail_in_the_second, 2, tmp_path)
-    assert str(caught.value) == "file.nii.gz: is odd. Mend it."
+    assert str(caught.value) == "file.nii.gz: is odd. Fix it."
 
 
 def test_a_killed_process_ends_all_with_one_line(tmp_path: Path) -> None:

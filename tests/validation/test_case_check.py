@@ -12,7 +12,7 @@ from helpers.cohort_checks import assert_one_line, first_case
 @pytest.mark.parametrize(
     ("file", "row"),
     [
-        ("imagesTr/leg_001_0000.nii.gz", "image is what its metadata make"),
+        ("imagesTr/leg_001_0000.nii.gz", "image equals the image made from its metadata"),
         ("labelsTr/leg_001.nii.gz", "label is what its metadata make"),
     ],
 )

@@ -202,9 +202,9 @@ def test_58_sound_cases_meet_every_row(sound: list[CaseResult]) -> None:
 @pytest.mark.parametrize(
     ("change", "missed"),
     [
-        (lambda r: replace(r, image_equal=r.name != "leg_009"), {"image is what its metadata make"}),
+        (lambda r: replace(r, image_equal=r.name != "leg_009"), {"image equals the image made from its metadata"}),
         (lambda r: replace(r, label_equal=r.name != "leg_009"), {"label is what its metadata make"}),
-        (lambda r: replace(r, metadata_equal=r.name != "leg_009"), {"metadata are what they make"}),
+        (lambda r: replace(r, metadata_equal=r.name != "leg_009"), {"metadata equal those made from them"}),
         (
             lambda r: replace(r, row_equal=r.name != "leg_009"),
             {"row of cases.csv is what its metadata make"},
@@ -217,7 +217,7 @@ def test_58_sound_cases_meet_every_row(sound: list[CaseResult]) -> None:
             lambda r: replace(r, clotted_lumen=r.clotted_lumen | {"all": 0.74}),
             {"known clotted veins and one threshold"},
         ),
-        (lambda r: replace(r, clotted_lumen=r.clotted_lumen | {"distal": 0.79}), {"- proximal less distal"}),
+        (lambda r: replace(r, clotted_lumen=r.clotted_lumen | {"distal": 0.79}), {"- proximal minus distal"}),
         (lambda r: replace(r, positive_slices=0.4), {"share of slices with label"}),
         (lambda r: replace(r, positive_slices=0.6), {"share of slices with label"}),
         (lambda r: replace(r, rater=r.rater | {"proximal": 0.95}), {"second rater, proximal"}),
@@ -236,8 +236,8 @@ def test_each_target_is_judged(
 
 
 def test_statistics_that_reveal_a_region_are_judged(sound: list[CaseResult]) -> None:
-    telling = [replace(r, statistics=r.statistics + 3 * (("left", "distal") in r.limb_regions)) for r in sound]
-    rows = judge(telling)
+    separable = [replace(r, statistics=r.statistics + 3 * (("left", "distal") in r.limb_regions)) for r in sound]
+    rows = judge(separable)
     assert {row.probe for row in rows if row.verdict == "NOT MET"} == {"AUC of global statistics, distal"}
 
 
@@ -251,7 +251,7 @@ def test_coarse_scales_are_excused_from_what_needs_narrow_vessels(scale: str) ->
     bad = [replace(sound_result(n, scale), interval=0.5, rater=dict.fromkeys(SCORES, 1.0)) for n in range(58)]
     found = verdicts(judge(bad))
     assert found["best intensity interval"] == found["second rater, distal"] == "not required at this scale"
-    assert found["limbs with distal clot"] == found["image is what its metadata make"] == "met"
+    assert found["limbs with distal clot"] == found["image equals the image made from its metadata"] == "met"
 
 
 def test_other_difficulties_are_excused_from_the_lumen(sound: list[CaseResult]) -> None:
@@ -264,6 +264,6 @@ def test_other_difficulties_are_excused_from_the_lumen(sound: list[CaseResult]) 
 def test_a_few_cases_are_excused_from_what_needs_the_whole_recipe(sound: list[CaseResult]) -> None:
     found = verdicts(judge(sound[:10]))  # all of them proximal
     assert "58" in found["share of slices with label"] and "58" in found["limbs with distal clot"]
-    assert found["second rater, distal"] == found["- proximal less distal"] == "not measurable"
+    assert found["second rater, distal"] == found["- proximal minus distal"] == "not measurable"
     assert found["AUC of global statistics, distal"].startswith("not measurable: 0 with")
     assert "NOT MET" not in found.values()

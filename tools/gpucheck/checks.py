@@ -9,7 +9,7 @@ from bench.results import Row
 
 from gpucheck.settings import Settings
 
-HELD, MISSED, FAILED, NO_GPU, NOT_REACHED = "held", "missed", "failed", "no GPU", "not reached"
+PASSED, MISSED, FAILED, NO_GPU, NOT_REACHED = "passed", "missed", "failed", "no GPU", "not reached"
 """States of a finished check. Missed: it worked, but a value did not reach its goal."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import results
 
-from gpucheck.checks import FAILED, HELD, MISSED, NO_GPU, NOT_REACHED, Check, OutOfTime
+from gpucheck.checks import FAILED, MISSED, NO_GPU, NOT_REACHED, PASSED, Check, OutOfTime
 from gpucheck.lifetime import end_with_the_parent
 from gpucheck.settings import Settings
 
@@ -42,7 +42,7 @@ def main(part: str, settings_json: str, pipe: str) -> None:
             report({"event": "machine", "machine": _described(settings.device)})
         for check in PARTS[part]:
             run_check(check, settings, report)
-        report({"event": "bye"})
+        report({"event": "done"})
 
 
 def _described(device: str) -> dict[str, object]:
@@ -60,7 +60,7 @@ def run_check(check: Check, settings: Settings, report: Report) -> None:
     """Run one check and report its values and its end."""
     print(f"--- {check.name}", file=sys.stderr, flush=True)
     report({"event": "begin", "check": check.name})
-    begin, state, error = time.monotonic(), HELD, ""
+    begin, state, error = time.monotonic(), PASSED, ""
     try:
         if check.needs_gpu and not settings.on_gpu:
             state = NO_GPU

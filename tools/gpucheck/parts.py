@@ -8,12 +8,12 @@ from gpucheck.checks import Check
 PARTS: dict[str, tuple[Check, ...]] = {
     "machine": speed.limit_checks(),
     "cohort": study.cohort_checks(),
-    "right": (*operations.checks(), *networks.checks()),
+    "correctness": (*operations.checks(), *networks.checks()),
     "compiled": (networks.compiled_check(),),
     "processes": processes.checks(),
     "collectives": processes.collectives_checks(),
     "memory": (processes.memory_check(),),
-    "fast": speed.checks(),
-    "whole": study.checks(),
+    "speed": speed.checks(),
+    "study": study.checks(),
 }
 """Part -> its checks."""

@@ -13,7 +13,7 @@ from bench import results
 from bench.results import Row, from_json
 
 from dvtplan.core.files import write_text
-from gpucheck.checks import FAILED, HELD, MISSED, NOT_REACHED
+from gpucheck.checks import FAILED, MISSED, NOT_REACHED, PASSED
 
 NAME = "gpu_check.json"
 RUNNING, DONE, STOPPED = "running", "done", "stopped"
@@ -102,7 +102,7 @@ class Record:
     @property
     def empty(self) -> bool:
         """Whether no check was completed."""
-        return not any(check.state in (HELD, MISSED) for part in self.parts for check in part.checks)
+        return not any(check.state in (PASSED, MISSED) for part in self.parts for check in part.checks)
 
     @property
     def failed(self) -> bool:
@@ -142,7 +142,7 @@ class Record:
 
     def _counts(self) -> dict[str, int]:
         states = [check.state for part in self.parts for check in part.checks]
-        return {state: states.count(state) for state in dict.fromkeys([HELD, FAILED, *states])}
+        return {state: states.count(state) for state in dict.fromkeys([PASSED, FAILED, *states])}
 
 
 def _missed(content: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -23,24 +23,24 @@ from gpucheck.record import DONE, RUNNING, STOPPED, Record
 from gpucheck.settings import LOG, ROOT, TOOLS, Settings
 
 STAGES = (
-    ("machine",), ("cohort", "right", "compiled", "processes", "collectives"), ("memory",), ("fast",), ("whole",)
+    ("machine",), ("cohort", "correctness", "compiled", "processes", "collectives"), ("memory",), ("speed",), ("study",)
 )  # fmt: skip
 """Stages in order. The parts of a stage run in parallel; a part that is timed, or needs all memory, runs alone."""
 SHARES = {
-    "machine": 0.10, "cohort": 0.35, "right": 0.30, "compiled": 0.30, "processes": 0.30, "collectives": 0.30,
-    "memory": 0.08, "fast": 0.50, "whole": 1.0,
+    "machine": 0.10, "cohort": 0.35, "correctness": 0.30, "compiled": 0.30, "processes": 0.30, "collectives": 0.30,
+    "memory": 0.08, "speed": 0.50, "study": 1.0,
 }  # fmt: skip
 """Part -> largest share of the total time; the last part gets the rest."""
 SHARE_OF_CORES = 8
 """Divisor of the number of cores for a part that runs in parallel with others, so that threads do not compete."""
 CHILD = "gpucheck.child"
 """Module of the process of a part."""
-LAST, LAST_SHARE = "whole", 0.25
+LAST, LAST_SHARE = "study", 0.25
 """The last part, and the share of the total time that is reserved for it."""
 GRACE_S = 3.0
 """Seconds reserved at the end for the table and for ending processes."""
 
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 
 
 class Stopped(Exception):
@@ -64,8 +64,8 @@ class _Process:
 class Runner:
     """Starts parts and enters their events into the record."""
 
-    def __init__(self, settings: Settings, record: Record, say: Say, child: str = CHILD) -> None:
-        self.settings, self.record, self.say, self.child = settings, record, say, child
+    def __init__(self, settings: Settings, record: Record, print_line: Print, child: str = CHILD) -> None:
+        self.settings, self.record, self.print_line, self.child = settings, record, print_line, child
         self._events: queue.Queue[tuple[str, Mapping[str, Any] | None]] = queue.Queue()
         self._running: dict[str, _Process] = {}
         self._total_s = settings.remaining_s
@@ -108,7 +108,7 @@ class Runner:
         result = self.record.part(part)
         result.state, result.limit_s = RUNNING, round(limit_s, 1)
         self.record.save()
-        self.say(f"{part}: at most {limit_s:.0f} s")
+        self.print_line(f"{part}: at most {limit_s:.0f} s")
         threading.Thread(target=self._listen, args=(part, reading), daemon=True).start()
 
     def _variables(self, alone: bool) -> dict[str, str]:
@@ -142,7 +142,7 @@ class Runner:
 
     def _enter(self, part: str, event: Mapping[str, Any] | None) -> None:
         """Enter an event into the record; the last event, or None, ends a part."""
-        if event is None or event["event"] == "bye":
+        if event is None or event["event"] == "done":
             self._ended(part)
             return
         self.record.take(part, event)
@@ -152,7 +152,7 @@ class Runner:
         if event["event"] == "end":
             result = self.record.part(part).check(event["check"])
             last = event["error"].splitlines()[-1:] if event["error"] else []
-            self.say(": ".join([f"  {part}, {event['check']}: {result.state}, {event['seconds']:.1f} s", *last]))
+            self.print_line(": ".join([f"  {part}, {event['check']}: {result.state}, {event['seconds']:.1f} s", *last]))
 
     def _ended(self, part: str) -> None:
         """Handle the last event or closed pipe of a part: it is done, or it crashed or was killed by the system."""
@@ -175,7 +175,7 @@ class Runner:
         self._drain(running.part)
         seconds = time.monotonic() - running.begin
         self.record.end(running.part, state, seconds, error)
-        self.say(f"{running.part}: {state}, {seconds:.0f} s")
+        self.print_line(f"{running.part}: {state}, {seconds:.0f} s")
 
     def _drain(self, part: str) -> None:
         """Enter the events that a process reported before it ended."""

@@ -102,7 +102,7 @@ def evaluate(settings: Settings) -> Iterator[Row]:
     if not workspace.fold(NETWORK, 0).prediction_index.exists():
         raise OutOfTime("no test patient was predicted")
     dvt(settings, "evaluate", "--split", "proximal/distal", "--overlays")
-    for picture in sorted((workspace.results(NETWORK) / "pictures").glob("*.png"))[:PICTURES]:
+    for picture in sorted((workspace.results(NETWORK) / "overlays").glob("*.png"))[:PICTURES]:
         shutil.copyfile(picture, settings.out / f"patient_{picture.name}")
     with workspace.table(NETWORK).open(newline="", encoding="utf-8") as file:
         scores = list(csv.DictReader(file))

@@ -11,7 +11,7 @@ HIP_Z_MM, HIP_Y_MM = 430.0, 90.0
 """Template point about which a leg is scaled and abducted, so that it stays attached to the trunk."""
 GROIN_Z_MM = 300.0
 """LPS z of the hip before shifts. The volume then reaches from below the sole to the upper abdomen."""
-KNEE_Z_MM, CONFLUENCE_Z_MM = 0.0, -65.0
+KNEE_Z_MM = 0.0
 """The joint line, and the confluence that forms the popliteal vein."""
 PERINEUM_Z_MM = 470.0
 """Template z below which the trunk ends between the legs; an arch, highest at the midline."""

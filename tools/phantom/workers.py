@@ -29,9 +29,9 @@ def over_cases(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Ite
         yield from map(function, items)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_the_parent)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker)
     try:
-        with _deaf_to_interrupts():
+        with _ignore_interrupts():
             futures = [pool.submit(function, item) for item in items]
         for future in futures:
             yield future.result()
@@ -42,7 +42,7 @@ def over_cases(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Ite
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def _ignore_interrupts() -> Iterator[None]:
     """Ignore Ctrl-C, so that processes started meanwhile inherit this from their first moment."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
@@ -54,7 +54,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
-def _follow_the_parent() -> None:
+def _prepare_worker() -> None:
     """Ignore Ctrl-C in a worker process, and end when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()

@@ -114,8 +114,8 @@ def _is_trained(workspace: Workspace, network: str, fold: int) -> bool:
         return False
     training = json_records.load(Run, folder.run, f"dvt_train {fold}")
     test = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[fold].test
-    vouched = json_records.load(PredictionIndex, folder.prediction_index, f"dvt_train {fold} --resume").cases
-    return training.epochs_done == training.recipe.epochs and set(test) <= set(vouched)
+    predicted_cases = json_records.load(PredictionIndex, folder.prediction_index, f"dvt_train {fold} --resume").cases
+    return training.epochs_done == training.recipe.epochs and set(test) <= set(predicted_cases)
 
 
 def _seconds_left(study: Study, network: str, fold: int) -> float | None:

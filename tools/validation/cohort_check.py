@@ -130,25 +130,25 @@ def judge(results: Sequence[CaseResult]) -> list[Row]:
     rater = {region: [r.rater[region] for r in results] for region in ("all", *probes.REGIONS)}
     slices = [r.positive_slices for r in results]
     return [
-        _all_row("image is what its metadata make", results, lambda r: r.image_equal),
+        _all_row("image equals the image made from its metadata", results, lambda r: r.image_equal),
         _all_row("label is what its metadata make", results, lambda r: r.label_equal),
-        _all_row("metadata are what they make", results, lambda r: r.metadata_equal),
+        _all_row("metadata equal those made from them", results, lambda r: r.metadata_equal),
         _all_row("row of cases.csv is what its metadata make", results, lambda r: r.row_equal),
         _all_row("pattern, lesions, truth and label agree", results, lambda r: r.regions_agree),
-        _mean_row("1", "best intensity interval", [r.interval for r in results], below=0.02, excuse=scale),
-        _mean_row("1", "2-D black top-hat", [r.top_hat for r in results], below=0.10, excuse=scale),
-        _mean_row("1", "mean-label atlas of the others", atlas, below=0.15, excuse=scale),
-        _mean_row("2", "known clotted veins and one threshold", clotted["all"], above=0.75, excuse=easy),
+        _mean_row("1", "best intensity interval", [r.interval for r in results], below=0.02, not_judged=scale),
+        _mean_row("1", "2-D black top-hat", [r.top_hat for r in results], below=0.10, not_judged=scale),
+        _mean_row("1", "mean-label atlas of the others", atlas, below=0.15, not_judged=scale),
+        _mean_row("2", "known clotted veins and one threshold", clotted["all"], above=0.75, not_judged=easy),
         _mean_row("", "- proximal", clotted["proximal"]),
         _mean_row("", "- distal", clotted["distal"]),
-        _gap_row("- proximal less distal", clotted["proximal"], clotted["distal"], at_least=0.10, excuse=easy),
+        _gap_row("- proximal minus distal", clotted["proximal"], clotted["distal"], at_least=0.10, not_judged=easy),
         *(_mean_row("", f"all deep veins and one threshold, {region}", scores) for region, scores in lumen.items()),
-        _mean_row("3", "share of slices with label", slices, above=0.45, below=0.55, excuse=few),
+        _mean_row("3", "share of slices with label", slices, above=0.45, below=0.55, not_judged=few),
         *(_count_row(results, region, recipe) for region in LIMB_REGIONS),
         _twin_row(results),
         *(_leak_row(results, region) for region in probes.REGIONS),
-        _mean_row("5", "second rater, proximal", rater["proximal"], above=0.85, below=0.90, excuse=scale),
-        _mean_row("5", "second rater, distal", rater["distal"], above=0.65, below=0.78, excuse=scale),
+        _mean_row("5", "second rater, proximal", rater["proximal"], above=0.85, below=0.90, not_judged=scale),
+        _mean_row("5", "second rater, distal", rater["distal"], above=0.65, below=0.78, not_judged=scale),
         _mean_row("", "second rater, all", rater["all"]),
         *(
             _mean_row("", f"truth {edge} by 1 px, {region}", [r.moved[edge][region] for r in results])
@@ -169,7 +169,7 @@ def _mean_row(
     values: Sequence[float],
     above: float = -math.inf,
     below: float = math.inf,
-    excuse: str = "",
+    not_judged: str = "",
 ) -> Row:
     """Return mean and range over patients with a score; the mean is judged."""
     kept = [value for value in values if not math.isnan(value)]
@@ -182,11 +182,11 @@ def _mean_row(
         measured=f"{mean:.3f} ({min(kept):.3f} to {max(kept):.3f})" if kept else "",
         target=" and ".join(bounds),
         value=mean,
-        verdict=_verdict(above < mean < below, excuse or "not measurable" * (not kept)) if bounds else "",
+        verdict=_verdict(above < mean < below, not_judged or "not measurable" * (not kept)) if bounds else "",
     )
 
 
-def _gap_row(probe: str, first: list[float], second: list[float], at_least: float, excuse: str) -> Row:
+def _gap_row(probe: str, first: list[float], second: list[float], at_least: float, not_judged: str) -> Row:
     """Return the difference of the means of two scores, each over its own patients."""
     gap = _mean_row("", "", first).value - _mean_row("", "", second).value
     known = not math.isnan(gap)
@@ -197,7 +197,7 @@ def _gap_row(probe: str, first: list[float], second: list[float], at_least: floa
         measured=f"{gap:.3f}" if known else "",
         target=f">= {at_least:g}",
         value=gap,
-        verdict=_verdict(gap >= at_least, excuse or "not measurable" * (not known)),
+        verdict=_verdict(gap >= at_least, not_judged or "not measurable" * (not known)),
     )
 
 
@@ -216,7 +216,7 @@ def _all_row(probe: str, results: Sequence[CaseResult], holds: Callable[[CaseRes
     )
 
 
-def _count_row(results: Sequence[CaseResult], region: str, excuse: str) -> Row:
+def _count_row(results: Sequence[CaseResult], region: str, not_judged: str) -> Row:
     found, expected = sum(there == region for r in results for _, there in r.limb_regions), LIMB_REGIONS[region]
     return Row(
         clause="3",
@@ -225,7 +225,7 @@ def _count_row(results: Sequence[CaseResult], region: str, excuse: str) -> Row:
         measured=str(found),
         target=str(expected),
         value=found,
-        verdict=_verdict(found == expected, excuse),
+        verdict=_verdict(found == expected, not_judged),
     )
 
 
@@ -258,8 +258,8 @@ def _leak_row(results: Sequence[CaseResult], region: str) -> Row:
     )
 
 
-def _verdict(met: bool, excuse: str = "") -> str:
-    return excuse or (MET if met else NOT_MET)
+def _verdict(met: bool, not_judged: str = "") -> str:
+    return not_judged or (MET if met else NOT_MET)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -87,7 +87,7 @@ def require_divisible(name: str, shape: tuple[int, int], where: str) -> None:
     divisor = _entry(name).divisor
     if any(side % divisor for side in shape):
         raise DvtError(
-            f"{where}: target_shape {shape[0]}x{shape[1]} must hold multiples of {divisor} for {name}. Change "
+            f"{where}: target_shape {shape[0]}x{shape[1]} must be multiples of {divisor} for {name}. Change "
             "target_shape, or choose another network."
         )
 
