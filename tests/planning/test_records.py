@@ -170,8 +170,6 @@ def test_folds_that_were_not_trained_alike_are_named() -> None:
     assert line == "These folds were trained by different recipes (fold 0: paper, 250 epochs; fold 1: paper, 2 epochs)."
     (line,) = training_differences([run, replace(run, plan_digest="q")])
     assert line.startswith("These folds were trained by different recipes or plans (")
-        "These folds were trained by different recipes or plans ("
-    )
 
 
 def test_networks_that_were_not_trained_alike_are_named_with_their_folds() -> None:
