@@ -1,1 +1,1 @@
-"""The HTML report of scores."""
+"""The HTML report of scores, and the model archive."""
