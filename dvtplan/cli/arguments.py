@@ -115,8 +115,8 @@ def whole_number(text: str) -> int:
 
 def positive(text: str) -> int:
     """Parse a whole number from 1."""
-    if whole_number(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number (1, 2, ...)")
     return int(text)
 
 
@@ -124,7 +124,7 @@ def seconds(text: str) -> float:
     """Parse a time such as 90s, 20m or 8h into seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if match is None or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a time with a unit; write 90s, 20m or 8h")
+        raise argparse.ArgumentTypeError(f"{text} is not a time above 0 with a unit; write 90s, 20m or 8h")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 

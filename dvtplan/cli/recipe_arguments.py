@@ -66,6 +66,11 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text} is not a number, such as 0.001") from None
 
 
+def number_or_none(text: str) -> float | None:
+    """Convert a number or 'none'."""
+    return None if text == "none" else number(text)
+
+
 def shares(text: str) -> tuple[float, ...]:
     """Convert '0.6,0.85' or 'none'."""
     if text == "none":
@@ -92,7 +97,7 @@ def _converter(name: str, kind: Any, setting: Setting) -> tuple[Callable[[str], 
         return shares, "X"
     if kind is str:
         return str, None if setting.choices else "NAME"
-    return number, "X"
+    return (number_or_none if type(None) in typing.get_args(kind) else number), "X"
 
 
 def _values(name: str) -> str:

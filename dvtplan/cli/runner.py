@@ -92,7 +92,8 @@ def _shell_words(value: str) -> str:
 def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
     """Make a console script of a function that takes the command line's words.
 
-    A DvtError ends it with one line and status 1. Any other exception is a bug, and keeps its traceback.
+    A DvtError, and a file without permission, end it with one line and status 1. Any other exception is a bug, and
+    keeps its traceback.
     """
 
     @functools.wraps(main)
@@ -109,6 +110,12 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
                 traceback.print_exception(error)
             _flush()
             sys.exit(_error_message(Path(sys.argv[0]).name, for_command_line(str(error))))
+        except PermissionError as error:
+            if console.is_verbose():
+                traceback.print_exception(error)
+            _flush()
+            message = f"{error.filename}: no permission to read or write it. Fix the permissions."
+            sys.exit(_error_message(Path(sys.argv[0]).name, message))
         except KeyboardInterrupt:
             print("\nInterrupted. Finished results are kept.", file=sys.stderr)
             sys.exit(INTERRUPTED)

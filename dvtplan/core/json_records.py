@@ -45,7 +45,10 @@ def load(kind: type[R], path: Path, made_by: str) -> R:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Run {made_by} first.") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise DvtError(f"{path}: cannot be read ({why}). Fix the permissions or the path.") from error
+    except ValueError as error:
         raise DvtError(f"{path}: is not readable JSON ({error}). Fix it, or run {made_by}.") from error
     try:
         return parse(kind, text)

@@ -59,8 +59,15 @@ def survey_cases_table(path: Path) -> tuple[dict[str, CaseDetails], list[str]]:
                 "or add a column name."
             )
             continue
-        values = {name: value.strip() for name, value in row.items()}
+        values = {name: (value or "").strip() for name, value in row.items()}
         if not any(values.values()):
+            continue
+        absent = [name for name, value in row.items() if value is None]
+        if absent and any(values.get(name) for name in (*LEVEL_COLUMNS, "midline_mm")):
+            faults.append(
+                f"{path}, line {line}: has {len(row) - len(absent)} values for {len(row)} columns, so a value may be "
+                "in the wrong column. Write one comma for each empty value."
+            )
             continue
         case_id = values["case_id"]
         if not case_id or case_id in cases:
@@ -79,13 +86,15 @@ def _read_rows(path: Path) -> list[tuple[int, dict[Any, Any]]]:
     """Read the rows with their line numbers; values without a column are under None."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, restval="", skipinitialspace=True, strict=True)
+            table = csv.DictReader(file, skipinitialspace=True, strict=True)
             table.fieldnames = [name.strip() for name in table.fieldnames or ()]
             header = [name for name in table.fieldnames if name in CASES_COLUMNS]
             rows = [(table.line_num, row) for row in table]
     except FileNotFoundError as error:
         raise DvtError(f"{path}: not found. Give a table with the columns {', '.join(CASES_COLUMNS)}.") from error
-    except (OSError, ValueError, csv.Error) as error:
+    except OSError as error:
+        raise DvtError(f"{path}: cannot be read ({error.strerror or error}). Fix the permissions.") from error
+    except (ValueError, csv.Error) as error:
         raise DvtError(f"{path}: is not a readable table. Save it as comma-separated text in UTF-8.") from error
     if "case_id" not in header or len(set(header)) < len(header):
         semicolons = table.fieldnames and ";" in table.fieldnames[0]

@@ -77,7 +77,7 @@ def survey(folder: str | Path) -> tuple[Dataset | None, list[str]]:
     """List the cases as ``discover``, but return the problems instead of raising them.
 
     Returns:
-        The data set, None if ``dataset.json`` cannot be used; and the problems.
+        The data set, None if ``dataset.json`` or a folder cannot be used; and the problems.
     """
     folder = Path(folder)
     content, problems = dataset_json.read(folder / dataset_json.FILE_NAME)
@@ -86,8 +86,8 @@ def survey(folder: str | Path) -> tuple[Dataset | None, list[str]]:
     ending = content.file_ending
     images = _files(folder / "imagesTr", ending, problems)
     truths = _files(folder / "labelsTr", ending, problems)
-    if not (folder / "labelsTr").is_dir():
-        problems.append(f"{folder / 'labelsTr'}: no such folder. Add it with one label file per case.")
+    if images is None or truths is None:
+        return None, problems
     found = _group(folder / "imagesTr", images, len(content.channels), ending, problems)
     for case_id in sorted(set(found) - set(truths)):
         problems.append(f"{folder / 'labelsTr' / (case_id + ending)}: not found. Add this case's label file.")
@@ -150,15 +150,20 @@ def consistency_warnings(dataset: Dataset) -> list[str]:
     return found
 
 
-def _files(folder: Path, ending: str, problems: list[str]) -> dict[str, Path]:
-    """Return stem -> path of a folder's files. A file of another ending is a problem; hidden files are ignored."""
+def _files(folder: Path, ending: str, problems: list[str]) -> dict[str, Path] | None:
+    """Return stem -> path of a folder's files; None if the folder cannot be used, which is a problem.
+
+    A file of another ending is a problem; hidden files are ignored.
+    """
     try:
         if not folder.is_dir():
-            return {}
+            fault = "is a file, expected a folder" if folder.exists() else "no such folder"
+            problems.append(f"{folder}: {fault}. Add a folder with the volumes of every case.")
+            return None
         paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         problems.append(f"{folder}: cannot be read ({error.strerror or error}). Fix the permissions.")
-        return {}
+        return None
     found: dict[str, Path] = {}
     for path in paths:
         if not path.name.isprintable():
@@ -180,8 +185,6 @@ def _group(
     folder: Path, files: dict[str, Path], channels: int, ending: str, problems: list[str]
 ) -> dict[str, tuple[Path, ...]]:
     """Return case -> its channel files in order; an incomplete case is a problem."""
-    if not folder.is_dir():
-        problems.append(f"{folder}: no such folder. Add it with one image file per case and channel.")
     by_case: dict[str, dict[int, Path]] = {}
     for stem, path in files.items():
         case_id, _, number = stem.rpartition("_")

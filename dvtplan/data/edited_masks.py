@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dvtplan.core import json_records
 from dvtplan.core.digests import combine_digests, files_digest
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, MaskEdited
 from dvtplan.data import mask_files
-from dvtplan.data.paths import prediction_indexes
+from dvtplan.data.paths import prediction_index, prediction_indexes
 from dvtplan.data.prediction_records import MADE_BY, PredictionIndex, PredictionRecord, StitchingRecord
 from dvtplan.imaging.volume_io import stem
 
@@ -64,6 +64,20 @@ def _own_records(mask: Path) -> set[str]:
         table = mask_files.stations_path(mask.with_name(stitched if station else mask.name))
         digests |= {json_records.load(StitchingRecord, table, MADE_BY).masks.get(mask.name, "")}
     return {combine_digests([digest]) for digest in digests if digest}
+
+
+def require_unedited(folder: Path) -> None:
+    """Refuse to write masks into a fold's folder in which a mask was edited.
+
+    Raises:
+        MaskEdited: names an edited mask. Without an index nothing is known of the masks, and nothing is refused.
+    """
+    edited = sorted(edited_masks(list(folder.glob("*.nii.gz")))) if prediction_index(folder).exists() else []
+    if edited:
+        raise MaskEdited(
+            f"{edited[0]}: was edited or comes from elsewhere, and would be replaced. Move it out of this folder; "
+            "`evaluate` scores your own masks with `reference` and `predictions`."
+        )
 
 
 def remove_mask(mask: Path, known: Mapping[str, Collection[str]]) -> list[Path]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from dvtplan.core.errors import DvtError
 
 RAW = "datasets_raw"
+RAW_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTs")
+"""Folders of a raw data set with volumes."""
 METRICS = "metrics.csv"
 
 
@@ -175,6 +177,25 @@ def open_workspace(root: str | Path, dataset: str | None = None) -> Workspace:
 def as_workspace(place: Workspace | Path | str) -> Workspace:
     """Return a workspace as it is; for a folder, the workspace of the only data set in its ``datasets_raw``."""
     return place if isinstance(place, Workspace) else open_workspace(place)
+
+
+def require_own_folder(folder: Path, parameter: str) -> None:
+    """Refuse a folder of a raw data set, or of a trained network, as a place for other outputs.
+
+    Args:
+        folder: of the outputs; it may be missing.
+        parameter: that names the folder, for the message.
+
+    Raises:
+        DvtError: if masks or tables there would mix with the data set, or with the network's own predictions.
+    """
+    if folder.absolute().name in RAW_FOLDERS and (folder.absolute().parent / "dataset.json").exists():
+        raise DvtError(f"{folder}: is a folder of a data set. Choose another `{parameter}`.")
+    own = (folder, folder.absolute().parent)
+    if (folder / "dataset.json").exists() and (folder / "imagesTr").is_dir():
+        raise DvtError(f"{folder}: is a data set. Choose another `{parameter}`.")
+    if any((place / "checkpoint.pt").exists() for place in own) or trained_folds(folder):
+        raise DvtError(f"{folder}: belongs to a trained network. Choose another `{parameter}`.")
 
 
 def model_fold(results: Path, index: int) -> FoldFolder:

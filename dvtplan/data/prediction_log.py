@@ -318,6 +318,24 @@ def mask_lock(mask: Path) -> Iterator[None]:
                 mask.parent.rmdir()
 
 
+def forget_masks(folder: Path) -> None:
+    """Mark all masks of a folder as out of date. Their digests stay known, so that an edit is still noticed.
+
+    Raises:
+        WriteFailed: if the index cannot be written.
+    """
+    path = prediction_index(folder)
+    if not path.exists():
+        return
+    try:
+        index = read_record(PredictionIndex, path)
+    except DvtError:
+        path.unlink()
+        return
+    known = index.others | index.masks
+    json_records.save(replace(index, cases={}, masks={}, with_probabilities=(), others=known), path)
+
+
 def write_single_record(path: Path, opening: PredictionRecord, case_id: str, case: CasePrediction) -> None:
     """Write the record of one mask that has a name of its own, in place of any earlier record.
 

@@ -115,7 +115,10 @@ def read_record(kind: type[R], path: Path) -> R:
     """
     if is_earlier_version(path):
         raise DvtError(f"{path}: was written by an earlier version of dvtplan. Choose another `output`.")
-    return json_records.load(kind, path, MADE_BY)
+    try:
+        return json_records.load(kind, path, MADE_BY)
+    except DvtError as error:
+        raise DvtError(f"{error} This replaces edited masks, too: copy them first.") from error
 
 
 def is_earlier_version(path: Path) -> bool:

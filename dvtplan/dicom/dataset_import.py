@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -131,6 +132,9 @@ def list_sources(sources: Sequence[str | Path]) -> list[Path]:
     if len(paths) > 1 or not paths[0].is_dir():
         return paths
     parts = [part for part in sorted(paths[0].iterdir()) if part.is_dir() or part.suffix.lower() == ".zip"]
+    for part in parts:
+        if not os.access(part, os.R_OK | (os.X_OK if part.is_dir() else 0)):
+            raise DvtError(f"{part}: no permission to read it. Fix the permissions.")
     studies = [part for part in parts if reader.is_dicom(part)]
     if len({read_study_ids(part) for part in studies}) < 2:
         return paths

@@ -81,7 +81,11 @@ def read_mask_table(path: str | Path) -> dict[str, str]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [[value.strip() for value in row] for row in csv.reader(file, strict=True) if any(row)]
-    except (OSError, ValueError, csv.Error) as error:
+    except OSError as error:
+        raise DvtError(
+            f"{path}: cannot be read ({error.strerror or error}). Check the path and permissions."
+        ) from error
+    except (ValueError, csv.Error) as error:
         raise DvtError(f"{path}: is not a readable table. Save it as comma-separated text in UTF-8.") from error
     if not rows or tuple(rows[0]) != TABLE_COLUMNS or any(len(row) != 2 or not all(row) for row in rows):
         raise DvtError(

@@ -18,6 +18,7 @@ from dvtplan.dicom.series import (
     StudyContents,
     Volume,
     choose_volumes,
+    list_volumes,
     read_study,
     read_volume,
 )
@@ -67,6 +68,11 @@ def open_source(path: Path, options: ImportOptions, mask_table: Mapping[str, str
         DvtError: if a series or the mask is missing or ambiguous.
     """
     study = read_study(path)
+    if options.series is None and len(options.channels) > 1:
+        raise DvtError(
+            f"{path}: `channels` names {len(options.channels)} channels. Give a series for each as `series`: "
+            f"{list_volumes(study.volumes)}."
+        )
     names: Sequence[str | None] = options.series or [None] * len(options.channels)
     volumes = choose_volumes(study, names)
     return ImportSource(

@@ -131,9 +131,12 @@ def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) ->
         unknown = [f"{v:g}" for v, k in zip(present.tolist(), known, strict=True) if not k]
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         expected = "whole numbers from 0" if numbers is None else ", ".join(map(str, (0, *sorted(numbers))))
-        raise DvtError(
-            f"{path}: contains {shown}; expected {expected}. Threshold it, or name the value in dataset.json."
-        )
+        action = "Write a mask of 0 and 1."
+        if numbers is not None:
+            action = (
+                "Name the value in dataset.json or, if every value above 0 is thrombus, set `prediction_values=lesion`."
+            )
+        raise DvtError(f"{path}: contains {shown}; expected {expected}. {action}")
     map_ = np.zeros(mask.shape, np.uint8)
     meaning = np.array([1 if numbers is None else numbers[int(v)] for v in present.tolist()], np.uint8)
     map_.reshape(-1)[there] = meaning[np.searchsorted(present, values)]

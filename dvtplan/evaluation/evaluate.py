@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import Any
 
 import pandas as pd
 
+from dvtplan.anatomy.levels import ALL
 from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.data.cases_table import FILE_NAME as CASES
 from dvtplan.data.cases_table import CaseDetails
 from dvtplan.data.dataset import PHANTOM_NOTE, Dataset, discover
 from dvtplan.data.folds import Fold, Splits
-from dvtplan.data.paths import METRICS, Workspace, as_workspace
+from dvtplan.data.paths import METRICS, Workspace, as_workspace, require_own_folder
 from dvtplan.evaluation import level_sensitivity, secondary_metrics, stored_scores, table1, table2
 from dvtplan.evaluation.case_scores import score_case
 from dvtplan.evaluation.level_sensitivity import LevelSensitivity
@@ -156,6 +157,9 @@ def evaluate_folders(
     require_choice("prediction_values", prediction_values, PREDICTION_VALUES)
     reference, predictions, output = Path(reference), Path(predictions), Path(output)
     dataset = None if dataset is None else Path(dataset)
+    if reference.resolve() == predictions.resolve():
+        raise DvtError(f"{reference}: is given as `reference` and as `predictions`. Name two folders.")
+    require_own_folder(output, "output")
     described = read_reference(reference, dataset)
     labels = described.labels
     pairs = [
@@ -183,7 +187,24 @@ def evaluate_folders(
         subject=f"{predictions} against {reference}",
         folds=f"the masks in {predictions}, without folds",
         notes=plan.notes,
+        check=_require_several_labels if prediction_values == "auto" else None,
     )
+
+
+def _require_several_labels(rows: pd.DataFrame) -> None:
+    """Refuse predictions that are read as labels but never have another label than the first of several.
+
+    They are probably masks of 0 and 1, whose value 1 means thrombus and not the first label.
+    """
+    regions = rows[(rows["rule"] == "by-label") & (rows["region"] != ALL)]
+    predicted, true = (regions.groupby("region")[name].sum() for name in ("predicted_ml", "truth_ml"))
+    if (true > 0).sum() > 1 and (predicted > 0).sum() == 1:
+        (only,) = predicted.index[predicted > 0]
+        others = ", ".join(true.index[true > 0])
+        raise DvtError(
+            f"All predictions have only the label {only}, but the truth has {others}. If every value above 0 is "
+            "thrombus, set `prediction_values=lesion`; if not, set `prediction_values=labels`."
+        )
 
 
 def compare_networks(
@@ -303,13 +324,16 @@ def _score_and_write(
     folds: str,
     notes: tuple[str, ...],
     checkpoints: Mapping[int, Path] = MappingProxyType({}),
+    check: Callable[[pd.DataFrame], None] | None = None,
 ) -> Evaluation:
-    """Score every case, and write into ``out`` only when all cases have been scored."""
+    """Score every case, and write into ``out`` only when all cases have been scored and ``check`` accepts the rows."""
     rule = plan.scheme.text
     # Digests come first: a file that changes during scoring then makes the scores stale.
     digests = stored_scores.digest_files(stored_scores.scored_files(plan.pairs, plan.cases_table, checkpoints))
     found = _score(plan, options)
     rows = _frame(scored for scored, _ in found).astype({"fold": "Int64"})
+    if check is not None:
+        check(rows)
     patients = table1.by_patient(rows)[["region", "patient_id", "counted"]]
     rows = rows.merge(patients, on=["region", "patient_id"], how="left", validate="many_to_one")[list(COLUMNS)]
     table = table1.table_1(rows, subject=subject, rule=rule, folds=folds, notes=notes)

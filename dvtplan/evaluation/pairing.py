@@ -223,7 +223,8 @@ def pair_by_name(reference: Path, predictions: Path) -> list[tuple[str, Path, Pa
 def _masks(folder: Path) -> dict[str, Path]:
     """Map each file name without its ending to the mask. What a prediction writes next to a mask is omitted."""
     if not folder.is_dir():
-        raise DvtError(f"{folder}: not found. Name a folder with one mask per case.")
+        fault = "is a file" if folder.exists() else "not found"
+        raise DvtError(f"{folder}: {fault}. Name a folder with one mask per case.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         ending = next((e for e in MASK_ENDINGS if path.name.endswith(e)), None)

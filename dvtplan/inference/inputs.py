@@ -118,6 +118,8 @@ def _stitched_input(source: Path, stations: Sequence[str], is_dicom: bool, scrat
         study, chosen = _choose_volumes(source, stations)
         parts = [_read(study, volume) for volume in chosen]
     else:
+        if len(set(stations)) < len(stations):
+            raise DvtError(f"{source}: a file is named twice in `stations`. Name each once.")
         parts = [_read_station(source / name) for name in stations]
     stitched = stitch(parts, [f"{source}: {name}" for name in stations])
     names = [volume.name for volume in chosen] or list(stations)

@@ -10,10 +10,10 @@ from pathlib import Path
 from dvtplan.core import console, files, json_records
 from dvtplan.core.errors import DamagedScan, DvtError, MaskEdited, WriteFailed
 from dvtplan.data import dataset
-from dvtplan.data.edited_masks import edited_masks, known_digests
+from dvtplan.data.edited_masks import edited_masks, known_digests, require_unedited
 from dvtplan.data.folds import Splits
 from dvtplan.data.mask_files import single_record_path
-from dvtplan.data.paths import Workspace, as_workspace
+from dvtplan.data.paths import Workspace, as_workspace, require_own_folder
 from dvtplan.data.prediction_log import mask_lock, write_single_record
 from dvtplan.data.prediction_records import require_prediction_record
 from dvtplan.dicom import reader, segmentation_writer
@@ -60,6 +60,7 @@ def predict_fold(
     cases = {case.id: case for case in dataset.discover(workspace.raw).cases}
     folder = workspace.fold(network, index).predictions
     with files.exclusive_lock(folder):
+        require_unedited(folder)
         job = PredictionJob(
             cases=tuple(cases[case_id] for case_id in fold.test),
             output=folder,
@@ -152,6 +153,10 @@ def _require_fitting_output(input: Path, output: Path, source: PredictionInput, 
     """Refuse an output that does not fit the input."""
     if mask_formats.DICOM_SEG in options.extra_formats and source.study is None:
         raise DvtError(f"{input}: is not a DICOM study, which {mask_formats.DICOM_SEG} requires. Omit the format.")
+    if source.is_single and options.part is not None:
+        raise DvtError(f"{input}: is one scan, but `part` and torchrun distribute a folder of scans. Omit them.")
+    place = output.parent if output.name.endswith(ENDINGS) and not output.is_dir() else output
+    require_own_folder(place, "output")
     if not output.is_dir() and not output.name.endswith(ENDINGS) and output.suffix.lower() in NOT_MASKS:
         raise DvtError(f"{output}: is not the name of a mask. Use an ending such as .nii.gz, or choose a folder.")
     if output.name.endswith(".mhd"):

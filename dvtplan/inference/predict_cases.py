@@ -105,16 +105,17 @@ class _JobRun:
             if assigned is not None:
                 levels[stem(mask)] = assigned
         throughput.log()
+        if not self._cases:
+            console.info("This part has no scan, since there are fewer scans than parts.")
         self._log_kept(len(masks) - throughput.scans)
         return PredictionOutcome(
             masks=tuple(masks), files=tuple(masks), levels=levels, failed=failed, scans=len(self._cases)
         )
 
     def _log_kept(self, kept: int) -> None:
-        if kept:
+        if kept and self._job.on_error == "record":
             console.info(
-                f"Kept {plural(kept, 'mask')} that were already in {self._job.output}. `overwrite=True` predicts all "
-                "again."
+                f"Kept {plural(kept, 'existing mask')} in {self._job.output}. Set `overwrite=True` to predict again."
             )
 
     def _keep_or_predict(self, case: Case, mask: Path, throughput: Throughput) -> LevelAssignment | None:

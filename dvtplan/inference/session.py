@@ -19,6 +19,9 @@ from dvtplan.inference.outcome import PredictionOutcome
 from dvtplan.inference.predict import predict_input
 from dvtplan.models.devices import DeviceConfig
 
+BURDEN_HEAD = "case_id,status,limb,region,"
+"""First columns of a burden table."""
+
 
 def predict_scans(
     input: Path | str,
@@ -53,7 +56,7 @@ def predict_scans(
             "without `part`; existing masks are kept."
         )
     if reports.burden is not None:
-        files.require_writable(Path(reports.burden))
+        _require_burden_path(Path(reports.burden))
     findings = reports.findings_options()
     loaded = load_model(model, folds=folds, setup=setup)
     outcome = predict_input(Path(input), Path(output), loaded, options, findings)
@@ -89,6 +92,22 @@ def _log_levels(outcome: PredictionOutcome) -> list[Path]:
         console.info(f"{stem(mask)}: {what}: {assigned.note}.")
         paths.append(mask_files.levels_path(mask))
     return paths
+
+
+def _require_burden_path(path: Path) -> None:
+    """Refuse to replace a file that is not a burden table of an earlier run; check that it can be written.
+
+    Raises:
+        DvtError: if another file is there.
+        WriteFailed: if it cannot be written.
+    """
+    files.require_writable(path)
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline(200)
+    if first.strip() and not first.startswith(BURDEN_HEAD):
+        raise DvtError(f"{path}: is not a burden table of an earlier run and is kept. Choose another `burden`.")
 
 
 def _write_burden(outcome: PredictionOutcome, path: Path, *, has_findings: bool) -> Path:

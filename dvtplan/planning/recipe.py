@@ -117,22 +117,22 @@ class Recipe:
         require(self.learning_rate > 0, f"learning_rate must be positive, not {self.learning_rate}")
         require(
             all(0 < f < 1 for f in self.lr_drops) and list(self.lr_drops) == sorted(self.lr_drops),
-            f"lr_drops must rise within 0..1, not {self.lr_drops}",
+            f"lr_drops must be increasing numbers between 0 and 1, not {','.join(map(str, self.lr_drops))}",
         )
         require(self.lr_factor > 0, f"lr_factor must be positive, not {self.lr_factor}")
-        require(0 <= self.beta1 < 1, f"beta1 must lie in [0, 1), not {self.beta1}")
-        require(self.focal_gamma >= 0, f"focal_gamma must not be negative, not {self.focal_gamma}")
+        require(0 <= self.beta1 < 1, f"beta1 must be 0 or more and below 1, not {self.beta1}")
+        require(self.focal_gamma >= 0, f"focal_gamma must be 0 or more, not {self.focal_gamma}")
         require(
             self.focal_alpha is None or 0 < self.focal_alpha < 1,
-            f"focal_alpha must lie in (0, 1) or be None, not {self.focal_alpha}",
+            f"focal_alpha must be above 0 and below 1, or none, not {self.focal_alpha}",
         )
-        require(0 <= self.oversampling <= 1, f"oversampling must lie in [0, 1], not {self.oversampling}")
+        require(0 <= self.oversampling <= 1, f"oversampling must be from 0 to 1, not {self.oversampling}")
         require(self.width >= 1 and self.norm_groups >= 1, "width and norm_groups must be at least 1")
         require(
             self.width % self.norm_groups == 0,
             f"norm_groups {self.norm_groups} must divide width {self.width}",
         )
-        require(self.seed >= 0, f"seed must not be negative, not {self.seed}")
+        require(self.seed >= 0, f"seed must be 0 or more, not {self.seed}")
         targets = settings()["target"].choices
         require(self.target in targets, f"target must be one of {', '.join(targets)}, not {self.target!r}")
 

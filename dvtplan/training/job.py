@@ -14,8 +14,10 @@ from dvtplan import __version__
 from dvtplan.core import console, files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import now, plural
+from dvtplan.data import edited_masks
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.data.prediction_log import forget_masks
 from dvtplan.models import epoch_log
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.networks.registry import build, outputs_of, parameter_count, require_divisible
@@ -95,8 +97,13 @@ class TrainingJob:
 
 
 def prepare_fold_folder(job: TrainingJob, results_plan: Path, done: int) -> None:
-    """Prepare a fold's folder for the next epochs, and remove what belongs to an earlier training."""
-    job.folder.prediction_index.unlink(missing_ok=True)
+    """Prepare a fold's folder for the next epochs, and remove what belongs to an earlier training.
+
+    Raises:
+        MaskEdited: if a predicted mask was edited; nothing was changed.
+    """
+    edited_masks.require_unedited(job.folder.predictions)
+    forget_masks(job.folder.predictions)
     if done == 0:
         job.folder.checkpoint.unlink(missing_ok=True)
     rows = epoch_log.read_epochs(job.folder.epochs, before=done)
@@ -187,6 +194,11 @@ def open_job(
     run = _new_run(request.network, inputs, recipe, setup, group.world)
     if previous:
         run = replace(run, started=previous.started, epochs_done=previous.epochs_done)
+    if recipe.batch_size > len(inputs.slices):
+        raise DvtError(
+            f"`batch_size={recipe.batch_size}`: fold {request.fold} has only {plural(len(inputs.slices), 'slice')}. "
+            "Choose a smaller batch."
+        )
     sampler = SliceSampler(
         slices=len(inputs.slices),
         variants=len(inputs.plan.variants),

@@ -152,3 +152,18 @@ def test_predict_continues_after_a_bad_scan_and_ends_with_its_reason(
     table = pd.read_csv(tmp_path / "burden.csv").set_index("case_id")
     assert table.loc["bad", "status"] == "not analysed" and pd.isna(table.loc["bad", "volume_ml"])
     assert set(table.loc["good", "status"]) == {"analysed"}
+
+
+def test_a_burden_table_replaces_no_other_file(
+    trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    scan = shutil.copy(trained_once.raw / "imagesTr" / "c0_0000.nii.gz", tmp_path / "a.nii.gz")
+    words = ["-i", scan, "-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet"), "--device", "cpu"]
+    levels = tmp_path / "cases.csv"
+    levels.write_text("case_id,level_left_mm\na,20\n")
+    for path in (levels, Path(scan)):
+        before = path.read_bytes()
+        assert "--burden" in call("predict", *words, "--burden", path) and path.read_bytes() == before
+        assert not (tmp_path / "mask.nii.gz").exists()
+    for _ in range(2):  # an earlier burden table may be replaced
+        assert call("predict", *words, "--burden", tmp_path / "burden.csv", "--no-levels") == 0

@@ -65,11 +65,19 @@ def test_the_command_line_has_an_option_for_every_field_of_the_recipe_but_its_na
     [
         (["--learning-rate", "-1"], "--learning-rate must be positive, not -1.0"),
         (["--width", "30", "--norm-groups", "4"], "--norm-groups 4 must divide --width 30"),
-        (["--lr-drops", "0.9,0.5"], "--lr-drops must rise within 0..1"),
-        (["--focal-alpha", "1.5"], "--focal-alpha must lie in"),
+        (["--lr-drops", "0.9,0.5"], "--lr-drops must be increasing numbers between 0 and 1, not 0.9,0.5"),
+        (["--focal-alpha", "1"], "--focal-alpha must be above 0"),
+        (["--focal-alpha", "1.5"], "--focal-alpha must be above 0 and below 1, or none"),
     ],
 )
 def test_an_invalid_recipe_is_reported_in_one_line(
     toy_once: Workspace, call: Callable[..., Any], words: list[str], message: str
 ) -> None:
     assert message in call("train", "0", "--root", toy_once.root, *words)
+
+
+def test_an_optional_number_can_be_switched_off(
+    toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
+) -> None:
+    assert call("train", "0", "--root", toy_once.root, "--recipe", "quick", "--focal-alpha", "none") == 0
+    assert trainings[0].recipe.focal_alpha is None

@@ -252,6 +252,15 @@ def test_a_bug_keeps_its_traceback(call: Callable[..., Any], monkeypatch: pytest
         call("plan_and_preprocess")
 
 
+def test_a_file_without_permission_is_one_line(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "results/DVT")
+
+    monkeypatch.setattr("dvtplan.planning.preprocess.plan_and_preprocess", forbid)
+    line = call("plan_and_preprocess")
+    assert line.startswith("dvt_plan_and_preprocess: results/DVT: no permission") and "\n" not in line
+
+
 def test_an_interrupt_ends_quietly_with_status_130(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

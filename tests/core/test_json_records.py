@@ -233,7 +233,7 @@ def test_a_missing_file_names_what_makes_it(tmp_path: Path) -> None:
 
 def test_a_folder_instead_of_a_file_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "plan.json").mkdir()
-    with pytest.raises(DvtError, match=r"plan.json: is not readable JSON"):
+    with pytest.raises(DvtError, match=r"plan.json: cannot be read"):
         json_records.load(Plan, tmp_path / "plan.json", "dvt_x")
 
 

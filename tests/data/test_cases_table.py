@@ -79,3 +79,10 @@ def test_a_table_with_semicolons_is_explained(raw: Path) -> None:
 def test_a_row_without_files_is_named(raw: Path) -> None:
     table(raw, "case_id\nz\n")
     assert problems_of(raw) == ["cases.csv: lists the case z, which has no image. Remove the row or add the files."]
+
+
+def test_a_row_with_levels_but_too_few_values_is_refused(tmp_path: Path) -> None:
+    """The right level would be read from another column."""
+    path = table(tmp_path, "case_id,patient_id,level_left_mm,level_right_mm,midline_mm\na,p,-162.8,-3.6\n")
+    with pytest.raises(DvtError, match=r"line 2: has 4 values for 5 columns"):
+        read_cases_table(path)

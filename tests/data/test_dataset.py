@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,11 @@ def test_an_unused_column_is_a_warning(tmp_path: Path) -> None:
     (folder / "cases.csv").write_text(f"case_id,patient\n{case_id},P\n")
     (line,) = [o for o in consistency_warnings(discover(folder)) if "cases.csv" in o]
     assert "the columns patient are not used" in line
+
+
+@pytest.mark.parametrize("name", ["imagesTr", "labelsTr"])
+def test_a_folder_that_is_a_file_is_the_only_problem(raw: Path, name: str) -> None:
+    """It says nothing about the cases, whose files must not be removed."""
+    shutil.rmtree(raw / name)
+    (raw / name).write_text("")
+    assert [line.partition(". ")[0] for line in problems_of(raw)] == [f"{name}: is a file, expected a folder"]

@@ -231,7 +231,7 @@ def test_invalid_options_are_refused_before_anything_is_imported(export: Path, t
         ({"label_names": ["a", "a"]}, "label_names.*repeated"),
         ({"label_names": ["background"]}, "label_names.*background"),
         ({"key": out_of(tmp_path) / "private" / "key.csv"}, "key.csv: lies inside the data set"),
-        ({"masks": tmp_path / "none.csv"}, "none.csv: is not a readable table"),
+        ({"masks": tmp_path / "none.csv"}, "none.csv: cannot be read"),
     ):
         with pytest.raises(DvtError, match=words):
             imported(export, tmp_path, **how)

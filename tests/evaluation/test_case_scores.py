@@ -97,5 +97,5 @@ def test_a_truth_with_an_unknown_value_is_refused(workspace: Workspace) -> None:
 def test_probabilities_are_not_taken_for_a_mask(folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
     volume_io.write_probabilities(theirs / "c.nii.gz", film(PREDICTIONS["c"]) * np.float32(0.25), FILM)
-    with pytest.raises(DvtError, match=r"contains 0.25; expected whole numbers from 0. Threshold it"):
+    with pytest.raises(DvtError, match=r"contains 0.25; expected whole numbers from 0"):
         evaluate_folders(labels, theirs, out, prediction_values="lesion")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers.films import LEVELS, PREDICTIONS, counts, make, prediction, put
+from helpers.processes import tree
 
 from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
@@ -143,11 +144,22 @@ def test_every_missing_and_extra_external_mask_is_named(folders: tuple[Path, Pat
 
 def test_any_ending_will_do_and_other_files_are_skipped(folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
-    before = evaluate_folders(labels, theirs, out).rows
+    before = evaluate_folders(labels, theirs, out, prediction_values="labels").rows
     (theirs / "c.nii.gz").unlink()
     put(theirs / "c.nrrd", PREDICTIONS["c"])
     (theirs / "plans.json").write_text("{}")
-    pd.testing.assert_frame_equal(evaluate_folders(labels, theirs, out).rows, before)
+    after = evaluate_folders(labels, theirs, out, prediction_values="labels").rows
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_a_folder_is_not_scored_against_itself_and_no_data_set_is_written_to(folders: tuple[Path, Path, Path]) -> None:
+    labels, theirs, out = folders
+    with pytest.raises(DvtError, match="Name two folders"):
+        evaluate_folders(labels, labels, out)
+    before = tree(labels)
+    with pytest.raises(DvtError, match="labelsTr: is a folder of a data set"):
+        evaluate_folders(theirs, labels, labels)
+    assert tree(labels) == before
 
 
 def test_two_masks_of_one_case_are_refused(folders: tuple[Path, Path, Path]) -> None:

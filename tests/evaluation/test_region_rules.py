@@ -155,7 +155,10 @@ def test_external_masks_are_labels_where_there_are_several_and_the_table_says_so
     folders: tuple[Path, Path, Path],
 ) -> None:
     labels, theirs, out = folders
-    evaluation = evaluate_folders(labels, theirs, out)
+    with pytest.raises(DvtError, match=r"only the label proximal, .*`prediction_values=lesion`"):
+        evaluate_folders(labels, theirs, out)  # probably masks of 0 and 1
+    assert not out.exists()
+    evaluation = evaluate_folders(labels, theirs, out, prediction_values="labels")
     assert counts(evaluation.rows, "c", "proximal") == (2, 2, 0)
     assert "values are labels" in unwrapped(evaluation.text)
 

@@ -136,6 +136,14 @@ def test_stations_need_one_channel_and_no_series(
         pass
 
 
+def test_a_station_that_is_named_twice_is_refused(files: Path) -> None:
+    with (
+        pytest.raises(DvtError, match="named twice"),
+        inputs.open_input(files, 1, stations=["thigh.nrrd", "thigh.nrrd"]),
+    ):
+        pass
+
+
 def test_a_missing_station_is_named(files: Path) -> None:
     with (
         pytest.raises(DvtError, match=r"foot.nrrd: not found"),

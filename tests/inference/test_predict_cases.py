@@ -11,21 +11,27 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from helpers.predictions import age, is_old, mask_of, names, picture, read_findings, remade, write
+from helpers.processes import tree
 from helpers.refusals import refused
+from helpers.trainings import load_run
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core import files, json_records
 from dvtplan.core.digests import files_digest
-from dvtplan.core.errors import FolderInUse
+from dvtplan.core.errors import DvtError, FolderInUse, MaskEdited
 from dvtplan.data.dataset import Case
 from dvtplan.data.paths import Workspace
 from dvtplan.data.prediction_log import mask_lock
 from dvtplan.data.prediction_records import PredictionIndex, PredictionRecord
+from dvtplan.evaluation.evaluate import evaluate
 from dvtplan.findings.options import FindingsOptions
+from dvtplan.imaging import volume_io
 from dvtplan.inference import predict_cases
 from dvtplan.inference.model import Model
 from dvtplan.inference.options import PredictOptions
-from dvtplan.inference.predict import predict_path
+from dvtplan.inference.predict import predict_fold, predict_path
+from dvtplan.training.job import TrainingOptions
+from dvtplan.training.train import train_fold
 
 
 def test_the_time_per_scan_and_slice_is_logged(
@@ -40,7 +46,7 @@ def test_the_time_per_scan_and_slice_is_logged(
     assert f"Predicted 2 scans, {2 * slices} slices, in " in capsys.readouterr().err
     predict_path(tmp_path / "in", tmp_path / "out", bright)  # both are kept
     second = capsys.readouterr().err
-    assert "Predicted" not in second and "Kept 2 masks" in second
+    assert "Predicted 2" not in second and "Kept 2 existing masks" in second
 
 
 @pytest.mark.parametrize("output", ["out", "out/a.nii.gz"])
@@ -294,8 +300,50 @@ def test_masks_in_the_folder_of_a_training_do_not_replace_its_record(trained: Wo
         message = refused(
             lambda o=overwrite: predict_path(trained.raw / "imagesTr", folder.path, bright, PredictOptions(overwrite=o))  # type: ignore[misc]
         )
-        assert "is not the record of a prediction" in message and "another `output`" in message
+        assert "belongs to a trained network" in message and "another `output`" in message
     assert folder.run.read_bytes() == before and not list(folder.path.glob("*.nii.gz"))
+
+
+@pytest.mark.parametrize("output", ["results/Toy/gn_unet", "results/Toy/gn_unet/fold_0/predictions", "datasets_raw/Toy",
+                                    "datasets_raw/Toy/labelsTr", "datasets_raw/Toy/labelsTr/c0.nii.gz"])  # fmt: skip
+def test_masks_do_not_mix_with_a_data_set_or_the_results_of_a_training(
+    output: str, trained: Workspace, bright: Model
+) -> None:
+    before = tree(trained.root)
+    scan = trained.raw / "imagesTr" / "c0_0000.nii.gz"
+    options = PredictOptions(overwrite=True)
+    assert "Choose another `output`" in refused(lambda: predict_path(scan, trained.root / output, bright, options))
+    assert tree(trained.root) == before
+
+
+def test_an_edited_mask_of_a_fold_is_not_replaced(trained: Workspace) -> None:
+    folder = trained.fold("gn_unet", 0)
+    mask = sorted(folder.predictions.glob("*.nii.gz"))[0]
+    values, grid = volume_io.read(mask)
+    volume_io.write_mask(mask, 1 - values, grid)
+    edited = mask.read_bytes()
+    with pytest.raises(MaskEdited, match=mask.name):
+        predict_fold(trained, "gn_unet", 0)
+    recipe, options = load_run(folder).recipe, TrainingOptions(device="cpu", workers=0, overwrite=True)
+    with pytest.raises(MaskEdited, match=mask.name):
+        train_fold(trained, 0, recipe=recipe, options=options)
+    assert mask.read_bytes() == edited and folder.checkpoint.exists()
+    mask.unlink()
+    train_fold(trained, 0, recipe=recipe, options=options)
+    with pytest.raises(DvtError, match="no prediction by the present training"):
+        evaluate(trained, "gn_unet")
+    predict_fold(trained, "gn_unet", 0)
+    assert evaluate(trained, "gn_unet").written
+
+
+def test_a_part_needs_several_scans_and_may_be_empty(
+    tmp_path: Path, bright: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = write(tmp_path / "in" / "a.nii.gz")
+    part = PredictOptions(part=(2, 2))
+    assert "is one scan" in refused(lambda: predict_path(scan, tmp_path / "out", bright, part))
+    assert predict_path(scan.parent, tmp_path / "out", bright, part) == []
+    assert "no scan" in capsys.readouterr().err
 
 
 def test_a_dicom_series_is_named_in_the_record(scan: Path, tmp_path: Path, bright: Model) -> None:

@@ -102,3 +102,8 @@ def test_a_batch_that_processes_cannot_share_is_refused(fresh: Workspace, monkey
     monkeypatch.setattr(distributed, "process_group", lambda device: pair)
     message = refused(lambda: train_fold(fresh, 0, recipe=replace(TINY, batch_size=3), options=CPU))
     assert "`batch_size=3`" in message and "2 processes" in message
+
+
+def test_a_batch_larger_than_the_data_is_refused(fresh: Workspace) -> None:
+    assert "has only" in refused(lambda: train_fold(fresh, 0, recipe=replace(TINY, batch_size=1000), options=CPU))
+    assert not fresh.fold("gn_unet", 0).path.exists()
