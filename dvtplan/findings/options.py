@@ -28,6 +28,11 @@ class FindingsOptions:
     input_warnings: tuple[str, ...] = ()
     """Warnings about the input, before all others."""
 
+    def recorded(self) -> dict[str, str]:
+        """Return the options that are set, as text for the record of the masks."""
+        values = {"findings": self.record, "summary": self.summary, "level": self.level and self.level.both_mm}
+        return {name: str(value) for name, value in values.items() if value}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions:

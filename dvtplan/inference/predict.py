@@ -128,6 +128,7 @@ def predict_input(
         if findings is not None:
             findings = replace(findings, input_warnings=warnings)
         recorded = {"input": str(input), "output": str(output), **options.recorded()}
+        recorded |= {} if findings is None else findings.recorded()
         job = PredictionJob(
             cases=source.cases,
             output=output,

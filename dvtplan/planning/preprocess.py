@@ -183,13 +183,13 @@ def _largest_case(raw: Dataset) -> int:
 def _divide(workspace: Workspace, raw: Dataset, options: PreprocessOptions) -> tuple[Splits | None, tuple[str, ...]]:
     """Divide the patients into folds. Return the folds and warnings.
 
-    With ``verify_only`` a fault of the folds becomes a warning, because the data are sound nevertheless.
+    With ``verify_only``, too few patients for the folds are a warning, because the data are sound nevertheless.
     """
-    existing = _existing_splits(workspace)
+    existing = _existing_splits(workspace, options)
     try:
         splits = _splits(workspace, raw, options, existing)
     except DvtError as error:
-        if not options.verify_only:
+        if not options.verify_only or workspace.user_splits.exists():
             raise
         return None, tuple(str(error).splitlines())
     return splits, _changed_folds(workspace, splits, existing)
@@ -213,11 +213,21 @@ def _splits(workspace: Workspace, raw: Dataset, options: PreprocessOptions, exis
     return splits
 
 
-def _existing_splits(workspace: Workspace) -> Splits | None:
-    """Return the splits of an earlier run, or None if there are none that can be read."""
+def _existing_splits(workspace: Workspace, options: PreprocessOptions) -> Splits | None:
+    """Return the splits of an earlier run, or None if there are none that can be read.
+
+    Raises:
+        DvtError: if they cannot be read although networks may be trained by them, and no number of folds is given.
+    """
     try:
         return json_records.load(Splits, workspace.splits, STAGE) if workspace.splits.exists() else None
-    except DvtError:
+    except DvtError as error:
+        networks = workspace.trained_networks
+        if networks and options.folds is None and not workspace.user_splits.exists():
+            raise DvtError(
+                f"{workspace.splits}: cannot be read, but {', '.join(networks)} may be trained by its folds. Restore "
+                "the file, or make the same folds again with `folds` and `seed`."
+            ) from error
         return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -262,9 +262,10 @@ def _read_previous(inputs: _Inputs, request: TrainingRequest, options: TrainingO
         if options.batch_size_auto:
             requested = replace(requested, batch_size=run.recipe.batch_size)
         if requested != run.recipe:
+            changed = [f.name for f in fields(Recipe) if getattr(requested, f.name) != getattr(run.recipe, f.name)]
             raise DvtError(
-                f"{folder.run}: a resumed training keeps its recipe; only `epochs` may change. Omit the other changes, "
-                "or set `overwrite=True` to train from the start."
+                f"{folder.run}: a resumed training keeps its recipe, but {', '.join(f'`{name}`' for name in changed)} "
+                "would change; only `epochs` may. Omit this, or set `overwrite=True` to train from the start."
             )
     return run
 

@@ -124,6 +124,8 @@ def _is_finished(job: TrainingJob, group: TorchProcessGroup, done: int) -> bool:
 
 def _prepare_results(job: TrainingJob, workspace: Workspace, group: TorchProcessGroup, done: int) -> None:
     network = job.run.network
+    if done == 0 and job.folder.checkpoint.exists():
+        job.log(f"{job.folder.path}: the earlier training is removed.", group)
     prepare_fold_folder(job, workspace.results_plan(network), done)
     copy_dataset_description(workspace, network)
     scores = workspace.metrics(network)

@@ -88,6 +88,23 @@ def test_without_a_word_there_are_the_papers_eight_folds(tmp_path: Path) -> None
     assert run(place.root, folds=None).splits == made.splits
 
 
+def test_damaged_folds_of_a_training_are_not_made_again_without_a_word(place: Workspace) -> None:
+    made = run(place.root, folds=2)
+    place.splits.write_text("{")
+    place.fold("gn_unet", 0).path.mkdir(parents=True)
+    with pytest.raises(DvtError, match=r"splits.json: cannot be read, but gn_unet .*`folds`"):
+        run(place.root, folds=None)
+    assert place.splits.read_text() == "{"
+    assert run(place.root, folds=2).splits == made.splits
+
+
+def test_verifying_alone_refuses_faulty_folds_of_the_user(place: Workspace) -> None:
+    place.user_splits.write_text('[{"train": ["a"], "test": ["a"]}]')
+    with pytest.raises(DvtError, match=r"splits\.json"):
+        run(place.root, folds=None, verify_only=True)
+    assert not place.preprocessed.exists()
+
+
 def test_too_many_folds_are_refused_and_nothing_is_written(place: Workspace) -> None:
     with pytest.raises(DvtError, match=r"8`? \(the default\): expected 2 to 4, the number of patients"):
         run(place.root, folds=8)

@@ -103,6 +103,7 @@ def test_a_resumed_training_keeps_its_recipe(fresh: Workspace, change: dict[str,
     other = replace(TINY, **change)  # type: ignore[arg-type]
     message = refused(lambda: train_fold(fresh, 0, recipe=other, epochs=2, options=replace(CPU, resume=True)))
     assert str(folder.run) in message and "keeps its recipe" in message
+    assert all(f"`{name}`" in message for name in change)
     assert folder.run.read_bytes() == before
     train_fold(fresh, 0, recipe=TINY, epochs=2, options=replace(CPU, resume=True))
     assert load_run(folder).epochs_done == 2
