@@ -184,9 +184,11 @@ def evaluate_folders(
         plan,
         output,
         options,
-        subject=f"{predictions} against {reference}",
-        folds=f"the masks in {predictions}, without folds",
-        notes=plan.notes,
+        _Caption(
+            subject=f"{predictions} against {reference}",
+            folds=f"the masks in {predictions}, without folds",
+            notes=plan.notes,
+        ),
         check=_require_several_labels if prediction_values == "auto" else None,
     )
 
@@ -298,10 +300,12 @@ def _evaluate(
         plan,
         workspace.results(network) if write else None,
         options,
-        subject=f"{network} on {dataset.subject}",
-        folds=name_folds(inputs.folds, inputs.splits),
-        notes=(
-            *_warnings(dataset), *plan.notes, *note_training_differences(workspace, [network], inputs.folds),
+        _Caption(
+            subject=f"{network} on {dataset.subject}",
+            folds=name_folds(inputs.folds, inputs.splits),
+            notes=(
+                *_warnings(dataset), *plan.notes, *note_training_differences(workspace, [network], inputs.folds),
+            ),
         ),
         checkpoints={fold.index: workspace.fold(network, fold.index).checkpoint for fold in inputs.folds},
     )  # fmt: skip
@@ -315,14 +319,21 @@ def _warnings(dataset: Dataset) -> tuple[str, ...]:
 # --- score and write ------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Caption:
+    """What the tables say about their numbers."""
+
+    subject: str
+    folds: str
+    notes: tuple[str, ...]
+
+
 def _score_and_write(
     plan: ScoringPlan,
     out: Path | None,
     options: EvaluationOptions,
+    caption: _Caption,
     *,
-    subject: str,
-    folds: str,
-    notes: tuple[str, ...],
     checkpoints: Mapping[int, Path] = MappingProxyType({}),
     check: Callable[[pd.DataFrame], None] | None = None,
 ) -> Evaluation:
@@ -336,8 +347,8 @@ def _score_and_write(
         check(rows)
     patients = table1.by_patient(rows)[["region", "patient_id", "counted"]]
     rows = rows.merge(patients, on=["region", "patient_id"], how="left", validate="many_to_one")[list(COLUMNS)]
-    table = table1.table_1(rows, subject=subject, rule=rule, folds=folds, notes=notes)
-    measures = secondary_metrics.summarize_measures(rows, rule=rule, folds=folds)
+    table = table1.table_1(rows, subject=caption.subject, rule=rule, folds=caption.folds, notes=caption.notes)
+    measures = secondary_metrics.summarize_measures(rows, rule=rule, folds=caption.folds)
     metrics = rows.to_csv(index=False, lineterminator="\n")
     texts = {
         METRICS: metrics,
@@ -349,7 +360,7 @@ def _score_and_write(
     }
     shifts = None
     if plan.levels_to_shift is not None:
-        shift_notes = (f"Scored: {folds}.", *plan.shift_notes)
+        shift_notes = (f"Scored: {caption.folds}.", *plan.shift_notes)
         shifts = level_sensitivity.summarize_shifts(_frame(shifted for _, shifted in found), notes=shift_notes)
         texts[SENSITIVITY] = level_sensitivity.to_csv(shifts)
     written = () if out is None else _write(out, texts)
