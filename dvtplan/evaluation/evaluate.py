@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from dvtplan.anatomy.levels import ALL
 from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.data.cases_table import FILE_NAME as CASES
@@ -39,6 +38,7 @@ from dvtplan.evaluation.region_rules import (
     plan_scoring,
     predicted_numbers,
     region_order,
+    require_several_labels,
     same_reading,
 )
 from dvtplan.imaging import volume_io
@@ -167,6 +167,7 @@ def evaluate_folders(
         for case_id, truth, prediction in pair_by_name(reference, predictions)
         for patient, levels in [described.details.get(case_id, CaseDetails(case_id, None))]
     ]
+    is_described = (predictions / "dataset.json").exists()
     named = labels if labels is not None else {"lesion": 1}
     images = {} if dataset is None else {case.id: case.images[0] for case in discover(dataset).cases}
     if options.estimate_levels and not images:
@@ -189,24 +190,8 @@ def evaluate_folders(
             folds=f"the masks in {predictions}, without folds",
             notes=plan.notes,
         ),
-        check=_require_several_labels if prediction_values == "auto" else None,
+        check=require_several_labels if prediction_values == "auto" and not is_described else None,
     )
-
-
-def _require_several_labels(rows: pd.DataFrame) -> None:
-    """Refuse predictions that are read as labels but never have another label than the first of several.
-
-    They are probably masks of 0 and 1, whose value 1 means thrombus and not the first label.
-    """
-    regions = rows[(rows["rule"] == "by-label") & (rows["region"] != ALL)]
-    predicted, true = (regions.groupby("region")[name].sum() for name in ("predicted_ml", "truth_ml"))
-    if (true > 0).sum() > 1 and (predicted > 0).sum() == 1:
-        (only,) = predicted.index[predicted > 0]
-        others = ", ".join(true.index[true > 0])
-        raise DvtError(
-            f"All predictions have only the label {only}, but the truth has {others}. If every value above 0 is "
-            "thrombus, set `prediction_values=lesion`; if not, set `prediction_values=labels`."
-        )
 
 
 def compare_networks(

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
 from dvtplan.anatomy import scan_landmarks
 from dvtplan.anatomy.landmarks import LEVEL_BELOW_KNEE_MM
 from dvtplan.anatomy.levels import ALL, PROXIMAL_DISTAL, Levels
@@ -114,6 +116,28 @@ def same_reading(
             )
     own = classes[first]
     return label_numbers(own, labels) if len(own) > 1 and set(own) <= set(labels) else None
+
+
+def require_several_labels(rows: pd.DataFrame) -> None:
+    """Refuse predictions that are read as labels but never have another label than the first of several.
+
+    They are probably masks of 0 and 1, whose value 1 means thrombus and not the first label.
+
+    Args:
+        rows: of ``metrics.csv``.
+
+    Raises:
+        DvtError: if the truth has several labels and all predictions together have one.
+    """
+    regions = rows[(rows["rule"] == "by-label") & (rows["region"] != ALL)]
+    predicted, true = (regions.groupby("region")[name].sum() for name in ("predicted_ml", "truth_ml"))
+    if (true > 0).sum() > 1 and (predicted > 0).sum() == 1:
+        (only,) = predicted.index[predicted > 0]
+        others = ", ".join(true.index[true > 0])
+        raise DvtError(
+            f"All predictions have only the label {only}, but the truth has {others}. If every value above 0 is "
+            "thrombus, set `prediction_values=lesion`; if not, set `prediction_values=labels`."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
