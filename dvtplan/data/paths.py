@@ -9,8 +9,6 @@ from pathlib import Path
 from dvtplan.core.errors import DvtError
 
 RAW = "datasets_raw"
-RAW_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTs")
-"""Folders of a raw data set with volumes."""
 METRICS = "metrics.csv"
 
 
@@ -180,7 +178,7 @@ def as_workspace(place: Workspace | Path | str) -> Workspace:
 
 
 def require_own_folder(folder: Path, parameter: str) -> None:
-    """Refuse a folder of a raw data set, or of a trained network, as a place for other outputs.
+    """Refuse a folder in a data set, or in the results of a training, as a place for other outputs.
 
     Args:
         folder: of the outputs; it may be missing.
@@ -189,13 +187,14 @@ def require_own_folder(folder: Path, parameter: str) -> None:
     Raises:
         DvtError: if masks or tables there would mix with the data set, or with the network's own predictions.
     """
-    if folder.absolute().name in RAW_FOLDERS and (folder.absolute().parent / "dataset.json").exists():
-        raise DvtError(f"{folder}: is a folder of a data set. Choose another `{parameter}`.")
-    own = (folder, folder.absolute().parent)
-    if (folder / "dataset.json").exists() and (folder / "imagesTr").is_dir():
-        raise DvtError(f"{folder}: is a data set. Choose another `{parameter}`.")
-    if any((place / "checkpoint.pt").exists() for place in own) or trained_folds(folder):
-        raise DvtError(f"{folder}: belongs to a trained network. Choose another `{parameter}`.")
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if (place / "dataset.json").exists() and (place / "imagesTr").is_dir():
+            raise DvtError(f"{folder}: belongs to the data set {place}. Choose another `{parameter}`.")
+        has_plan = (place / "plan.json").exists()
+        if (place / "checkpoint.pt").exists() or (
+            has_plan and (trained_folds(place) or (place / "splits.json").exists())
+        ):
+            raise DvtError(f"{folder}: belongs to a trained network or its data. Choose another `{parameter}`.")
 
 
 def model_fold(results: Path, index: int) -> FoldFolder:

@@ -247,7 +247,9 @@ def _why_not_chosen(study: StudyContents, wanted: str | None, matching: Sequence
     if wanted is None and len(study.volumes) == 1:
         return f"one other volume can be read: {list_volumes(study.volumes)}. Choose it with `series`."
     if wanted is None:
-        return f"contains several volumes. Choose with `series`: {list_volumes(study.volumes)}."
+        patients = len({volume.patient_id for volume in study.volumes})
+        of = f" of {patients} patients" if patients > 1 else ""
+        return f"contains several volumes{of}. Choose with `series`: {list_volumes(study.volumes, files=patients > 1)}."
     if matching:
         return f"contains several volumes that match {wanted}. Choose one of: {list_volumes(matching, files=True)}."
     return f"contains no volume {wanted}. Choose one of: {list_volumes(study.volumes)}."

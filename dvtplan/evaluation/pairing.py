@@ -105,7 +105,7 @@ def fold_pairs(workspace: Workspace, network: str, dataset: Dataset, folds: Sequ
         written = listed[pair.fold or 0][pair.case_id]
         if written and written != digests.files_digest((pair.prediction,)):
             raise DvtError(
-                f"{pair.prediction}: is not the mask that {network} wrote there. Remove it and run "
+                f"{pair.prediction}: is not the mask that {network} wrote there. Move it out of this folder and run "
                 f"{_training(workspace, network, pair.fold or 0)}, or score your own masks with `reference` and "
                 "`predictions`."
             )
@@ -143,6 +143,14 @@ def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold
     """Yield the test cases of a fold with the paths of their predictions."""
     folder = workspace.fold(network, fold.index).predictions
     leaked = [case_id for case_id in fold.train if mask_path(folder, case_id).exists()]
+    run = workspace.fold(network, fold.index).run
+    trained = set(json_records.load(Run, run, "`train_fold`").train) if run.exists() else set()
+    if trained & set(fold.test):
+        raise DvtError(
+            f"{run}: the network was trained on {shorten_list(sorted(trained & set(fold.test)))}, which "
+            f"{workspace.splits} tests. Restore the splits of the training, or train this fold again (`train_fold` "
+            "with `overwrite=True`)."
+        )
     if leaked:
         raise DvtError(
             f"{folder}: contains predictions of {shorten_list(leaked)}, but {workspace.splits} lists them as training "

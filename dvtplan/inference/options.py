@@ -29,6 +29,8 @@ class PredictOptions:
     """Additional formats of each mask: keys of ``EXTRA_FORMATS``."""
 
     def __post_init__(self) -> None:
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise DvtError(f"`part`: {self.part[0]} of {self.part[1]} is not a part. Use for example 1 of 4.")
         unknown = [name for name in self.extra_formats if name not in EXTRA_FORMATS]
         if unknown:
             raise DvtError(f"`extra_formats`: {unknown[0]} is not a format. Use {' or '.join(EXTRA_FORMATS)}.")

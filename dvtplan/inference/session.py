@@ -101,6 +101,8 @@ def _require_burden_path(path: Path) -> None:
         DvtError: if another file is there.
         WriteFailed: if it cannot be written.
     """
+    if path.suffix.lower() != ".csv":
+        raise DvtError(f"{path}: is not the name of a table. Choose a `burden` that ends in .csv.")
     files.require_writable(path)
     if not path.exists():
         return

@@ -13,7 +13,7 @@ import torch
 from dvtplan import __version__
 from dvtplan.core import console, files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
-from dvtplan.core.text import now, plural
+from dvtplan.core.text import now, plural, shorten_list
 from dvtplan.data import edited_masks
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import FoldFolder, Workspace
@@ -222,6 +222,11 @@ def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
             f"{workspace.plan}: was derived from other data than {workspace.fingerprint} describes. Run {STAGE} again."
         )
     fold = splits.fold(request.fold, workspace.splits)
+    if both := sorted(set(fold.train) & set(fold.test)):
+        raise DvtError(
+            f"{workspace.splits}: fold {request.fold} trains on and tests {shorten_list(both)}. Restore the file, or "
+            f"run {STAGE} again."
+        )
     digests = {case.id: case.source_digest for case in fingerprint.cases}
     unknown = sorted({*fold.train, *fold.test} - set(digests))
     if unknown:

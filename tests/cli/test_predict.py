@@ -161,9 +161,11 @@ def test_a_burden_table_replaces_no_other_file(
     words = ["-i", scan, "-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet"), "--device", "cpu"]
     levels = tmp_path / "cases.csv"
     levels.write_text("case_id,level_left_mm\na,20\n")
-    for path in (levels, Path(scan)):
+    image = Path(shutil.copy(scan, tmp_path / "image.csv"))
+    for path in (levels, image):
         before = path.read_bytes()
         assert "--burden" in call("predict", *words, "--burden", path) and path.read_bytes() == before
         assert not (tmp_path / "mask.nii.gz").exists()
+    assert "ends in .csv" in call("predict", *words, "--burden", tmp_path / "mask.nii.gz")
     for _ in range(2):  # an earlier burden table may be replaced
         assert call("predict", *words, "--burden", tmp_path / "burden.csv", "--no-levels") == 0

@@ -268,6 +268,8 @@ def test_volumes_of_different_patients_do_not_make_one_scan(tmp_path: Path) -> N
             change=lambda ds, _, who=patient: setattr(ds, "PatientID", who),
         )
     found = series.read_study(tmp_path)
+    with pytest.raises(DvtError, match=r"several volumes of 2 patients.*file 0/"):
+        series.choose_volume(found, None)
     assert [v.name for v in series.choose_volumes(found, ["6", "7"])] == ["6", "7"]
     with pytest.raises(DvtError, match="different patients"):
         series.choose_volumes(found, ["5", "6"])

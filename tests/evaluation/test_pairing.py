@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_a_folder_is_not_scored_against_itself_and_no_data_set_is_written_to(fol
     with pytest.raises(DvtError, match="Name two folders"):
         evaluate_folders(labels, labels, out)
     before = tree(labels)
-    with pytest.raises(DvtError, match="labelsTr: is a folder of a data set"):
+    with pytest.raises(DvtError, match="labelsTr: belongs to the data set"):
         evaluate_folders(theirs, labels, labels)
     assert tree(labels) == before
 
@@ -189,3 +190,13 @@ def test_what_a_prediction_writes_next_to_a_mask_is_not_scored(workspace: Worksp
     (theirs / "a.nii.gz").unlink()
     with pytest.raises(DvtError, match=r"no true mask .* a_probability_lesion"):
         evaluate_folders(truths, theirs, tmp_path / "out")
+
+
+def test_a_patient_that_the_network_was_trained_on_is_never_scored(trained: Workspace) -> None:
+    """The splits were changed during the training, and restored after it."""
+    run_file = trained.fold("gn_unet", 0).run
+    body = json.loads(run_file.read_text())
+    body["train"].append(body["test"][0])
+    run_file.write_text(json.dumps(body))
+    with pytest.raises(DvtError, match=rf"run\.json: the network was trained on {body['test'][0]}"):
+        evaluate(trained, "gn_unet")

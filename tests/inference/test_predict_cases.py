@@ -305,7 +305,9 @@ def test_masks_in_the_folder_of_a_training_do_not_replace_its_record(trained: Wo
 
 
 @pytest.mark.parametrize("output", ["results/Toy/gn_unet", "results/Toy/gn_unet/fold_0/predictions", "datasets_raw/Toy",
-                                    "datasets_raw/Toy/labelsTr", "datasets_raw/Toy/labelsTr/c0.nii.gz"])  # fmt: skip
+                                    "datasets_raw/Toy/labelsTr", "datasets_raw/Toy/labelsTr/c0.nii.gz",
+                                    "datasets_raw/Toy/labelsTr/new", "results/Toy/gn_unet/new/a.nii.gz",
+                                    "datasets_preprocessed/Toy"])  # fmt: skip
 def test_masks_do_not_mix_with_a_data_set_or_the_results_of_a_training(
     output: str, trained: Workspace, bright: Model
 ) -> None:

@@ -107,3 +107,10 @@ def test_a_batch_that_processes_cannot_share_is_refused(fresh: Workspace, monkey
 def test_a_batch_larger_than_the_data_is_refused(fresh: Workspace) -> None:
     assert "has only" in refused(lambda: train_fold(fresh, 0, recipe=replace(TINY, batch_size=1000), options=CPU))
     assert not fresh.fold("gn_unet", 0).path.exists()
+
+
+def test_a_case_in_training_and_test_is_refused(toy: Workspace) -> None:
+    body = json.loads(toy.splits.read_text())
+    body["folds"][0]["train"].append(body["folds"][0]["test"][0])
+    toy.splits.write_text(json.dumps(body))
+    assert "trains on and tests" in refused(lambda: train_fold(toy, 0, recipe=TINY, options=CPU))
