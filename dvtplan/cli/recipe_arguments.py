@@ -53,9 +53,12 @@ def recipe_of(options: argparse.Namespace) -> Recipe | None:
 
 def batch_size(text: str) -> int | str:
     """Convert a positive number or 'auto'."""
-    if text != AUTO and not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1, or {AUTO}")
-    return text if text == AUTO else int(text)
+    if text == AUTO:
+        return text
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1, or {AUTO}") from None
 
 
 def number(text: str) -> float:

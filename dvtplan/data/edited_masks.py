@@ -34,7 +34,7 @@ def known_digests(folder: Path) -> dict[str, set[str]]:
 def add_known_digests(known: dict[str, set[str]], index: PredictionIndex) -> None:
     """Add the digests that one index lists."""
     for case_id, digest in (*index.masks.items(), *index.others.items()):
-        known.setdefault(mask_files.mask_path(Path(), case_id).name, set()).add(digest)
+        known.setdefault(mask_files.mask_name(case_id), set()).add(digest)
 
 
 def edited_masks(masks: Collection[Path]) -> set[Path]:

@@ -11,9 +11,14 @@ PROBABILITY, STATION = "_probability_", "_station_"
 """In the names of volumes that a prediction writes next to the mask ID.nii.gz: ID_probability_thrombus.nii.gz."""
 
 
+def mask_name(case_id: str) -> str:
+    """Return the file name of a case's mask."""
+    return f"{case_id}.nii.gz"
+
+
 def mask_path(folder: Path, case_id: str) -> Path:
     """Return the path of a case's mask in a folder of masks."""
-    return folder / f"{case_id}.nii.gz"
+    return folder / mask_name(case_id)
 
 
 def dicom_seg_path(mask: Path) -> Path:

@@ -13,7 +13,7 @@ from dvtplan.core.digests import combine_digests, files_digest
 from dvtplan.core.errors import DvtError
 from dvtplan.core.files import exclusive_lock
 from dvtplan.data import edited_masks
-from dvtplan.data.mask_files import mask_path
+from dvtplan.data.mask_files import mask_name, mask_path
 from dvtplan.data.paths import prediction_index, prediction_indexes, prediction_record, prediction_records
 from dvtplan.data.prediction_records import (
     CasePrediction,
@@ -88,6 +88,8 @@ class PredictionLog:
         self._index, self._touched = _IndexState(), set[str]()
         self.known_digests: dict[str, set[str]] = {}
         """File name of a mask -> digests of all masks that predictions wrote under it, whatever the model."""
+        self._read_state = _index_files(folder)
+        """Versions of the indexes when they were last read; an unchanged folder is not read again."""
         with _lock(folder) if os.access(folder, os.W_OK) else contextlib.nullcontext():
             carried = self._read_indexes(folder)
             require_prediction_record(self._record_path, overwrite=overwrite)
@@ -131,12 +133,16 @@ class PredictionLog:
             DvtError: if the log is locked for a minute, or the folder cannot be written.
         """
         folder = self._index_path.parent
+        state = _index_files(folder)
+        if state == self._read_state:
+            return
         with _lock(folder) if os.access(folder, os.W_OK) else contextlib.nullcontext():
             self._merge_index()
             self._merge_record()
             for path in prediction_indexes(folder):
                 with contextlib.suppress(DvtError):
                     edited_masks.add_known_digests(self.known_digests, read_record(PredictionIndex, path))
+        self._read_state = state
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -155,7 +161,7 @@ class PredictionLog:
             images = _images_digest(list(case.images.values()))
             self._index.put(case_id, images, digest, with_probabilities=with_probabilities)
             self._put_record(case_id, case, self._record.starts[0])
-        self.known_digests.setdefault(self._mask(case_id).name, set()).add(digest)
+        self.known_digests.setdefault(mask_name(case_id), set()).add(digest)
 
     def remove(self, case_id: str) -> None:
         """Enter that a case has no mask any more.
@@ -344,6 +350,16 @@ def write_single_record(path: Path, opening: PredictionRecord, case_id: str, cas
     """
     require_prediction_record(path, overwrite=True)
     json_records.save(replace(opening, cases={case_id: case}), path)
+
+
+def _index_files(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Return what identifies the present version of each index; every write is a new file."""
+    versions = []
+    for path in prediction_indexes(folder):
+        with contextlib.suppress(FileNotFoundError):  # replaced or removed meanwhile
+            status = path.stat()
+            versions.append((path.name, status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(versions)
 
 
 def _images_digest(digests: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from dvtplan import __version__
 from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError, require
 
-MADE_BY = "`predict` with `overwrite=True`"
+MADE_BY = "`predict` with `overwrite=True`, which replaces edited masks, too"
 """How a damaged record is written again, for messages."""
 EARLIER_NAMES = ("Predicted", "Prediction", "Composition")
 """Names that these records had in earlier versions."""
@@ -115,10 +115,7 @@ def read_record(kind: type[R], path: Path) -> R:
     """
     if is_earlier_version(path):
         raise DvtError(f"{path}: was written by an earlier version of dvtplan. Choose another `output`.")
-    try:
-        return json_records.load(kind, path, MADE_BY)
-    except DvtError as error:
-        raise DvtError(f"{error} This replaces edited masks, too: copy them first.") from error
+    return json_records.load(kind, path, MADE_BY)
 
 
 def is_earlier_version(path: Path) -> bool:

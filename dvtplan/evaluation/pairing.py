@@ -243,7 +243,7 @@ def _masks(folder: Path) -> dict[str, Path]:
             raise DvtError(f"{path}: {found[case_id].name} is a mask of the same case. Keep one of them.")
         found[case_id] = path
     for case_id in list(found):
-        if any(case_id.partition(word)[1] and case_id.partition(word)[0] in found for word in (PROBABILITY, STATION)):
+        if any(word in case_id and case_id.partition(word)[0] in found for word in (PROBABILITY, STATION)):
             del found[case_id]
     if not found:
         raise DvtError(f"{folder}: holds no mask. Put one file per case there ({', '.join(MASK_ENDINGS)}).")

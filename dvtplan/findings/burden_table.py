@@ -9,6 +9,7 @@ import pandas as pd
 
 from dvtplan.anatomy.levels import LIMBS
 from dvtplan.core import files
+from dvtplan.core.errors import DvtError
 from dvtplan.findings.burden import Burden, measure
 from dvtplan.findings.level_source import LevelAssignment
 from dvtplan.findings.record import ANALYSED, COULD_NOT, NOT_ANALYSED, result_in_words
@@ -20,6 +21,24 @@ CHANGED = "mask changed"
 COLUMNS = ("case_id", "status", "limb", "region", "volume_ml", "components", "length_mm", "largest_section_mm2",
            "top_above_level_mm", "bottom_above_level_mm", "level_mm", "level_source", "level_note",
            "scan_in_words")  # fmt: skip
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse to replace a file that is not a burden table of an earlier run; check that it can be written.
+
+    Raises:
+        DvtError: if another file is there.
+        WriteFailed: if it cannot be written.
+    """
+    if path.suffix.lower() != ".csv":
+        raise DvtError(f"{path}: is not the name of a table. Choose a `burden` that ends in .csv.")
+    files.require_writable(path)
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline(200)
+    if first.strip() and not first.startswith(",".join(COLUMNS[:4])):
+        raise DvtError(f"{path}: is not a burden table of an earlier run and is kept. Choose another `burden`.")
 
 
 def write_burden_table(

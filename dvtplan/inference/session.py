@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dvtplan.core import console, files
+from dvtplan.core import console
 from dvtplan.core.errors import DvtError
 from dvtplan.data import mask_files
 from dvtplan.data.edited_masks import edited_masks
@@ -18,9 +18,6 @@ from dvtplan.inference.options import PredictOptions
 from dvtplan.inference.outcome import PredictionOutcome
 from dvtplan.inference.predict import predict_input
 from dvtplan.models.devices import DeviceConfig
-
-BURDEN_HEAD = "case_id,status,limb,region,"
-"""First columns of a burden table."""
 
 
 def predict_scans(
@@ -56,7 +53,9 @@ def predict_scans(
             "without `part`; existing masks are kept."
         )
     if reports.burden is not None:
-        _require_burden_path(Path(reports.burden))
+        from dvtplan.findings import burden_table  # loads pandas, which no other output needs
+
+        burden_table.require_replaceable(Path(reports.burden))
     findings = reports.findings_options()
     loaded = load_model(model, folds=folds, setup=setup)
     outcome = predict_input(Path(input), Path(output), loaded, options, findings)
@@ -83,33 +82,16 @@ def _log_levels(outcome: PredictionOutcome) -> list[Path]:
     paths = []
     for mask in outcome.masks:
         assigned = outcome.levels.get(stem(mask))
-        if assigned is None or (assigned.source not in ("estimated", "none") and not assigned.note):
+        if assigned is None:
             continue
         if assigned.source not in ("estimated", "none"):
-            console.warn(f"{stem(mask)}: check the level: {assigned.note}.")
+            if assigned.note:
+                console.warn(f"{stem(mask)}: check the level: {assigned.note}.")
             continue
         what = "not divided into proximal and distal" if assigned.levels is None else "level estimated from the image"
         console.info(f"{stem(mask)}: {what}: {assigned.note}.")
         paths.append(mask_files.levels_path(mask))
     return paths
-
-
-def _require_burden_path(path: Path) -> None:
-    """Refuse to replace a file that is not a burden table of an earlier run; check that it can be written.
-
-    Raises:
-        DvtError: if another file is there.
-        WriteFailed: if it cannot be written.
-    """
-    if path.suffix.lower() != ".csv":
-        raise DvtError(f"{path}: is not the name of a table. Choose a `burden` that ends in .csv.")
-    files.require_writable(path)
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        first = file.readline(200)
-    if first.strip() and not first.startswith(BURDEN_HEAD):
-        raise DvtError(f"{path}: is not a burden table of an earlier run and is kept. Choose another `burden`.")
 
 
 def _write_burden(outcome: PredictionOutcome, path: Path, *, has_findings: bool) -> Path:

@@ -11,6 +11,7 @@ import pytest
 from dvtplan.core import json_records
 from dvtplan.core.digests import sha256
 from dvtplan.core.errors import DvtError
+from dvtplan.data import prediction_log
 from dvtplan.data.edited_masks import edited_masks, known_digests, remove_mask
 from dvtplan.data.prediction_log import LOCK_NAME, PredictionLog
 from dvtplan.data.prediction_records import (
@@ -74,6 +75,24 @@ def test_a_mask_is_current_if_this_model_made_it_of_these_images(tmp_path: Path)
     assert not again.is_current("a", ["bb" * 32], []) and not again.is_current("a", IMAGES, [tmp_path / "p.nii.gz"])
     assert not other.is_current("a", IMAGES, [])
     assert not opened(tmp_path, "m", overwrite=True).is_current("a", IMAGES, [])
+
+
+def test_a_log_is_read_again_only_if_another_run_wrote_into_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, reads = opened(tmp_path, "m"), list[Path]()
+    read = prediction_log.read_record
+    monkeypatch.setattr(prediction_log, "read_record", lambda kind, path: reads.append(path) or read(kind, path))
+    log.refresh()
+    assert reads == []
+    predicted(tmp_path, "a")
+    mask = tmp_path / "a.nii.gz"
+    assert log.is_edited(mask)
+    log.refresh()
+    assert reads and not log.is_edited(mask) and log.is_current("a", IMAGES, [])
+    reads.clear()
+    log.refresh()
+    assert reads == []
 
 
 def test_probabilities_are_those_of_the_mask_next_to_them(tmp_path: Path) -> None:
