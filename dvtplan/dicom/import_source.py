@@ -12,9 +12,9 @@ import numpy as np
 from dvtplan.core import console
 from dvtplan.core.errors import DvtError
 from dvtplan.dicom.import_options import ImportOptions
+from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.segmentation_reader import read_segmentation
 from dvtplan.dicom.series import (
-    Segmentation,
     StudyContents,
     Volume,
     choose_volumes,

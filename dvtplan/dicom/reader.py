@@ -34,6 +34,7 @@ HEADER_KEYWORDS = [
     "DiffusionBValue", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "AcquisitionTime",
     "StackID", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     "ReferencedSeriesSequence", "SegmentSequence",
+    "SOPClassUID", "FrameOfReferenceUID", "StructureSetROISequence",
 ]  # fmt: skip
 """Tags that are read from every file before a series is chosen."""
 

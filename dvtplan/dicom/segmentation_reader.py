@@ -11,6 +11,7 @@ import numpy as np
 from dvtplan.core import console
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural, shorten_list
+from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.reader import (
     FrameTags,
     InvalidDicomError,
@@ -21,7 +22,7 @@ from dvtplan.dicom.reader import (
     require_pydicom,
     segment_label,
 )
-from dvtplan.dicom.series import Segmentation, StudyContents, read_tags
+from dvtplan.dicom.series import StudyContents, read_tags
 from dvtplan.dicom.slice_sorting import POSITION_TOLERANCE_MM, SPACING_TOLERANCE, Frame
 from dvtplan.imaging.geometry import Grid
 

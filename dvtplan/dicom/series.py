@@ -19,9 +19,9 @@ from dvtplan.core.console import progress
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural
 from dvtplan.dicom import slice_sorting
+from dvtplan.dicom.mask_objects import Segmentation, UnreadMask, describe_object
 from dvtplan.dicom.reader import (
     MR,
-    SEGMENTATION,
     InvalidDicomError,
     is_image,
     open_files,
@@ -30,7 +30,6 @@ from dvtplan.dicom.reader import (
     read_header,
     read_pixels,
     require_pydicom,
-    segment_label,
     series_number,
 )
 from dvtplan.dicom.slice_sorting import Stack
@@ -52,29 +51,13 @@ class Volume:
     """As in the hospital: never show it or write it into a data set."""
     modality: str = ""
     """Modality (0008,0060), such as MR or CT; empty if missing."""
+    frame_of_reference: str = ""
+    """Frame of reference UID (0020,0052); empty if missing."""
 
     @property
     def grid(self) -> Grid:
         """Return the grid; axes: image, row, column."""
         return self.stack.grid
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segmentation:
-    """A segmentation object in a folder or archive."""
-
-    file: str
-    """Name within the folder or archive."""
-    number: str
-    """Number of its series."""
-    title: str
-    """Number, series description and segment names, for lists."""
-    series_uids: tuple[str, ...]
-    """The series that it refers to."""
-    labels: tuple[str, ...]
-    """Names of its segments."""
-    algorithm: str = ""
-    """Name of the algorithm that drew a segment automatically; empty if a person drew or edited all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +71,8 @@ class StudyContents:
     skipped: tuple[str, ...]
     """One line for each series that is not a volume, such as a localizer."""
     segmentations: tuple[Segmentation, ...] = ()
+    unread_masks: tuple[UnreadMask, ...] = ()
+    """Objects with masks of a kind that is not read."""
 
 
 def read_study(source: str | Path) -> StudyContents:
@@ -98,8 +83,9 @@ def read_study(source: str | Path) -> StudyContents:
     """
     require_pydicom()
     source = Path(source)
-    all_series, segmentations = _group_by_series(source)
-    if not all_series and not segmentations:
+    all_series, masks = _group_by_series(source)
+    segmentations = [one for one in masks if isinstance(one, Segmentation)]
+    if not all_series and not masks:
         raise DvtError(f"{source}: contains no DICOM image. Give the folder that the scanner or archive exported.")
     volumes: list[Volume] = []
     faults: list[str] = []
@@ -125,21 +111,23 @@ def read_study(source: str | Path) -> StudyContents:
         faults=tuple(faults),
         skipped=tuple(skipped),
         segmentations=tuple(sorted(segmentations, key=lambda one: (one.number, one.file))),
+        unread_masks=tuple(one for one in masks if isinstance(one, UnreadMask)),
     )
 
 
-def _group_by_series(source: Path) -> tuple[list[list[tuple[str, Any]]], list[Segmentation]]:
-    """Return the (file name, header) pairs of each series, by series number, and the segmentation objects."""
+def _group_by_series(source: Path) -> tuple[list[list[tuple[str, Any]]], list[Segmentation | UnreadMask]]:
+    """Return the (file name, header) pairs of each series, by series number, and the objects that hold masks."""
     by_uid: dict[str, list[tuple[str, Any]]] = {}
-    segmentations: list[Segmentation] = []
+    masks: list[Segmentation | UnreadMask] = []
     with open_files(source) as files:
         for name, opener in progress(files, "Read headers", leave=False):
             header = read_header(name, opener)
-            if header is not None and header.get("Modality") == SEGMENTATION:
-                segmentations.append(_segmentation(name, header))
+            mask = None if header is None else describe_object(name, header)
+            if mask is not None:
+                masks.append(mask)
             elif header is not None and is_image(header):
                 by_uid.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((name, header))
-    return sorted(by_uid.values(), key=lambda entries: series_number(entries[0][1])), segmentations
+    return sorted(by_uid.values(), key=lambda entries: series_number(entries[0][1])), masks
 
 
 def _series_names(all_series: Sequence[list[tuple[str, Any]]]) -> list[str]:
@@ -173,6 +161,7 @@ def _volume(name: str, description: str, header: Any, stack: Stack) -> Volume:
         series_uid=str(header.get("SeriesInstanceUID", "")),
         patient_id=str(header.get("PatientID") or "").strip(),
         modality=_modality(header),
+        frame_of_reference=str(header.get("FrameOfReferenceUID") or ""),
     )
 
 
@@ -242,7 +231,8 @@ def choose_volume(study: StudyContents, wanted: str | None) -> Volume:
 
 def _why_not_chosen(study: StudyContents, wanted: str | None, matching: Sequence[Volume]) -> str:
     if not study.volumes:
-        found = "; ".join([*study.skipped, *(one.title for one in study.segmentations)])
+        masks = [*(one.title for one in study.segmentations), *(one.title for one in study.unread_masks)]
+        found = "; ".join([*study.skipped, *masks])
         return f"contains no volume ({found}). Give the folder or archive with all images of a series."
     if wanted is None and len(study.volumes) == 1:
         return f"one other volume can be read: {list_volumes(study.volumes)}. Choose it with `series`."
@@ -323,21 +313,3 @@ def read_tags(study: StudyContents, names: Iterable[str]) -> dict[str, Any]:
             except (InvalidDicomError, EOFError, OSError, KeyError, ValueError) as error:
                 raise DvtError(f"{study.source}: {name}: cannot be read ({error}). Copy or export it again.") from error
     return tags
-
-
-def _segmentation(name: str, header: Any) -> Segmentation:
-    segments = header.get("SegmentSequence") or ()
-    labels = tuple(segment_label(one) for one in segments)
-    automatic = [one for one in segments if one.get("SegmentAlgorithmType") == "AUTOMATIC"]
-    number = str(series_number(header))
-    description = str(header.get("SeriesDescription") or "no description")
-    return Segmentation(
-        file=name,
-        number=number,
-        title=f"segmentation {number} ({description}): {', '.join(labels) or 'no segment'}",
-        series_uids=tuple(
-            str(one.get("SeriesInstanceUID", "")) for one in header.get("ReferencedSeriesSequence") or ()
-        ),
-        labels=labels,
-        algorithm=str(automatic[0].get("SegmentAlgorithmName") or "a program") if automatic else "",
-    )
