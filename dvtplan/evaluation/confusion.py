@@ -15,6 +15,7 @@ A score of 0 for a missed thrombus agrees with the paper's ranges, which start a
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -47,29 +48,52 @@ class Confusion(NamedTuple):
     @property
     def dsc(self) -> float:
         """Dice similarity coefficient (eq. 2); NaN without truth, like every score."""
-        return _score(2 * self.tp, 2 * self.tp + self.fp + self.fn, self.truth)
+        return self._score("dsc")
 
     @property
     def precision(self) -> float:
         """Share of the prediction that is true (eq. 3); 0 if nothing was predicted."""
-        return _score(self.tp, self.predicted, self.truth)
+        return self._score("precision")
 
     @property
     def recall(self) -> float:
         """Share of the truth that was found (eq. 4)."""
-        return _score(self.tp, self.truth, self.truth)
+        return self._score("recall")
 
     @property
     def iou(self) -> float:
         """Intersection over union; d / (2 - d) of a DSC d, for a single case."""
-        return _score(self.tp, self.tp + self.fp + self.fn, self.truth)
+        return self._score("iou")
 
+    def exact(self, score: str) -> Fraction:
+        """Return a score without rounding, for comparisons of equal values.
 
-def _score(part: int, whole: int, truth: int) -> float:
-    """Apply the empty-mask table: NaN without truth, 0 if nothing was predicted."""
-    if truth == 0:
-        return float("nan")
-    return part / whole if whole else 0.0
+        Args:
+            score: 'dsc', 'precision', 'recall' or 'iou'.
+
+        Raises:
+            ValueError: without truth, where no score is defined.
+        """
+        if self.truth == 0:
+            raise ValueError("no score is defined without truth")
+        part, whole = self._parts(score)
+        return Fraction(part, whole) if whole else Fraction(0)
+
+    def _score(self, score: str) -> float:
+        """Apply the empty-mask table: NaN without truth, 0 if nothing was predicted."""
+        part, whole = self._parts(score)
+        if self.truth == 0:
+            return float("nan")
+        return part / whole if whole else 0.0
+
+    def _parts(self, score: str) -> tuple[int, int]:
+        """Return numerator and denominator of a score."""
+        return {
+            "dsc": (2 * self.tp, 2 * self.tp + self.fp + self.fn),
+            "precision": (self.tp, self.predicted),
+            "recall": (self.tp, self.truth),
+            "iou": (self.tp, self.tp + self.fp + self.fn),
+        }[score]
 
 
 EMPTY_MASK_RULE = (

@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 CONFIDENCE = 0.95
 """Nominal coverage of the interval of a difference."""
 
+EQUAL = Fraction(1, 10**12)
+"""Differences of rounded scores that are no further apart are equal. 0.7 - 0.6 and 0.6 - 0.5 differ by 1e-16, which
+would otherwise make two ranks of a tie."""
+
 RULE = (
-    "two-sided paired Wilcoxon signed-rank test; the unit is the patient. Zero differences are dropped from the test "
-    "(Wilcoxon's rule) and counted. p Holm is corrected for the comparisons of its region and score. The difference is "
-    "the first minus the other: the Hodges-Lehmann estimate, which is the median of the means of all pairs of "
-    "differences, zeros included. Its interval is from the exact signed-rank distribution. With fewer than 6 patients "
-    "there is no 95 % interval, and p cannot be below 0.0625"
+    "two-sided paired Wilcoxon signed-rank test; the unit is the patient. Zeros and ties are found in exact fractions. "
+    "Zero differences are dropped from the test (Wilcoxon's rule) and counted. p Holm is corrected for the comparisons "
+    "of its region and score. The difference is the first minus the other: the Hodges-Lehmann estimate, which is the "
+    "median of the means of all pairs of differences, zeros included. Its interval is from the exact signed-rank "
+    "distribution and stays within the smallest and the largest difference. With fewer than 6 patients there is no "
+    "95 % interval, and p cannot be below 0.0625"
 )
 """The method, for footnotes; without the last full stop."""
 
@@ -41,15 +47,15 @@ class Difference:
     """Actual coverage of the interval, at least ``CONFIDENCE``; NaN without an interval."""
 
 
-def compare_paired(first: Sequence[float], second: Sequence[float]) -> Difference:
+def compare_paired(first: Sequence[float | Fraction], second: Sequence[float | Fraction]) -> Difference:
     """Compare two methods on the same patients in the same order (Huang 2019, section 2.5).
 
     The paper gives uncorrected p-values and does not state how it handles ties. Here scipy computes them
     (zero_method="wilcox"): exactly for at most 50 pairs without ties, else by the normal approximation without
-    continuity correction.
+    continuity correction. Zeros, ties and ranks are those of the exact differences, not of their rounded values.
 
     Args:
-        first: one score per patient.
+        first: one score per patient. Fractions are compared exactly, other numbers to ``EQUAL``.
         second: likewise.
 
     Raises:
@@ -60,13 +66,14 @@ def compare_paired(first: Sequence[float], second: Sequence[float]) -> Differenc
         raise ValueError(f"a paired comparison needs equally many scores, not {a.shape} and {b.shape}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("a paired comparison needs finite scores; omit the patients that do not count")
-    differences = a - b
+    signed_ranks = _dense_ranks(first, second)
+    differences = np.where(signed_ranks == 0, 0.0, a - b)
     estimate, low, high, coverage = _hodges_lehmann(differences)
-    zeros = int(np.count_nonzero(differences == 0))
+    zeros = int(np.count_nonzero(signed_ranks == 0))
     return Difference(
         n=len(a),
         zeros=zeros,
-        p=_wilcoxon(differences) if zeros < len(a) else math.nan,
+        p=_wilcoxon(signed_ranks) if zeros < len(a) else math.nan,
         estimate=estimate,
         ci_low=low,
         ci_high=high,
@@ -89,7 +96,27 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def _dense_ranks(first: Sequence[float | Fraction], second: Sequence[float | Fraction]) -> np.ndarray:
+    """Rank the sizes of the differences, equal ones alike: 0 for no difference, else 1, 2, ... with its sign."""
+    exact = all(isinstance(score, Fraction) for score in (*first, *second))
+    equal = 0 if exact else EQUAL
+    differences = [_exact(a) - _exact(b) for a, b in zip(first, second, strict=True)]
+    ranks = np.zeros(len(differences))
+    rank, last = 0, Fraction(0)
+    for i in sorted(range(len(differences)), key=lambda i: abs(differences[i])):
+        size = abs(differences[i])
+        rank += size - last > equal
+        last = size
+        ranks[i] = rank if differences[i] > 0 else -rank
+    return ranks
+
+
+def _exact(score: float | Fraction) -> Fraction:
+    return score if isinstance(score, Fraction) else Fraction(float(score))
+
+
 def _wilcoxon(differences: np.ndarray) -> float:
+    """Return the p of the signed-rank test, which depends on the order of the differences only."""
     from scipy.stats import wilcoxon  # this import takes half a second, which other commands need not wait for
 
     kept = differences[differences != 0]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import pandas as pd
 
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
 from dvtplan.evaluation import paired_tests, table1, table_text
-from dvtplan.evaluation.confusion import EMPTY_MASK_RULE
+from dvtplan.evaluation.confusion import EMPTY_MASK_RULE, Confusion
 from dvtplan.evaluation.paired_tests import Difference
 from dvtplan.evaluation.summary_statistics import Summary, summarize
 from dvtplan.evaluation.table1 import SCORES
@@ -134,14 +135,22 @@ def _entries(region: str, reference: str, pooled: Mapping[str, pd.DataFrame]) ->
     others = [name for name in pooled if name != reference]
     found: dict[str, dict[str, Entry]] = {name: {} for name in pooled}
     for score in SCORES:
-        own = counted[reference][score]
-        found[reference][score] = Entry(summary=summarize(own), difference=None, p_holm=math.nan)
+        found[reference][score] = Entry(summary=summarize(counted[reference][score]), difference=None, p_holm=math.nan)
         scores = {name: counted[name].loc[order, score] for name in others}
-        differences = {name: paired_tests.compare_paired(list(own), list(values)) for name, values in scores.items()}
+        own = _exact(counted[reference], score)
+        differences = {
+            name: paired_tests.compare_paired(own, _exact(counted[name].loc[order], score)) for name in others
+        }
         corrected = paired_tests.holm([difference.p for difference in differences.values()])
         for (name, difference), p_holm in zip(differences.items(), corrected, strict=True):
             found[name][score] = Entry(summary=summarize(scores[name]), difference=difference, p_holm=p_holm)
     return found
+
+
+def _exact(patients: pd.DataFrame, score: str) -> list[Fraction]:
+    """Return the scores without rounding, from the voxel counts."""
+    counts = patients[["tp", "fp", "fn"]].itertuples(index=False)
+    return [Confusion(*map(int, row)).exact(score) for row in counts]
 
 
 def _by_fold(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from scipy import stats
 
 from dvtplan.evaluation.paired_tests import compare_paired, holm
 
+COUNTS = st.lists(st.integers(0, 1000), min_size=1, max_size=30)
 SCORES = st.lists(st.floats(0, 1, allow_nan=False, width=32), min_size=1, max_size=30)
+
+SIX_UP_FOUR_DOWN = (
+    [(7, 6), (3, 2), (9, 8), (4, 3), (6, 5), (2, 1), (2, 3), (7, 8), (1, 2), (4, 5)],
+    [(1, 0), (2, 1), (3, 2), (8, 7), (9, 8), (10, 9), (0, 1), (5, 6), (6, 7), (9, 10)],
+    [(5, 4), (6, 5), (4, 3), (2, 1), (7, 6), (8, 7), (3, 4), (1, 2), (4, 5), (8, 9)],
+)
+"""Scores of ten patients in tenths: in each table six differences of 1 and four of -1."""
 
 
 def test_five_gains_of_different_size_by_hand() -> None:
@@ -66,11 +75,39 @@ def test_what_is_no_pair_is_refused(second: list[float]) -> None:
         compare_paired([0.1, 0.2], second)
 
 
-@given(SCORES, st.integers(0, 2**32))
-def test_p_is_scipys(first: list[float], seed: int) -> None:
-    second = np.random.default_rng(seed).permutation(first)
+@pytest.mark.parametrize("table", SIX_UP_FOUR_DOWN)
+@pytest.mark.parametrize("kind", [float, Fraction])
+def test_equal_differences_are_ties_whatever_their_rounding(
+    table: list[tuple[int, int]], kind: type[float] | type[Fraction]
+) -> None:
+    """All ranks are 5.5: 22 against an expectation of 27.5, variance 10 * 5.5^2 / 4, so z is 0.6325 and p 0.527."""
+    first, second = ([kind(Fraction(pair[k], 10)) for pair in table] for k in (0, 1))
     found = compare_paired(first, second)
+    assert found.p == pytest.approx(0.52709, abs=1e-5)
+    assert found.zeros == 0
+
+
+def test_a_difference_of_rounding_alone_is_none() -> None:
+    found = compare_paired([0.1 + 0.2, 0.5, 0.9], [0.3, 0.4, 0.7])
+    assert (0.1 + 0.2 != 0.3) and found.zeros == 1
+
+
+def test_fractions_that_differ_by_less_than_any_rounding_are_not_tied() -> None:
+    tiny = Fraction(1, 10**15)
+    up = [Fraction(k, 10) + k * tiny for k in (1, 1, 1, 1, 1, 1)]
+    apart = [value + rank * tiny for rank, value in enumerate(up)]
+    nothing = [Fraction(0)] * 6
+    assert compare_paired(apart, nothing).p == pytest.approx(2 / 64)  # exact, as six different sizes allow
+    assert compare_paired(up, nothing).p == pytest.approx(stats.wilcoxon([1] * 6, method="approx").pvalue)
+
+
+@given(COUNTS, st.integers(0, 2**32))
+def test_p_is_that_of_whole_numbers(first: list[int], seed: int) -> None:
+    """Thousandths as rounded floats have the p of the counts, which have no rounding."""
+    second = np.random.default_rng(seed).permutation(first)
+    found = compare_paired([count / 1000 for count in first], [count / 1000 for count in second])
     differences = np.asarray(first) - second
+    assert found.zeros == np.count_nonzero(differences == 0)
     if not differences.any():
         assert math.isnan(found.p)
         return

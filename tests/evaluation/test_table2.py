@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+from fractions import Fraction
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from dvtplan.core.errors import DvtError
 from dvtplan.evaluation.table2 import Comparison, table_2, to_csv, to_latex, to_markdown, to_text
@@ -56,6 +59,38 @@ def test_the_reference_has_no_p_and_the_others_have_theirs(table: Comparison) ->
 def test_recall_is_compared_too(table: Comparison) -> None:
     recall = table.entries["all"]["unet"]["recall"].summary
     assert recall.mean == pytest.approx((9 + 7 + 5 + 3 + 1 + 2) / 60)
+
+
+def test_p_is_exact_in_tables_of_small_lesions() -> None:
+    """Whole multiples of 1 / lcm have no rounding, so scipy on them gives the p that the counts define."""
+    rng = np.random.default_rng(0)
+    naive = 0
+    for _ in range(12):
+        truth = rng.integers(1, 7, 30)
+        first, second = (small_lesions(truth, rng) for _ in range(2))
+        difference = compared(a=first, b=second).entries["all"]["b"]["dsc"].difference
+        assert difference is not None
+        scores = [
+            [Fraction(2 * int(r.tp), int(2 * r.tp + r.fp + r.fn)) for r in t.itertuples()] for t in (first, second)
+        ]
+        common = math.lcm(*(score.denominator for score in (*scores[0], *scores[1])))
+        whole = np.array([int((a - b) * common) for a, b in zip(*scores, strict=True)])
+        assert abs(whole).max() < 2**53
+        kept = whole[whole != 0]
+        method = "exact" if len(np.unique(abs(kept))) == len(kept) else "approx"
+        expected = stats.wilcoxon(kept, correction=False, method=method).pvalue
+        assert difference.p == pytest.approx(expected, abs=1e-12)
+        assert difference.zeros == 30 - len(kept)
+        rounded = np.array(scores[0], float) - np.array(scores[1], float)
+        naive += len(np.unique(abs(rounded))) != len(np.unique(abs(whole)))
+    assert naive > 6  # rounded differences would have had other ties in most of these tables
+
+
+def small_lesions(truth: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
+    """Rows of metrics.csv of patients with a few voxels of truth, some of them found, some false positive ones."""
+    table = metrics(*rng.integers(0, truth + 1).tolist(), fold=(0,) * len(truth))
+    table["fn"], table["fp"] = truth - table["tp"], rng.integers(0, 4, len(truth))
+    return table
 
 
 def test_zero_differences_are_named(table: Comparison) -> None:
