@@ -37,6 +37,11 @@ def cannot_write(path: Path, error: OSError | str) -> str:
     return f"{path}: cannot be written ({reason}). Free space or fix the permissions, then run again."
 
 
+def cannot_read(path: Path, error: OSError, advice: str = "Fix the permissions.") -> str:
+    """Return the message for a failed read, with what to do."""
+    return f"{path}: cannot be read ({error.strerror or error}). {advice}"
+
+
 class FolderInUse(DvtError):
     """Another process is at work in the folder, or on the file. Nothing is wrong with either."""
 

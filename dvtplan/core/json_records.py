@@ -10,7 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.core.files import write_text
 
 NOT_IN_DIGEST = "not_in_digest"
@@ -46,8 +46,7 @@ def load(kind: type[R], path: Path, made_by: str) -> R:
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Run {made_by} first.") from None
     except OSError as error:
-        why = error.strerror or str(error)
-        raise DvtError(f"{path}: cannot be read ({why}). Fix the permissions or the path.") from error
+        raise DvtError(cannot_read(path, error, "Fix the permissions or the path.")) from error
     except ValueError as error:
         raise DvtError(f"{path}: is not readable JSON ({error}). Fix it, or run {made_by}.") from error
     try:

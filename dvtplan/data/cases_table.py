@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dvtplan.anatomy.levels import Levels
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, cannot_read
 
 FILE_NAME = "cases.csv"
 LEVEL_COLUMNS = ("level_left_mm", "level_right_mm")
@@ -93,7 +93,7 @@ def _read_rows(path: Path) -> list[tuple[int, dict[Any, Any]]]:
     except FileNotFoundError as error:
         raise DvtError(f"{path}: not found. Give a table with the columns {', '.join(CASES_COLUMNS)}.") from error
     except OSError as error:
-        raise DvtError(f"{path}: cannot be read ({error.strerror or error}). Fix the permissions.") from error
+        raise DvtError(cannot_read(path, error)) from error
     except (ValueError, csv.Error) as error:
         raise DvtError(f"{path}: is not a readable table. Save it as comma-separated text in UTF-8.") from error
     if "case_id" not in header or len(set(header)) < len(header):

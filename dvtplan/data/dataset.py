@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvtplan.anatomy.levels import Levels
-from dvtplan.core.errors import DatasetProblems, DvtError
+from dvtplan.core.errors import DatasetProblems, DvtError, cannot_read
 from dvtplan.data import cases_table, dataset_json
 from dvtplan.data.cases_table import CASES_COLUMNS, CaseDetails, survey_cases_table
 from dvtplan.data.phantom import is_phantom
@@ -162,7 +162,7 @@ def _files(folder: Path, ending: str, problems: list[str]) -> dict[str, Path] | 
             return None
         paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        problems.append(f"{folder}: cannot be read ({error.strerror or error}). Fix the permissions.")
+        problems.append(cannot_read(folder, error))
         return None
     found: dict[str, Path] = {}
     for path in paths:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, cannot_read
 
 RAW = "datasets_raw"
 METRICS = "metrics.csv"
@@ -157,7 +157,7 @@ def open_workspace(root: str | Path, dataset: str | None = None) -> Workspace:
             sorted(p.name for p in raw.iterdir() if p.is_dir() and not p.name.startswith(".")) if raw.is_dir() else []
         )
     except OSError as error:
-        raise DvtError(f"{raw}: cannot be read ({error.strerror or error}). Fix the permissions.") from error
+        raise DvtError(cannot_read(raw, error)) from error
     if dataset is not None:
         if dataset not in found:
             available = ", ".join(found) or "none"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.core.files import write_text
 from dvtplan.core.text import shorten_list
 
@@ -57,8 +57,13 @@ def read_key(path: Path) -> list[KeyRow]:
         return []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return [KeyRow(**row) for row in csv.DictReader(file, strict=True)]
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+            rows = list(csv.DictReader(file, strict=True))
+        if any(value is None for row in rows for value in row.values()):
+            raise ValueError("a row has too few values")
+        return [KeyRow(**row) for row in rows]
+    except OSError as error:
+        raise DvtError(cannot_read(path, error, "Check the path and permissions.")) from error
+    except (ValueError, TypeError, csv.Error) as error:
         raise DvtError(f"{path}: is not the key file of an import. Give another file as `key`.") from error
 
 
@@ -82,9 +87,7 @@ def read_mask_table(path: str | Path) -> dict[str, str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [[value.strip() for value in row] for row in csv.reader(file, strict=True) if any(row)]
     except OSError as error:
-        raise DvtError(
-            f"{path}: cannot be read ({error.strerror or error}). Check the path and permissions."
-        ) from error
+        raise DvtError(cannot_read(path, error, "Check the path and permissions.")) from error
     except (ValueError, csv.Error) as error:
         raise DvtError(f"{path}: is not a readable table. Save it as comma-separated text in UTF-8.") from error
     if not rows or tuple(rows[0]) != TABLE_COLUMNS or any(len(row) != 2 or not all(row) for row in rows):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.core.files import atomic_write
 from dvtplan.models.networks.registry import NETWORKS, build, outputs_of
 from dvtplan.models.training_run import Run
@@ -119,7 +119,7 @@ def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     except FileNotFoundError:
         raise DvtError(f"{path}: not found. Train this fold first.") from None
     except (PermissionError, IsADirectoryError) as error:
-        raise DvtError(f"{path}: cannot be read ({error.strerror}). Fix the permissions, or replace it.") from error
+        raise DvtError(cannot_read(path, error, "Fix the permissions, or replace it.")) from error
     except Exception as error:  # reading a damaged archive can raise anything, with advice that does not apply here
         raise DvtError(f"{path}: is not a readable checkpoint. Train this fold again.") from error
     complete = isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in FIELDS.items())
