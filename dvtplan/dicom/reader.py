@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import struct
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,16 +20,26 @@ from dvtplan.dicom.slice_sorting import Frame
 
 try:
     import pydicom
-    from pydicom.errors import InvalidDicomError
 except ImportError:  # require_pydicom reports it
     pydicom = None  # type: ignore[assignment]
 
 PREAMBLE, MAGIC = 128, b"DICM"
+START = 2048
+"""Bytes at the start of a file that tell whether it is DICOM."""
+STANDARD_UID = b"1.2.840.10008."
+"""Start of every UID of the standard, such as the SOP class of an image."""
+FIRST_ELEMENTS = (0x0000, 0x0001, 0x0002, 0x0005, 0x0008, 0x0012, 0x0013, 0x0014, 0x0016, 0x0018)
+"""Elements of group 0002 or 0008 with which a file without preamble may begin."""
+PIXEL_ELEMENTS = (0x0008, 0x0009, 0x0010)
+"""Elements of group 7FE0 that contain pixels."""
+DIRECTORY, DIRECTORY_CLASS = "DICOMDIR", "1.2.840.10008.1.3.10"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+"""Transfer syntax of which pydicom unpacks the whole data set first."""
 LARGEST_MEMBER = 2 << 30
 """Bytes of an unpacked file of an archive. No image of a leg is larger."""
 
 HEADER_KEYWORDS = [
-    "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
     "PatientID", "StudyInstanceUID",
     "Rows", "Columns", "SamplesPerPixel", "PixelSpacing",
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "EchoTime",
@@ -48,20 +60,58 @@ Opener = Callable[[], BinaryIO]
 Vector = tuple[float, float, float]
 
 
+class DamagedFile(DamagedScan):
+    """A file that is DICOM, or probably was, but cannot be read to its end."""
+
+    def __init__(self, name: str, reason: str, *, series_uid: str = "", certain: bool = True) -> None:
+        """Describe the damage.
+
+        Args:
+            name: of the file within its folder or archive.
+            reason: the damage, as a predicate.
+            series_uid: of the series that the file belongs to; empty if it cannot be read any more.
+            certain: the file is DICOM. Otherwise it may be any other file: it is empty, or holds only zeros.
+        """
+        super().__init__(f"{name}: {reason}. Copy or export it again, or remove it if it is not part of the scan.")
+        self.name, self.reason, self.series_uid, self.certain = name, reason, series_uid, certain
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Allow pickling, so that the error can leave a worker process."""
+        return type(self), (self.name, self.reason), {"series_uid": self.series_uid, "certain": self.certain}
+
+
 def is_dicom(path: str | Path) -> bool:
     """Return whether a path is a ZIP archive, a DICOM file, or a folder with DICOM files at any depth."""
     path = Path(path)
     if path.is_file():
-        return path.suffix.lower() == ".zip" or _has_dicom_magic(path)
-    return path.is_dir() and any(_has_dicom_magic(p) for p in sorted(path.rglob("*")) if p.is_file())
+        return path.suffix.lower() == ".zip" or _is_dicom_file(path)
+    return path.is_dir() and any(_is_dicom_file(p) for p in sorted(path.rglob("*")) if p.is_file())
 
 
-def _has_dicom_magic(path: Path) -> bool:
+def _is_dicom_file(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
+            return _starts_like_dicom(file.read(START))
     except OSError:
         return False
+
+
+def _starts_like_dicom(start: bytes) -> bool:
+    """Return whether a file has the preamble of DICOM, or is a data set without preamble."""
+    return start[PREAMBLE : PREAMBLE + len(MAGIC)] == MAGIC or (_has_first_element(start) and STANDARD_UID in start)
+
+
+def _has_first_element(start: bytes) -> bool:
+    """Return whether bytes begin with an element of group 0002 or 0008: a data set without preamble."""
+    if len(start) < 8:
+        return False
+    little, big = struct.unpack_from("<HH", start), struct.unpack_from(">HH", start)
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    implicit = struct.unpack_from("<I", start, 4)[0] <= 64
+    return any(
+        group in (0x0002, 0x0008) and element in FIRST_ELEMENTS and valid
+        for (group, element), valid in ((little, explicit or implicit), (big, explicit))
+    )
 
 
 def segment_label(segment: Any) -> str:
@@ -100,35 +150,129 @@ def _list_files(source: Path) -> Iterator[list[tuple[str, Opener]]]:
         yield [(source.name, lambda: source.open("rb"))]
         return
     try:
-        with zipfile.ZipFile(source) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir()]
-            large = [m.filename for m in members if m.file_size > LARGEST_MEMBER]
-            if large:
-                raise DvtError(
-                    f"{source}: {shorten_list(large)}: larger than {LARGEST_MEMBER >> 30} GiB unpacked. Unpack the "
-                    "archive first."
-                )
-            if any(m.flag_bits & 1 for m in members):
-                raise DvtError(f"{source}: is protected by a password. Unpack the archive first.")
-            # Files are unpacked in memory only, so a path in the archive can never write outside a folder.
-            yield [(m.filename, lambda m=m: archive.open(m)) for m in members]  # type: ignore[misc]
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise DamagedScan(f"{source}: cannot be read ({error}). Copy or export it again.") from error
+        archive = zipfile.ZipFile(source)
+    except Exception as error:  # damaged directories fail in many ways
+        raise DamagedScan(f"{source}: cannot be read ({_reason(error)}). Copy or export it again.") from error
+    with archive:
+        members = [m for m in archive.infolist() if not m.is_dir()]
+        large = [m.filename for m in members if m.file_size > LARGEST_MEMBER]
+        if large:
+            raise DvtError(
+                f"{source}: {shorten_list(large)}: larger than {LARGEST_MEMBER >> 30} GiB unpacked. Unpack the "
+                "archive first."
+            )
+        if any(m.flag_bits & 1 for m in members):
+            raise DvtError(f"{source}: is protected by a password. Unpack the archive first.")
+        # Files are unpacked in memory only, so a path in the archive can never write outside a folder.
+        names = _unique([m.filename for m in members])
+        yield [
+            (name, lambda m=m: archive.open(m))  # type: ignore[misc]
+            for name, m in zip(names, members, strict=True)
+        ]
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Number the names that occur several times, as of two folders that were flattened into one archive."""
+    seen: Counter[str] = Counter()
+    taken, unique = set(names), []
+    for name in names:
+        seen[name] += 1
+        numbered = name
+        while seen[name] > 1 and numbered in taken:
+            numbered = f"{name} ({seen[name]})"
+            seen[name] += numbered in taken
+        taken.add(numbered)
+        unique.append(numbered)
+    return unique
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, or its type if it says nothing."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def read_header(name: str, opener: Opener) -> Any:
-    """Read the tags ``HEADER_KEYWORDS`` of a DICOM file; None for any other file."""
+    """Read the tags ``HEADER_KEYWORDS`` of a DICOM file, with or without preamble; None for any other file.
+
+    Args:
+        name: of the file within its folder or archive.
+        opener: opens it.
+
+    Raises:
+        DamagedFile: if it is DICOM, or may be, but ends before its pixels or cannot be read.
+        DvtError: if the disk or the permissions do not allow to read it.
+    """
+    is_directory = Path(name).name.upper() == DIRECTORY
     try:
         with opener() as file:
-            start = file.read(PREAMBLE + len(MAGIC))
-            if start[PREAMBLE:] != MAGIC:
+            start = file.read(START)
+            if is_directory or not _starts_like_dicom(start):
+                if not is_directory:
+                    _require_other_content(name, start)
                 return None
             file.seek(0)
-            return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=HEADER_KEYWORDS)
-    except (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError):
-        return None
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=HEADER_KEYWORDS)
+            has_pixels = header.file_meta.get("TransferSyntaxUID") == DEFLATED or _is_at_pixels(file)
+            uid = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+    except DvtError:
+        raise
     except OSError as error:
         raise DvtError(f"{name}: cannot be read ({error.strerror or error}). Check the disk.") from error
+    except Exception as error:  # damaged bytes make pydicom and zipfile fail in many ways
+        raise DamagedFile(name, f"is damaged ({_reason(error)})") from error
+    if uid == DIRECTORY_CLASS:
+        return None
+    if not has_pixels and (not uid or _is_image_class(uid)):
+        raise DamagedFile(name, "ends before its pixels, so it is cut off", series_uid=_whole_series_uid(header))
+    return header
+
+
+def read_all_tags(name: str, opener: Opener) -> Any:
+    """Read all tags of a DICOM file except the pixels.
+
+    Raises:
+        DamagedScan: if it cannot be read.
+    """
+    try:
+        with opener() as file:
+            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    except Exception as error:  # damaged bytes make pydicom and zipfile fail in many ways
+        raise DamagedScan(f"{name}: cannot be read ({_reason(error)}). Copy or export it again.") from error
+
+
+def _require_other_content(name: str, start: bytes) -> None:
+    """Raise a DamagedFile for a file that may have been DICOM. Hidden files are not."""
+    if Path(name).name.startswith("."):
+        return
+    if not start:
+        raise DamagedFile(name, "is empty", certain=False)
+    if not any(start[: PREAMBLE + len(MAGIC)]):
+        raise DamagedFile(name, "holds only zeros where DICOM begins", certain=False)
+    if _has_first_element(start):
+        raise DamagedFile(name, "begins like DICOM, but names no class of DICOM objects", certain=False)
+
+
+def _is_at_pixels(file: BinaryIO) -> bool:
+    """Return whether a file continues with an element of pixels."""
+    tag = file.read(4)
+    return tag in {struct.pack(order, 0x7FE0, element) for order in ("<HH", ">HH") for element in PIXEL_ELEMENTS}
+
+
+def _is_image_class(uid: str) -> bool:
+    """Return whether the objects of a SOP class of the standard contain pixels."""
+    words = pydicom.uid.UID(uid).name
+    return "Image Storage" in words or words in ("Segmentation Storage", "RT Dose Storage", "Parametric Map Storage")
+
+
+def _whole_series_uid(header: Any) -> str:
+    """Return the series UID, or an empty text if the file ends within it."""
+    element = header.get_item("SeriesInstanceUID")
+    value = getattr(element, "value", None)
+    if not isinstance(value, bytes) or len(value) < element.length:
+        return ""
+    return str(header.get("SeriesInstanceUID") or "")
 
 
 def is_image(header: Any) -> bool:
@@ -264,7 +408,11 @@ def read_pixels(name: str, opener: Opener) -> np.ndarray:
     """
     try:
         with opener() as file:
-            return np.asarray(pydicom.dcmread(file).pixel_array)
+            header = pydicom.dcmread(file, force=True)
+        _complete_transfer_syntax(name, header)
+        return np.asarray(header.pixel_array)
+    except DvtError:
+        raise
     except NotImplementedError as error:
         raise DvtError(f"{name}: its compression is not supported ({error}). Export it uncompressed.") from error
     except Exception as error:  # decoders fail in their own ways
@@ -277,3 +425,18 @@ def read_pixels(name: str, opener: Opener) -> np.ndarray:
             ) from error
         reason = reason.rstrip(".") or type(error).__name__
         raise DamagedScan(f"{name}: its pixels cannot be read ({reason}). Copy or export it again.") from error
+
+
+def _complete_transfer_syntax(name: str, header: Any) -> None:
+    """Add the transfer syntax that a data set without preamble was found to have.
+
+    Raises:
+        DamagedScan: if its pixels are compressed, in a way that nothing states.
+    """
+    if "TransferSyntaxUID" in header.file_meta:
+        return
+    if header["PixelData"].is_undefined_length:
+        raise DamagedScan(f"{name}: does not name the compression of its pixels. Export it uncompressed.")
+    implicit, little = header.original_encoding
+    plain = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+    header.file_meta.TransferSyntaxUID = plain if little else pydicom.uid.ExplicitVRBigEndian

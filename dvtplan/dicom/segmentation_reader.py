@@ -14,7 +14,6 @@ from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.reader import (
     FrameTags,
-    InvalidDicomError,
     open_files,
     pydicom,
     read_frames,
@@ -188,6 +187,6 @@ def read_algorithm(path: str | Path) -> tuple[str, set[str]]:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Manufacturer", "SegmentSequence"])
         types = {str(one.get("SegmentAlgorithmType") or "") for one in header.get("SegmentSequence") or ()}
-    except (InvalidDicomError, EOFError, OSError, ValueError, KeyError, AttributeError):
+    except Exception:  # any other file
         return "", set()
     return str(header.get("Manufacturer") or ""), types

@@ -22,10 +22,10 @@ from dvtplan.dicom import slice_sorting
 from dvtplan.dicom.mask_objects import Segmentation, UnreadMask, describe_object
 from dvtplan.dicom.reader import (
     MR,
-    InvalidDicomError,
+    DamagedFile,
     is_image,
     open_files,
-    pydicom,
+    read_all_tags,
     read_frames,
     read_header,
     read_pixels,
@@ -73,6 +73,8 @@ class StudyContents:
     segmentations: tuple[Segmentation, ...] = ()
     unread_masks: tuple[UnreadMask, ...] = ()
     """Objects with masks of a kind that is not read."""
+    damaged: tuple[str, ...] = ()
+    """One line for each damaged file whose series is unknown. It may be a slice of any volume."""
 
 
 def read_study(source: str | Path) -> StudyContents:
@@ -83,10 +85,13 @@ def read_study(source: str | Path) -> StudyContents:
     """
     require_pydicom()
     source = Path(source)
-    all_series, masks = _group_by_series(source)
+    all_series, masks, damaged = _group_by_series(source)
     segmentations = [one for one in masks if isinstance(one, Segmentation)]
+    if not all_series and not masks and damaged:
+        raise DamagedScan(_damage(source, damaged))
     if not all_series and not masks:
         raise DvtError(f"{source}: contains no DICOM image. Give the folder that the scanner or archive exported.")
+    known = {str(entries[0][1].get("SeriesInstanceUID") or "") for entries in all_series} - {""}
     volumes: list[Volume] = []
     faults: list[str] = []
     skipped: list[str] = []
@@ -94,6 +99,10 @@ def read_study(source: str | Path) -> StudyContents:
         header = entries[0][1]
         description = _description(header)
         label = f"series {name} ({description})"
+        broken = [one for one in damaged if one.series_uid and one.series_uid == header.get("SeriesInstanceUID")]
+        if broken:
+            faults.append(_damage(f"{source}: {label}", broken))
+            continue
         try:
             frames = [frame for file, one in entries for frame in read_frames(file, one)]
             stacks = slice_sorting.sort_into_volumes(frames, f"{source}: {label}")
@@ -105,6 +114,7 @@ def read_study(source: str | Path) -> StudyContents:
         for k, stack in enumerate(stacks):
             letter = chr(ord("a") + k) if len(stacks) > 1 else ""
             volumes.append(_volume(name + letter, description, header, stack))
+    faults += [_damage(source, [one]) for one in damaged if one.series_uid and one.series_uid not in known]
     return StudyContents(
         source=source,
         volumes=tuple(volumes),
@@ -112,22 +122,48 @@ def read_study(source: str | Path) -> StudyContents:
         skipped=tuple(skipped),
         segmentations=tuple(sorted(segmentations, key=lambda one: (one.number, one.file))),
         unread_masks=tuple(one for one in masks if isinstance(one, UnreadMask)),
+        damaged=tuple(_damage(source, [one]) for one in damaged if not one.series_uid),
     )
 
 
-def _group_by_series(source: Path) -> tuple[list[list[tuple[str, Any]]], list[Segmentation | UnreadMask]]:
-    """Return the (file name, header) pairs of each series, by series number, and the objects that hold masks."""
+def _damage(label: str | Path, files: Sequence[DamagedFile]) -> str:
+    """Return one line about damaged files."""
+    first, *others = files
+    return f"{label}: {first}" + (f" {plural(len(others), 'more file')} damaged." if others else "")
+
+
+def _group_by_series(
+    source: Path,
+) -> tuple[list[list[tuple[str, Any]]], list[Segmentation | UnreadMask], list[DamagedFile]]:
+    """Return the (file name, header) pairs of each series, by series number; objects with masks; damaged files."""
     by_uid: dict[str, list[tuple[str, Any]]] = {}
     masks: list[Segmentation | UnreadMask] = []
+    damaged: list[DamagedFile] = []
+    endings: set[str] = set()
     with open_files(source) as files:
         for name, opener in progress(files, "Read headers", leave=False):
-            header = read_header(name, opener)
-            mask = None if header is None else describe_object(name, header)
+            try:
+                header = read_header(name, opener)
+            except DamagedFile as error:
+                damaged.append(error)
+                continue
+            if header is None:
+                continue
+            endings.add(_ending(name))
+            mask = describe_object(name, header)
             if mask is not None:
                 masks.append(mask)
-            elif header is not None and is_image(header):
+            elif is_image(header):
                 by_uid.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((name, header))
-    return sorted(by_uid.values(), key=lambda entries: series_number(entries[0][1])), masks
+    # An empty file is taken for a damaged slice if it is called like a DICOM file.
+    damaged = [one for one in damaged if one.certain or _ending(one.name) in endings]
+    return sorted(by_uid.values(), key=lambda entries: series_number(entries[0][1])), masks, damaged
+
+
+def _ending(name: str) -> str:
+    """Return the ending of a file name; a number, as in 1.2.3 or IM.0007, is none."""
+    ending = Path(name).suffix.lower()
+    return "" if ending[1:].isdecimal() else ending
 
 
 def _series_names(all_series: Sequence[list[tuple[str, Any]]]) -> list[str]:
@@ -174,7 +210,10 @@ def read_study_ids(source: str | Path) -> tuple[str, str]:
     require_pydicom()
     with open_files(Path(source)) as files:
         for name, opener in files:
-            header = read_header(name, opener)
+            try:
+                header = read_header(name, opener)
+            except DamagedFile:
+                continue
             if header is not None and is_image(header):
                 return str(header.get("PatientID") or "").strip(), str(header.get("StudyInstanceUID") or "")
     return "", ""
@@ -216,6 +255,9 @@ def choose_volume(study: StudyContents, wanted: str | None) -> Volume:
     Raises:
         DvtError: with a list of the volumes, if several or none match.
     """
+    if study.damaged:
+        more = f" {plural(len(study.damaged) - 1, 'more file')} damaged." if len(study.damaged) > 1 else ""
+        raise DamagedScan(study.damaged[0] + more)
     if wanted is None and len(study.volumes) == 1 and not study.faults:
         return study.volumes[0]
     for volume in study.volumes:
@@ -307,9 +349,5 @@ def read_tags(study: StudyContents, names: Iterable[str]) -> dict[str, Any]:
     with open_files(study.source) as files:
         openers = dict(files)
         for name in names:
-            try:
-                with openers[name]() as file:
-                    tags[name] = pydicom.dcmread(file, stop_before_pixels=True)
-            except (InvalidDicomError, EOFError, OSError, KeyError, ValueError) as error:
-                raise DvtError(f"{study.source}: {name}: cannot be read ({error}). Copy or export it again.") from error
+            tags[name] = read_all_tags(f"{study.source}: {name}", openers[name])
     return tags
