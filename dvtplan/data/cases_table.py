@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import math
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from dvtplan.anatomy.levels import Levels
+from dvtplan.core import console
 from dvtplan.core.errors import DvtError, cannot_read
+from dvtplan.core.text import shorten_list
+from dvtplan.data.names import same_names, visible
 
 FILE_NAME = "cases.csv"
 LEVEL_COLUMNS = ("level_left_mm", "level_right_mm")
 CASES_COLUMNS = ("case_id", "patient_id", *LEVEL_COLUMNS, "midline_mm")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_PATIENT_WORDS = frozenset({"patient", "patients", "patientid", "subject", "subjectid", "participant",
+                            "participantid", "pid"})  # fmt: skip
+"""Columns of other programs that name patients, in small letters and without signs."""
 
 
 class CaseDetails(NamedTuple):
@@ -24,8 +33,34 @@ class CaseDetails(NamedTuple):
     levels: Levels | None
 
 
-def read_cases_table(path: Path) -> dict[str, CaseDetails]:
-    """Read ``cases.csv``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CasesTable:
+    """A ``cases.csv`` as it was read."""
+
+    path: Path
+    columns: tuple[str, ...]
+    cases: dict[str, CaseDetails]
+    """By case. Names are composed (NFC) and have no invisible characters."""
+    faults: tuple[str, ...]
+    """What is wrong in the rows, one line each."""
+    warnings: tuple[str, ...]
+    """What is allowed but probably a mistake, one line each."""
+
+    def without_row(self, case_ids: Collection[str]) -> tuple[str, ...]:
+        """Warn of cases that the table does not list, each of which counts as a patient of its own."""
+        missing = sorted(set(case_ids) - set(self.cases)) if self.cases else []
+        if not missing:
+            return ()
+        return (f"{self.path}: has no row for {shorten_list(missing)}. Each counts as a patient of its own.",)
+
+
+def is_there(path: Path) -> bool:
+    """Return whether a table exists, also as a link without a target, which reading it reports."""
+    return os.path.lexists(path)
+
+
+def read_cases_table(path: Path, case_ids: Collection[str] = ()) -> dict[str, CaseDetails]:
+    """Read ``cases.csv``, and print its warnings, also of those ``case_ids`` that it does not list.
 
     Columns: case_id, and optionally patient_id, level_left_mm, level_right_mm, midline_mm (LPS coordinates in mm).
     Without patient_id each case is its own patient. Other columns and empty lines are ignored.
@@ -36,74 +71,113 @@ def read_cases_table(path: Path) -> dict[str, CaseDetails]:
     Raises:
         DvtError: with every fault of the file, one line each.
     """
-    cases, faults = survey_cases_table(path)
-    if faults:
-        raise DvtError("\n".join(faults))
-    return cases
+    table = survey_cases_table(path)
+    if table.faults:
+        raise DvtError("\n".join(table.faults))
+    for line in (*table.warnings, *table.without_row(case_ids)):
+        console.warn(line)
+    return table.cases
 
 
-def survey_cases_table(path: Path) -> tuple[dict[str, CaseDetails], list[str]]:
-    """Read ``cases.csv`` as ``read_cases_table``, but return the faults of its rows instead of raising them.
+def survey_cases_table(path: Path) -> CasesTable:
+    """Read ``cases.csv`` as ``read_cases_table``, but return the faults of its rows and its warnings.
 
     Raises:
         DvtError: if the file is not such a table.
     """
+    columns, rows = _read_rows(path)
     faults: list[str] = []
+    unused: list[str] = []
     cases: dict[str, CaseDetails] = {}
-    for line, row in _read_rows(path):
-        # A value without a column would shift the values after it to wrong columns.
-        extra = [value for value in row.pop(None, []) if value.strip()]
-        if extra:
+    for line, row in rows:
+        if not any(row):
+            continue
+        where = f"{path}, line {line}"
+        if len(row) != len(columns):
+            # A decimal comma, or a comma that was left out, moves the values after it to wrong columns.
             faults.append(
-                f"{path}, line {line}: contains {extra[0]!r} after the last column. Write decimals with a point, "
-                "or add a column name."
+                f"{where}: has {len(row)} values for {len(columns)} columns. Write decimals with a point, "
+                "and one comma for each empty value."
             )
             continue
-        values = {name: (value or "").strip() for name, value in row.items()}
-        if not any(values.values()):
-            continue
-        absent = [name for name, value in row.items() if value is None]
-        if absent and any(values.get(name) for name in (*LEVEL_COLUMNS, "midline_mm")):
-            faults.append(
-                f"{path}, line {line}: has {len(row) - len(absent)} values for {len(row)} columns, so a value may be "
-                "in the wrong column. Write one comma for each empty value."
-            )
-            continue
+        values = dict(zip(columns, row, strict=True))
         case_id = values["case_id"]
         if not case_id or case_id in cases:
             fault = f"{case_id} occurs twice" if case_id else "case_id is empty"
-            faults.append(f"{path}, line {line}: {fault}. Keep one row per case.")
+            faults.append(f"{where}: {fault}. Keep one row per case.")
             continue
+        levels = None
         try:
-            cases[case_id] = CaseDetails(values.get("patient_id") or case_id, _levels(values))
+            levels = _levels(values)
         except ValueError as error:
-            faults.append(f"{path}, line {line}: {error}. Give millimetres, or leave it empty.")
-            cases[case_id] = CaseDetails(values.get("patient_id") or case_id, None)
-    return cases, faults
+            faults.append(f"{where}: {error}. Give millimetres with a decimal point, or leave it empty.")
+        cases[case_id] = CaseDetails(values.get("patient_id") or case_id, levels)
+        if values.get("midline_mm") and levels is None:
+            unused.append(case_id)
+    warnings = _warnings(path, columns, cases, unused)
+    return CasesTable(path=path, columns=tuple(columns), cases=cases, faults=tuple(faults), warnings=tuple(warnings))
 
 
-def _read_rows(path: Path) -> list[tuple[int, dict[Any, Any]]]:
-    """Read the rows with their line numbers; values without a column are under None."""
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read the names of the columns, and the values of each row with its line number."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, skipinitialspace=True, strict=True)
-            table.fieldnames = [name.strip() for name in table.fieldnames or ()]
-            header = [name for name in table.fieldnames if name in CASES_COLUMNS]
-            rows = [(table.line_num, row) for row in table]
+            reader = csv.reader(file, skipinitialspace=True, strict=True)
+            columns = [visible(name) for name in next(reader, [])]
+            rows = [(reader.line_num, [visible(value) for value in row]) for row in reader]
     except FileNotFoundError as error:
         raise DvtError(f"{path}: not found. Give a table with the columns {', '.join(CASES_COLUMNS)}.") from error
     except OSError as error:
         raise DvtError(cannot_read(path, error)) from error
     except (ValueError, csv.Error) as error:
         raise DvtError(f"{path}: is not a readable table. Save it as comma-separated text in UTF-8.") from error
-    if "case_id" not in header or len(set(header)) < len(header):
-        semicolons = table.fieldnames and ";" in table.fieldnames[0]
-        action = "Save it with commas, not semicolons." if semicolons else "Fix its first line."
-        raise DvtError(
-            f"{path}: expected the columns {', '.join(CASES_COLUMNS)}, each once and at least case_id; "
-            f"found {', '.join(table.fieldnames) or 'none'}. {action}"
+    _require_columns(path, columns)
+    return columns, rows
+
+
+def _require_columns(path: Path, columns: Sequence[str]) -> None:
+    known = [name for name in columns if name in CASES_COLUMNS]
+    if "case_id" in columns and len(set(known)) == len(known):
+        meant = {name: meaning for name in columns if (meaning := _meaning(name)) and meaning not in columns}
+        for name, meaning in meant.items():
+            raise DvtError(f"{path}: the column {name!r} is not known. Name it {meaning}, or remove it.")
+        return
+    separator = "semicolons" if any(";" in name for name in columns) else ""
+    if not separator and len(columns) == 1 and " " in columns[0]:
+        separator = "tabs or spaces"
+    action = "Fix its first line."
+    if separator:
+        action = f"Save it with commas between the columns, not {separator}, and with decimal points."
+    raise DvtError(
+        f"{path}: expected the columns {', '.join(CASES_COLUMNS)}, each once and at least case_id; "
+        f"found {', '.join(columns) or 'none'}. {action}"
+    )
+
+
+def _meaning(name: str) -> str:
+    """Return the known column that an unknown one probably is; empty if there is none."""
+    if name in CASES_COLUMNS:
+        return ""
+    bare = "".join(c for c in name.casefold() if c.isalnum())
+    if bare in _PATIENT_WORDS:
+        return "patient_id"
+    return next((known for known in CASES_COLUMNS if bare in (known.replace("_", ""), known[:-3].replace("_", ""))), "")
+
+
+def _warnings(path: Path, columns: Sequence[str], cases: Mapping[str, CaseDetails], unused: list[str]) -> list[str]:
+    found = []
+    others = [name for name in columns if name and name not in CASES_COLUMNS]
+    if others:
+        found.append(
+            f"{path}: the columns {', '.join(others)} are not used; known columns are {', '.join(CASES_COLUMNS)}."
         )
-    return rows
+    if unused:
+        found.append(f"{path}: midline_mm is not used without a level: {shorten_list(unused)}. Give a level, too.")
+    for group in same_names(case.patient for case in cases.values()):
+        found.append(
+            f"{path}: the patients {' and '.join(group)} differ only in case. Write one name if they are one patient."
+        )
+    return found
 
 
 def _levels(row: Mapping[str, str]) -> Levels | None:
@@ -117,10 +191,6 @@ def _millimetres(row: Mapping[str, str], name: str) -> float | None:
     text = row.get(name, "")
     if not text:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not np.isfinite(value):
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise ValueError(f"{name} is {text!r}, expected a number")
-    return value
+    return float(text)

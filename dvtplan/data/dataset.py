@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import DatasetProblems, DvtError, cannot_read
 from dvtplan.data import cases_table, dataset_json
-from dvtplan.data.cases_table import CASES_COLUMNS, CaseDetails, survey_cases_table
+from dvtplan.data.cases_table import CaseDetails, survey_cases_table
+from dvtplan.data.dataset_json import DatasetJson
+from dvtplan.data.mask_files import PROBABILITY
+from dvtplan.data.names import LONGEST_FILE, TEMPORARY, normalized
 from dvtplan.data.phantom import is_phantom
 
 
@@ -53,6 +57,8 @@ def display_name(dataset: str, phantom: bool | None) -> str:
     return f"{dataset} (phantom)" if phantom else dataset
 
 
+TABLES = (cases_table.FILE_NAME, "splits.json")
+"""Optional files of a data set."""
 PHANTOM_WARNING = "Phantom scores rank methods and find bugs. They are not evidence of clinical accuracy."
 """Shown next to every score of a phantom."""
 PHANTOM_NOTE = f"Phantom data: images and truth were computed. {PHANTOM_WARNING}"
@@ -95,16 +101,9 @@ def survey(folder: str | Path) -> tuple[Dataset | None, list[str]]:
         problems.append(f"{truths[case_id]}: a label without an image. Add {case_id}_0000{ending} or remove it.")
     if not found and not problems:
         problems.append(f"{folder / 'imagesTr'}: contains no case. Add files named ID_0000{ending}.")
-    table = folder / cases_table.FILE_NAME
-    details: dict[str, CaseDetails] = {}
-    if table.exists():
-        try:
-            details, faults = survey_cases_table(table)
-            problems.extend(faults)
-        except DvtError as error:
-            problems.extend(str(error).splitlines())
-        for case_id in sorted(set(details) - set(found)):
-            problems.append(f"{table}: lists the case {case_id}, which has no image. Remove the row or add the files.")
+    problems.extend(_faults_of_names(folder, found, content))
+    problems.extend(_faults_of_listed(folder, content, [*images.values(), *truths.values()]))
+    details = _details(folder / cases_table.FILE_NAME, found, problems)
     cases = []
     for case_id in sorted(set(found) & set(truths)):
         known = details.get(case_id, CaseDetails(case_id, None))
@@ -128,6 +127,43 @@ def survey(folder: str | Path) -> tuple[Dataset | None, list[str]]:
     return dataset, problems
 
 
+def _details(table: Path, found: Mapping[str, object], problems: list[str]) -> dict[str, CaseDetails]:
+    """Read the rows of ``cases.csv``, if there is one; its faults are problems."""
+    if not cases_table.is_there(table):
+        return {}
+    try:
+        read = survey_cases_table(table)
+    except DvtError as error:
+        problems.extend(str(error).splitlines())
+        return {}
+    problems.extend(read.faults)
+    for case_id in sorted(set(read.cases) - set(found)):
+        problems.append(f"{table}: lists the case {case_id}, which has no image. Remove the row or add the files.")
+    return read.cases
+
+
+def _faults_of_names(folder: Path, case_ids: Iterable[str], content: DatasetJson) -> Iterator[str]:
+    """Refuse cases whose predictions would have names that are too long for a file."""
+    longest = max((len(name.encode()) for name in content.labels), default=0)
+    most = LONGEST_FILE - TEMPORARY - len(f"{PROBABILITY}.nii.gz") - max(longest, len("lesion"))
+    for case_id in case_ids:
+        if len(case_id.encode()) > most:
+            yield (
+                f"{folder / 'imagesTr'}: the case {case_id[:40]}... has a name of {len(case_id.encode())} bytes, too "
+                f"long for the names of its results. Shorten it to {most} bytes."
+            )
+
+
+def _faults_of_listed(folder: Path, content: DatasetJson, files: Iterable[Path]) -> Iterator[str]:
+    """Refuse a list of cases in ``dataset.json`` that names other files than those that are read."""
+    other = sorted(set(content.listed) ^ {path.resolve() for path in files}) if content.listed else []
+    if other:
+        yield (
+            f"{folder / dataset_json.FILE_NAME}: its entry dataset lists other files than imagesTr and labelsTr hold, "
+            f"for example {other[0]}. Only these folders are read: put or link the files there and remove the entry."
+        )
+
+
 def consistency_warnings(dataset: Dataset) -> list[str]:
     """Return what is allowed in a data set but probably a mistake, one line each."""
     found: list[str] = []
@@ -140,13 +176,14 @@ def consistency_warnings(dataset: Dataset) -> list[str]:
             "Fix the number, or add the missing cases."
         )
     table = dataset.folder / cases_table.FILE_NAME
-    if table.exists():
-        header = table.read_text(encoding="utf-8-sig").partition("\n")[0]
-        unknown = [name.strip() for name in header.split(",") if name.strip() not in (*CASES_COLUMNS, "")]
-        if unknown:
-            found.append(
-                f"{table}: the columns {', '.join(unknown)} are not used; known columns are {', '.join(CASES_COLUMNS)}."
-            )
+    if cases_table.is_there(table):
+        read = survey_cases_table(table)
+        found.extend((*read.warnings, *read.without_row([case.id for case in dataset.cases])))
+    found.extend(
+        f"{file}: is not read. Name it {' or '.join(TABLES)}, or remove it."
+        for file in sorted(dataset.folder.iterdir())
+        if file.name not in TABLES and file.name.lower().split(".")[0] in ("cases", "splits", "splits_final")
+    )
     return found
 
 
@@ -177,7 +214,10 @@ def _files(folder: Path, ending: str, problems: list[str]) -> dict[str, Path] | 
         elif path.is_dir():
             problems.append(f"{path}: expected a file, found a folder. Replace it by one volume file.")
         else:
-            found[path.name.removesuffix(ending)] = path
+            name = normalized(path.name.removesuffix(ending))
+            if name in found or name != name.strip():
+                problems.append(f"{path}: its name has spaces at an end, or equals another as it is shown. Rename it.")
+            found[name] = path
     return found
 
 

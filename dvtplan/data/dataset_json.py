@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dvtplan.anatomy.levels import ALL, UNASSIGNED
+from dvtplan.anatomy.levels import UNASSIGNED
 from dvtplan.core.errors import DvtError
 from dvtplan.core.files import write_text
+from dvtplan.data.json_text import read_json
+from dvtplan.data.names import LONGEST_NAME, label_faults, normalized, shown
 
 FILE_NAME = "dataset.json"
-RESERVED_LABELS = ("background", "ignore", ALL)
-"""Names that no foreground label may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class DatasetJson:
     description: str = ""
     num_training: int | None = None
     """Number of training cases, if listed."""
+    listed: tuple[Path, ...] = ()
+    """Images and labels of the training cases in nnU-Net's entry ``dataset``."""
 
 
 def read(path: Path) -> tuple[DatasetJson | None, list[str]]:
@@ -37,10 +40,10 @@ def read(path: Path) -> tuple[DatasetJson | None, list[str]]:
         The description and no problems, or None and every problem, one line each.
     """
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = read_json(path)
     except FileNotFoundError:
         return None, [f"{path}: not found. Add it; datasets_raw/README.md has an example."]
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         return None, [f"{path}: is not readable JSON ({error}). Fix it."]
     if not isinstance(body, dict):
         return None, [f"{path}: expected an object with channel_names and labels. Fix it."]
@@ -49,7 +52,8 @@ def read(path: Path) -> tuple[DatasetJson | None, list[str]]:
     ending = body.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
         problems.append(f'{path}: file_ending must be an ending such as ".nii.gz", found {ending!r}. Fix it.')
-    labels = _labels(path, body.get("labels"), problems)
+    labels, faults = _labels(body.get("labels"), whole=True)
+    problems.extend(f"{path}: {fault}" for fault in faults)
     if problems:
         return None, problems
     description, number = body.get("description"), body.get("numTraining")
@@ -59,6 +63,7 @@ def read(path: Path) -> tuple[DatasetJson | None, list[str]]:
         file_ending=str(ending),
         description=description if isinstance(description, str) else "",
         num_training=number if isinstance(number, int) else None,
+        listed=_listed(path.parent, body.get("dataset")),
     ), []
 
 
@@ -69,24 +74,20 @@ def read_labels(path: Path) -> dict[str, int]:
         DvtError: if the labels are missing or not usable.
     """
     try:
-        labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        foreground = {name: value for name, value in labels.items() if value != 0}
-        usable = all(type(value) is int and 0 < value < UNASSIGNED for value in foreground.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        usable, foreground = False, {}
-    if not usable or not foreground or len(set(foreground.values())) != len(foreground) or ALL in foreground:
-        raise DvtError(
-            f'{path}: expected "labels" that give each name except "{ALL}" its own number, as in '
-            '{"background": 0, "lesion": 1}. Fix it.'
-        )
-    return foreground
+        body = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DvtError(f'{path}: expected "labels", but it is not readable JSON ({error}). Fix it.') from error
+    labels, faults = _labels(body.get("labels") if isinstance(body, dict) else None, whole=False)
+    if faults:
+        raise DvtError("\n".join(f"{path}: {fault}" for fault in faults))
+    return labels
 
 
 def read_description(path: Path) -> str | None:
     """Read the description in a dataset.json: empty if there is none, None if the file cannot be read."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        body = read_json(path)
+    except (OSError, ValueError):
         return None
     description = body.get("description", "") if isinstance(body, dict) else ""
     return description if isinstance(description, str) else None
@@ -104,7 +105,7 @@ def update(path: Path, content: DatasetJson) -> None:
     """
     body: dict[str, Any] = {"description": content.description}
     if path.exists():
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = read_json(path)
     body |= {
         "channel_names": _numbered(content.channels),
         "labels": {"background": 0, **content.labels},
@@ -123,31 +124,56 @@ def _numbered(channels: Sequence[str]) -> dict[str, str]:
 
 
 def _channels(path: Path, channels: Any, problems: list[str]) -> tuple[str, ...]:
-    if isinstance(channels, dict) and channels and set(channels) == {str(i) for i in range(len(channels))}:
-        return tuple(str(channels[str(i)]) for i in range(len(channels)))
-    problems.append(f'{path}: channel_names must number the channels from "0", found {channels!r}. Fix it.')
-    return ()
+    if not isinstance(channels, dict) or not channels or set(channels) != {str(i) for i in range(len(channels))}:
+        problems.append(f'{path}: channel_names must number the channels from "0", found {channels!r}. Fix it.')
+        return ()
+    names = [channels[str(i)] for i in range(len(channels))]
+    for name in names:
+        if not isinstance(name, str) or not name or not name.isprintable() or len(name) > LONGEST_NAME:
+            problems.append(
+                f"{path}: a channel's name must be a text of 1 to {LONGEST_NAME} characters that can be seen, found "
+                f"{shown(str(name))}. Rename it."
+            )
+    return tuple(map(str, names))
 
 
-def _labels(path: Path, labels: Any, problems: list[str]) -> dict[str, int]:
-    if not isinstance(labels, dict) or not all(
-        isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 254 for v in labels.values()
-    ):
-        problems.append(
-            f"{path}: labels must map each name to one whole number from 0 to 254, found {labels!r}. Fix it; "
-            "regions that join several values are not supported."
-        )
-        return {}
-    foreground = {str(name): value for name, value in labels.items() if value != 0}
-    if labels.get("background") != 0 or len(foreground) != len(labels) - 1 or not foreground:
-        problems.append(f'{path}: labels need "background": 0 and at least one other, found {labels!r}. Fix it.')
-    if "ignore" in foreground:
-        problems.append(
-            f"{path}: the label ignore would be trained like any other. Give its voxels a true label, and remove it."
-        )
-    if len(set(foreground.values())) != len(foreground):
-        problems.append(f"{path}: two labels share a value: {labels!r}. Give each label its own value.")
-    if ALL in foreground:
-        problems.append(f'{path}: "{ALL}" is the name of the union of all labels. Rename this label.')
+def _listed(folder: Path, cases: Any) -> tuple[Path, ...]:
+    """Return the files in nnU-Net's entry ``dataset``, which gives each case its images and its label."""
+    if not isinstance(cases, dict):
+        return ()
+    entries = [entry for entry in cases.values() if isinstance(entry, dict)]
+    names = [name for e in entries for name in (*(e.get("images") or ()), e.get("label")) if isinstance(name, str)]
+    return tuple((folder / os.path.expandvars(name)).resolve() for name in names)
+
+
+def _labels(labels: Any, *, whole: bool) -> tuple[dict[str, int], list[str]]:
+    """Return the foreground labels by value, and what is wrong with them, each with what to do.
+
+    Those of a ``whole`` data set need "background": 0.
+    """
+    if not isinstance(labels, dict) or not labels:
+        return {}, [
+            f'expected "labels" that map each name to one whole number from 0 to 254, found {labels!r}. Fix it.'
+        ]
+    if all(name.isascii() and name.isdecimal() and isinstance(value, str) for name, value in labels.items()):
+        swapped = ", ".join(f'"{name}": {int(value)}' for value, name in labels.items())
+        return {}, [f"labels map values to names, as in nnU-Net's version 1. Write them as {{{swapped}}}."]
+    joined = [name for name, value in labels.items() if isinstance(value, (list, tuple))]
+    if joined:
+        return {}, [
+            f"the label {shown(joined[0])} is a region that joins the values {labels[joined[0]]}, which is not "
+            "supported. Give each label one value, without regions_class_order."
+        ]
+    if not all(type(value) is int and 0 <= value < UNASSIGNED for value in labels.values()):
+        return {}, [f"labels must map each name to one whole number from 0 to 254, found {labels!r}. Fix it."]
+    foreground = {normalized(str(name)): value for name, value in labels.items() if value != 0}
+    zeros = [name for name, value in labels.items() if value == 0]
+    faults = []
+    if not foreground or (whole and [name.casefold() for name in zeros] != ["background"]):
+        faults.append(f'labels need "background": 0 and at least one other, found {labels!r}. Fix it.')
+    if len(set(foreground.values())) != len(foreground) or len(foreground) + len(zeros) != len(labels):
+        faults.append(f"two labels share a value or a name: {labels!r}. Give each label its own value.")
+    if not faults:
+        faults = [f"{fault}. Fix it." for fault in label_faults(foreground)]
     # The classes of the network are numbered in this order, whatever the order in the file.
-    return dict(sorted(foreground.items(), key=lambda item: item[1]))
+    return dict(sorted(foreground.items(), key=lambda item: item[1])), faults

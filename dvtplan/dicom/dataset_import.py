@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -242,7 +240,7 @@ def _is_complete(case_id: str, work: _Import, *, has_mask: bool) -> bool:
     folder = work.folder / (TRAINING if labelled else WITHOUT_MASK)
     images = all((folder / f"{case_id}_{k:04d}{ENDING}").exists() for k in range(len(work.options.channels)))
     table = work.folder / cases_table.FILE_NAME
-    listed = not labelled or (table.exists() and case_id in cases_table.read_cases_table(table))
+    listed = not labelled or (table.exists() and case_id in cases_table.survey_cases_table(table).cases)
     return images and listed and (labelled or not has_mask)
 
 
@@ -312,10 +310,13 @@ def _add_to_table(path: Path, row: KeyRow) -> None:
     columns = list(cases_table.CASES_COLUMNS)
     text = ",".join(columns) + "\n"
     if path.exists():
-        if row.case_id in cases_table.read_cases_table(path):
+        found = cases_table.survey_cases_table(path)
+        if found.faults:
+            raise DvtError("\n".join(found.faults))
+        if row.case_id in found.cases:
             return
         text = path.read_text(encoding="utf-8-sig")
-        columns = [name.strip() for name in next(csv.reader(io.StringIO(text)))]
+        columns = list(found.columns)
         text += "" if text.endswith("\n") else "\n"
     values = {"case_id": row.case_id, "patient_id": row.patient_id}
     write_text(path, text + csv_text([[values.get(name, "") for name in columns]]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvtplan.core.errors import DvtError
-from dvtplan.data.dataset_json import RESERVED_LABELS
+from dvtplan.data.names import label_faults
 
 PATIENT_BY = ("tag", "folder")
 """What identifies a patient: the PatientID (0010,0020), or the imported folder."""
@@ -43,9 +43,8 @@ class ImportOptions:
         for option, names in (("channels", self.channels), ("label_names", self.label_names)):
             if len(set(names)) < len(names):
                 raise DvtError(f"`{option}`: {', '.join(names)}: a name is repeated. Give each name once.")
-        reserved = [name for name in self.label_names if name in RESERVED_LABELS]
-        if reserved:
-            raise DvtError(f"`label_names`: {reserved[0]} is a reserved name. Choose another name.")
+        if faults := label_faults(self.label_names):
+            raise DvtError(f"`label_names`: {faults[0]}. Choose another name.")
         if not self.channels:
             raise DvtError("`channels`: is empty. Name at least one channel.")
         if self.series is not None and len(self.series) != len(self.channels):

@@ -11,11 +11,12 @@ from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
 from dvtplan.data.cases_table import FILE_NAME as CASES
-from dvtplan.data.cases_table import CaseDetails, read_cases_table
+from dvtplan.data.cases_table import CaseDetails, is_there, read_cases_table
 from dvtplan.data.dataset import Dataset, discover
 from dvtplan.data.dataset_json import read_labels
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.mask_files import PROBABILITY, STATION, mask_path
+from dvtplan.data.names import normalized
 from dvtplan.data.paths import Workspace, trained_folds
 from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.imaging.volume_io import MASK_ENDINGS
@@ -199,8 +200,8 @@ def read_reference(reference: Path, dataset: Path | None) -> Reference:
         return Reference(labels=described.labels, details=details, cases_table=dataset / CASES)
     places = (reference, reference.absolute().parent)
     labels = next((read_labels(p / "dataset.json") for p in places if (p / "dataset.json").exists()), None)
-    table = next((p / CASES for p in places if (p / CASES).exists()), reference / CASES)
-    details = read_cases_table(table) if table.exists() else {}
+    table = next((p / CASES for p in places if is_there(p / CASES)), reference / CASES)
+    details = read_cases_table(table, _masks(reference)) if is_there(table) else {}
     return Reference(labels=labels, details=details, cases_table=table)
 
 
@@ -238,7 +239,7 @@ def _masks(folder: Path) -> dict[str, Path]:
         ending = next((e for e in MASK_ENDINGS if path.name.endswith(e)), None)
         if ending is None or path.name.startswith("."):
             continue
-        case_id = path.name.removesuffix(ending)
+        case_id = normalized(path.name.removesuffix(ending))
         if case_id in found:
             raise DvtError(f"{path}: {found[case_id].name} is a mask of the same case. Keep one of them.")
         found[case_id] = path

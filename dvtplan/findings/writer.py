@@ -17,6 +17,7 @@ from dvtplan.core.text import plural
 from dvtplan.data import mask_files
 from dvtplan.data.dataset import Case
 from dvtplan.data.mask_files import findings_path, summary_paths
+from dvtplan.data.names import normalized
 from dvtplan.findings import burden, lesion_confidence, level_source, out_of_distribution
 from dvtplan.findings.lesion_confidence import ConfidenceCounter
 from dvtplan.findings.level_source import LevelAssignment
@@ -48,7 +49,7 @@ def resolve_levels(case: Case, mask: Path, options: FindingsOptions) -> LevelAss
         DvtError: if the image is needed and cannot be read.
     """
     name = stem(mask)
-    listed = options.levels_table.get(case.id) or options.levels_table.get(name)
+    listed = options.levels_table.get(normalized(case.id)) or options.levels_table.get(normalized(name))
     estimated: dict[str, Landmarks] = {}
     if listed is None and options.level is None and options.estimate_levels:
         estimated[name] = scan_landmarks.estimate_scan(case.images[0])

@@ -15,6 +15,7 @@ from dvtplan.core import json_records, verified_archive
 from dvtplan.core.errors import DvtError
 from dvtplan.core.verified_archive import DOWNLOAD_AGAIN, ArchiveReader
 from dvtplan.data.dataset_json import read_description
+from dvtplan.data.names import label_faults
 from dvtplan.data.paths import model_description, model_fingerprint, model_fold, model_plan, trained_folds
 from dvtplan.data.phantom import is_phantom
 from dvtplan.models.training_run import Run
@@ -32,8 +33,6 @@ WIDEST = 1024
 """Largest width (channels of the first level) in an archive; the published width is 32."""
 MOST_CHANNELS = 64
 """Largest number of image channels in an archive."""
-LONGEST_NAME = 100
-"""Most characters in the name of a class, which becomes part of file names."""
 GZIP_MAGIC = b"\x1f\x8b"
 FLOATS = ("float32", "float16")
 """Number types in which an archive may store float32 weights. It stores all of them in one type."""
@@ -181,9 +180,8 @@ def _implausible(run: Run, plan: Plan) -> str:
     values = list(run.classes.values())
     if not values or values != sorted(set(values)) or not 1 <= values[0] <= values[-1] <= 254:
         return f"classes must map names to rising values from 1 to 254, not {run.classes}"
-    for name in run.classes:
-        if not name or len(name) > LONGEST_NAME or any(c in name for c in "/\\:"):
-            return f"a class cannot have the name {name[:LONGEST_NAME]!r}, which becomes part of file names"
+    if faults := label_faults((*run.classes, *plan.labels)):
+        return f"{faults[0]}, but its name becomes part of file names"
     if run.channels != len(plan.channels) or run.channels > MOST_CHANNELS:
         return f"takes {run.channels} channels, the plan names {len(plan.channels)} (at most {MOST_CHANNELS})"
     if run.recipe.width > WIDEST:

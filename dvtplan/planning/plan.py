@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from dvtplan.core.errors import require
 from dvtplan.core.json_records import digest
+from dvtplan.data.names import label_faults
 from dvtplan.imaging.geometry import AXES
 from dvtplan.imaging.normalize import Normalization
 
@@ -56,6 +57,8 @@ class Plan:
             f"labels must map names to rising values from 1 to 254 (the network's classes have that order), "
             f"not {self.labels}",
         )
+        faults = label_faults(self.labels)
+        require(not faults, "; ".join(faults))
         require(len(self.variants) > 0, "variants must hold at least one entry; no augmentation is "
                  '[{"angle_deg": 0, "scale": 1, "mirror": false}]')  # fmt: skip
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.datasets import tiny_dataset
 from helpers.raw_data import label_path, problems_of, table
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import DvtError
-from dvtplan.data.cases_table import read_cases_table
+from dvtplan.data.cases_table import read_cases_table, survey_cases_table
+from dvtplan.data.dataset import discover
 
 
 @pytest.mark.parametrize(
@@ -18,9 +20,11 @@ from dvtplan.data.cases_table import read_cases_table
     [
         ("case_id\na\n", {"a": ("a", None)}),
         ("case_id,patient_id\na,\n", {"a": ("a", None)}),
-        ("case_id,patient_id\na\n", {"a": ("a", None)}),
         ("\ufeffcase_id , patient_id\r\n a , P \r\n\r\n,\r\n", {"a": ("P", None)}),
-        ("case_id,patient_id\na,P,\n", {"a": ("P", None)}),
+        ('"case_id","patient_id"\n"a","P"\n', {"a": ("P", None)}),
+        ("case_id,patient_id\na,e\u0301\nb,\u00e9\n", {"a": ("\u00e9", None), "b": ("\u00e9", None)}),
+        ("case_id,patient_id\na,\u200bP\u00a01\ufe0f\nb,P 1 \n", {"a": ("P 1", None), "b": ("P 1", None)}),
+        ("case_id,patient_id,\na,P,\n", {"a": ("P", None)}),
         ("case_id,note,patient_id\na,\"1, 2\",007\n", {"a": ("007", None)}),
         (",case_id,,patient_id\n0,a,,P\n", {"a": ("P", None)}),
         ("patient_id,case_id,midline_mm\nP,a,3\n", {"a": ("P", None)}),
@@ -45,7 +49,17 @@ def test_tables_as_people_and_spreadsheets_write_them(tmp_path: Path, text: str,
         ("case_id,level_left_mm\na,high\n", "line 2: level_left_mm is 'high', expected a number. Give millimetres"),
         ("case_id,level_right_mm\na,nan\n", "level_right_mm is 'nan', expected a number"),
         ("case_id,midline_mm,level_left_mm\na,inf,1\n", "midline_mm is 'inf', expected a number"),
-        ("case_id,level_left_mm\na,12,5\n", "line 2: contains '5' after the last column. Write decimals with a point"),
+        ("case_id,level_left_mm\na,12,5\n", "line 2: has 3 values for 2 columns. Write decimals with a point"),
+        ("case_id,patient_id\na\n", "line 2: has 1 values for 2 columns"),
+        ("case_id,patient_id,level_left_mm,level_right_mm,midline_mm\np0,A,15,5,,\n", "line 2: has 6 values for 5"),
+        ("case_id\tpatient_id\na\tP\n", "with commas between the columns, not tabs"),
+        ("case_id,patient\na,P\n", "the column 'patient' is not known. Name it patient_id"),
+        ("case_id,Patient ID\na,P\n", "the column 'Patient ID' is not known. Name it patient_id"),
+        ("case_id,subject\na,P\n", "Name it patient_id"),
+        ("case_id,Level-left\na,1\n", "Name it level_left_mm"),
+        ("case_id,patient_id,patient_id\u200b\na,P,Q\n", "each once and at least case_id"),
+        ("case_id,level_left_mm\na,1_5\n", "level_left_mm is '1_5', expected a number"),
+        ("case_id\na\na\u200b\n", "line 3: a occurs twice"),
         ('case_id\n"a\n', "is not a readable table"),
         (b"case_id\n\xe9\n", "is not a readable table"),
     ],
@@ -86,3 +100,35 @@ def test_a_row_with_levels_but_too_few_values_is_refused(tmp_path: Path) -> None
     path = table(tmp_path, "case_id,patient_id,level_left_mm,level_right_mm,midline_mm\na,p,-162.8,-3.6\n")
     with pytest.raises(DvtError, match=r"line 2: has 4 values for 5 columns"):
         read_cases_table(path)
+
+
+def test_what_is_probably_a_mistake_is_a_warning_in_one_line(tmp_path: Path) -> None:
+    text = '"case_id","patient_id","midline_mm","note"\n"a","p1",3,x\n"b","P1",,\n'
+    found = survey_cases_table(table(tmp_path, text))
+    assert found.faults == ()
+    columns, midline, patients = found.warnings
+    assert "the columns note are not used" in columns
+    assert "midline_mm" in midline and ": a." in midline
+    assert "p1" in patients and "P1" in patients and "case" in patients
+    (missing,) = found.without_row(["a", "b", "c"])
+    assert "no row for c" in missing
+
+
+def test_warnings_are_printed_where_a_table_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read_cases_table(table(tmp_path, "case_id,midline_mm\na,3\n"), ["a", "b"])
+    shown = capsys.readouterr().err
+    assert "midline_mm is not used" in shown and "no row for b" in shown
+
+
+def test_a_link_without_a_target_is_not_a_data_set_without_a_table(raw: Path) -> None:
+    (raw / "cases.csv").symlink_to(raw / "gone.csv")
+    (line,) = problems_of(raw)
+    assert line.startswith("cases.csv: not found")
+
+
+def test_names_of_files_and_rows_are_one_in_any_unicode_form(tmp_path: Path) -> None:
+    decomposed, composed = "e\u0301", "\u00e9"
+    folder = tiny_dataset(tmp_path / "DVT", (decomposed, "b"))
+    label_path(folder, decomposed).rename(label_path(folder, composed))
+    table(folder, f"case_id,patient_id\n{composed},P\nb,P\n")
+    assert [(case.id, case.patient) for case in discover(folder).cases] == [("b", "P"), (composed, "P")]

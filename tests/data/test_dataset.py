@@ -162,9 +162,16 @@ def test_a_wrong_numtraining_is_a_warning(tmp_path: Path) -> None:
 def test_an_unused_column_is_a_warning(tmp_path: Path) -> None:
     folder = tiny_dataset(tmp_path / "D")
     case_id = discover(folder).cases[0].id
-    (folder / "cases.csv").write_text(f"case_id,patient\n{case_id},P\n")
-    (line,) = [o for o in consistency_warnings(discover(folder)) if "cases.csv" in o]
-    assert "the columns patient are not used" in line
+    (folder / "cases.csv").write_text(f"case_id,note\n{case_id},P\n")
+    line = next(o for o in consistency_warnings(discover(folder)) if "cases.csv" in o)
+    assert "the columns note are not used" in line
+
+
+@pytest.mark.parametrize("name", ["Cases.csv", "cases.xlsx", "splits_final.json", "splits.JSON"])
+def test_a_table_under_another_name_is_a_warning(raw: Path, name: str) -> None:
+    (raw / name).write_text("")
+    (line,) = consistency_warnings(discover(raw))
+    assert f"{name}: is not read" in line
 
 
 @pytest.mark.parametrize("name", ["imagesTr", "labelsTr"])
