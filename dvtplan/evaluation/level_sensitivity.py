@@ -12,7 +12,7 @@ import pandas as pd
 from dvtplan.anatomy import regions
 from dvtplan.anatomy.levels import PROXIMAL_DISTAL, Levels
 from dvtplan.evaluation import confusion, table1, table_text
-from dvtplan.evaluation.summary_statistics import Summary, summarize
+from dvtplan.evaluation.summary_statistics import INTERVAL_RULE, Summary, summarize
 from dvtplan.imaging.geometry import Grid
 
 SHIFTS_MM = (-20.0, -10.0, 0.0, 10.0, 20.0)
@@ -103,6 +103,7 @@ def to_csv(table: LevelSensitivity) -> str:
             "score": score,
             **{name: getattr(summary, name) for name in Summary.__dataclass_fields__},
             "patients": line.patients,
+            "interval": INTERVAL_RULE,
         }
         for line in table.lines
         for score, summary in line.scores.items()

@@ -32,7 +32,7 @@ from dvtplan.core.text import plural
 from dvtplan.evaluation import table_text
 from dvtplan.evaluation.confusion import Confusion
 from dvtplan.evaluation.lesion_detection import OVERLAP, VOLUMES, Lesions
-from dvtplan.evaluation.summary_statistics import Summary, summarize
+from dvtplan.evaluation.summary_statistics import INTERVAL_RULE, Summary, summarize
 from dvtplan.evaluation.surface_distance import PERCENTILE, SurfaceScores
 from dvtplan.evaluation.table_text import mean_sd, number, span
 
@@ -108,8 +108,8 @@ DEFINITIONS = (
 TITLE = "Further measures, as mean ± SD over patients unless stated otherwise."
 TEXT_NOTE = (
     "n is given where a measure is undefined for some patients. Lesions by volume are totals over patients. False "
-    "positive: total prediction for patients without truth. measures.csv has median, range and interval of each "
-    "measure."
+    "positive: total prediction for patients without truth. -: there are no such lesions or patients. measures.csv has "
+    "median, range and interval of each measure."
 )
 """Note of the printed table."""
 
@@ -274,6 +274,7 @@ def to_csv(table: MeasuresTable) -> str:
             "rule": table.rule,
             "folds": table.folds,
             "empty_masks": EMPTY_MEASURES_RULE,
+            "interval": INTERVAL_RULE,
         }
         for region in table.regions
         for name, summary in region.measures.items()
@@ -295,7 +296,7 @@ def cells(region: RegionMeasures) -> dict[str, str]:
     """Format each of ``LINES`` for one region.
 
     A measure is given as mean and SD, a distance as median and range, with n if some patients with truth lack it. A
-    volume bin is the number of detected lesions, over patients.
+    volume bin is the number of detected lesions, over patients. '-' means that there are no such lesions or patients.
     """
     found = {"patients": str(region.patients)}
     for name, summary in region.measures.items():
@@ -306,7 +307,7 @@ def cells(region: RegionMeasures) -> dict[str, str]:
         found[name] = f"{text}{fewer}" if summary.n else "n/a"
     for name in BY_VOLUME:
         lesions, detected = region.lesions[name]
-        found[name] = f"{detected} of {lesions}" if lesions else "none"
+        found[name] = f"{detected} of {lesions}" if lesions else "-"
     others = plural(region.without_truth, "patient")
     false = f"{region.false_positive_lesions}, {region.false_positive_ml:.2f} mL in {others}"
-    return {**found, "false_positives": false if region.without_truth else "none without truth"}
+    return {**found, "false_positives": false if region.without_truth else "-"}

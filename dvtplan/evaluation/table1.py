@@ -10,7 +10,7 @@ import pandas as pd
 from dvtplan.core.text import plural
 from dvtplan.evaluation import table_text
 from dvtplan.evaluation.confusion import EMPTY_MASK_RULE, Confusion
-from dvtplan.evaluation.summary_statistics import Summary, summarize
+from dvtplan.evaluation.summary_statistics import INTERVAL_RULE, Summary, summarize
 
 SCORES = {"dsc": "DSC", "precision": "Precision", "recall": "Recall"}
 """Columns of the table, with the paper's order and titles."""
@@ -22,7 +22,7 @@ STATISTICS: dict[str, Callable[[Summary], str]] = {
     "Mean ± SD": lambda s: table_text.mean_sd(s.mean, s.sd),
     "Median": lambda s: table_text.number(s.median),
     "Range": lambda s: table_text.span(s.minimum, s.maximum),
-    "95 % CI of the mean": lambda s: table_text.span(s.ci_low, s.ci_high),
+    "95 % CI of the mean": lambda s: table_text.interval(s.ci_low, s.ci_high),
 }
 """Rows of one region: name -> text of one score. The paper has the first three."""
 
@@ -115,7 +115,8 @@ def table_1(rows: pd.DataFrame, *, subject: str, rule: str, folds: str, notes: t
             f"Scored: {folds}.",
             f"n: patients with truth in the region, of {plural(rows['patient_id'].nunique(), 'patient')} with "
             f"{plural(rows['case_id'].nunique(), 'case')}; the voxel counts of a patient's cases are pooled before "
-            "scoring. The 95 % CI is the t-interval of the mean and is not clipped.",
+            "scoring.",
+            f"{INTERVAL_RULE}.",
             EMPTY_MASK_RULE,
             "Patients without truth, and what was predicted for them in total (false positive): "
             f"{'; '.join(f'{r.region} {r.without_truth}, {r.false_positive_ml:.2f} mL' for r in regions)}.",
@@ -139,6 +140,7 @@ def to_csv(table: Table) -> str:
             "rule": table.rule,
             "folds": table.folds,
             "empty_masks": EMPTY_MASK_RULE,
+            "interval": INTERVAL_RULE,
         }
         for region in table.regions
         for score, summary in region.scores.items()

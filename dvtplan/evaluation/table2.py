@@ -14,7 +14,7 @@ from dvtplan.core.text import shorten_list
 from dvtplan.evaluation import paired_tests, table1, table_text
 from dvtplan.evaluation.confusion import EMPTY_MASK_RULE, Confusion
 from dvtplan.evaluation.paired_tests import Difference
-from dvtplan.evaluation.summary_statistics import Summary, summarize
+from dvtplan.evaluation.summary_statistics import INTERVAL_RULE, Summary, summarize
 from dvtplan.evaluation.table1 import SCORES
 
 HEADER = ("", "", "Network", "Mean ± SD", "Range", "p", "p Holm", "Difference (CI)")
@@ -172,6 +172,7 @@ def to_csv(comparison: Comparison) -> str:
             for score, entry in scores.items():
                 summary = {field: getattr(entry.summary, field) for field in Summary.__dataclass_fields__}
                 line = {"region": region, "network": name, "score": score, **summary, "reference": comparison.reference}
+                line["interval"] = INTERVAL_RULE
                 if entry.difference is not None:
                     difference = entry.difference
                     line |= {

@@ -32,6 +32,11 @@ def span(low: float, high: float) -> str:
     return "n/a" if math.isnan(low) else f"{number(low)} to {number(high)}"
 
 
+def interval(low: float, high: float) -> str:
+    """Format a confidence interval with two decimals; '-' if there are too few patients for one."""
+    return "-" if math.isnan(low) else span(low, high)
+
+
 def mean_sd(mean: float, sd: float) -> str:
     """Format a mean and a standard deviation with two decimals."""
     return f"{number(mean)} ± {number(sd)}"

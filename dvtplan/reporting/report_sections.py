@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
 from dvtplan.data.dataset import PHANTOM_WARNING
 from dvtplan.evaluation import secondary_metrics, table1, table2, table_text
-from dvtplan.evaluation.summary_statistics import Summary
+from dvtplan.evaluation.summary_statistics import INTERVAL_RULE, Summary
 from dvtplan.evaluation.table1 import SCORES, Table
 from dvtplan.evaluation.table2 import Comparison
 from dvtplan.models.training_run import training_differences
@@ -34,6 +35,7 @@ TERMS = (
      "are counted together before scoring. n is a number of patients."),
     ("Fold", "Patients are divided into folds. The patients of a fold are tested by a network that was trained only on "
      "the patients of the other folds."),
+    ("95 % CI", f"{INTERVAL_RULE}."),
 )  # fmt: skip
 """Terms that a reader needs, with their definitions."""
 
@@ -268,7 +270,7 @@ def _measures(results: Sequence[ScoredNetwork]) -> Html:
             for column, tolerance in zip(columns, tolerances, strict=True):
                 column["surface_dice"] = f"{column.get('surface_dice', 'not scored')} at {tolerance}"
         rows = [
-            (title, *(column.get(key, "not scored").replace("-", "−") for column in columns))
+            (title, *(re.sub(r"-(?=\d)", "−", column.get(key, "not scored")) for column in columns))
             for key, title in titles.items()
         ]
         groups.append((name, rows))

@@ -85,10 +85,10 @@ class BlandAltman:
         low, high = self.limits_ml
         if math.isnan(low):
             return f"bias {ml(self.bias.mean)}, no limits of agreement with n {self.bias.n}"
-        return (
-            f"bias {ml(self.bias.mean)} (95 % CI {ml(self.bias.ci_low)} to {ml(self.bias.ci_high)}), limits of "
-            f"agreement {ml(low)} to {ml(high)}, n {self.bias.n}"
-        )
+        interval = ""
+        if not math.isnan(self.bias.ci_low):
+            interval = f" (95 % BCa bootstrap CI {ml(self.bias.ci_low)} to {ml(self.bias.ci_high)})"
+        return f"bias {ml(self.bias.mean)}{interval}, limits of agreement {ml(low)} to {ml(high)}, n {self.bias.n}"
 
 
 def bland_altman(whole: pd.DataFrame) -> BlandAltman:

@@ -207,7 +207,7 @@ def test_text_has_a_line_per_measure_and_says_its_rules(table: MeasuresTable) ->
     assert "Surface Dice at 2 mm" in lines[9]
     detected = next(line for line in lines if line.startswith("Lesions detected, 2 mL and more"))
     assert detected.endswith("2 of 3")
-    assert next(line for line in lines if line.startswith("Lesions detected, 0.5 to 2 mL")).endswith("none")
+    assert next(line for line in lines if line.startswith("Lesions detected, 0.5 to 2 mL")).endswith("  -")
     assert next(line for line in lines if line.startswith("False positive lesions")).endswith("2, 1.50 mL in 1 patient")
     text = " ".join(to_text(table).split())
     for fact in (EMPTY_MEASURES_RULE, POOLING_RULE, "at least 10 % of its voxels"):

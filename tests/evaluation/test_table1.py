@@ -77,13 +77,36 @@ def test_text_has_the_layout_of_the_paper(table: Table) -> None:
     lines = to_text(table).splitlines()
     assert lines[0] == "Table 1. Segmentation performance by region: unet on DVT."
     assert lines[2].split() == ["DSC", "Precision", "Recall"]
-    # DSC 0.8 and 0.6: mean 0.7, SD 0.1414, t(1) = 12.706, half an interval 12.706 * 0.1414 / 1.414 = 1.27
+    # DSC 0.8 and 0.6: mean 0.7, SD 0.1414
     assert lines[3].split("  ")[0] == "proximal (n = 2)"
     assert lines[3].split()[7:10] == ["0.70", "±", "0.14"]
     assert lines[4].split()[:2] == ["Median", "0.70"]
     assert lines[5].split()[:4] == ["Range", "0.60", "to", "0.80"]
-    assert "-0.57 to 1.97" in lines[6]
+    assert lines[6].split()[-4:] == ["mean", "-", "-", "-"]
     assert lines[7].startswith("all (n = 3)")
+
+
+HIGH = rows(*((f"P{i}", f"c{i}", "all", tp, 0, 40 - tp) for i, tp in enumerate((40, 40, 39, 40, 12, 38, 40))))
+"""Seven patients, whose t-interval of the mean DSC would be 0.74 to 1.08."""
+
+
+@pytest.mark.parametrize("write", [to_text, to_markdown, to_latex])
+def test_every_format_has_an_interval_between_0_and_1_and_its_method(write: Callable[[Table], str]) -> None:
+    table = table_1(HIGH, subject="", rule="", folds="")
+    dsc = table.regions[0].scores["dsc"]
+    assert 0.46 <= dsc.ci_low < dsc.mean < dsc.ci_high <= 1
+    text = " ".join(write(table).split())
+    assert f"{dsc.ci_low:.2f} to {dsc.ci_high:.2f}" in text
+    assert "1.00 to 1.00" in text  # of precision, which is 1 for all
+    assert "BCa bootstrap interval over patients (9,999 resamples, seed 0)" in text
+    back = pd.read_csv(io.StringIO(to_csv(table))).set_index("score")
+    assert (back.loc["dsc", "ci_low"], back.loc["dsc", "ci_high"]) == pytest.approx((dsc.ci_low, dsc.ci_high))
+    assert back["interval"].str.contains("BCa").all()
+
+
+def test_the_csv_has_no_interval_of_few_patients(table: Table) -> None:
+    back = pd.read_csv(io.StringIO(to_csv(table)))
+    assert back[["ci_low", "ci_high"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("write", [to_text, to_markdown, to_latex])

@@ -155,6 +155,15 @@ def test_csv_reads_back_in_full_precision(table: Comparison) -> None:
     assert set(back["reference"]) == {"gn_unet"}
 
 
+def test_intervals_stay_within_what_scores_and_differences_can_be() -> None:
+    better, worse = metrics(10, 10, 10, 10, 9, 10, fold=(0,) * 6), metrics(0, 0, 1, 0, 10, 0, fold=(0,) * 6)
+    back = pd.read_csv(io.StringIO(to_csv(compared(a=better, b=worse)))).set_index(["network", "score"])
+    for line in (back.loc[("a", "recall")], back.loc[("b", "recall")]):
+        assert 0 <= line["ci_low"] <= line["mean"] <= line["ci_high"] <= 1
+        assert "BCa" in line["interval"]
+    assert -1 <= back.loc[("b", "recall"), "difference_ci_low"] < back.loc[("b", "recall"), "difference_ci_high"] == 1
+
+
 @pytest.mark.parametrize("write", [to_text, to_markdown, to_latex])
 def test_every_format_holds_the_numbers_and_says_how_they_were_got(table: Comparison, write: object) -> None:
     text = " ".join(write(table).split())  # type: ignore[operator]

@@ -89,7 +89,12 @@ def test_agreement_is_mean_difference_and_196_sd_over_all_patients() -> None:
     agreed = scored_network.bland_altman(frame)
     assert agreed.bias.mean == 1.0 and agreed.bias.sd == 3.0 and agreed.bias.n == 3
     assert agreed.limits_ml == pytest.approx((1 - 5.88, 1 + 5.88))
-    assert agreed.text.startswith("bias +1.0 mL (95 % CI −6.5 mL to +8.5 mL), limits of agreement −4.9 mL to +6.9 mL")
+    assert agreed.text.startswith("bias +1.0 mL, limits of agreement −4.9 mL to +6.9 mL, n 3")
+    several = scored_network.bland_altman(pd.concat([frame, frame]))  # six differences from -2 to 4 mL
+    low, high = several.bias.ci_low, several.bias.ci_high
+    assert -2 < low < 1 < high < 4
+    interval = f"(95 % BCa bootstrap CI {scored_network.ml(low)} to {scored_network.ml(high)})"
+    assert several.text.startswith(f"bias +1.0 mL {interval}, limits")
     one = scored_network.bland_altman(frame[:1])
     assert math.isnan(one.limits_ml[0]) and one.text == "bias +1.0 mL, no limits of agreement with n 1"
 
