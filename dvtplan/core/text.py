@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 
-def shorten_list(names: Sequence[str]) -> str:
+def shorten_list(names: Sequence[str], separator: str = ", ") -> str:
     """Join the first eight names and count the others: 'a, b and 3 more'."""
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return separator.join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def plural(n: int, noun: str, plural: str | None = None) -> str:

@@ -20,7 +20,8 @@ from dvtplan.data.dataset_json import DatasetJson
 from dvtplan.dicom import reader
 from dvtplan.dicom.import_key import KeyRow, csv_text, next_number, read_key, read_mask_table, write_key
 from dvtplan.dicom.import_options import ImportOptions
-from dvtplan.dicom.import_source import ImportSource, mask_table_keys, open_source, read_images, read_mask
+from dvtplan.dicom.import_source import ImportSource, open_source, read_images, read_mask
+from dvtplan.dicom.mask_search import mask_table_keys, unused_line
 from dvtplan.dicom.series import read_study_ids
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
@@ -157,6 +158,8 @@ def _import_one(path: Path, work: _Import) -> tuple[str, bool]:
     """Import one input; return its case, and whether anything was written."""
     source = open_source(path, work.options, work.mask_table)
     known = next((row for row in work.rows if row.series == source.series), None)
+    if source.unused:
+        (console.info if source.mask is not None else console.warn)(unused_line(path, source.unused))
     if known is not None and _is_complete(known.case_id, work, has_mask=source.mask is not None):
         return known.case_id, False
     # Read and check everything before anything is written.

@@ -13,6 +13,7 @@ from dvtplan.core import console
 from dvtplan.core.errors import DvtError
 from dvtplan.dicom.import_options import ImportOptions
 from dvtplan.dicom.mask_objects import Segmentation
+from dvtplan.dicom.mask_search import find_mask
 from dvtplan.dicom.segmentation_reader import read_segmentation
 from dvtplan.dicom.series import (
     StudyContents,
@@ -25,7 +26,6 @@ from dvtplan.dicom.series import (
 from dvtplan.dicom.slice_sorting import POSITION_TOLERANCE_MM
 from dvtplan.imaging import volume_checks, volume_io
 from dvtplan.imaging.geometry import Grid, distance_mm, reorientation_between
-from dvtplan.imaging.volume_io import ENDINGS, stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,8 @@ class ImportSource:
     volumes: tuple[Volume, ...]
     """One for each channel."""
     mask: Path | Segmentation | None
+    unused: tuple[str, ...] = ()
+    """What may be a mask as well, each with the reason why it is not used."""
 
     @property
     def series(self) -> str:
@@ -75,73 +77,8 @@ def open_source(path: Path, options: ImportOptions, mask_table: Mapping[str, str
         )
     names: Sequence[str | None] = options.series or [None] * len(options.channels)
     volumes = choose_volumes(study, names)
-    return ImportSource(
-        path=path, study=study, volumes=volumes, mask=_find_mask(path, study, volumes, options, mask_table)
-    )
-
-
-def _find_mask(
-    path: Path,
-    study: StudyContents,
-    volumes: Sequence[Volume],
-    options: ImportOptions,
-    mask_table: Mapping[str, str],
-) -> Path | Segmentation | None:
-    """Return the mask that the table or the options name, else the only mask of the study; None without a mask."""
-    uids = {volume.series_uid for volume in volumes}
-    objects = [one for one in study.segmentations if uids & set(one.series_uids)]
-    entry = next((mask_table[k] for k in mask_table_keys(path) if k in mask_table), None)
-    if entry is not None and options.masks is not None:
-        return _mask_of_table(entry, objects, Path(options.masks), path)
-    if options.segmentation is not None:
-        return _choose_segmentation(options.segmentation, objects, path, volumes[0])
-    files = _mask_files(path)
-    if len(objects) + len(files) > 1:
-        names = "; ".join([*(one.title for one in objects), *map(str, files)])
-        raise DvtError(
-            f"{path}: has several masks for series {volumes[0].name}: {names}. Choose a segmentation object with "
-            "`segmentation`, or list the file in the table of `masks`."
-        )
-    return (objects or files or [None])[0]
-
-
-def mask_table_keys(path: Path) -> tuple[str, ...]:
-    """Return the names under which a table of masks may list an input."""
-    return str(path), path.name, stem(path)
-
-
-def _mask_of_table(entry: str, objects: Sequence[Segmentation], table: Path, path: Path) -> Path | Segmentation:
-    file = table.parent / entry
-    numbered = [one for one in objects if one.number == entry]
-    if len(numbered) == 1 and not file.exists():
-        return numbered[0]
-    if not file.is_file():
-        raise DvtError(f"{file}: not found, but {table} lists it as the mask of {path.name}. Correct the table.")
-    return file
-
-
-def _choose_segmentation(wanted: str, objects: Sequence[Segmentation], path: Path, volume: Volume) -> Segmentation:
-    pattern = wanted.lower()
-    matching = [one for one in objects if pattern == one.number or pattern in one.title.lower()]
-    if len(matching) == 1:
-        return matching[0]
-    count = "several segmentation objects" if matching else "no segmentation object"
-    listed = "; ".join(one.title for one in matching or objects)
-    raise DvtError(
-        f"{path}: {count} of series {volume.name} match `segmentation` {wanted}. Choose one of: {listed or '(none)'}."
-    )
-
-
-def _mask_files(path: Path) -> list[Path]:
-    """Return the volume files in a folder, and those next to it with its name."""
-    inside = [file for file in sorted(path.rglob("*")) if _is_volume_file(file)] if path.is_dir() else []
-    absolute = path.absolute()
-    name = stem(absolute)
-    return inside + [file for ending in ENDINGS if (file := absolute.with_name(name + ending)).is_file()]
-
-
-def _is_volume_file(path: Path) -> bool:
-    return path.name.endswith(ENDINGS) and path.is_file() and not path.name.startswith(".")
+    found = find_mask(path, study, volumes, options, mask_table)
+    return ImportSource(path=path, study=study, volumes=volumes, mask=found.mask, unused=found.unused)
 
 
 def read_images(source: ImportSource) -> tuple[list[np.ndarray], Grid]:

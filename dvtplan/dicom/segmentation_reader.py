@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dvtplan.core import console
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.reader import (
@@ -24,6 +25,11 @@ from dvtplan.dicom.reader import (
 from dvtplan.dicom.series import StudyContents, read_tags
 from dvtplan.dicom.slice_sorting import POSITION_TOLERANCE_MM, SPACING_TOLERANCE, Frame
 from dvtplan.imaging.geometry import Grid
+
+T = TypeVar("T")
+
+BACKGROUND = 0
+"""Value of a label map that is not a segment, although some programs describe it as one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +100,14 @@ def place_frames(frames: Sequence[SegmentFrame], values: Mapping[int, int], grid
     """
     mask = np.zeros(grid.shape, np.uint8)
     overlapping = 0
+    placed: dict[tuple[object, ...], np.ndarray] = {}
     for one in frames:
-        start, steps = _index_of_pixels(one.frame, grid, label)
+        start, steps = index_of_pixels(one.frame, grid, label)
+        if not np.array_equal(placed.setdefault((one.segment, *start), one.pixels), one.pixels):
+            raise DamagedScan(
+                f"{label}: frame {one.frame.index + 1} lies where another frame of its segment does, with other "
+                "pixels. Export it again."
+            )
         for number, value in values.items():
             if one.segment not in (None, number):
                 continue
@@ -119,7 +131,7 @@ def place_frames(frames: Sequence[SegmentFrame], values: Mapping[int, int], grid
     return mask
 
 
-def _index_of_pixels(frame: Frame, grid: Grid, label: str) -> tuple[np.ndarray, np.ndarray]:
+def index_of_pixels(frame: Frame, grid: Grid, label: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the voxel index of a frame's first pixel, (3,), and its change per row and per column, (2, 3).
 
     Raises:
@@ -142,39 +154,96 @@ def _index_of_pixels(frame: Frame, grid: Grid, label: str) -> tuple[np.ndarray, 
     return whole_start, whole_steps
 
 
+def misplaced(study: StudyContents, segmentation: Segmentation, header: Any, grid: Grid) -> str:
+    """Return why the frames of a segmentation object are not on the voxels of a grid; empty if all are.
+
+    Args:
+        study: contains the object.
+        segmentation: the object.
+        header: its tags.
+        grid: where its frames should lie.
+    """
+    label = f"{study.source}: {segmentation.file}"
+    for frame in read_frames(label, header):
+        try:
+            start, steps = index_of_pixels(frame, grid, label)
+        except DvtError:
+            return "its frames do not lie on the voxels of the series"
+        ends = start + (np.array(frame.shape) - 1) * [[0, 0], [1, 1]] @ steps
+        if ends.min() < 0 or (ends > np.array(grid.shape) - 1).any():
+            return "its frames lie outside the series"
+    return ""
+
+
+def source_images(header: Any) -> set[str]:
+    """Return the SOP instance UIDs of the images that the frames of an object were drawn on, where they name them."""
+    groups = [*(header.get("PerFrameFunctionalGroupsSequence") or ())]
+    groups += [*(header.get("SharedFunctionalGroupsSequence") or ())]
+    images = (
+        image
+        for group in groups
+        for derivation in group.get("DerivationImageSequence") or ()
+        for image in derivation.get("SourceImageSequence") or ()
+    )
+    return {str(image.get("ReferencedSOPInstanceUID") or "") for image in images} - {""}
+
+
 def read_segment_frames(study: StudyContents, segmentation: Segmentation) -> tuple[dict[int, str], list[SegmentFrame]]:
     """Read the names of the segments by number, and the frames.
 
-    A pixel of a fractional segmentation is segmented from half of the maximum value.
+    A pixel of a fractional segmentation is segmented from half of the maximum value. The background of a label map is
+    not a segment.
 
     Raises:
-        DvtError: if the object is damaged, or a frame has no position or segment.
+        DvtError: if the object is damaged, or a frame has no position or no segment that the object describes.
     """
     name = segmentation.file
     label = f"{study.source}: {name}"
     header = read_tags(study, [name])[name]
+    frames = read_frames(label, header)
+    promised = _number(header.get("NumberOfFrames"), 1)
+    if promised != len(frames):
+        raise DamagedScan(
+            f"{label}: NumberOfFrames is {promised}, but {plural(len(frames), 'frame has', 'frames have')} a position. "
+            "Export it again."
+        )
     with open_files(study.source) as files:
         pixels = read_pixels(label, dict(files)[name])
     pixels = pixels[None] if pixels.ndim == 2 else pixels
-    frames = read_frames(label, header)
     if len(frames) != len(pixels) or any(frame.shape != pixels.shape[1:] for frame in frames):
-        raise DvtError(f"{label}: has {len(frames)} frame positions for {len(pixels)} frames. Export it again.")
+        raise DamagedScan(f"{label}: has {len(frames)} frame positions for {len(pixels)} frames. Export it again.")
     kind = str(header.get("SegmentationType", "BINARY"))
-    half = float(header.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0.5
-    segment_frames = []
-    for frame, values in zip(frames, pixels, strict=True):
-        segment = None if kind == "LABELMAP" else FrameTags(header, frame.index).get("ReferencedSegmentNumber")
-        if kind != "LABELMAP" and segment is None:
-            raise DvtError(f"{study.source}: {frame.name}: frame without a segment number. Export it again.")
-        segment_frames.append(
-            SegmentFrame(
-                frame=frame,
-                segment=None if segment is None else int(segment),
-                pixels=values if kind == "LABELMAP" else values >= half,
-            )
+    names = {_number(one.get("SegmentNumber"), -1): segment_label(one) for one in header.get("SegmentSequence") or ()}
+    if kind == "LABELMAP":
+        names.pop(BACKGROUND, None)
+        made = [
+            SegmentFrame(frame=frame, segment=None, pixels=values) for frame, values in zip(frames, pixels, strict=True)
+        ]
+        undescribed = set(np.unique(pixels).tolist()) - {BACKGROUND, *names}
+    else:
+        half = float(header.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0.5
+        numbers = [_number(FrameTags(header, frame.index).get("ReferencedSegmentNumber"), None) for frame in frames]
+        if None in numbers:
+            faulty = frames[numbers.index(None)].name
+            raise DamagedScan(f"{study.source}: {faulty}: frame without a segment number. Export it again.")
+        made = [
+            SegmentFrame(frame=frame, segment=number, pixels=values >= half)
+            for frame, number, values in zip(frames, numbers, pixels, strict=True)
+        ]
+        undescribed = {number for number in numbers if number is not None} - set(names)
+    if undescribed:
+        raise DamagedScan(
+            f"{label}: has pixels of segment {min(undescribed)}, but describes only the segments "
+            f"{shorten_list([str(number) for number in names]) or '(none)'}. Export it again."
         )
-    names = {int(one.SegmentNumber): segment_label(one) for one in header.get("SegmentSequence") or ()}
-    return names, segment_frames
+    return names, made
+
+
+def _number(value: Any, default: T) -> int | T:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return default
 
 
 def read_algorithm(path: str | Path) -> tuple[str, set[str]]:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from helpers.dicom_files import OBLIQUE, volume, write_series
 from helpers.segmentations import ACROSS, START, block, foreign
+from pydicom.dataset import Dataset
 
 from dvtplan.core.errors import DvtError
 from dvtplan.dicom.segmentation_reader import read_algorithm, read_segmentation
@@ -105,6 +107,45 @@ def test_a_frame_on_another_grid_is_refused(scan: Path, change: dict[str, Any], 
     where = change.pop("position", START)
     foreign(scan / "seg", scan, [(1, where, block(slice(2), slice(2)))], ["proximal"], **change)
     assert words in refusal(lambda: mask_of(scan))
+
+
+def test_pixels_of_a_segment_that_is_not_described_are_refused(scan: Path) -> None:
+    """Otherwise they would be background without a word."""
+    there = block(slice(2), slice(2))
+    foreign(scan / "seg", scan, [(1, START, there), (3, START + ACROSS, there)], ["proximal", "distal"])
+    assert "pixels of segment 3" in refusal(lambda: mask_of(scan))
+    foreign(scan / "seg", scan, [(None, START, 3 * there)], ["proximal", "distal"], kind="LABELMAP")
+    assert "pixels of segment 3" in refusal(lambda: mask_of(scan))
+
+
+def test_the_background_of_a_label_map_is_not_a_segment(scan: Path) -> None:
+    """highdicom describes it as segment 0."""
+    there = block(slice(2), slice(2), 2)
+    path = foreign(scan / "seg", scan, [(None, START, there)], ["proximal", "distal"], kind="LABELMAP")
+    ds = pydicom.dcmread(path)
+    background = Dataset()
+    background.SegmentNumber, background.SegmentLabel = 0, "Background"
+    ds.SegmentSequence = [background, *ds.SegmentSequence]
+    ds.save_as(path)
+    assert np.array_equal(mask_of(scan)[0], there)
+
+
+@pytest.mark.parametrize("number", [1, 3, None])
+def test_a_number_of_frames_that_is_not_that_of_the_positions_is_refused(scan: Path, number: int | None) -> None:
+    frames = [(1, START + k * ACROSS, block(slice(2), slice(2))) for k in range(2)]
+    path = foreign(scan / "seg", scan, frames, ["proximal", "distal"])
+    ds = pydicom.dcmread(path)
+    ds.NumberOfFrames = number
+    ds.save_as(path)
+    assert "seg: NumberOfFrames is" in refusal(lambda: mask_of(scan))
+
+
+def test_two_frames_of_a_segment_at_one_place_must_be_equal(scan: Path) -> None:
+    there, elsewhere = block(slice(2), slice(2)), block(slice(3), slice(2))
+    foreign(scan / "seg", scan, [(1, START, there), (1, START, there)], ["proximal", "distal"])
+    assert mask_of(scan).sum() == 4
+    foreign(scan / "seg", scan, [(1, START, there), (1, START, elsewhere)], ["proximal", "distal"])
+    assert "frame 2 lies where another frame" in refusal(lambda: mask_of(scan))
 
 
 def test_the_algorithm_of_an_object_is_read_and_that_of_another_file_is_empty(scan: Path) -> None:

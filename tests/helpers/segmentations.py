@@ -77,6 +77,7 @@ def foreign(
     source = pydicom.dcmread(next(p for p in series.rglob("*") if p.is_file()))
     rows, columns = frames[0][2].shape
     ds = header(generate_uid(), 12, "manual", rows, columns, SOPClassUID=SegmentationStorage, Modality="SEG")
+    ds.PatientID = source.PatientID
     del ds.ImageType
     ds.SegmentationType, ds.NumberOfFrames = kind, len(frames)
 
