@@ -23,7 +23,7 @@ from dvtplan.dicom.series import (
     read_study,
     read_volume,
 )
-from dvtplan.dicom.slice_sorting import POSITION_TOLERANCE_MM
+from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM
 from dvtplan.imaging import volume_checks, volume_io
 from dvtplan.imaging.geometry import Grid, distance_mm, reorientation_between
 

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dvtplan.core.errors import DamagedScan, DvtError
-from dvtplan.core.text import shorten_list
-from dvtplan.dicom.slice_sorting import Frame
+from dvtplan.core.text import plural, shorten_list
+from dvtplan.dicom.frame import Frame
 
 try:
     import pydicom
@@ -44,7 +44,8 @@ HEADER_KEYWORDS = [
     "Rows", "Columns", "SamplesPerPixel", "PixelSpacing",
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "EchoTime",
     "DiffusionBValue", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "AcquisitionTime",
-    "StackID", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "StackID", "InstanceNumber", "NumberOfFrames", "ImagesInAcquisition", "NumberOfSlices",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     "ReferencedSeriesSequence", "SegmentSequence",
     "SOPClassUID", "FrameOfReferenceUID", "StructureSetROISequence",
 ]  # fmt: skip
@@ -55,6 +56,9 @@ MR = "MR"
 """Expected modality (0008,0060) of scans."""
 OTHER_MODALITIES = (SEGMENTATION, "RTDOSE", "PR", "KO")
 """Modalities of objects that may have rows and columns, but are not scans."""
+
+UNIT_TOLERANCE = 2e-3
+"""Allowed deviation of the length of a direction from 1, as from rounding to three decimals."""
 
 Opener = Callable[[], BinaryIO]
 Vector = tuple[float, float, float]
@@ -297,16 +301,22 @@ def read_frames(name: str, header: Any) -> list[Frame]:
         header: its tags.
 
     Raises:
-        DvtError: for colour images, for a mosaic, or if positions are missing.
+        DvtError: for colour images, for a mosaic, if positions are missing, or rows or columns have no unit vectors.
     """
     image_type = [str(word).upper() for word in header.get("ImageType") or ()]
     if "MOSAIC" in image_type:
         raise DvtError(f"{name}: is a mosaic, many slices in one image. Export single slices or enhanced DICOM.")
     if int(header.get("SamplesPerPixel") or 1) != 1:
         raise DvtError(f"{name}: is a colour image, expected one value per pixel. Choose the scan itself.")
-    if "PerFrameFunctionalGroupsSequence" not in header:
+    is_multi_frame = "PerFrameFunctionalGroupsSequence" in header
+    count = len(header.PerFrameFunctionalGroupsSequence) if is_multi_frame else 1
+    if (_int_or_none(header.get("NumberOfFrames")) or 0) > count:
+        raise DamagedScan(
+            f"{name}: contains {header.NumberOfFrames} frames, but {plural(count, 'position')}. Export it again, or as "
+            "single images."
+        )
+    if not is_multi_frame:
         return [_frame(name, 0, header, header, multi_frame=False)]
-    count = len(header.PerFrameFunctionalGroupsSequence)
     return [_frame(name, k, header, FrameTags(header, k), multi_frame=True) for k in range(count)]
 
 
@@ -327,6 +337,7 @@ def _frame(name: str, index: int, header: Any, tags: Any, *, multi_frame: bool) 
     return Frame(
         file=name,
         index=index,
+        frames_in_file=len(header.PerFrameFunctionalGroupsSequence) if multi_frame else 1,
         uid=str(header.get("SOPInstanceUID", "")),
         shape=(int(header.Rows), int(header.Columns)),
         position_mm=position,
@@ -343,6 +354,9 @@ def _frame(name: str, index: int, header: Any, tags: Any, *, multi_frame: bool) 
         acquisition=str(_or(tags.get("AcquisitionNumber"), "")),
         trigger_ms=_float_or_none(tags.get("TriggerTime")),
         acquisition_time=str(_or(tags.get("AcquisitionTime"), "")),
+        number=_int_or_none(header.get("InstanceNumber")),
+        declared_images=_int_or_none(header.get("ImagesInAcquisition")),
+        declared_slices=_int_or_none(header.get("NumberOfSlices")),
     )
 
 
@@ -352,16 +366,37 @@ def _geometry(name: str, tags: Any) -> tuple[Vector, Vector, Vector, tuple[float
     Raises:
         DvtError: if one is missing or invalid.
     """
-    try:
-        orientation = [float(v) for v in tags.get("ImageOrientationPatient")]
-        x, y, z = (float(v) for v in tags.get("ImagePositionPatient"))
-        between_rows, between_columns = (float(v) for v in tags.get("PixelSpacing"))
-        row, column = (_unit(orientation[k : k + 3]) for k in (0, 3))
-        if not np.isfinite([x, y, z, between_rows, between_columns]).all() or min(between_rows, between_columns) <= 0:
-            raise ValueError
-    except (TypeError, ValueError):
-        raise DvtError(f"{name}: has no valid position, orientation and pixel spacing. Export it again.") from None
+    x, y, z = _numbers(name, tags, "ImagePositionPatient", 3)
+    orientation = _numbers(name, tags, "ImageOrientationPatient", 6)
+    between_rows, between_columns = _numbers(name, tags, "PixelSpacing", 2)
+    if min(between_rows, between_columns) <= 0:
+        raise DvtError(
+            f"{name}: PixelSpacing is {between_rows:g}, {between_columns:g}, expected lengths in mm. Export it again."
+        )
+    row, column = (_unit(name, orientation[k : k + 3]) for k in (0, 3))
     return (x, y, z), row, column, (between_rows, between_columns)
+
+
+def _numbers(name: str, tags: Any, keyword: str, count: int) -> list[float]:
+    """Read a tag that has several numbers.
+
+    Raises:
+        DvtError: if it is missing, or has other values.
+    """
+    value = tags.get(keyword)
+    words = [] if value is None or value == "" else [value] if isinstance(value, str) else value
+    try:
+        numbers = [float(one) for one in words]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) == count and np.isfinite(numbers).all():
+        return numbers
+    if value is None or value == "":
+        raise DvtError(
+            f"{name}: has no {keyword}, so its place in the patient is unknown. Export it again with this tag, or "
+            "remove the file if it is not part of the scan."
+        )
+    raise DvtError(f"{name}: {keyword} is {value}, expected {count} numbers. Export it again.")
 
 
 class FrameTags:
@@ -382,10 +417,17 @@ class FrameTags:
         return self._header.get(keyword)
 
 
-def _unit(vector: Sequence[float]) -> tuple[float, float, float]:
+def _unit(name: str, vector: Sequence[float]) -> Vector:
+    """Return a direction with its length made 1 to the last digit.
+
+    Raises:
+        DvtError: if its length differs from 1 by more than rounding.
+    """
     length = float(np.linalg.norm(vector))
-    if len(vector) != 3 or not 0.9 < length < 1.1:
-        raise ValueError(f"not a direction: {vector}")
+    if abs(length - 1) > UNIT_TOLERANCE:
+        raise DvtError(
+            f"{name}: a direction of ImageOrientationPatient has the length {length:.4g}, expected 1. Export it again."
+        )
     return (vector[0] / length, vector[1] / length, vector[2] / length)
 
 
@@ -395,8 +437,16 @@ def _or(value: Any, default: Any) -> Any:
 
 def _float_or_none(value: Any) -> float | None:
     try:
-        return None if value is None else float(value)
+        number = float(value)
     except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _int_or_none(value: Any) -> int | None:
+    try:
+        return None if value is None else int(value)
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from dvtplan.core import console
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural, shorten_list
+from dvtplan.dicom.frame import Frame
 from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.reader import (
     FrameTags,
@@ -23,7 +24,7 @@ from dvtplan.dicom.reader import (
     segment_label,
 )
 from dvtplan.dicom.series import StudyContents, read_tags
-from dvtplan.dicom.slice_sorting import POSITION_TOLERANCE_MM, SPACING_TOLERANCE, Frame
+from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM, SPACING_TOLERANCE
 from dvtplan.imaging.geometry import Grid
 
 T = TypeVar("T")

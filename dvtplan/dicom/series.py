@@ -105,15 +105,14 @@ def read_study(source: str | Path) -> StudyContents:
             continue
         try:
             frames = [frame for file, one in entries for frame in read_frames(file, one)]
-            stacks = slice_sorting.sort_into_volumes(frames, f"{source}: {label}")
+            found = slice_sorting.sort_into_volumes(frames, f"{source}: {label}")
         except DvtError as error:
             faults.append(str(error))
             continue
-        if not stacks:
+        if not found.stacks:
             skipped.append(f"{label}: {plural(len(frames), 'image')}, not a volume")
-        for k, stack in enumerate(stacks):
-            letter = chr(ord("a") + k) if len(stacks) > 1 else ""
-            volumes.append(_volume(name + letter, description, header, stack))
+        faults += found.faults
+        volumes += [_volume(name + stack.letter, description, header, stack) for stack in found.stacks]
     faults += [_damage(source, [one]) for one in damaged if one.series_uid and one.series_uid not in known]
     return StudyContents(
         source=source,

@@ -2,69 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dvtplan.core.errors import DvtError
-from dvtplan.core.text import plural
+from dvtplan.core.text import plural, shorten_list
+from dvtplan.dicom import image_groups
+from dvtplan.dicom.frame import Frame
+from dvtplan.dicom.image_groups import MIN_SLICES, SAME_POSITION_MM
+from dvtplan.dicom.slice_grid import grid_of
 from dvtplan.imaging.geometry import Grid
 
-SAME_POSITION_MM = 1e-3
-"""Images closer than this along their normal have the same position."""
-SPACING_TOLERANCE = 0.02
-"""Allowed deviation of a slice distance, as a fraction of the median. Scanners round positions."""
-POSITION_TOLERANCE_MM = 0.02
-"""Allowed deviation of a position in mm, in addition."""
-MIN_SLICES = 3
-"""Images in a volume at least; fewer are a localizer or a screenshot."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """One image of a series, with the properties that decide which volume it belongs to. Positions are LPS in mm."""
-
-    file: str
-    """Name within the folder or archive."""
-    index: int = 0
-    """Frame within the file, from 0."""
-    uid: str = ""
-    """SOP instance UID; copies of a file share it."""
-    shape: tuple[int, int]
-    """Rows, columns."""
-    position_mm: tuple[float, float, float]
-    """Centre of the first pixel."""
-    along_row: tuple[float, float, float]
-    """Unit vector from one column to the next."""
-    along_column: tuple[float, float, float]
-    """Unit vector from one row to the next."""
-    spacing_mm: tuple[float, float]
-    """Between rows, between columns."""
-    slope: float = 1.0
-    intercept: float = 0.0
-    image_type: str = ""
-    """ImageType (0008,0008), such as magnitude or phase, original or derived."""
-    stack: str = ""
-    echo_ms: float | None = None
-    b_value: float | None = None
-    time_point: str = ""
-    acquisition: str = ""
-    trigger_ms: float | None = None
-    acquisition_time: str = ""
-
-    @property
-    def normal(self) -> np.ndarray:
-        """Return the unit vector ``along_row`` x ``along_column``."""
-        across = np.cross(self.along_row, self.along_column)
-        return across / np.linalg.norm(across)
-
-    @property
-    def name(self) -> str:
-        """Return the name for messages."""
-        return f"{self.file}, frame {self.index + 1}" if self.index else self.file
+NEARLY_PARALLEL = 0.995
+"""Cosine between the normals of images that may belong to one volume (6 degrees)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,172 +29,230 @@ class Stack:
     """Axes: image, row, column."""
     title: str
     """Difference from the other stacks of its series; empty if it is the only one."""
-    copies: int = 0
-    """Number of duplicate images that were ignored."""
+    letter: str = ""
+    """a, b, ... if the series has several volumes. One that cannot be read has a letter too."""
+    copies: tuple[tuple[Frame, Frame], ...] = ()
+    """Images of the volume with a duplicate, and the duplicate, which is not used. Their pixels must be the same."""
+    notes: tuple[str, ...] = ()
+    """What the user should know: images of the series that are in no volume, or hints that images are missing."""
 
 
-SPLIT_KEYS: tuple[tuple[str, Callable[[Frame], object]], ...] = (
-    ("stack", lambda f: f.stack),
-    ("image type", lambda f: f.image_type),
-    ("echo time", lambda f: f.echo_ms),
-    ("b-value", lambda f: f.b_value),
-    ("time point", lambda f: f.time_point),
-    ("acquisition", lambda f: f.acquisition),
-    ("trigger time", lambda f: f.trigger_ms),
-    ("acquisition time", lambda f: f.acquisition_time),
-)
-"""Properties that split images with the same position into volumes, in the order in which they are tried."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SortedSeries:
+    """The volumes of a series. Each image is in one of them, or is named in a note or a fault."""
+
+    stacks: tuple[Stack, ...]
+    faults: tuple[str, ...] = ()
+    """One line for each volume that cannot be read."""
 
 
-def sort_into_volumes(frames: Sequence[Frame], name: str) -> list[Stack]:
+def sort_into_volumes(frames: Sequence[Frame], name: str) -> SortedSeries:
     """Sort the images of a series into volumes.
 
-    Images that differ in orientation, matrix or pixel size belong to different volumes. If several images have the
-    same position, the first property that differs splits the series.
+    Images that differ in orientation, matrix, pixel size, image type, echo time or b-value belong to different
+    volumes, and so do images that lie beside each other. If several images have the same position, the first property
+    that differs splits the series.
 
     Args:
         frames: in any order.
         name: of the series, for messages.
 
     Returns:
-        One stack, or several with titles. Stacks with fewer than ``MIN_SLICES`` images are omitted.
+        One stack, or several with titles. Groups of fewer than ``MIN_SLICES`` images are no stack.
 
     Raises:
-        DvtError: for a missing slice, uneven slice distances, slices shifted against each other, or images with the
-            same position and no property that differs.
+        DvtError: if no volume is left, because of a missing slice, uneven slice distances, images shifted or turned
+            against each other, images with the same position and no property that differs, or one SOP instance UID at
+            different positions.
     """
-    distinct = list({(f.uid or f.file, f.index): f for f in reversed(frames)}.values())[::-1]
-    groups = [(plane, group) for plane, group in _split_by_plane(distinct) if len(group) >= MIN_SLICES]
-    stacks, errors = [], []
-    for plane, group in groups:
+    distinct, copies = _without_copies(frames, name)
+    volumes, left_out = _find_volumes(distinct, name)
+    letters = [_letter(k) if len(volumes) > 1 else "" for k in range(len(volumes))]
+    stacks: list[Stack] = []
+    faults: list[str] = []
+    for letter, (title, images) in zip(letters, volumes, strict=True):
         try:
-            for difference, part in _split_by_key(group, name):
-                title = ", ".join(filter(None, (plane if len(groups) > 1 else "", difference)))
-                ordered = _in_order(part)
-                stacks.append(
-                    Stack(frames=ordered, grid=_grid(ordered, name), title=title, copies=len(frames) - len(distinct))
-                )
+            if isinstance(images, DvtError):
+                raise images
+            stack = _stack(images, title, letter, name)
+            _require_no_continuation(stack, left_out, name)
+            stacks.append(stack)
         except DvtError as error:
-            errors.append(error)
-    if errors and not stacks:
-        raise errors[0]
-    return stacks
+            faults.append(str(error))
+    if faults and not stacks:
+        raise DvtError(faults[0])
+    notes = [*_left_out_notes(left_out), *_declared_notes(distinct)]
+    return SortedSeries(
+        stacks=tuple(
+            replace(stack, copies=_copies_of(stack, copies), notes=(*_stack_notes(stack, stacks), *notes))
+            for stack in stacks
+        ),
+        faults=tuple(faults),
+    )
 
 
-def _split_by_plane(frames: Iterable[Frame]) -> list[tuple[str, list[Frame]]]:
-    """Split images by matrix, orientation and pixel size; return the plane's name and the images of each part."""
-    groups: dict[object, list[Frame]] = defaultdict(list)
-    for frame in frames:
-        directions = np.round((*frame.along_row, *frame.along_column), 3) + 0.0
-        groups[frame.shape, tuple(directions), tuple(np.round(frame.spacing_mm, 4))].append(frame)
-    return [(_plane(group[0]), group) for group in groups.values()]
-
-
-def _plane(frame: Frame) -> str:
-    plane = ("sagittal", "coronal", "axial")[int(np.abs(frame.normal).argmax())]
-    return f"{plane} {frame.shape[0]}x{frame.shape[1]}"
-
-
-def _split_by_key(frames: list[Frame], name: str) -> list[tuple[str, list[Frame]]]:
-    """Split images so that no part has two images with the same position; return what differs, and the images.
-
-    Raises:
-        DvtError: if no property splits them.
-    """
-    if not _has_same_position(frames):
-        return [("", frames)]
-    used: list[tuple[str, Callable[[Frame], object]]] = []
-    for word, value_of in SPLIT_KEYS:
-        if len({value_of(frame) for frame in frames}) == 1:
+def _find_volumes(frames: Sequence[Frame], name: str) -> tuple[list[tuple[str, list[Frame] | DvtError]], list[Frame]]:
+    """Return title and images of each possible volume, or why they cannot be divided; and the images in none."""
+    volumes: list[tuple[str, list[Frame] | DvtError]] = []
+    left_out: list[Frame] = []
+    planes = image_groups.by_plane(frames)
+    several = sum(len(group) >= MIN_SLICES for _, group in planes) > 1
+    for plane, group in planes:
+        if len(group) < MIN_SLICES:
+            left_out += group
             continue
-        used.append((word, value_of))
-        groups: dict[tuple[object, ...], list[Frame]] = defaultdict(list)
-        for frame in frames:
-            groups[tuple(value_of_used(frame) for _, value_of_used in used)].append(frame)
-        if max(map(len, groups.values())) < MIN_SLICES:
-            used.pop()  # it differs in nearly every image, so it is not a property of a volume
-        elif not any(map(_has_same_position, groups.values())):
-            return [
-                (", ".join(f"{name_of} {value}" for (name_of, _), value in zip(used, key, strict=True)), group)
-                for key, group in sorted(groups.items(), key=lambda item: str(item[0]))
-                if len(group) >= MIN_SLICES
-            ]
-    first, second = next(pair for pair in _neighbours(frames) if _distance_mm(*pair) < SAME_POSITION_MM)
-    raise DvtError(
-        f"{name}: several images have the same position, and no tag distinguishes them "
-        f"({first.name} and {second.name}). Remove the images that do not belong to the series, or export it again."
-    )
+        try:
+            parts = _divide(group, frames, name)
+        except DvtError as error:
+            volumes.append((plane, error))
+            continue
+        for difference, part in parts:
+            if len(part) < MIN_SLICES:
+                left_out += part
+            else:
+                volumes.append((", ".join(filter(None, (plane if several else "", difference))), part))
+    return volumes, left_out
 
 
-def _along_normal_mm(frame: Frame) -> float:
-    return float(frame.normal @ frame.position_mm)
+def _letter(k: int) -> str:
+    """Return a, b, ..., z, aa, ab, ..."""
+    return (_letter(k // 26 - 1) if k >= 26 else "") + chr(ord("a") + k % 26)
 
 
-def _distance_mm(a: Frame, b: Frame) -> float:
-    return abs(_along_normal_mm(a) - _along_normal_mm(b))
+def _stack(images: Iterable[Frame], title: str, letter: str, name: str) -> Stack:
+    ordered = image_groups.in_order(images)
+    _require_one_numbering(ordered, name)
+    return Stack(frames=ordered, grid=grid_of(ordered, name), title=title, letter=letter)
 
 
-def _neighbours(frames: Iterable[Frame]) -> list[tuple[Frame, Frame]]:
-    return list(pairwise(_in_order(frames)))
+def _divide(group: list[Frame], series: Sequence[Frame], name: str) -> list[image_groups.Group]:
+    """Divide images of one plane into volumes by their places, their tags, and gaps."""
+    parts = []
+    for place, there in image_groups.by_place(group):
+        for difference, part in image_groups.by_tags(there, name):
+            stacks = image_groups.at_gaps(part, series) if len(part) >= MIN_SLICES else [("", part)]
+            parts += [(", ".join(filter(None, (place, difference, gap))), images) for gap, images in stacks]
+    return parts
 
 
-def _has_same_position(frames: Iterable[Frame]) -> bool:
-    """Return whether two of the images have the same position."""
-    return any(_distance_mm(a, b) < SAME_POSITION_MM for a, b in _neighbours(frames))
-
-
-def _in_order(frames: Iterable[Frame]) -> tuple[Frame, ...]:
-    return tuple(sorted(frames, key=_along_normal_mm))
-
-
-def _grid(frames: Sequence[Frame], name: str) -> Grid:
-    """Return the grid of a volume from its images in order.
+def _without_copies(frames: Iterable[Frame], name: str) -> tuple[list[Frame], list[tuple[Frame, Frame]]]:
+    """Return the images without duplicates, and each duplicate after the image that is used instead.
 
     Raises:
-        DvtError: if they do not lie like the slices of one volume.
+        DvtError: if two images have one SOP instance UID, but not the same position.
     """
-    first, normal = frames[0], frames[0].normal
-    places_mm = np.array([_along_normal_mm(frame) for frame in frames])
-    median_mm = float(np.median(np.diff(places_mm)))
-    tolerance_mm = SPACING_TOLERANCE * median_mm + POSITION_TOLERANCE_MM
-    _require_even_spacing(frames, places_mm, median_mm, tolerance_mm, name)
-    positions = np.array([frame.position_mm for frame in frames])
-    sideways = positions - positions[0] - np.outer(places_mm - places_mm[0], normal)
-    shift_mm = np.linalg.norm(sideways, axis=1)
-    if shift_mm.max() > tolerance_mm:
-        raise DvtError(
-            f"{name}: slices are shifted against each other, by {shift_mm.max():.3g} mm in "
-            f"{frames[int(shift_mm.argmax())].name}, as with a tilted gantry. Resample it to perpendicular axes."
-        )
-    across, down = np.asarray(first.along_row), np.asarray(first.along_column)
-    down = down - across * (across @ down)  # perpendicular to the last digit
-    down /= np.linalg.norm(down)
-    return Grid(
-        shape=(len(frames), *first.shape),
-        spacing_mm=(float(places_mm[-1] - places_mm[0]) / (len(frames) - 1), *first.spacing_mm),
-        origin_mm=first.position_mm,
-        direction=tuple(tuple(float(c) for c in v) for v in (normal, down, across)),  # type: ignore[misc]
-    )
+    used: dict[tuple[str, int], Frame] = {}
+    copies = []
+    for frame in frames:
+        first = used.setdefault((frame.uid or frame.file, frame.index), frame)
+        if first is frame:
+            continue
+        apart_mm = float(np.linalg.norm(np.subtract(first.position_mm, frame.position_mm)))
+        if apart_mm > SAME_POSITION_MM or len(image_groups.by_plane([first, frame])) > 1:
+            raise DvtError(
+                f"{name}: {first.name} and {frame.name} have the same SOPInstanceUID, but not the same position "
+                f"({apart_mm:.4g} mm apart), matrix and orientation. Export the series again."
+            )
+        copies.append((first, frame))
+    return list(used.values()), copies
 
 
-def _require_even_spacing(
-    frames: Sequence[Frame], places_mm: np.ndarray, median_mm: float, tolerance_mm: float, name: str
-) -> None:
-    """Raise a DvtError if a slice is missing, or slice distances differ by more than the tolerance."""
-    steps_mm = np.diff(places_mm)
-    worst = int(np.abs(steps_mm - median_mm).argmax())
-    if abs(steps_mm[worst] - median_mm) <= tolerance_mm:
-        return
-    between = f"between {frames[worst].name} and {frames[worst + 1].name}"
-    if steps_mm[worst] > 1.5 * median_mm:
-        missing = round(float(steps_mm[worst]) / median_mm) - 1
+def _copies_of(stack: Stack, copies: Iterable[tuple[Frame, Frame]]) -> tuple[tuple[Frame, Frame], ...]:
+    used = {(frame.file, frame.index) for frame in stack.frames}
+    return tuple(pair for pair in copies if (pair[0].file, pair[0].index) in used)
+
+
+def _require_one_numbering(frames: Sequence[Frame], name: str) -> None:
+    """Raise a DvtError if the images are numbered as two series.
+
+    One number for all images is not a numbering. Frames of multi-frame files share the number of their file.
+    """
+    counts = Counter(frame.number for frame in frames if frame.number is not None and frame.frames_in_file == 1)
+    repeated = [number for number, count in counts.items() if count > 1]
+    if len(counts) > 1 and 2 * len(repeated) > len(counts):
+        first, second = [frame for frame in frames if frame.number == repeated[0]][:2]
         raise DvtError(
-            f"{name}: a gap of {steps_mm[worst]:.4g} mm {between}, expected a slice every {median_mm:.4g} mm: "
-            f"{plural(missing, 'slice')} missing. Export the complete series again."
+            f"{name}: {first.name} and {second.name} have the same InstanceNumber {repeated[0]} at different "
+            f"positions, and so do others: these are several series. Export each with its own SeriesInstanceUID."
         )
-    raise DvtError(
-        f"{name}: slice distances are uneven, {steps_mm[worst]:.4g} mm {between} and {median_mm:.4g} mm elsewhere. "
-        "Export the series again, or resample it."
+
+
+def _require_no_continuation(stack: Stack, left_out: Iterable[Frame], name: str) -> None:
+    """Raise a DvtError if an image in no volume lies where this one would continue: it may be its last slice."""
+    first, step_mm = stack.frames[0], stack.grid.spacing_mm[0]
+    for frame in left_out:
+        place = (float(first.normal @ frame.position_mm) - first.along_normal_mm) / step_mm
+        beyond = max(-place, place - len(stack.frames) + 1)
+        if abs(float(first.normal @ frame.normal)) >= NEARLY_PARALLEL and 0.75 <= beyond <= MIN_SLICES - 0.75:
+            raise DvtError(
+                f"{name}: {frame.name} lies where the volume continues, but is not like its other images "
+                f"({_differences(first, frame)}). Export the series again, or remove the file."
+            )
+
+
+def _differences(first: Frame, frame: Frame) -> str:
+    """Return how an image differs from the first of a volume."""
+    cosine = min(1.0, abs(float(first.normal @ frame.normal)))
+    candidates = [
+        (f"{frame.matrix} pixels instead of {first.matrix}", frame.shape != first.shape),
+        (
+            f"pixels of {_spacing(frame)} instead of {_spacing(first)} mm",
+            not np.allclose(frame.spacing_mm, first.spacing_mm, rtol=image_groups.SAME_SPACING),
+        ),
+        *(
+            (f"{word} {value_of(frame) or 'missing'} instead of {value_of(first) or 'missing'}", True)
+            for word, value_of, is_constant in image_groups.SPLIT_KEYS
+            if is_constant and value_of(frame) != value_of(first)
+        ),
+        (f"turned by {np.degrees(np.arccos(cosine)):.2g} degrees", cosine < 1 - 1e-8),
+    ]
+    return ", ".join(text for text, differs in candidates if differs) or "it lies beside them"
+
+
+def _spacing(frame: Frame) -> str:
+    return "x".join(f"{mm:.6g}" for mm in frame.spacing_mm)
+
+
+def _left_out_notes(left_out: Sequence[Frame]) -> list[str]:
+    """Return a note that names the images in no volume."""
+    if not left_out:
+        return []
+    names = shorten_list([f"{frame.name} ({frame.plane} {frame.matrix})" for frame in left_out])
+    return [f"{plural(len(left_out), 'image')} of the series not part of a volume: {names}"]
+
+
+def _declared_notes(series: Sequence[Frame]) -> list[str]:
+    """Return a note if the series states that it had more images, or its first numbers are missing."""
+    declared = max((frame.declared_images or 0 for frame in series), default=0)
+    if declared > len(series):
+        return [f"ImagesInAcquisition (0020,1002) is {declared}, but {plural(len(series), 'image')} found: check it"]
+    numbers = {frame.number for frame in series if frame.number is not None and frame.frames_in_file == 1}
+    first = min(numbers, default=1)
+    if len(numbers) == len(series) and 1 < first <= max(numbers) // 4 and max(numbers) - first + 1 == len(numbers):
+        return [f"its images are numbered {first} to {max(numbers)}: check that the first is not missing"]
+    return []
+
+
+def _stack_notes(stack: Stack, stacks: Sequence[Stack]) -> list[str]:
+    """Return a note if the volume has fewer slices than it states, or than another that lies in the same place."""
+    count = len(stack.frames)
+    declared = max(frame.declared_slices or 0 for frame in stack.frames)
+    if declared > count:
+        return [f"NumberOfSlices (0054,0081) is {declared}, but {plural(count, 'image')} found: check it"]
+    longest = max((len(other.frames) for other in stacks if _is_alongside(stack, other)), default=0)
+    if longest > count:
+        return [f"has {plural(count, 'slice')}, another volume of the series in the same place has {longest}: check it"]
+    return []
+
+
+def _is_alongside(stack: Stack, other: Stack) -> bool:
+    """Return whether another stack of the same plane and step has a slice in the same place."""
+    first, others = stack.frames[0], [frame.position_mm for frame in other.frames]
+    return (
+        len(image_groups.by_plane([first, other.frames[0]])) == 1
+        and abs(stack.grid.spacing_mm[0] - other.grid.spacing_mm[0])
+        < image_groups.SAME_SPACING * stack.grid.spacing_mm[0]
+        and float(np.linalg.norm(np.subtract(others, first.position_mm), axis=1).min()) < SAME_POSITION_MM
     )
 
 
@@ -250,4 +261,4 @@ def describe(stack: Stack) -> str:
     grid = stack.grid
     size = "x".join(map(str, grid.shape))
     spacing = "x".join(f"{mm:.3g}" for mm in grid.spacing_mm)
-    return f"{_plane(stack.frames[0]).partition(' ')[0]}, {size}, {spacing} mm"
+    return f"{stack.frames[0].plane}, {size}, {spacing} mm"

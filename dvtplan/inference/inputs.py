@@ -158,7 +158,7 @@ def _choose_volumes(source: Path, names: Sequence[str | None]) -> tuple[StudyCon
 
 
 def _read(study: StudyContents, volume: Volume) -> tuple[np.ndarray, Grid]:
-    copies = volume.stack.copies
+    copies = len(volume.stack.copies)
     duplicates = f"; {plural(copies, 'duplicate image')} ignored" if copies else ""
     console.info(f"Series {volume.name}: {volume.title}{duplicates}")
     return read_volume(study, volume)

@@ -328,7 +328,7 @@ def test_a_mosaic_a_colour_image_and_an_image_without_position_are_refused(tmp_p
     for name, change, words in (
         ("mosaic", mosaic, "is a mosaic"),
         ("colour", colour, "is a colour image"),
-        ("nowhere", nowhere, "has no valid position"),
+        ("nowhere", nowhere, "IM0000: has no ImageOrientationPatient"),
     ):
         write_series(tmp_path / name, volume(), change=change)
         assert words in refusal(tmp_path / name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvtplan.core.errors import DvtError
-from dvtplan.dicom.slice_sorting import Frame, Stack, describe, sort_into_volumes
+from dvtplan.dicom.frame import Frame
+from dvtplan.dicom.slice_sorting import SortedSeries, Stack, describe, sort_into_volumes
 
 Vector = tuple[float, float, float]
 AXIAL: tuple[Vector, Vector] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -37,9 +37,9 @@ def frames(
     ]
 
 
-def only(made: Sequence[Stack]) -> Stack:
-    assert len(made) == 1
-    return made[0]
+def only(made: SortedSeries) -> Stack:
+    assert len(made.stacks) == 1 and made.faults == ()
+    return made.stacks[0]
 
 
 def order(stack: Stack) -> list[str]:
@@ -48,7 +48,7 @@ def order(stack: Stack) -> list[str]:
 
 def test_images_are_sorted_by_position() -> None:
     stack = only(sort_into_volumes(frames()[::-1], "s"))
-    assert order(stack) == [f"{k}.dcm" for k in range(5)] and stack.title == "" and stack.copies == 0
+    assert order(stack) == [f"{k}.dcm" for k in range(5)] and stack.title == "" and stack.copies == ()
     assert stack.grid.shape == (5, 4, 6) and stack.grid.spacing_mm == (3.0, 2.0, 1.5)
     assert stack.grid.origin_mm == (-80.0, -60.0, 10.0)
     assert stack.grid.direction == ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
@@ -98,7 +98,7 @@ def test_two_echoes_are_two_volumes() -> None:
         for echo in (1, 2)
         for f in frames()
     ]
-    first, second = sort_into_volumes(both[::-1], "s")
+    first, second = sort_into_volumes(both[::-1], "s").stacks
     assert (first.title, second.title) == ("echo time 2.4", "echo time 4.8")
     assert order(first) == [f"e1{k}.dcm" for k in range(5)] and first.grid == second.grid
 
@@ -113,7 +113,7 @@ def test_a_time_series_of_phases_and_magnitudes_is_split_by_both() -> None:
         ],
         "s",
     )
-    assert [s.title for s in made] == [f"image type {k}, time point {t}" for k in "MP" for t in (1, 2, 3)]
+    assert [s.title for s in made.stacks] == [f"image type {k}, time point {t}" for k in "MP" for t in (1, 2, 3)]
 
 
 def test_a_time_that_differs_in_every_image_does_not_split() -> None:
@@ -123,20 +123,23 @@ def test_a_time_that_differs_in_every_image_does_not_split() -> None:
         for a in (1, 2)
         for k, f in enumerate(frames())
     ]
-    assert [s.title for s in sort_into_volumes(both, "s")] == ["acquisition time 100001", "acquisition time 100002"]
+    assert [s.title for s in sort_into_volumes(both, "s").stacks] == [
+        "acquisition time 100001",
+        "acquisition time 100002",
+    ]
 
 
 def test_each_plane_is_a_volume_if_it_has_three_images() -> None:
     mixed = [*frames(5), *frames(4, plane=CORONAL), *frames(2, plane=((0, 1, 0), (0, 0, -1)))]
     mixed = [replace(f, uid=str(k)) for k, f in enumerate(mixed)]
     made = sort_into_volumes(mixed, "s")
-    assert [(s.title, len(s.frames)) for s in made] == [("axial 4x6", 5), ("coronal 4x6", 4)]
-    assert sort_into_volumes(frames(2), "s") == []
+    assert [(s.title, len(s.frames)) for s in made.stacks] == [("axial 4x6", 5), ("coronal 4x6", 4)]
+    assert sort_into_volumes(frames(2), "s").stacks == ()
 
 
 def test_duplicate_files_count_once() -> None:
     stack = only(sort_into_volumes([*frames(), *(replace(f, file=f"copy_{f.file}") for f in frames())], "s"))
-    assert stack.copies == 5 and order(stack) == [f"{k}.dcm" for k in range(5)]
+    assert len(stack.copies) == 5 and order(stack) == [f"{k}.dcm" for k in range(5)]
 
 
 # --- refused --------------------------------------------------------------------------------------
@@ -175,4 +178,4 @@ def test_a_tilted_gantry_is_reported() -> None:
 
 def test_images_with_the_same_position_and_no_difference_are_reported() -> None:
     twice = [*frames(), replace(frames()[2], file="other.dcm", uid="9")]
-    assert "same position" in refusal(twice) and "(2.dcm and other.dcm)" in refusal(twice)
+    assert "same position" in refusal(twice) and "(2.dcm and other.dcm, both at (-80, -60, 16) mm)" in refusal(twice)
