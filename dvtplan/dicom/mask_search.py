@@ -14,7 +14,7 @@ from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.reader import open_files
 from dvtplan.dicom.segmentation_reader import misplaced, source_images
 from dvtplan.dicom.series import StudyContents, Volume, read_tags
-from dvtplan.dicom.slice_sorting import POSITION_TOLERANCE_MM
+from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM
 from dvtplan.imaging.geometry import same_grid
 from dvtplan.imaging.volume_io import MASK_ENDINGS, stem
 
