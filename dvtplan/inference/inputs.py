@@ -15,12 +15,18 @@ from dvtplan.core import console
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural
 from dvtplan.data.dataset import Case
-from dvtplan.dicom import reader
 from dvtplan.dicom.series import StudyContents, Volume, choose_volumes, read_study, read_volume
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
 from dvtplan.imaging.stitching import Stitched, stitch
 from dvtplan.imaging.volume_io import ENDINGS, stem
+from dvtplan.inference.input_files import (
+    SLICER_ENDINGS,
+    is_dicom_input,
+    report_unused_files,
+    report_unused_objects,
+    volume_files,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +72,9 @@ def open_input(
         DvtError: if the input is missing, a case lacks a channel, or one of several series must be chosen. Errors
             inside the context show display names in place of temporary files.
     """
-    is_dicom = not volume_files(source) and reader.is_dicom(source)
     if stations and series:
         raise DvtError("`stations` and `series` cannot be used together. Use only one of them.")
+    is_dicom = is_dicom_input(source, series=series, stations=stations)
     if stations and channels > 1:
         raise DvtError(f"{source}: the model takes {channels} channels, but `stations` needs a model of one channel.")
     if stations and not is_dicom and not source.is_dir():
@@ -76,7 +82,9 @@ def open_input(
     if series and not is_dicom:
         raise DvtError(f"{source}: is not DICOM, which `series` requires. Omit `series`.")
     if not is_dicom and not stations:
-        yield PredictionInput(cases=tuple(find_cases(source, channels)), is_single=source.is_file())
+        cases = tuple(find_cases(source, channels))
+        report_unused_files(source, (path for case in cases for path in case.images))
+        yield PredictionInput(cases=cases, is_single=source.is_file())
         return
     with tempfile.TemporaryDirectory(prefix="dvt_predict_") as scratch:
         if stations:
@@ -154,6 +162,7 @@ def _choose_volumes(source: Path, names: Sequence[str | None]) -> tuple[StudyCon
     chosen = choose_volumes(study, names)
     for line in (*study.faults, *study.skipped):
         console.info(f"Skipped: {line}")
+    report_unused_objects(study)
     return study, chosen
 
 
@@ -162,15 +171,6 @@ def _read(study: StudyContents, volume: Volume) -> tuple[np.ndarray, Grid]:
     duplicates = f"; {plural(copies, 'duplicate image')} ignored" if copies else ""
     console.info(f"Series {volume.name}: {volume.title}{duplicates}")
     return read_volume(study, volume)
-
-
-def volume_files(source: Path) -> list[Path]:
-    """Return the volume files of a folder; for a volume file, itself."""
-    if source.is_file():
-        return [source] if source.name.endswith(ENDINGS) else []
-    if not source.is_dir():
-        return []
-    return sorted(p for p in source.iterdir() if p.name.endswith(ENDINGS) and not p.name.startswith("."))
 
 
 def find_cases(source: Path, channels: int) -> list[Case]:
@@ -185,6 +185,8 @@ def find_cases(source: Path, channels: int) -> list[Case]:
     """
     if not source.exists():
         raise DvtError(f"{source}: not found. Choose a volume or a folder of volumes as `input`.")
+    if source.is_file() and source.name.lower().endswith(SLICER_ENDINGS):
+        raise DvtError(f"{source}: is a segmentation of 3D Slicer, expected a scan. Choose another `input`.")
     files = [source] if source.is_file() else volume_files(source)
     stems = {stem(path) for path in files}
     by_case: dict[str, list[Path]] = {}
