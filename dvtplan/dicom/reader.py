@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import struct
 import warnings
 import zipfile
@@ -12,11 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from dvtplan.core.errors import DamagedScan, DvtError
-from dvtplan.core.text import plural, shorten_list
-from dvtplan.dicom.frame import Frame
+from dvtplan.core.text import shorten_list
 
 try:
     import pydicom
@@ -41,8 +37,9 @@ LARGEST_MEMBER = 2 << 30
 HEADER_KEYWORDS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
     "PatientID", "StudyInstanceUID",
-    "Rows", "Columns", "SamplesPerPixel", "PixelSpacing",
+    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PresentationLUTShape", "PixelSpacing",
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "EchoTime",
+    "ModalityLUTSequence", "RealWorldValueMappingSequence",
     "DiffusionBValue", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "AcquisitionTime",
     "StackID", "InstanceNumber", "NumberOfFrames", "ImagesInAcquisition", "NumberOfSlices",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
@@ -57,11 +54,7 @@ MR = "MR"
 OTHER_MODALITIES = (SEGMENTATION, "RTDOSE", "PR", "KO")
 """Modalities of objects that may have rows and columns, but are not scans."""
 
-UNIT_TOLERANCE = 2e-3
-"""Allowed deviation of the length of a direction from 1, as from rounding to three decimals."""
-
 Opener = Callable[[], BinaryIO]
-Vector = tuple[float, float, float]
 
 
 class DamagedFile(DamagedScan):
@@ -156,7 +149,7 @@ def _list_files(source: Path) -> Iterator[list[tuple[str, Opener]]]:
     try:
         archive = zipfile.ZipFile(source)
     except Exception as error:  # damaged directories fail in many ways
-        raise DamagedScan(f"{source}: cannot be read ({_reason(error)}). Copy or export it again.") from error
+        raise DamagedScan(f"{source}: cannot be read ({reason_of(error)}). Copy or export it again.") from error
     with archive:
         members = [m for m in archive.infolist() if not m.is_dir()]
         large = [m.filename for m in members if m.file_size > LARGEST_MEMBER]
@@ -190,7 +183,7 @@ def _unique(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the first line of an error, or its type if it says nothing."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -209,6 +202,7 @@ def read_header(name: str, opener: Opener) -> Any:
         DvtError: if the disk or the permissions do not allow to read it.
     """
     is_directory = Path(name).name.upper() == DIRECTORY
+    series_uid = ""
     try:
         with opener() as file:
             start = file.read(START)
@@ -219,18 +213,49 @@ def read_header(name: str, opener: Opener) -> Any:
             file.seek(0)
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=HEADER_KEYWORDS)
             has_pixels = header.file_meta.get("TransferSyntaxUID") == DEFLATED or _is_at_pixels(file)
-            uid = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+            series_uid = _whole_uid(header, "SeriesInstanceUID")
+            uid = _whole_uid(header, "SOPClassUID") or _whole_uid(header.file_meta, "MediaStorageSOPClassUID")
+            _settle(header)
     except DvtError:
         raise
     except OSError as error:
         raise DvtError(f"{name}: cannot be read ({error.strerror or error}). Check the disk.") from error
     except Exception as error:  # damaged bytes make pydicom and zipfile fail in many ways
-        raise DamagedFile(name, f"is damaged ({_reason(error)})") from error
+        raise DamagedFile(name, f"is damaged ({reason_of(error)})", series_uid=series_uid) from error
     if uid == DIRECTORY_CLASS:
         return None
     if not has_pixels and (not uid or _is_image_class(uid)):
-        raise DamagedFile(name, "ends before its pixels, so it is cut off", series_uid=_whole_series_uid(header))
+        raise DamagedFile(name, "ends before its pixels, so it is cut off", series_uid=series_uid)
     return header
+
+
+def _settle(header: Any) -> None:
+    """Convert all values of a header. An invalid value, such as words in place of a number, stays as text.
+
+    Raises:
+        ValueError: if a sequence is damaged.
+    """
+    for tag in list(header.keys()):
+        try:
+            is_sequence = header[tag].VR == "SQ"
+        except Exception:  # pydicom converts values in many ways
+            is_sequence, value = False, _raw_text(header, tag)
+            header[tag] = pydicom.dataelem.DataElement(tag, "LO", value, already_converted=True)
+        if pydicom.datadict.dictionary_has_tag(tag) and (pydicom.datadict.dictionary_VR(tag) == "SQ") != is_sequence:
+            raise ValueError(f"{pydicom.datadict.keyword_for_tag(tag)} is damaged")
+
+
+def tag_value(tags: Any, keyword: str) -> Any:
+    """Return the value of a tag, as text if it is invalid; None if it is missing."""
+    try:
+        return tags.get(keyword)
+    except Exception:  # pydicom converts values in many ways
+        return _raw_text(tags, keyword)
+
+
+def _raw_text(tags: Any, tag: Any) -> str:
+    value = getattr(tags.get_item(tag), "value", b"")
+    return value.decode("latin-1").strip(" \0") if isinstance(value, bytes) else str(value)
 
 
 def read_all_tags(name: str, opener: Opener) -> Any:
@@ -243,7 +268,7 @@ def read_all_tags(name: str, opener: Opener) -> Any:
         with opener() as file:
             return pydicom.dcmread(file, stop_before_pixels=True, force=True)
     except Exception as error:  # damaged bytes make pydicom and zipfile fail in many ways
-        raise DamagedScan(f"{name}: cannot be read ({_reason(error)}). Copy or export it again.") from error
+        raise DamagedScan(f"{name}: cannot be read ({reason_of(error)}). Copy or export it again.") from error
 
 
 def _require_other_content(name: str, start: bytes) -> None:
@@ -270,13 +295,13 @@ def _is_image_class(uid: str) -> bool:
     return "Image Storage" in words or words in ("Segmentation Storage", "RT Dose Storage", "Parametric Map Storage")
 
 
-def _whole_series_uid(header: Any) -> str:
-    """Return the series UID, or an empty text if the file ends within it."""
-    element = header.get_item("SeriesInstanceUID")
+def _whole_uid(tags: Any, keyword: str) -> str:
+    """Return a UID; an empty text if it is missing, or the file ends within it."""
+    element = tags.get_item(keyword)
     value = getattr(element, "value", None)
-    if not isinstance(value, bytes) or len(value) < element.length:
+    if isinstance(value, bytes) and len(value) < element.length:
         return ""
-    return str(header.get("SeriesInstanceUID") or "")
+    return str(tags.get(keyword) or "")
 
 
 def is_image(header: Any) -> bool:
@@ -291,202 +316,3 @@ def series_number(header: Any) -> int:
         return int(header.get("SeriesNumber") or 0)
     except (TypeError, ValueError):
         return 0
-
-
-def read_frames(name: str, header: Any) -> list[Frame]:
-    """Read the positions and properties of the images in a file.
-
-    Args:
-        name: of the file, for messages.
-        header: its tags.
-
-    Raises:
-        DvtError: for colour images, for a mosaic, if positions are missing, or rows or columns have no unit vectors.
-    """
-    image_type = [str(word).upper() for word in header.get("ImageType") or ()]
-    if "MOSAIC" in image_type:
-        raise DvtError(f"{name}: is a mosaic, many slices in one image. Export single slices or enhanced DICOM.")
-    if int(header.get("SamplesPerPixel") or 1) != 1:
-        raise DvtError(f"{name}: is a colour image, expected one value per pixel. Choose the scan itself.")
-    is_multi_frame = "PerFrameFunctionalGroupsSequence" in header
-    count = len(header.PerFrameFunctionalGroupsSequence) if is_multi_frame else 1
-    if (_int_or_none(header.get("NumberOfFrames")) or 0) > count:
-        raise DamagedScan(
-            f"{name}: contains {header.NumberOfFrames} frames, but {plural(count, 'position')}. Export it again, or as "
-            "single images."
-        )
-    if not is_multi_frame:
-        return [_frame(name, 0, header, header, multi_frame=False)]
-    return [_frame(name, k, header, FrameTags(header, k), multi_frame=True) for k in range(count)]
-
-
-def _frame(name: str, index: int, header: Any, tags: Any, *, multi_frame: bool) -> Frame:
-    """Read one image.
-
-    Args:
-        name: of the file.
-        index: of the frame.
-        header: tags of the file.
-        tags: tags of the frame, by ``get(keyword)``.
-    """
-    position, row, column, spacing = _geometry(name, tags)
-    if multi_frame:
-        echo_time, time_point = tags.get("EffectiveEchoTime"), tags.get("TemporalPositionIndex")
-    else:
-        echo_time, time_point = tags.get("EchoTime"), tags.get("TemporalPositionIdentifier")
-    return Frame(
-        file=name,
-        index=index,
-        frames_in_file=len(header.PerFrameFunctionalGroupsSequence) if multi_frame else 1,
-        uid=str(header.get("SOPInstanceUID", "")),
-        shape=(int(header.Rows), int(header.Columns)),
-        position_mm=position,
-        along_row=row,
-        along_column=column,
-        spacing_mm=spacing,
-        slope=float(_or(tags.get("RescaleSlope"), 1.0)),
-        intercept=float(_or(tags.get("RescaleIntercept"), 0.0)),
-        image_type="\\".join(str(word) for word in tags.get("ImageType") or header.get("ImageType") or ()),
-        stack=str(_or(tags.get("StackID"), "")),
-        echo_ms=_float_or_none(echo_time),
-        b_value=_float_or_none(tags.get("DiffusionBValue")),
-        time_point=str(_or(time_point, "")),
-        acquisition=str(_or(tags.get("AcquisitionNumber"), "")),
-        trigger_ms=_float_or_none(tags.get("TriggerTime")),
-        acquisition_time=str(_or(tags.get("AcquisitionTime"), "")),
-        number=_int_or_none(header.get("InstanceNumber")),
-        declared_images=_int_or_none(header.get("ImagesInAcquisition")),
-        declared_slices=_int_or_none(header.get("NumberOfSlices")),
-    )
-
-
-def _geometry(name: str, tags: Any) -> tuple[Vector, Vector, Vector, tuple[float, float]]:
-    """Read position, unit vectors along a row and along a column, and pixel spacing.
-
-    Raises:
-        DvtError: if one is missing or invalid.
-    """
-    x, y, z = _numbers(name, tags, "ImagePositionPatient", 3)
-    orientation = _numbers(name, tags, "ImageOrientationPatient", 6)
-    between_rows, between_columns = _numbers(name, tags, "PixelSpacing", 2)
-    if min(between_rows, between_columns) <= 0:
-        raise DvtError(
-            f"{name}: PixelSpacing is {between_rows:g}, {between_columns:g}, expected lengths in mm. Export it again."
-        )
-    row, column = (_unit(name, orientation[k : k + 3]) for k in (0, 3))
-    return (x, y, z), row, column, (between_rows, between_columns)
-
-
-def _numbers(name: str, tags: Any, keyword: str, count: int) -> list[float]:
-    """Read a tag that has several numbers.
-
-    Raises:
-        DvtError: if it is missing, or has other values.
-    """
-    value = tags.get(keyword)
-    words = [] if value is None or value == "" else [value] if isinstance(value, str) else value
-    try:
-        numbers = [float(one) for one in words]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) == count and np.isfinite(numbers).all():
-        return numbers
-    if value is None or value == "":
-        raise DvtError(
-            f"{name}: has no {keyword}, so its place in the patient is unknown. Export it again with this tag, or "
-            "remove the file if it is not part of the scan."
-        )
-    raise DvtError(f"{name}: {keyword} is {value}, expected {count} numbers. Export it again.")
-
-
-class FrameTags:
-    """Tags of one frame of a multi-frame object: its own, else those shared by all frames."""
-
-    def __init__(self, header: Any, index: int) -> None:
-        shared = header.get("SharedFunctionalGroupsSequence") or [{}]
-        self._groups = (header.PerFrameFunctionalGroupsSequence[index], shared[0])
-        self._header = header
-
-    def get(self, keyword: str) -> Any:
-        """Return a value from the functional groups, else from the object itself; None if it is missing."""
-        name = "FrameType" if keyword == "ImageType" else keyword
-        for group in self._groups:
-            for element in group or ():
-                if element.VR == "SQ" and len(element.value) and name in element.value[0]:
-                    return element.value[0].get(name)
-        return self._header.get(keyword)
-
-
-def _unit(name: str, vector: Sequence[float]) -> Vector:
-    """Return a direction with its length made 1 to the last digit.
-
-    Raises:
-        DvtError: if its length differs from 1 by more than rounding.
-    """
-    length = float(np.linalg.norm(vector))
-    if abs(length - 1) > UNIT_TOLERANCE:
-        raise DvtError(
-            f"{name}: a direction of ImageOrientationPatient has the length {length:.4g}, expected 1. Export it again."
-        )
-    return (vector[0] / length, vector[1] / length, vector[2] / length)
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None or value == "" else value
-
-
-def _float_or_none(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None
-
-
-def _int_or_none(value: Any) -> int | None:
-    try:
-        return None if value is None else int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def read_pixels(name: str, opener: Opener) -> np.ndarray:
-    """Read the stored values of a file, (rows, columns) or (frames, rows, columns).
-
-    Raises:
-        DvtError: if the file is damaged, its compression is not supported, or a decoder is not installed.
-    """
-    try:
-        with opener() as file:
-            header = pydicom.dcmread(file, force=True)
-        _complete_transfer_syntax(name, header)
-        return np.asarray(header.pixel_array)
-    except DvtError:
-        raise
-    except NotImplementedError as error:
-        raise DvtError(f"{name}: its compression is not supported ({error}). Export it uncompressed.") from error
-    except Exception as error:  # decoders fail in their own ways
-        reason, _, details = str(error).strip().partition("\n")
-        missing = re.search(r"pylibjpeg - requires (.+)", details)
-        if missing is not None:
-            raise DvtError(
-                f"{name}: {reason.partition(' because')[0].strip()}, which requires {missing[1].strip()}. "
-                "Run pip install 'dvtplan[dicom]', or export it uncompressed."
-            ) from error
-        reason = reason.rstrip(".") or type(error).__name__
-        raise DamagedScan(f"{name}: its pixels cannot be read ({reason}). Copy or export it again.") from error
-
-
-def _complete_transfer_syntax(name: str, header: Any) -> None:
-    """Add the transfer syntax that a data set without preamble was found to have.
-
-    Raises:
-        DamagedScan: if its pixels are compressed, in a way that nothing states.
-    """
-    if "TransferSyntaxUID" in header.file_meta:
-        return
-    if header["PixelData"].is_undefined_length:
-        raise DamagedScan(f"{name}: does not name the compression of its pixels. Export it uncompressed.")
-    implicit, little = header.original_encoding
-    plain = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
-    header.file_meta.TransferSyntaxUID = plain if little else pydicom.uid.ExplicitVRBigEndian

@@ -13,13 +13,12 @@ from dvtplan.core import console
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom.frame import Frame
+from dvtplan.dicom.frame_tags import FrameTags, read_frames
 from dvtplan.dicom.mask_objects import Segmentation
+from dvtplan.dicom.pixels import read_pixels
 from dvtplan.dicom.reader import (
-    FrameTags,
     open_files,
     pydicom,
-    read_frames,
-    read_pixels,
     require_pydicom,
     segment_label,
 )

@@ -19,16 +19,16 @@ from dvtplan.core.console import progress
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural
 from dvtplan.dicom import slice_sorting
+from dvtplan.dicom.frame_tags import read_frames
 from dvtplan.dicom.mask_objects import Segmentation, UnreadMask, describe_object
+from dvtplan.dicom.pixels import read_pixels
 from dvtplan.dicom.reader import (
     MR,
     DamagedFile,
     is_image,
     open_files,
     read_all_tags,
-    read_frames,
     read_header,
-    read_pixels,
     require_pydicom,
     series_number,
 )
