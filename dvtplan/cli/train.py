@@ -135,7 +135,9 @@ def _fold_numbers(words: list[str], workspace: Workspace) -> list[int]:
     from dvtplan.data.folds import Splits
 
     splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
-    available = [fold.index for fold in splits.folds]
+    available = list(range(len(splits.folds)))
+    if not available:
+        raise DvtError(f"{workspace.splits}: contains no fold. Run `plan_and_preprocess` again.")
     if "all" in words:
         return available
     unknown = [word for word in words if not word.isdecimal() or int(word) not in available]

@@ -42,6 +42,11 @@ class Dataset:
     """Description in ``dataset.json``."""
 
     @property
+    def patient_of(self) -> dict[str, str]:
+        """Case -> patient."""
+        return {case.id: case.patient for case in self.cases}
+
+    @property
     def is_phantom(self) -> bool:
         """Whether its description begins with 'synthetic'."""
         return bool(is_phantom(self.name, description=self.description))

@@ -11,13 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from dvtplan.core import files, json_records, worker_pool
+from dvtplan.core import files, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.data.cases_table import FILE_NAME as CASES
 from dvtplan.data.cases_table import CaseDetails
 from dvtplan.data.dataset import PHANTOM_NOTE, Dataset, discover
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import METRICS, Workspace, as_workspace, require_own_folder
+from dvtplan.data.planned_splits import load_splits
 from dvtplan.evaluation import level_sensitivity, secondary_metrics, stored_scores, table1, table2
 from dvtplan.evaluation.case_scores import score_case
 from dvtplan.evaluation.level_sensitivity import LevelSensitivity
@@ -261,7 +262,7 @@ class _Inputs:
 def _gather(workspace: Workspace, network: str, folds: Sequence[int] | None) -> _Inputs:
     """Find the masks of a network without opening them."""
     dataset = discover(workspace.raw)
-    splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
+    splits = load_splits(workspace, dataset.patient_of)
     chosen = choose_folds(workspace, network, splits, folds)
     pairs = fold_pairs(workspace, network, dataset, chosen)
     return _Inputs(dataset=dataset, splits=splits, folds=chosen, pairs=pairs)

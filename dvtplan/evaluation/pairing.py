@@ -18,6 +18,7 @@ from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.mask_files import PROBABILITY, STATION, mask_path
 from dvtplan.data.names import normalized
 from dvtplan.data.paths import Workspace, trained_folds
+from dvtplan.data.planned_splits import require_untrained
 from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.imaging.volume_io import MASK_ENDINGS
 from dvtplan.models.training_run import Run, training_differences
@@ -145,13 +146,8 @@ def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold
     folder = workspace.fold(network, fold.index).predictions
     leaked = [case_id for case_id in fold.train if mask_path(folder, case_id).exists()]
     run = workspace.fold(network, fold.index).run
-    trained = set(json_records.load(Run, run, "`train_fold`").train) if run.exists() else set()
-    if trained & set(fold.test):
-        raise DvtError(
-            f"{run}: the network was trained on {shorten_list(sorted(trained & set(fold.test)))}, which "
-            f"{workspace.splits} tests. Restore the splits of the training, or train this fold again (`train_fold` "
-            "with `overwrite=True`)."
-        )
+    trained = json_records.load(Run, run, "`train_fold`").train if run.exists() else ()
+    require_untrained(run, trained, fold.test, dataset.patient_of, workspace.splits)
     if leaked:
         raise DvtError(
             f"{folder}: contains predictions of {shorten_list(leaked)}, but {workspace.splits} lists them as training "

@@ -11,9 +11,9 @@ from dvtplan.core import console, files, json_records
 from dvtplan.core.errors import DamagedScan, DvtError, MaskEdited, WriteFailed
 from dvtplan.data import dataset
 from dvtplan.data.edited_masks import edited_masks, known_digests, require_unedited
-from dvtplan.data.folds import Splits
 from dvtplan.data.mask_files import single_record_path
 from dvtplan.data.paths import Workspace, as_workspace, require_own_folder
+from dvtplan.data.planned_splits import load_splits, require_untrained
 from dvtplan.data.prediction_log import mask_lock, write_single_record
 from dvtplan.data.prediction_records import require_prediction_record
 from dvtplan.dicom import reader, segmentation_writer
@@ -28,6 +28,7 @@ from dvtplan.inference.predict_case import Timings, predict_case, require_not_an
 from dvtplan.inference.predict_cases import PredictionJob, Throughput, predict_cases
 from dvtplan.inference.records import case_record, image_digests, opening_record
 from dvtplan.models.devices import DeviceConfig
+from dvtplan.models.training_run import Run
 
 DEFAULTS = PredictOptions()
 NOT_MASKS = (".csv", ".dcm", ".gz", ".hdr", ".htm", ".html", ".img", ".jpg", ".json", ".npy", ".npz", ".pdf", ".png",
@@ -53,11 +54,14 @@ def predict_fold(
         DvtError: as ``load_model`` and ``predict_case``.
     """
     workspace = as_workspace(workspace)
-    splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
-    fold = splits.fold(index, workspace.splits)
+    raw = dataset.discover(workspace.raw)
+    fold = load_splits(workspace, raw.patient_of).fold(index, workspace.splits)
     # Test patients are from the data set of the training, so no comparison with the training scans is needed.
     model = replace(load_model(workspace.results(network), folds=[index], setup=setup), training=None)
-    cases = {case.id: case for case in dataset.discover(workspace.raw).cases}
+    run = workspace.fold(network, index).run
+    trained_on = json_records.load(Run, run, "`train_fold`").train
+    require_untrained(run, trained_on, fold.test, raw.patient_of, workspace.splits)
+    cases = {case.id: case for case in raw.cases}
     folder = workspace.fold(network, index).predictions
     with files.exclusive_lock(folder):
         require_unedited(folder)

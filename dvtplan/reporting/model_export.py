@@ -12,9 +12,10 @@ from dvtplan import __version__
 from dvtplan.core import console, json_records, verified_archive
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
-from dvtplan.data.dataset import PHANTOM_NOTE, PHANTOM_WARNING, display_name, survey
+from dvtplan.data.dataset import PHANTOM_NOTE, PHANTOM_WARNING, Dataset, display_name, survey
 from dvtplan.data.paths import Workspace, model_fold
 from dvtplan.data.phantom import is_phantom
+from dvtplan.data.planned_splits import require_untrained
 from dvtplan.evaluation import table1
 from dvtplan.evaluation.stored_scores import stored_table1
 from dvtplan.models import checkpoint, model_store, weight_files
@@ -101,6 +102,7 @@ def export_model(
         raise DvtError(f"{target}: exists. Choose another name, or set `overwrite=True`.")
     terms = _read_terms(None if licence is None else Path(licence))
     with model_store.open_model(results, folds) as stored:
+        _require_sound_folds(stored)
         known = _known(stored, weights)
         with verified_archive.write_archive(target, model_store.KIND) as archive:
             _add_surroundings(archive, stored, known, terms)
@@ -111,6 +113,33 @@ def export_model(
         folds=tuple(stored.runs),
         omitted=(*known.omitted, *_unfinished(stored.runs)),
     )
+
+
+def _require_sound_folds(stored: StoredModel) -> None:
+    """Refuse folds that are not of one cross-validation, or that test a patient that they were trained on."""
+    first = next(iter(stored.runs))
+    other = [k for k, run in stored.runs.items() if run.splits_digest != stored.runs[first].splits_digest]
+    if other:
+        same = [k for k in stored.runs if k not in other]
+        raise DvtError(
+            f"{model_fold(stored.path, other[0]).run}: was trained by other splits than fold {first}, so they are not "
+            f"of one cross-validation. Export folds of the same splits, for example with `folds={same}`."
+        )
+    workspace = _workspace(stored.path)
+    _require_no_leak(stored, None if workspace is None else survey(workspace.raw)[0])
+
+
+def _require_no_leak(stored: StoredModel, dataset: Dataset | None) -> None:
+    for k, run in stored.runs.items():
+        if dataset is not None:
+            file = model_fold(stored.path, k).run
+            require_untrained(file, run.train, run.test, dataset.patient_of, file)
+
+
+def _workspace(results: Path) -> Workspace | None:
+    """Return the workspace around a results folder, or None if there is none."""
+    results = results.absolute()
+    return Workspace(results.parents[2], results.parent.name) if len(results.parents) > 2 else None
 
 
 def _add_surroundings(
@@ -216,8 +245,7 @@ def _known(stored: StoredModel, weights: str = "float32") -> _ModelContext:
 
     ``weights`` is the type in which the weights are stored.
     """
-    results = stored.path.absolute()
-    workspace = Workspace(results.parents[2], results.parent.name) if len(results.parents) > 2 else None
+    workspace = _workspace(stored.path)
     dataset = None if workspace is None else survey(workspace.raw)[0]
     phantom = is_phantom(
         stored.plan.dataset,
@@ -233,7 +261,8 @@ def _known(stored: StoredModel, weights: str = "float32") -> _ModelContext:
         omitted.append(f"no ranges of the training data: {why}")
     try:
         present = tuple(note for note, holds in notes.items() if holds)
-        table = stored_table1(results, stored, dataset, subject=subject, notes=present)
+        _require_no_leak(stored, dataset)
+        table = stored_table1(stored.path.absolute(), stored, dataset, subject=subject, notes=present)
     except DvtError as why:
         omitted.append(f"no Table 1: {why}")
     return _ModelContext(data=data, table=table, subject=subject, phantom=phantom, omitted=tuple(omitted))

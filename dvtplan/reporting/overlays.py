@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dvtplan.core import console, json_records
 from dvtplan.data.dataset import discover
-from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace
+from dvtplan.data.planned_splits import load_splits
 from dvtplan.evaluation.pairing import Pair, choose_folds, fold_pairs
 from dvtplan.planning.plan import Plan
 from dvtplan.rendering import output, slices, views
@@ -31,8 +31,8 @@ def draw_overlays(workspace: Workspace, network: str, folds: Sequence[int] | Non
         DvtError: if a prediction is missing or of an earlier training, as ``pairing.fold_pairs``.
     """
     plan = json_records.load(Plan, workspace.plan, "`plan_and_preprocess`")
-    splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
     dataset = discover(workspace.raw)
+    splits = load_splits(workspace, dataset.patient_of)
     images = case_figures.first_channels(dataset)
     pairs = fold_pairs(workspace, network, dataset, choose_folds(workspace, network, splits, folds))
     written = []

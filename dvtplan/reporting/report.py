@@ -16,6 +16,7 @@ from dvtplan.data import cases_table
 from dvtplan.data.dataset import Dataset, discover
 from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace, as_workspace
+from dvtplan.data.planned_splits import load_splits
 from dvtplan.evaluation import stored_scores, table1
 from dvtplan.evaluation.pairing import Pair, choose_folds, fold_pairs, name_folds, note_training_differences
 from dvtplan.imaging import volume_io
@@ -80,7 +81,7 @@ def write_report(
     """
     workspace = as_workspace(workspace)
     dataset = discover(workspace.raw)
-    splits = json_records.load(Splits, workspace.splits, "`plan_and_preprocess`")
+    splits = load_splits(workspace, dataset.patient_of)
     scored = [_gather(workspace, name, dataset, splits, folds) for name in _networks(workspace, networks)]
     results = [one for one, _ in scored]
     first, pairs = scored[0]

@@ -13,10 +13,11 @@ import torch
 from dvtplan import __version__
 from dvtplan.core import console, files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
-from dvtplan.core.text import now, plural, shorten_list
+from dvtplan.core.text import now, plural
 from dvtplan.data import edited_masks
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.data.planned_splits import current_patients, load_splits
 from dvtplan.data.prediction_log import forget_masks
 from dvtplan.models import epoch_log
 from dvtplan.models.devices import DeviceConfig
@@ -216,24 +217,15 @@ def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
     """Read plan, folds and preprocessed cases, and check that each follows from the other."""
     fingerprint = json_records.load(Fingerprint, workspace.fingerprint, STAGE)
     plan = json_records.load(Plan, workspace.plan, STAGE)
-    splits = json_records.load(Splits, workspace.splits, STAGE)
+    planned = {case.id: case.patient for case in fingerprint.cases}
+    splits = load_splits(workspace, planned, workspace.fingerprint)
+    splits = load_splits(workspace, current_patients(workspace, planned), workspace.fingerprint)
     if plan.fingerprint_digest != json_records.digest(fingerprint):
         raise DvtError(
             f"{workspace.plan}: was derived from other data than {workspace.fingerprint} describes. Run {STAGE} again."
         )
     fold = splits.fold(request.fold, workspace.splits)
-    if both := sorted(set(fold.train) & set(fold.test)):
-        raise DvtError(
-            f"{workspace.splits}: fold {request.fold} trains on and tests {shorten_list(both)}. Restore the file, or "
-            f"run {STAGE} again."
-        )
     digests = {case.id: case.source_digest for case in fingerprint.cases}
-    unknown = sorted({*fold.train, *fold.test} - set(digests))
-    if unknown:
-        raise DvtError(
-            f"{workspace.splits}: fold {request.fold} contains cases that are missing from {workspace.fingerprint}: "
-            f"{', '.join(unknown)}. Run {STAGE} again."
-        )
     for case in fold.train:
         preprocessed_cases.require_current(workspace.preprocessed_case(case), plan, workspace.plan, digests[case])
     require_divisible(request.network, plan.target_shape, str(workspace.plan))

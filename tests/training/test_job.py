@@ -113,4 +113,4 @@ def test_a_case_in_training_and_test_is_refused(toy: Workspace) -> None:
     body = json.loads(toy.splits.read_text())
     body["folds"][0]["train"].append(body["folds"][0]["test"][0])
     toy.splits.write_text(json.dumps(body))
-    assert "trains on and tests" in refused(lambda: train_fold(toy, 0, recipe=TINY, options=CPU))
+    assert "in training or test" in refused(lambda: train_fold(toy, 0, recipe=TINY, options=CPU))

@@ -1,0 +1,127 @@
+"""The folds of a planned data set, checked with its patients as they are known now.
+
+Everything that reads cases and folds together reads the folds here, so that no network is trained or scored by folds
+in which a patient is on both sides, whatever has changed in ``cases.csv`` or ``splits.json`` since the planning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvtplan.core import json_records
+from dvtplan.core.errors import DvtError
+from dvtplan.core.text import shorten_list
+from dvtplan.data import cases_table
+from dvtplan.data.folds import Fold, Splits
+from dvtplan.data.paths import Workspace
+
+STAGE = "`plan_and_preprocess`"
+
+
+def load_splits(workspace: Workspace, patient_of: Mapping[str, str], known_from: Path | None = None) -> Splits:
+    """Read the folds of a planned data set, and refuse them if they leak a patient or do not fit the cases.
+
+    Args:
+        workspace: of the data set.
+        patient_of: case -> patient, of every case.
+        known_from: the file or folder that the cases are from, for messages; None: the raw data set.
+
+    Raises:
+        DvtError: if the file is missing or damaged; or names the first fold with a fault, in one line.
+    """
+    splits = json_records.load(Splits, workspace.splits, STAGE)
+    if not splits.folds:
+        raise DvtError(f"{workspace.splits}: contains no fold. Run {STAGE} again.")
+    for position, fold in enumerate(splits.folds):
+        fault = _fault(fold, position, patient_of, known_from or workspace.raw)
+        if fault:
+            raise DvtError(f"{workspace.splits}: fold {position} {fault}. Restore the file, or run {STAGE} again.")
+    for position, fold in enumerate(splits.folds):
+        if leak := find_leak(fold.train, fold.test, patient_of):
+            raise DvtError(
+                f"{workspace.splits}: fold {position} trains on {leak.trained} and tests {leak.tested}, all of the "
+                f"patient {leak.patient}. Restore the file or {cases_table.FILE_NAME}, or run {STAGE} again and train "
+                "this fold again."
+            )
+    return splits
+
+
+def _fault(fold: Fold, position: int, patient_of: Mapping[str, str], known_from: Path) -> str:
+    """Return what is wrong in a fold besides its patients; empty if nothing."""
+    if fold.index != position:
+        return f"has the index {fold.index}"
+    if not fold.train or not fold.test:
+        return f"has no {'test' if fold.train else 'training'} case"
+    listed = (*fold.train, *fold.test)
+    if twice := sorted({case_id for case_id in listed if listed.count(case_id) > 1}):
+        return f"lists {shorten_list(twice)} more than once, in training or test"
+    for case_ids, verb in ((fold.test, "tests"), (fold.train, "trains on")):
+        if unknown := sorted(set(case_ids) - set(patient_of)):
+            return f"{verb} {shorten_list(unknown)}, which {known_from} does not contain"
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """A patient with cases in training and test."""
+
+    patient: str
+    trained: str
+    """Cases that are trained on, for messages."""
+    tested: str
+
+
+def find_leak(train: Collection[str], test: Collection[str], patient_of: Mapping[str, str]) -> Leak | None:
+    """Return the first patient with cases in training and test, or None.
+
+    A case that ``patient_of`` does not list is a patient of its own.
+    """
+    trained: dict[str, list[str]] = {}
+    for case_id in train:
+        trained.setdefault(patient_of.get(case_id, case_id), []).append(case_id)
+    for case_id in test:
+        patient = patient_of.get(case_id, case_id)
+        if patient in trained:
+            return Leak(patient=patient, trained=shorten_list(sorted(trained[patient])), tested=case_id)
+    return None
+
+
+def current_patients(workspace: Workspace, planned: Mapping[str, str]) -> dict[str, str]:
+    """Return the patient of each planned case by the present ``cases.csv``; as planned where it does not exist.
+
+    Raises:
+        DvtError: if the table is faulty.
+    """
+    table = workspace.raw / cases_table.FILE_NAME
+    if not cases_table.is_there(table):
+        return dict(planned)
+    read = cases_table.survey_cases_table(table)
+    if read.faults:
+        raise DvtError("\n".join(read.faults))
+    details = read.cases
+    return {case_id: details[case_id].patient if case_id in details else case_id for case_id in planned}
+
+
+def require_untrained(
+    run: Path, trained: Collection[str], test: Collection[str], patient_of: Mapping[str, str], splits: Path
+) -> None:
+    """Refuse to predict or score cases of patients that a network was trained on.
+
+    Args:
+        run: the record of the training, for the message.
+        trained: the cases that it lists.
+        test: cases to predict or score.
+        patient_of: case -> patient, as known now.
+        splits: the file that ``test`` is from, for the message.
+
+    Raises:
+        DvtError: names the patient and its cases.
+    """
+    if leak := find_leak(trained, test, patient_of):
+        raise DvtError(
+            f"{run}: the network was trained on {leak.trained}, and {splits} tests {leak.tested} of the same patient, "
+            f"{leak.patient}. Restore the splits of the training, or train this fold again (`train_fold` with "
+            "`overwrite=True`)."
+        )
