@@ -41,7 +41,6 @@ ADAPTERS = {
     "highdicom": {"dicom.segmentation_writer"},
     "zipfile": {"core.verified_archive", "dicom.reader"},
     "torch.distributed": {"training.distributed"},
-    "torch.multiprocessing": {"training.distributed"},
 }
 """Library -> the only modules that may import it."""
 

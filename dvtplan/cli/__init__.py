@@ -12,8 +12,8 @@ from dvtplan.cli.overview import overview
 from dvtplan.cli.plan_and_preprocess import plan_and_preprocess
 from dvtplan.cli.predict import predict
 from dvtplan.cli.report import report
-from dvtplan.cli.runner import INTERRUPTED
 from dvtplan.cli.train import train
+from dvtplan.core.child_processes import INTERRUPTED
 
 __all__ = [
     "INTERRUPTED",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
-import os
 import re
 import shlex
 import sys
@@ -13,11 +12,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dvtplan.core import process_group
+from dvtplan.cli import streams
+from dvtplan.core import child_processes, process_group
+from dvtplan.core.child_processes import INTERRUPTED
 from dvtplan.core.errors import DvtError
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as in shells. A DvtError gives 1, an invalid option 2."""
 BROKEN_PIPE = 141
 """Exit status if the reader of the output has closed it, as in shells."""
 
@@ -93,48 +92,55 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
     """Make a console script of a function that takes the command line's words.
 
     A DvtError, and a file without permission, end it with one line and status 1. Any other exception is a bug, and
-    keeps its traceback.
+    keeps its traceback. SIGTERM ends it like Ctrl-C, with its own status.
     """
 
     @functools.wraps(main)
     def script() -> None:
         from dvtplan.core import console
 
+        streams.prepare()
         console.set_translation(for_command_line)
-        try:
-            main(sys.argv[1:])
-            if not _flush():
+        name = Path(sys.argv[0]).name
+        with streams.output() as output:
+            try:
+                with child_processes.ends_in_order():
+                    _run(main, name)
+            except KeyboardInterrupt:
+                status = child_processes.exit_status()
+                word = "Interrupted" if status == INTERRUPTED else "Ended by a signal"
+                console.MESSAGES.write(f"\n{word}. Finished results are kept.\n")
+                sys.exit(status)
+            except OSError:
+                if output.failure is None:
+                    raise
+            finally:
+                output.flush()
+            if isinstance(output.failure, BrokenPipeError):  # `dvt_model info M | head`
                 sys.exit(BROKEN_PIPE)
-        except DvtError as error:
-            if console.is_verbose():
-                traceback.print_exception(error)
-            _flush()
-            sys.exit(_error_message(Path(sys.argv[0]).name, for_command_line(str(error))))
-        except PermissionError as error:
-            if console.is_verbose():
-                traceback.print_exception(error)
-            _flush()
-            message = f"{error.filename}: no permission to read or write it. Fix the permissions."
-            sys.exit(_error_message(Path(sys.argv[0]).name, message))
-        except KeyboardInterrupt:
-            print("\nInterrupted. Finished results are kept.", file=sys.stderr)
-            sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            _flush()
-            sys.exit(BROKEN_PIPE)
+            if output.failure is not None:
+                reason = output.failure.strerror
+                sys.exit(_error_message(name, f"the output cannot be written ({reason}). Written files are complete."))
 
     return script
 
 
-def _flush() -> bool:
-    """Flush stdout; return False if its reader has closed it (`dvt_model info M | head`)."""
+def _run(main: Callable[[list[str]], None], name: str) -> None:
+    """Run a command; an error that the user can fix raises SystemExit."""
+    from dvtplan.core import console
+
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at exit, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+        main(sys.argv[1:])
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise
+    except (DvtError, PermissionError) as error:
+        if console.is_verbose():
+            traceback.print_exception(error, file=console.MESSAGES)
+        message = for_command_line(str(error))
+        if isinstance(error, PermissionError):
+            message = f"{error.filename}: no permission to read or write it. Fix the permissions."
+        sys.exit(_error_message(name, message))
 
 
 def _error_message(name: str, message: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from dvtplan.cli.arguments import add_machine, add_place, parser_of, positive, seconds, whole_number, workspace_of
 from dvtplan.cli.recipe_arguments import AUTO, add_recipe, recipe_of
 from dvtplan.cli.runner import command
-from dvtplan.core import process_group
+from dvtplan.core import child_processes, process_group
 from dvtplan.core.errors import DvtError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 def train(argv: list[str]) -> None:
     """dvt_train"""
     options = _parser().parse_args(argv)
+    if options.parent is not None:
+        child_processes.end_with_parent(options.parent)
     workspace = workspace_of(options)
     folds = _fold_numbers(options.fold, workspace)
     started = [k for k in folds if workspace.fold(options.network, k).checkpoint.exists()]
@@ -67,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         help="train as many epochs as fit, at most the recipe's: 90s, 20m, 8h",
     )
     parser.add_argument("--only", type=whole_number, help=argparse.SUPPRESS)
+    parser.add_argument("--parent", type=whole_number, help=argparse.SUPPRESS)
     add_recipe(parser)
     add_machine(parser)
     return parser
@@ -121,7 +125,8 @@ def _train_in_parallel(folds: list[int], options: argparse.Namespace, argv: list
     from dvtplan.training import distributed
 
     slots = [["--device", name] for name in devices.one_per_process(options.device, options.gpus)]
-    commands = [[sys.executable, "-m", "dvtplan.cli", "train", *argv, "--gpus", "1", "--only", str(k)] for k in folds]
+    base = [sys.executable, "-m", "dvtplan.cli", "train", *argv, "--gpus", "1", "--parent", str(os.getpid())]
+    commands = [[*base, "--only", str(k)] for k in folds]
     failed = [k for k, status in zip(folds, distributed.run_commands(commands, slots), strict=True) if status]
     if failed:
         raise DvtError(

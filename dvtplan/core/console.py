@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dvtplan.core.errors import DvtError, cannot_write
 from dvtplan.core.text import now
 
 T = TypeVar("T")
+
+
+class _Messages:
+    """stderr, as it is at the moment. A message that cannot be written is dropped; work goes on without it."""
+
+    def write(self, text: str) -> int:
+        """Write a text if that is possible; return its length."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # full or hung up, closed, None
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if that is possible."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        """Return whether a person watches."""
+        try:
+            return sys.stderr.isatty()
+        except (ValueError, AttributeError):
+            return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+MESSAGES = _Messages()
+"""The stream of all messages."""
 
 verbosity = {"quiet": False, "verbose": False}
 _translation: list[Callable[[str], str]] = []
@@ -61,9 +91,9 @@ def progress(items: Iterable[T], title: str, total: int | None = None, *, leave:
         desc=title,
         total=total,
         leave=leave,
-        disable=verbosity["quiet"],
+        disable=verbosity["quiet"] or sys.stderr is None,
         dynamic_ncols=True,
-        file=sys.stderr,
+        file=MESSAGES,
         mininterval=refresh_interval_s(),
         delay=0 if leave else 2 * refresh_interval_s(),
     )
@@ -71,7 +101,7 @@ def progress(items: Iterable[T], title: str, total: int | None = None, *, leave:
 
 def refresh_interval_s() -> float:
     """Return the seconds between redraws of a bar: short for a terminal, long for a log file."""
-    return 0.2 if sys.stderr.isatty() else 15.0
+    return 0.2 if MESSAGES.isatty() else 15.0
 
 
 def info(text: str, log: Path | None = None) -> None:
@@ -107,4 +137,4 @@ def _write(text: str) -> None:
     """Print to stderr without breaking a progress bar."""
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(text, file=MESSAGES)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
 import signal
-import threading
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
-from dvtplan.core import console
+from dvtplan.core import child_processes, console
 from dvtplan.core.console import progress
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import local_world_size
@@ -25,6 +27,10 @@ FORKSERVER = "forkserver"
 """Python's name for the start method that copies a prepared process."""
 MEMORY_SHARE = 0.7
 """Share of the free memory that all workers together may use."""
+LONGEST_SOCKET = 100
+"""Bytes of the longest path of a socket: 107 on Linux, 103 elsewhere."""
+SOCKET_NAME = 32
+"""Bytes that Python adds to the folder for temporary files, for a folder and a socket of its own."""
 
 
 def available_cores() -> int:
@@ -80,29 +86,110 @@ def over_cases(
     Raises:
         DvtError: if a worker process is killed, with the cases that were open; or as ``function``.
     """
-    if jobs <= 1 or len(items) <= 1:
-        return [function(item) for item in progress(items, title)]
-    results: dict[int, R] = {}
-    futures: dict[Future[R], int] = {}
+    if jobs > 1 and len(items) > 1:
+        pool = _start_pool(function, items, title, jobs)
+        if pool is not None:
+            return _collect(*pool, items, names, title, jobs)
+    return [function(item) for item in progress(items, title)]
+
+
+def _start_pool(
+    function: Callable[[T], R], items: Sequence[T], title: str, jobs: int
+) -> tuple[ProcessPoolExecutor, dict[Future[R], int]] | None:
+    """Start worker processes and give them all items; None if the surroundings do not allow that.
+
+    Returns:
+        The pool, and each future with the index of its item. A worker that dies at once may leave items without one.
+    """
     work = function.func if isinstance(function, functools.partial) else function
-    context = _context(work.__module__)
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker, initargs=(console.settings(),))
+    futures: dict[Future[R], int] = {}
+    pool: ProcessPoolExecutor | None = None
     try:
-        for index, item in enumerate(items):
-            futures[pool.submit(function, item)] = index
+        with child_processes.startable_main():
+            pool = ProcessPoolExecutor(
+                jobs, mp_context=_context(work.__module__), initializer=_prepare_worker, initargs=(console.settings(),)
+            )
+            for index, item in enumerate(items):
+                futures[pool.submit(_or_exit, function, item)] = index
+    except BrokenProcessPool:
+        pass  # what is missing is reported by ``_collect``
+    except (OSError, NotImplementedError, ImportError) as error:  # no semaphores (/dev/shm), no sockets, no processes
+        if pool is not None:
+            _stop(pool)
+        console.warn(f"{title}: cannot start worker processes here ({error}); everything is done in one process.")
+        return None
+    except BaseException:
+        if pool is not None:
+            _stop(pool)
+        raise
+    return None if pool is None else (pool, futures)
+
+
+def _collect(
+    pool: ProcessPoolExecutor,
+    futures: dict[Future[R], int],
+    items: Sequence[T],
+    names: Sequence[str],
+    title: str,
+    jobs: int,
+) -> list[R]:
+    """Return the results in the order of the items. At an error the open cases are finished, at an interrupt not."""
+    results: dict[int, R] = {}
+    workers = _workers(pool)
+    try:
         for future in progress(as_completed(futures), title, total=len(items)):
             results[futures[future]] = future.result()
+        if len(futures) < len(items):
+            raise BrokenProcessPool
     except BrokenProcessPool:
         # Some finished cases are not collected yet, and all cases that had not begun fail as well.
         undone = [names[i] for f, i in futures.items() if not f.done() or f.exception() is not None]
         undone += names[len(futures) :]
+        fate, reason = "was killed", "Usually memory was exhausted"
+        if any((worker.exitcode or 0) > 0 for worker in workers):
+            fate, reason = "ended", "Its error is printed above"
         raise DvtError(
-            f"{title}: a worker process was killed while one of these cases was open: {', '.join(undone[:jobs])}. "
-            f"Usually memory was exhausted. Run again with `jobs={max(1, jobs // 2)}`; finished cases are kept."
+            f"{title}: a worker process {fate} while one of these cases was open: {', '.join(undone[:jobs])}. "
+            f"{reason}. Run again with `jobs={max(1, jobs // 2)}`; finished cases are kept."
         ) from None
+    except KeyboardInterrupt:
+        _stop(pool)
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [results[i] for i in range(len(items))]
+
+
+def _workers(pool: ProcessPoolExecutor) -> list[BaseProcess]:
+    return list((getattr(pool, "_processes", None) or {}).values())
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the workers of a pool now."""
+    workers = _workers(pool)
+    pool.shutdown(wait=False, cancel_futures=True)
+    child_processes.end_children(workers)
+
+
+def _or_exit(function: Callable[[T], R], item: T) -> R:
+    """Apply a function in a worker. SIGTERM ends the worker after its files are cleaned up, not only this item."""
+    _at_work[:] = [True]
+    try:
+        return function(item)
+    except child_processes.Terminated:
+        os._exit(1)
+    finally:
+        _at_work.clear()
+
+
+_at_work: list[bool] = []
+
+
+def _end_worker(number: int, _frame: object) -> None:
+    if not _at_work:
+        os._exit(1)
+    signal.signal(number, signal.SIG_IGN)
+    raise child_processes.Terminated
 
 
 def preload(module: str) -> None:
@@ -110,15 +197,18 @@ def preload(module: str) -> None:
     if _context(module).get_start_method() == FORKSERVER:
         from multiprocessing import forkserver  # not available on every system
 
-        forkserver.ensure_running()
+        with contextlib.suppress(OSError):  # ``over_cases`` does without
+            forkserver.ensure_running()
 
 
 def _context(module: str) -> BaseContext:
     """Return the context that starts workers as copies of one process that has imported a module.
 
-    So the module is imported once for all pools of a command. Without forkserver every worker imports it.
+    So the module is imported once for all pools of a command. Without forkserver every worker imports it. It needs a
+    socket in the folder for temporary files, whose path can be too long for a socket.
     """
-    if FORKSERVER not in multiprocessing.get_all_start_methods():
+    room = LONGEST_SOCKET - SOCKET_NAME
+    if FORKSERVER not in multiprocessing.get_all_start_methods() or len(os.fsencode(tempfile.gettempdir())) > room:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context(FORKSERVER)
     context.set_forkserver_preload([module])
@@ -126,19 +216,7 @@ def _context(module: str) -> BaseContext:
 
 
 def _prepare_worker(settings: tuple[dict[str, bool], list[Callable[[str], str]]]) -> None:
-    """Leave Ctrl-C, which reaches every process, to the parent, end with the parent, and print messages like it."""
+    """Print messages like the parent, end with it, and clean up on SIGTERM."""
     console.restore(settings)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
-
-
-def end_with_parent() -> None:
-    """Make this worker process end when its parent is killed; otherwise it would wait for work forever."""
-    threading.Thread(target=_wait_for_parent, daemon=True).start()
-
-
-def _wait_for_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    child_processes.become_worker()
+    signal.signal(signal.SIGTERM, _end_worker)

@@ -17,7 +17,7 @@ import torch
 from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 
-from dvtplan.core import worker_pool
+from dvtplan.core import child_processes
 from dvtplan.core.errors import DvtError
 from dvtplan.planning import preprocessed_cases
 
@@ -191,7 +191,7 @@ class _BatchLoader(SlimDataLoaderBase):
         """Set the worker's number; called once in each worker process."""
         self.thread_id = thread_id
         self._step += thread_id
-        worker_pool.end_with_parent()
+        child_processes.become_worker()
 
     def generate_train_batch(self) -> dict[str, np.ndarray]:
         epoch, step = divmod(self._step, self.sampler.steps)

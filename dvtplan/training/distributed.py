@@ -6,26 +6,33 @@ A single process is a group of one, so that no other module needs to distinguish
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
-import torch.multiprocessing
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dvtplan.core import console
+from dvtplan.core import child_processes, console
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import ProcessGroup, T, rank_and_world_size, restart_count, under_torchrun
 
 TIMEOUT = timedelta(minutes=30)
+LONGEST_TRACE = 8000
+"""Most characters of a traceback that a process reports; more could fill the pipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +125,11 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
     """Run a function in several processes on this machine, or in this process if ``processes`` is 1.
 
     Under torchrun the processes already exist, so the function runs in this process. An exception in any process
-    ends all of them and is raised here.
+    ends all of them and is raised here. An exception or an interrupt in this process ends them too.
 
     Raises:
         DvtError: as the function does, or if a process was killed.
+        RuntimeError: if the function has a bug; with its traceback.
     """
     if processes <= 1 or under_torchrun():
         function(*arguments)
@@ -129,34 +137,77 @@ def launch(function: Callable[..., None], processes: int, *arguments: Any) -> No
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    messages = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    context = multiprocessing.get_context("spawn")
+    members: list[_Member] = []
     try:
-        torch.multiprocessing.spawn(
-            _run_in_group, (processes, port, messages, console.settings(), function, arguments), nprocs=processes
-        )
-    except (
-        torch.multiprocessing.ProcessRaisedException,
-        torch.multiprocessing.ProcessExitedException,
-    ) as error:
-        if not messages.empty():
-            raise DvtError(messages.get()) from None
-        if isinstance(error, torch.multiprocessing.ProcessRaisedException):
-            raise
+        with child_processes.startable_main():
+            for rank in range(processes):
+                receiver, sender = context.Pipe(duplex=False)
+                place = (rank, processes, port, sender, console.settings(), function, arguments)
+                process = context.Process(target=_run_in_group, args=place, daemon=False)
+                members.append(_Member(process, receiver))
+                process.start()
+                sender.close()
+        _wait_for_all(members)
+    finally:
+        child_processes.end_children([member.process for member in members if member.process.pid is not None])
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A process of a group, seen from the one that started it."""
+
+    process: BaseProcess
+    messages: Connection
+    """Yields the DvtError's message and the traceback of an exception."""
+
+    def message(self) -> tuple[str, str]:
+        """Return message and traceback of the exception that ended this process; empty if there are none."""
+        try:
+            message, trace = self.messages.recv() if self.messages.poll() else ("", "")
+        except (EOFError, OSError):
+            return "", ""
+        return message, trace
+
+
+def _wait_for_all(members: Sequence[_Member]) -> None:
+    """Wait until all processes have ended; at the first failure end the others and raise the reason."""
+    processes = [member.process for member in members]
+    while running := [process for process in processes if process.is_alive()]:
+        wait([process.sentinel for process in running])
+        if any(process.exitcode for process in processes):
+            break
+    failed = [index for index, process in enumerate(processes) if process.exitcode]
+    if not failed:
+        return
+    # The first failure makes others fail, because they communicate.
+    index = next((k for k in failed if (processes[k].exitcode or 0) < 0), failed[0])
+    child_processes.end_children(processes)
+    reports = [member.message() for member in members]
+    if message := next((message for message, _ in reports if message), ""):
+        raise DvtError(message)
+    where, status = f"Process {index + 1} of {len(processes)}", processes[index].exitcode or 0
+    if status < 0:
         raise DvtError(
-            f"Process {error.error_index + 1} of {processes} was killed ({error.msg}). Most often memory ran out: use "
-            "a smaller `batch_size` or fewer `workers`."
-        ) from None
+            f"{where} was killed ({signal.Signals(-status).name}). Most often memory ran out: use a smaller "
+            "`batch_size` or fewer `workers`."
+        )
+    if trace := reports[index][1] or next((trace for _, trace in reports if trace), ""):
+        raise RuntimeError(f"{where} failed.\n{trace}")
+    raise DvtError(f"{where} ended with status {status}. Its error is printed above.")
 
 
 def _run_in_group(
     rank: int,
     world: int,
     port: int,
-    messages: Any,
+    messages: Connection,
     settings: Any,
     function: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends this one
+    child_processes.end_with_parent()
     console.restore(settings)
     os.environ.update(
         RANK=str(rank),
@@ -167,14 +218,19 @@ def _run_in_group(
     )
     torch.set_num_threads(max(1, torch.get_num_threads() // world))
     try:
-        function(*arguments)
-    except DvtError as error:
-        messages.put(str(error))
-        raise
+        with child_processes.ends_in_order():
+            function(*arguments)
+    except KeyboardInterrupt:
+        sys.exit(child_processes.exit_status())
+    except Exception as error:
+        messages.send((str(error) if isinstance(error, DvtError) else "", traceback.format_exc()[-LONGEST_TRACE:]))
+        sys.exit(1)
 
 
 def run_commands(commands: Sequence[Sequence[str]], slots: Sequence[Sequence[str]]) -> list[int]:
     """Run commands in parallel, one per slot at a time. Append the words of its slot to each command.
+
+    If this process is interrupted, the commands are ended.
 
     Returns:
         The exit status of each command, in order.
@@ -182,13 +238,16 @@ def run_commands(commands: Sequence[Sequence[str]], slots: Sequence[Sequence[str
     waiting = list(enumerate(commands))
     running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
     status = [0] * len(commands)
-    while waiting or running:
-        for slot, words in enumerate(slots):
-            if slot in running and running[slot][1].poll() is not None:
-                index, process = running.pop(slot)
-                status[index] = process.returncode
-            if slot not in running and waiting:
-                index, command = waiting.pop(0)
-                running[slot] = (index, subprocess.Popen([*command, *words]))
-        time.sleep(0.05)
+    try:
+        while waiting or running:
+            for slot, words in enumerate(slots):
+                if slot in running and running[slot][1].poll() is not None:
+                    index, process = running.pop(slot)
+                    status[index] = process.returncode
+                if slot not in running and waiting:
+                    index, command = waiting.pop(0)
+                    running[slot] = (index, subprocess.Popen([*command, *words]))
+            time.sleep(0.05)
+    finally:
+        child_processes.end_children([process for _, process in running.values()])
     return status

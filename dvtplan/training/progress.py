@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from dvtplan.core.console import T, refresh_interval_s, verbosity
+from dvtplan.core.console import MESSAGES, T, refresh_interval_s, verbosity
 
 
 class StepBar:
@@ -21,8 +21,8 @@ class StepBar:
             initial=done,
             unit="step",
             dynamic_ncols=True,
-            disable=not shown or verbosity["quiet"],
-            file=sys.stderr,
+            disable=not shown or verbosity["quiet"] or sys.stderr is None,
+            file=MESSAGES,
             mininterval=refresh_interval_s(),
         )
 

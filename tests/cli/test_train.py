@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -115,9 +116,10 @@ def test_several_folds_on_several_gpus_run_side_by_side(
     line = call("train", "all", "--gpus", 2, "--device=cpu", "--epochs", 3, "--root", toy_once.root)
     assert isinstance(line, str) and "fold 1: failed" in line and "--resume" in line
     assert seen["slots"] == [["--device", "cpu"], ["--device", "cpu"]]
+    alone = ["--gpus", "1", "--parent", str(os.getpid()), "--only"]
     for fold, command in enumerate(seen["commands"]):
         assert command[:4] == [sys.executable, "-m", "dvtplan.cli", "train"]
-        assert command[-4:] == ["--gpus", "1", "--only", str(fold)] and "--epochs" in command
+        assert command[-6:] == [*alone, str(fold)] and "--epochs" in command
 
 
 def test_a_process_of_the_queue_trains_only_its_fold(

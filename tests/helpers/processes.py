@@ -69,6 +69,28 @@ def ended(pid: int, within_s: float) -> bool:
     return False
 
 
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process and its children have started and that have not ended."""
+    found = []
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += [child, *descendants(child)]
+    return found
+
+
+def assert_ends_with_descendants(parent: subprocess.Popen[bytes], number: signal.Signals, status: int) -> None:
+    """Send a signal to one process only; check its exit status, and that all below it end."""
+    below = descendants(parent.pid)
+    parent.send_signal(number)
+    try:
+        assert below and parent.wait(40) == status
+        assert all(ended(pid, 20) for pid in below)  # ample time on a busy machine
+    finally:
+        for pid in (parent.pid, *below):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def assert_workers_end(words: Sequence[str | Path]) -> None:
     """Run Python, kill it when two child processes work, and check that these end."""
     parent = subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

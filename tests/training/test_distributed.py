@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.processes import assert_ends_with_descendants
 from helpers.refusals import refused
 from helpers.trainings import CPU, TINY, load_run, rows
 
@@ -145,6 +147,46 @@ def test_a_killed_process_ends_all_with_one_line(tmp_path: Path) -> None:
     with pytest.raises(DvtError, match=r"^Process 2 of 2 was killed .*SIGKILL.*memory") as caught:
         distributed.launch(die_in_the_second, 2, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def break_in_the_second(folder: Path) -> None:
+    """A bug."""
+    if os.environ["RANK"] == "1":
+        raise ZeroDivisionError("a bug")
+    time.sleep(60)
+
+
+def test_a_bug_in_one_process_ends_all_and_keeps_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)^Process 2 of 2 failed\..*ZeroDivisionError: a bug"):
+        distributed.launch(break_in_the_second, 2, tmp_path)
+
+
+WAITING_GROUP = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from pathlib import Path
+import test_distributed
+from dvtplan.training import distributed
+if __name__ == "__main__":
+    distributed.launch(test_distributed.wait_for_ever, 2, Path(sys.argv[3]))
+"""
+
+
+def wait_for_ever(folder: Path) -> None:
+    put(folder, "here")
+    time.sleep(60)
+
+
+def test_a_group_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "group").mkdir()
+    (tmp_path / "main.py").write_text(WAITING_GROUP)
+    here = Path(__file__).parent
+    words = [tmp_path / "main.py", here, here.parent, tmp_path / "group"]
+    parent = subprocess.Popen([sys.executable, *map(str, words)])
+    while len(list((tmp_path / "group").iterdir())) < 2:
+        assert parent.poll() is None
+        time.sleep(0.02)
+    assert_ends_with_descendants(parent, signal.SIGKILL, -9)
 
 
 def test_under_a_launcher_the_function_simply_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
