@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 
 from dvtplan.core.errors import DvtError
+from dvtplan.imaging import nifti_forms
+from dvtplan.imaging.geometry import Grid
 
 ENDINGS = tuple(f".{kind}{gz}" for kind in ("nii", "nia", "hdr", "img") for gz in ("", ".gz"))
 """Endings that SimpleITK reads as NIfTI, in upper or lower case."""
@@ -34,25 +36,22 @@ GZIP_AT_MOST = 1100
 """Largest expansion of a gzip file (1032, and a margin for its ends)."""
 
 
-def inspect(path: Path) -> tuple[int, ...]:
-    """Check a NIfTI file's header.
-
-    Returns:
-        Voxels along each axis, slowest first.
+def inspect(path: Path) -> Grid:
+    """Check a NIfTI file's header and return the grid of its first three axes.
 
     Raises:
-        DvtError: for a header that SimpleITK would misread or crash on.
+        DvtError: for a header that SimpleITK would misread or crash on, or that contradicts itself.
     """
     with _unzipped(_halves(path)[0]) as file:
-        return _layout(path, file.read(348)).shape
+        return _layout(path, file.read(348)).grid
 
 
-def read(path: Path) -> np.ndarray | None:
+def read(path: Path) -> tuple[np.ndarray | None, Grid]:
     """Check that a NIfTI file is complete and its voxels are finite, and read the voxels.
 
     Returns:
         The voxels in file order, slowest axis first, in the file's number type and this machine's byte order. None if
-        SimpleITK must interpret them: scaled, of a rare type, with more than three axes, or in two files.
+        SimpleITK must interpret them: scaled, of a rare type, with more than three axes, or in two files. And the grid.
 
     Raises:
         DvtError: for a file that SimpleITK would misread or crash on.
@@ -78,8 +77,9 @@ def read(path: Path) -> np.ndarray | None:
     if bad and layout.fractions is not None:
         raise DvtError(not_finite(body, bad, layout.length // layout.fractions.itemsize))
     if layout.plain is None or not is_complete:
-        return None
-    return voxels.view(layout.plain).reshape(layout.shape).astype(layout.plain.newbyteorder("="), copy=False)
+        return None, layout.grid
+    plain = voxels.view(layout.plain).reshape(layout.shape)
+    return plain.astype(layout.plain.newbyteorder("="), copy=False), layout.grid
 
 
 def _not_finite(part: np.ndarray | bytes, layout: _Layout) -> int:
@@ -149,6 +149,8 @@ class _Layout:
     """Voxels along each axis, slowest first."""
     plain: np.dtype | None
     """Number type if the voxels are plain numbers, otherwise None."""
+    grid: Grid
+    """Of the first three axes."""
 
 
 def _layout(path: Path, head: bytes) -> _Layout:
@@ -171,31 +173,45 @@ def _layout(path: Path, head: bytes) -> _Layout:
     shape = dim[1 : 1 + dim[0]]
     if dim[0] > 4 or any(n > 1 for n in shape[3:]) or dim[0] < 3:
         raise DvtError(not_3d(path, shape))
-    spacing = struct.unpack(order + "3f", head[80:92])
-    # SimpleITK would silently read an axis of length 0 as one voxel, and a spacing of 0 as 1 mm.
-    if min(shape) < 1 or not all(math.isfinite(s) and s for s in spacing):
+    # SimpleITK would silently read an axis of length 0 as one voxel.
+    if min(shape) < 1:
         raise DvtError(
-            f"{path}: its NIfTI header lists {'x'.join(map(str, shape))} voxels of "
-            f"{' x '.join(f'{s:g}' for s in spacing)} mm. Fix the header or export it again."
+            f"{path}: its NIfTI header lists {'x'.join(map(str, shape))} voxels. Fix the header or export it again."
+        )
+    if head[344:348] not in (SINGLE, b"ni1\0"):
+        raise DvtError(
+            f"{path}: is Analyze 7.5, not NIfTI, so the direction of its axes is unknown. Export it as .nii.gz."
         )
     kind, bits = struct.unpack(order + "2h", head[70:74])
     (offset,) = struct.unpack(order + "f", head[108:112])
     if not 0 <= offset < 2**31:
         raise DvtError(f"{path}: its NIfTI header places the voxels at byte {offset:g}. Export it again.")
-    slope, intercept = struct.unpack(order + "2f", head[112:120])
     code = KINDS.get(kind)
     number = np.dtype(order + code) if code is not None and bits == 8 * np.dtype(code).itemsize else None
-    unscaled = slope in (0, 1) and intercept == 0
-    single = head[344:348] == b"n+1\0" and offset >= 348
+    unscaled = _is_unscaled(path, *struct.unpack(order + "2f", head[112:120]))
+    single = head[344:348] == SINGLE and offset >= 348
     return _Layout(
         offset=int(offset),
         length=math.prod(shape) * bits // 8,
         fractions=number if number is not None and number.kind == "f" else None,
         shape=shape[::-1],
-        plain=number if unscaled and single and dim[0] == 3 and min(spacing) > 0 else None,
+        plain=number if unscaled and single and dim[0] == 3 else None,
+        grid=nifti_forms.grid(path, order, head, shape),
     )
 
 
+def _is_unscaled(path: Path, slope: float, intercept: float) -> bool:
+    # With a slope of 0 nothing is scaled (nifti1.h), but SimpleITK adds the intercept.
+    if not (math.isfinite(slope) and math.isfinite(intercept)) or (slope == 0 and intercept != 0):
+        raise DvtError(
+            f"{path}: its NIfTI header scales the voxels by {slope:g} and adds {intercept:g} (scl_slope, scl_inter), "
+            "which programs read differently. Fix the header or export it again."
+        )
+    return slope in (0, 1) and intercept == 0
+
+
+SINGLE = b"n+1\0"
+"""Magic of a NIfTI-1 file that holds header and voxels."""
 KINDS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
 """datatype of nifti1.h -> NumPy type, for types that are read without SimpleITK."""
 

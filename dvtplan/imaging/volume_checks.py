@@ -30,7 +30,7 @@ def grid_faults(path: Path | None, grid: Grid, image_path: Path, image_grid: Gri
     elif (apart := distance_mm(grid, image_grid)) > GRID_TOLERANCE_MM:
         yield (
             f"{path}: lies up to {apart:.3g} mm away from {image_path.name} (tolerance {GRID_TOLERANCE_MM:g} mm); "
-            f"spacing {_show(grid.spacing_mm)} against {_show(image_grid.spacing_mm)} mm, origin "
+            f"spacing x, y, z {_show(grid.spacing_mm[::-1])} against {_show(image_grid.spacing_mm[::-1])} mm, origin "
             f"{_show(grid.origin_mm)} against {_show(image_grid.origin_mm)} mm. Export it on the image's grid."
         )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,17 +16,33 @@ import SimpleITK as sitk
 
 from dvtplan.core.errors import DvtError, WriteFailed, cannot_write
 from dvtplan.core.files import atomic_write
-from dvtplan.imaging import nifti
-from dvtplan.imaging.geometry import Grid
+from dvtplan.imaging import headers, nifti
+from dvtplan.imaging.geometry import (
+    HEADER_TOLERANCE,
+    HEADER_TOLERANCE_MM,
+    Grid,
+    distance_mm,
+    nearest_axes,
+    same_grid,
+)
 from dvtplan.imaging.nifti import not_3d
 
 T = TypeVar("T")
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-"""File endings of volumes that are read and written."""
+WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""File endings of volumes that are written: one file each."""
+ENDINGS = (*WRITTEN, ".mhd")
+"""File endings of volumes that are read, in upper or lower case."""
 MASK_ENDINGS = (*ENDINGS, ".hdr", ".nhdr", ".gipl", ".gipl.gz")
 """File endings of masks that other programs wrote, which are only read."""
 
+READERS = {
+    "NiftiImageIO": nifti.ENDINGS,
+    "NrrdImageIO": headers.NRRD,
+    "MetaImageIO": headers.META,
+    "GiplImageIO": headers.GIPL,
+}
+"""SimpleITK's reader -> endings, in lower case."""
 _KEEP = {np.dtype(t) for t in ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")}
 """Number types that are returned unchanged."""
 MAX_NOTES = 79
@@ -40,13 +59,12 @@ def read(path: str | Path) -> tuple[np.ndarray, Grid]:
         DvtError: if the file is missing or damaged, or is not a 3-D scalar volume.
     """
     path = Path(path)
-    voxels = _inspect(path)
-    if voxels is not None:
-        grid = _header_grid(path)
-        if grid is not None and grid.shape == voxels.shape:
-            return voxels, grid
+    voxels, stated = _inspect(path)
+    if voxels is not None and stated is not None:
+        return voxels, _header_grid(path, stated) or stated
     try:
-        image = sitk.ReadImage(str(path))
+        with _silent():
+            image = sitk.ReadImage(str(path), imageIO=_reader_of(path))
     except RuntimeError as error:
         raise DvtError(_unreadable(path, error)) from error
     image = _three_dimensional(path, image)
@@ -55,8 +73,9 @@ def read(path: str | Path) -> tuple[np.ndarray, Grid]:
         raise DvtError(f"{path}: contains complex numbers, expected real numbers. Export the magnitude.")
     if array.dtype not in _KEEP:
         array = array.astype(np.float64)
-    grid = _make_grid(path, image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    return array, grid
+    if stated is not None and array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        raise DvtError(nifti.not_finite(path, int(array.size - finite.sum()), array.size))
+    return array, _agreed(path, stated, image)
 
 
 def write_mask(
@@ -104,6 +123,8 @@ def _write(
     path = Path(path)
     if array.shape != grid.shape:
         raise ValueError(f"array {array.shape} does not fit its grid {grid.shape}")
+    if not path.name.endswith(WRITTEN):
+        raise WriteFailed(f"{path}: is not a format in which volumes are written. Use {', '.join(WRITTEN)}.")
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(grid.spacing_mm[::-1])
     image.SetOrigin(grid.origin_mm)
@@ -112,80 +133,140 @@ def _write(
         image.SetMetaData("ITK_FileNotes", notes)
     with atomic_write(path) as draft:
         try:
-            sitk.WriteImage(image, str(draft), useCompression=True)
-            del image  # at most two copies in memory
-            # The NIfTI writer does not report a full disk, so the file is read back.
-            back = sitk.ReadImage(str(draft))  # must outlive its view
+            with _silent():
+                sitk.WriteImage(image, str(draft), useCompression=True)
+                del image  # at most two copies in memory
+                # The NIfTI writer does not report a full disk, so the file is read back.
+                back = sitk.ReadImage(str(draft))  # must outlive its view
             view = sitk.GetArrayViewFromImage(back)
             intact = view.shape == array.shape and all(map(np.array_equal, view, array))
         except RuntimeError as error:
             raise WriteFailed(cannot_write(path, _reason(error))) from error
         if not intact:
             raise WriteFailed(cannot_write(path, "it differs when read back"))
+        _require_place(path, grid, draft)
         if before_move is not None:
             before_move(draft)
 
 
+def _require_place(path: Path, grid: Grid, draft: Path) -> None:
+    """Refuse a written file whose voxels lie elsewhere than those of the grid, beyond rounding to float32."""
+    extent = float(np.linalg.norm(np.ptp(grid.corners_mm(), axis=0)))
+    try:
+        apart = distance_mm(grid, read_grid(draft))
+    except DvtError as error:
+        raise WriteFailed(str(error).replace(str(draft), str(path))) from error
+    if apart > max(HEADER_TOLERANCE_MM, HEADER_TOLERANCE * extent):
+        raise WriteFailed(
+            f"{path}: cannot be written in this format: its voxels would lie up to {apart:.3g} mm away from "
+            "those of the scan. Resample the scan onto axes at right angles, or choose another format."
+        )
+
+
 def files_of(path: Path) -> tuple[Path, ...]:
-    """Return the files of a volume: for MetaImage (.mhd) also the file that its header names."""
-    if path.suffix.lower() != ".mhd":
-        return (path,)
-    named = re.search(rb"(?m)^ElementDataFile *= *(\S[^\r\n]*)", path.read_bytes()[:100_000])
-    voxels = path.with_name(named[1].decode("utf-8", "replace").strip()) if named else path
-    return (path, voxels) if voxels != path and voxels.is_file() else (path,)
+    """Return the files of a volume: also the file of voxels that the header of MetaImage or NRRD names."""
+    voxels = headers.voxel_file(path)
+    return (path, voxels) if voxels is not None and voxels.is_file() else (path,)
+
+
+def has_ending(path: Path, endings: tuple[str, ...] = ENDINGS) -> bool:
+    """Return whether a file has the name of a volume, in upper or lower case."""
+    return path.name.lower().endswith(endings)
 
 
 def read_grid(path: str | Path) -> Grid:
     """Read the grid of a volume from its header; raises as ``read``, but does not notice missing voxels."""
     path = Path(path)
-    _inspect(path, voxels=False)
-    return _header_grid(path) or read(path)[1]
+    _, stated = _inspect(path, voxels=False)
+    return _header_grid(path, stated) or read(path)[1]
 
 
 def count_voxels(path: Path) -> int:
     """Return the number of voxels in a volume's header; raises as ``read_grid``, but takes a tenth of its time."""
-    if path.name.lower().endswith(nifti.ENDINGS):
-        return math.prod(_checked(path, nifti.inspect))
+    if has_ending(path, nifti.ENDINGS):
+        return math.prod(_checked(path, nifti.inspect).shape)
     return math.prod(read_grid(path).shape)
 
 
-def _header_grid(path: Path) -> Grid | None:
-    """Read the grid of a 3-D volume from its header; None if it has further axes of one voxel."""
+def _header_grid(path: Path, stated: Grid | None) -> Grid | None:
+    """Read the grid of a 3-D volume from its header; None if it has further axes of one voxel.
+
+    Args:
+        path: the file.
+        stated: its grid as ``nifti`` reads it; None for other formats.
+    """
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(_reader_of(path))
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with _silent():
+            reader.ReadImageInformation()
     except RuntimeError as error:
+        if stated is not None and "orthonormal" in _reason(error):
+            return stated
         raise DvtError(_unreadable(path, error)) from error
     size, n = reader.GetSize(), reader.GetDimension()
     if n > 3 and all(s == 1 for s in size[3:]):
         return None
     if n != 3:
         raise DvtError(not_3d(path, size))
-    return _make_grid(path, size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    return _agreed(path, stated, reader)
 
 
-def _inspect(path: Path, *, voxels: bool = True) -> np.ndarray | None:
-    """Refuse files on which SimpleITK would crash or fail with an obscure message.
+def _agreed(path: Path, stated: Grid | None, found: sitk.Image | sitk.ImageFileReader) -> Grid:
+    """Return the grid that SimpleITK found, or the one that a NIfTI header states if they differ.
+
+    They differ where the user trusts a form of the header, and where SimpleITK takes a rounded qform.
+    """
+    geometry = (found.GetSize(), found.GetSpacing(), found.GetOrigin(), found.GetDirection())
+    if stated is None:
+        return _make_grid(path, *geometry)
+    try:
+        grid = _make_grid(path, *geometry)
+    except DvtError:
+        return stated
+    return grid if same_grid(grid, stated) else stated
+
+
+def _inspect(path: Path, *, voxels: bool = True) -> tuple[np.ndarray | None, Grid | None]:
+    """Refuse files that SimpleITK would misread, on which it would crash, or fail with an obscure message.
 
     SimpleITK 2.5.7 crashes on a 5-D NIfTI file, so the header is read here first. With ``voxels`` a NIfTI file is read
     to its end.
 
     Returns:
-        The voxels, if SimpleITK does not have to interpret them.
+        The voxels, if SimpleITK does not have to interpret them, and the grid of a NIfTI file.
     """
-    if not path.name.lower().endswith(nifti.ENDINGS):
-        _checked(path, _first_byte)
-    elif voxels:
-        return _checked(path, nifti.read)
-    else:
-        _checked(path, nifti.inspect)
-    return None
+    if not has_ending(path, nifti.ENDINGS):
+        _checked(path, headers.check)
+        return None, None
+    return _checked(path, nifti.read) if voxels else (None, _checked(path, nifti.inspect))
 
 
-def _first_byte(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(1)
+def _reader_of(path: Path) -> str:
+    """Return SimpleITK's reader of the format that a file's name states, so that no other reader guesses."""
+    name = path.name.lower()
+    return next((reader for reader, endings in READERS.items() if name.endswith(endings)), "")
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the warnings of ITK and its libraries, which write to the process's stderr, off the screen."""
+    sitk.ProcessObject_SetGlobalWarningDisplay(False)
+    try:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+    except (OSError, ValueError, AttributeError):  # closed, or no stream at all
+        yield
+        return
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        os.close(nothing)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _checked(path: Path, inspect: Callable[[Path], T]) -> T:
@@ -231,9 +312,10 @@ def _make_grid(
             f"{path}: its header contains the spacing {shown[0]} mm and the origin {shown[1]} mm. Export it again."
         )
     # In a header a spacing may be negative; ITK reverses that axis when it reads the voxels.
-    columns = np.asarray(direction, float).reshape(3, 3) * np.sign(spacing)
+    axes = (np.asarray(direction, float).reshape(3, 3) * np.sign(spacing)).T
+    headers.require_right_angles(path, axes)
     spacing = tuple(abs(s) for s in spacing)
-    rows = columns.T[::-1]
+    rows = nearest_axes(axes)[::-1]
     return Grid(
         shape=(size[2], size[1], size[0]),
         spacing_mm=(spacing[2], spacing[1], spacing[0]),

@@ -59,11 +59,11 @@ BAD_BYTES: dict[str, tuple[str, bytes, str]] = {
     "99-D": ("i.nii", GOOD[:40] + struct.pack("<h", 99) + GOOD[42:], "its NIfTI header lists 99 dimensions."),
     "an axis of nothing": ("i.nii", nifti_bytes((4, 0, 2)), "lists 4x0x2 voxels"),
     "an axis of less": ("i.nii", nifti_bytes((4, -3, 2)), "lists 4x-3x2 voxels"),
-    "no spacing": ("i.nii", nifti_bytes((4, 3, 2), spacing=(1, 0, 1)), "4x3x2 voxels of 1 x 0 x 1 mm. Fix the header"),
-    "no number for spacing": ("i.nii", nifti_bytes((4, 3, 2), spacing=(np.nan, 1, 1)), "of nan x 1 x 1 mm"),
+    "no spacing": ("i.nii", nifti_bytes((4, 3, 2), spacing=(1, 0, 1)), "the rows (1, 0, 0, 0); (0, 0, 0, 0)"),
+    "no number for spacing": ("i.nii", nifti_bytes((4, 3, 2), spacing=(np.nan, 1, 1)), "the rows (nan, 0, 0, 0)"),
     "voxels nowhere": ("i.nii", nifti_bytes((4, 3, 2), offset=np.nan), "places the voxels at byte nan."),
     "voxels at infinity": ("i.nii", nifti_bytes((4, 3, 2), offset=np.inf), "places the voxels at byte inf."),
-    "origin nowhere": ("i.nii", nifti_bytes((4, 3, 2), corner=(0, np.nan, 0)), "and the origin -0 x nan x 0 mm."),
+    "origin nowhere": ("i.nii", nifti_bytes((4, 3, 2), corner=(0, np.nan, 0)), "(0, 1, 0, nan); (0, 0, 1, 0)"),
     "another 5-D format": (
         "i.mha",
         b"ObjectType = Image\nNDims = 5\nDimSize = 2 2 2 2 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
@@ -72,16 +72,17 @@ BAD_BYTES: dict[str, tuple[str, bytes, str]] = {
     ),
     "cut-off nrrd": (
         "i.nrrd",
-        b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 2 2 2\nencoding: raw\n\n" + bytes(7),
-        "cannot be read (",
+        b"NRRD0004\ntype: uint8\ndimension: 3\nspace: LPS\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nsizes: 2 2 2\n"
+        b"encoding: raw\n\n" + bytes(7),
+        "is truncated: expected 123 bytes, found 122.",
     ),
     "cut-off mha": (
         "i.mha",
-        b"ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
-        + bytes(7),
-        "cannot be read (",
+        b"ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementSpacing = 1 1 1\nElementType = MET_UCHAR\n"
+        b"ElementDataFile = LOCAL\n" + bytes(7),
+        "is truncated: expected 124 bytes, found 123.",
     ),
-    "no volume format": ("i.txt", b"hello", "cannot be read (Unable to determine ImageIO reader"),
+    "no volume format": ("i.txt", b"hello", "is not a supported volume format"),
 }  # fmt: skip
 
 
@@ -183,4 +184,6 @@ def test_complex_numbers_are_refused(tmp_path: Path) -> None:
 def test_axes_that_are_not_at_right_angles_say_what_to_do(tmp_path: Path) -> None:
     content = bytearray(GOOD)
     struct.pack_into("<4f", content, 280, 1, 0.5, 0, 0)
-    assert "Resample it onto axes at right angles." in refused(put(tmp_path / "i.nii", bytes(content)))
+    assert "enclose 63.43 degrees, expected 90 (resample it onto axes at right angles)" in refused(
+        put(tmp_path / "i.nii", bytes(content))
+    )

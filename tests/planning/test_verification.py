@@ -65,7 +65,7 @@ def test_a_label_two_micrometres_away_is_refused_and_half_a_micrometre_is_not(ra
 
 def test_a_label_of_another_spacing_shows_both(raw: Path) -> None:
     write_volume(label_path(raw), tiny_label([1]), (2, 5, 2.5))
-    assert "spacing (2.5, 5, 2) against (2, 5, 2) mm" in only_problem(raw)
+    assert "spacing x, y, z (2, 5, 2.5) against (2, 5, 2) mm" in only_problem(raw)
 
 
 def test_a_reversed_label_is_refused(raw: Path) -> None:
