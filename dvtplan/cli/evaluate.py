@@ -126,6 +126,8 @@ def _refuse_conflicts(parser: argparse.ArgumentParser, options: argparse.Namespa
         "predictions": ("network", "compare", "folds", "overlays"),
         "compare": ("network", "overlays", "level_sensitivity", "estimate_levels"),
     }
+    if "predictions" in given and "dataset" not in given and options.root is not parser.get_default("root"):
+        parser.error("--root can only be used with --predictions if --dataset names a data set there")
     if "predictions" not in given:
         needs = [_option(name) for name in ("output", "prediction_values") if name in given]
         if needs:

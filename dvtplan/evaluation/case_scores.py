@@ -20,8 +20,12 @@ from dvtplan.evaluation.region_rules import LabelScheme
 from dvtplan.imaging import array_ops, volume_io
 from dvtplan.imaging.geometry import GRID_TOLERANCE_MM, Grid, distance_mm, same_grid
 
+TRUE_LABELS, PREDICTED_LABELS = "true_labels", "predicted_labels"
+"""Columns that are not written: the numbers of the labels in the whole mask of the case, as a tuple."""
+
 _Scored = tuple[list[dict[str, Any]], list[dict[str, Any]]]
-"""Rows of ``metrics.csv`` without ``counted``, which depends on the patient's other cases; rows with shifted levels."""
+"""Rows of ``metrics.csv`` without ``counted``, which depends on the patient's other cases, and with the two columns
+above; rows with shifted levels."""
 
 
 def score_case(case: tuple[Pair, Levels | None], scheme: LabelScheme, tolerance_mm: float) -> _Scored:
@@ -46,6 +50,9 @@ class _Masks:
 
     truth: np.ndarray
     predicted: np.ndarray
+    true_labels: tuple[int, ...]
+    """Numbers that occur in ``truth``, without 0."""
+    predicted_labels: tuple[int, ...]
     grid: Grid
     """Of the box."""
     midline_mm: float
@@ -60,9 +67,18 @@ def _read(pair: Pair, scheme: LabelScheme) -> _Masks:
     # Nearly all of the volume is empty, so only the box around both masks is scored.
     box = array_ops.bounding_box(truth, predicted) or (slice(0, 1),) * 3
     window = grid.window(np.array([part.start for part in box]), tuple(part.stop - part.start for part in box))
-    numbers = _to_numbers(pair.truth, np.ascontiguousarray(truth[box]), scheme.truth_numbers)
-    found = _to_numbers(pair.prediction, np.ascontiguousarray(predicted[box]), scheme.predicted_numbers)
-    return _Masks(truth=numbers, predicted=found, grid=window, midline_mm=midline_of(grid, pair.levels))
+    numbers, labels = _to_numbers(pair.truth, np.ascontiguousarray(truth[box]), scheme.truth_numbers)
+    found, predicted_labels = _to_numbers(
+        pair.prediction, np.ascontiguousarray(predicted[box]), scheme.predicted_numbers
+    )
+    return _Masks(
+        truth=numbers,
+        predicted=found,
+        true_labels=labels,
+        predicted_labels=predicted_labels,
+        grid=window,
+        midline_mm=midline_of(grid, pair.levels),
+    )
 
 
 def _score(pair: Pair, scheme: LabelScheme, tolerance_mm: float, masks: _Masks) -> list[dict[str, Any]]:
@@ -80,6 +96,8 @@ def _score(pair: Pair, scheme: LabelScheme, tolerance_mm: float, masks: _Masks) 
             "patient_id": pair.patient,
             "region": region,
             "rule": scheme.rule,
+            TRUE_LABELS: masks.true_labels,
+            PREDICTED_LABELS: masks.predicted_labels,
         }
         rows.append(case | _measure(counted, truth, predicted, masks.grid, tolerance_mm))
     return rows
@@ -121,8 +139,8 @@ def _require_same_grid(pair: Pair, truth: Grid, predicted: Grid) -> None:
         )
 
 
-def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) -> np.ndarray:
-    """Map the values of a file to label numbers (uint8)."""
+def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Map the values of a file to label numbers (uint8); also return the numbers that occur."""
     there = array_ops.nonzero_indices(mask)
     values = mask.reshape(-1)[there]
     present = np.unique(values)
@@ -140,7 +158,7 @@ def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) ->
     map_ = np.zeros(mask.shape, np.uint8)
     meaning = np.array([1 if numbers is None else numbers[int(v)] for v in present.tolist()], np.uint8)
     map_.reshape(-1)[there] = meaning[np.searchsorted(present, values)]
-    return map_
+    return map_, tuple(sorted(set(meaning.tolist())))
 
 
 def _divide(

@@ -33,14 +33,12 @@ from dvtplan.evaluation.pairing import (
     predicted_folds,
     read_reference,
 )
+from dvtplan.evaluation.prediction_values import CHOICES, check_values, read_folder, read_folds
 from dvtplan.evaluation.region_rules import (
     ScoringPlan,
     label_numbers,
     plan_scoring,
-    predicted_numbers,
     region_order,
-    require_several_labels,
-    same_reading,
 )
 from dvtplan.imaging import volume_io
 
@@ -52,9 +50,6 @@ columns after it, and where they are empty."""
 
 SENSITIVITY = "level_sensitivity.csv"
 """Scores with all levels shifted."""
-
-PREDICTION_VALUES = ("auto", "lesion", "labels")
-"""Choices of ``prediction_values``."""
 
 BYTES_PER_VOXEL = 24
 """Peak memory of scoring a case: both masks as read, as maps, and their copies."""
@@ -155,11 +150,9 @@ def evaluate_folders(
     Raises:
         DvtError: as ``evaluate``, and for a true mask without a prediction or the reverse.
     """
-    require_choice("prediction_values", prediction_values, PREDICTION_VALUES)
+    require_choice("prediction_values", prediction_values, CHOICES)
     reference, predictions, output = Path(reference), Path(predictions), Path(output)
     dataset = None if dataset is None else Path(dataset)
-    if reference.resolve() == predictions.resolve():
-        raise DvtError(f"{reference}: is given as `reference` and as `predictions`. Name two folders.")
     require_own_folder(output, "output")
     described = read_reference(reference, dataset)
     labels = described.labels
@@ -168,8 +161,8 @@ def evaluate_folders(
         for case_id, truth, prediction in pair_by_name(reference, predictions)
         for patient, levels in [described.details.get(case_id, CaseDetails(case_id, None))]
     ]
-    is_described = (predictions / "dataset.json").exists()
     named = labels if labels is not None else {"lesion": 1}
+    reading = read_folder(predictions, prediction_values, named)
     images = {} if dataset is None else {case.id: case.images[0] for case in discover(dataset).cases}
     if options.estimate_levels and not images:
         raise DvtError("`estimate_levels`: levels are estimated from images. Name the data set with `dataset`.")
@@ -180,7 +173,7 @@ def evaluate_folders(
         described.cases_table,
         images,
         truth_numbers=None if labels is None else label_numbers(labels, labels),
-        predicted_numbers=predicted_numbers(predictions, prediction_values, named),
+        predicted_numbers=reading.numbers,
     )
     return _score_and_write(
         plan,
@@ -191,7 +184,7 @@ def evaluate_folders(
             folds=f"the masks in {predictions}, without folds",
             notes=plan.notes,
         ),
-        check=require_several_labels if prediction_values == "auto" and not is_described else None,
+        check=partial(check_values, reading=reading, regions=plan.scheme.regions),
     )
 
 
@@ -280,7 +273,7 @@ def _evaluate(
         workspace.raw / CASES,
         {case.id: case.images[0] for case in dataset.cases},
         truth_numbers=label_numbers(dataset.labels, dataset.labels),
-        predicted_numbers=same_reading(workspace, network, inputs.folds, dataset.labels),
+        predicted_numbers=read_folds(workspace, network, inputs.folds, dataset.labels),
     )
     return _score_and_write(
         plan,
@@ -321,19 +314,18 @@ def _score_and_write(
     caption: _Caption,
     *,
     checkpoints: Mapping[int, Path] = MappingProxyType({}),
-    check: Callable[[pd.DataFrame], None] | None = None,
+    check: Callable[[pd.DataFrame], tuple[str, ...]] = lambda _: (),
 ) -> Evaluation:
-    """Score every case, and write into ``out`` only when all cases have been scored and ``check`` accepts the rows."""
+    """Score every case, and write into ``out`` only if ``check`` accepts the rows; it returns further notes."""
     rule = plan.scheme.text
     # Digests come first: a file that changes during scoring then makes the scores stale.
     digests = stored_scores.digest_files(stored_scores.scored_files(plan.pairs, plan.cases_table, checkpoints))
     found = _score(plan, options)
     rows = _frame(scored for scored, _ in found).astype({"fold": "Int64"})
-    if check is not None:
-        check(rows)
+    notes = (*caption.notes, *check(rows))
     patients = table1.by_patient(rows)[["region", "patient_id", "counted"]]
     rows = rows.merge(patients, on=["region", "patient_id"], how="left", validate="many_to_one")[list(COLUMNS)]
-    table = table1.table_1(rows, subject=caption.subject, rule=rule, folds=caption.folds, notes=caption.notes)
+    table = table1.table_1(rows, subject=caption.subject, rule=rule, folds=caption.folds, notes=notes)
     measures = secondary_metrics.summarize_measures(rows, rule=rule, folds=caption.folds)
     metrics = rows.to_csv(index=False, lineterminator="\n")
     texts = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvtplan.anatomy.levels import Levels
-from dvtplan.core import digests, json_records
+from dvtplan.core import console, digests, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
 from dvtplan.data.cases_table import FILE_NAME as CASES
@@ -17,7 +17,7 @@ from dvtplan.data.dataset_json import read_labels
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.mask_files import PROBABILITY, STATION, mask_path
 from dvtplan.data.names import normalized
-from dvtplan.data.paths import Workspace, trained_folds
+from dvtplan.data.paths import Workspace, prediction_indexes, trained_folds
 from dvtplan.data.planned_splits import require_untrained
 from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.imaging.volume_io import MASK_ENDINGS
@@ -25,6 +25,9 @@ from dvtplan.models.training_run import Run, training_differences
 
 RESUME = "`train_fold` with `resume=True`"
 """How to predict the test cases of a trained fold again."""
+
+OTHER_IMAGES = (".dcm", ".ima", ".tif", ".tiff", ".mgz", ".mgh", ".mnc", ".vtk", ".vti", ".png", ".npy")
+"""Endings of images that may be masks, but are not read as such."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,44 +207,82 @@ def read_reference(reference: Path, dataset: Path | None) -> Reference:
 def pair_by_name(reference: Path, predictions: Path) -> list[tuple[str, Path, Path]]:
     """Pair the masks of two folders by file name without its ending.
 
+    What ``predict`` writes next to a mask (probabilities, masks of stations) is not a prediction of another case.
+
     Returns:
         Case id, true mask and prediction of each case.
 
     Raises:
-        DvtError: names every mask without a partner.
+        DvtError: if both are the same folder or the same files; names every mask without a partner.
     """
+    if reference.resolve() == predictions.resolve():
+        raise DvtError(f"{reference}: is given as `reference` and as `predictions`. Name two folders.")
     truths, predicted = _masks(reference), _masks(predictions)
+    if prediction_indexes(reference):
+        truths = _without_companions(truths, keep=())
+    predicted = _without_companions(predicted, keep=truths)
     missing, extra = sorted(set(truths) - set(predicted)), sorted(set(predicted) - set(truths))
     faults = []
     if missing:
         faults.append(
             f"{predictions}: {len(missing)} of {len(truths)} true masks have no prediction of the same name: "
-            f"{', '.join(missing)}. Add or rename them."
+            f"{shorten_list(missing)}. Add or rename them."
         )
     if extra:
-        faults.append(f"{predictions}: no true mask in {reference} for {', '.join(extra)}. Add it or remove them.")
+        faults.append(f"{predictions}: no true mask in {reference} for {shorten_list(extra)}. Add it or remove them.")
     if faults:
         raise DvtError("\n".join(faults))
+    same = [case_id for case_id in sorted(truths) if truths[case_id].resolve() == predicted[case_id].resolve()]
+    if same:
+        first = same[0]
+        raise DvtError(
+            f"{predicted[first]}: is the same file as its true mask {truths[first]} (a link; {len(same)} of "
+            f"{len(truths)} predictions). Put the predicted masks there."
+        )
+    unused = [path.name for path in sorted(reference.iterdir()) if _looks_like_truth(path)]
+    if unused:
+        console.warn(
+            f"{reference}: not scored, since a true mask is a file in this folder itself with an ending of "
+            f"{', '.join(MASK_ENDINGS)}: {shorten_list(unused)}."
+        )
     return [(case_id, truths[case_id], predicted[case_id]) for case_id in sorted(truths)]
 
 
+def _looks_like_truth(path: Path) -> bool:
+    """Return whether something in the folder of true masks is a folder of masks, or a mask in another format."""
+    if path.is_dir() and not path.name.startswith("."):
+        return any(_ending(file) for file in path.iterdir())
+    return path.name.lower().endswith(OTHER_IMAGES) and not path.name.startswith(".")
+
+
+def _ending(path: Path) -> str | None:
+    """Return the ending of a mask's file name, in lower case; None for other files."""
+    return next((e for e in MASK_ENDINGS if path.name.lower().endswith(e)), None)
+
+
 def _masks(folder: Path) -> dict[str, Path]:
-    """Map each file name without its ending to the mask. What a prediction writes next to a mask is omitted."""
+    """Map each file name without its ending to the mask."""
     if not folder.is_dir():
         fault = "is a file" if folder.exists() else "not found"
         raise DvtError(f"{folder}: {fault}. Name a folder with one mask per case.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        ending = next((e for e in MASK_ENDINGS if path.name.endswith(e)), None)
+        ending = _ending(path)
         if ending is None or path.name.startswith("."):
             continue
-        case_id = normalized(path.name.removesuffix(ending))
+        case_id = normalized(path.name[: -len(ending)])
         if case_id in found:
             raise DvtError(f"{path}: {found[case_id].name} is a mask of the same case. Keep one of them.")
         found[case_id] = path
-    for case_id in list(found):
-        if any(word in case_id and case_id.partition(word)[0] in found for word in (PROBABILITY, STATION)):
-            del found[case_id]
     if not found:
         raise DvtError(f"{folder}: holds no mask. Put one file per case there ({', '.join(MASK_ENDINGS)}).")
     return found
+
+
+def _without_companions(masks: Mapping[str, Path], keep: Collection[str]) -> dict[str, Path]:
+    """Omit the volumes that a prediction writes next to a mask, except those with a name in ``keep``."""
+    return {
+        name: path
+        for name, path in masks.items()
+        if name in keep or not any(word in name and name.partition(word)[0] in masks for word in (PROBABILITY, STATION))
+    }

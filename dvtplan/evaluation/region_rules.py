@@ -6,19 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
 from dvtplan.anatomy import scan_landmarks
 from dvtplan.anatomy.landmarks import LEVEL_BELOW_KNEE_MM
 from dvtplan.anatomy.levels import ALL, PROXIMAL_DISTAL, Levels
 from dvtplan.anatomy.regions import NEAR_MM
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
-from dvtplan.data.dataset_json import read_labels
-from dvtplan.data.folds import Fold
-from dvtplan.data.paths import Workspace
 from dvtplan.evaluation.options import EvaluationOptions, require_choice
-from dvtplan.evaluation.pairing import Pair, predicted_classes
+from dvtplan.evaluation.pairing import Pair
 
 RULES = {
     "by-label": "A true voxel has the region of its label. A predicted voxel has the region of the nearest true voxel. "
@@ -71,73 +66,6 @@ def region_order(labels: dict[str, int]) -> tuple[str, ...]:
 def label_numbers(values: dict[str, int], labels: dict[str, int]) -> dict[int, int]:
     """Map each value in a file to its label's number, which follows ``region_order``."""
     return {value: region_order(labels).index(name) + 1 for name, value in values.items()}
-
-
-def predicted_numbers(folder: Path, prediction_values: str, labels: dict[str, int]) -> dict[int, int] | None:
-    """Decide how to read the predictions in a folder. None: every value above 0 is thrombus.
-
-    Raises:
-        DvtError: if the folder's dataset.json names other labels than the truth.
-    """
-    described = folder / "dataset.json"
-    own = read_labels(described) if described.exists() else None
-    if prediction_values == "lesion":
-        return None
-    if prediction_values == "auto" and (set(own) == {"lesion"} if own else len(labels) < 2):
-        return None
-    unknown = sorted(set(own or labels) - set(labels))
-    if unknown:
-        raise DvtError(
-            f"{described}: names {', '.join(unknown)}, but the truth has {', '.join(labels)}. Use the same names, or "
-            "score the union of the labels with `prediction_values='lesion'`."
-        )
-    return label_numbers(own or labels, labels)
-
-
-def same_reading(
-    workspace: Workspace, network: str, chosen: Sequence[Fold], labels: dict[str, int]
-) -> dict[int, int] | None:
-    """Decide how to read the predictions of all folds, which must agree.
-
-    A network trained on the union writes 1 for thrombus, and 1 may also be a label's value. So the classes in
-    predictions.json decide.
-
-    Raises:
-        DvtError: if folds predict different classes.
-    """
-    classes = {fold.index: predicted_classes(workspace, network, fold.index) for fold in chosen}
-    first, *others = classes
-    for k in others:
-        if classes[k] != classes[first]:
-            raise DvtError(
-                f"{workspace.fold(network, k).prediction_index}: names other classes ({', '.join(classes[k])}) "
-                f"than fold {first} ({', '.join(classes[first])}). Score these folds separately with "
-                "`folds`, or train one of them again."
-            )
-    own = classes[first]
-    return label_numbers(own, labels) if len(own) > 1 and set(own) <= set(labels) else None
-
-
-def require_several_labels(rows: pd.DataFrame) -> None:
-    """Refuse predictions that are read as labels but never have another label than the first of several.
-
-    They are probably masks of 0 and 1, whose value 1 means thrombus and not the first label.
-
-    Args:
-        rows: of ``metrics.csv``.
-
-    Raises:
-        DvtError: if the truth has several labels and all predictions together have one.
-    """
-    regions = rows[(rows["rule"] == "by-label") & (rows["region"] != ALL)]
-    predicted, true = (regions.groupby("region")[name].sum() for name in ("predicted_ml", "truth_ml"))
-    if (true > 0).sum() > 1 and (predicted > 0).sum() == 1:
-        (only,) = predicted.index[predicted > 0]
-        others = ", ".join(true.index[true > 0])
-        raise DvtError(
-            f"All predictions have only the label {only}, but the truth has {others}. If every value above 0 is "
-            "thrombus, set `prediction_values=lesion`; if not, set `prediction_values=labels`."
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

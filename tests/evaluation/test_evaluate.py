@@ -256,6 +256,7 @@ def test_the_command_compares_networks_at_a_tolerance(two_networks: Workspace) -
         "--reference a --predictions b --overlays",
         "--reference a --predictions b --folds 0",
         "--reference a --predictions b --network unet",
+        "--reference a --predictions b --root .",
         "-o out",
         "--prediction-values lesion",
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers.films import LEVELS, PREDICTIONS, counts, make, prediction, put
+from helpers.films import EMPTY, LEVELS, PREDICTIONS, counts, make, prediction, put
 from helpers.processes import tree
 
 from dvtplan.core import digests, json_records
@@ -172,6 +172,53 @@ def test_a_folder_is_not_scored_against_itself_and_no_data_set_is_written_to(fol
     assert tree(labels) == before
 
 
+@pytest.mark.parametrize("link", ["folder", "files"])
+def test_links_to_the_true_masks_are_not_scored(folders: tuple[Path, Path, Path], tmp_path: Path, link: str) -> None:
+    labels, _, out = folders
+    links = tmp_path / "links"
+    if link == "folder":
+        links.symlink_to(labels)
+    else:
+        links.mkdir()
+        for path in labels.iterdir():
+            (links / path.name).symlink_to(path)
+    with pytest.raises(DvtError, match="Name two folders" if link == "folder" else "links/a.nii.gz: .*same file"):
+        evaluate_folders(labels, links, out)
+    with pytest.raises(DvtError, match="Name two folders"):
+        evaluate_folders(labels, labels / ".." / labels.name, out)
+
+
+def test_endings_in_upper_case_are_masks_too(folders: tuple[Path, Path, Path]) -> None:
+    labels, theirs, out = folders
+    before = evaluate_folders(labels, theirs, out, prediction_values="lesion").rows
+    (labels / "c.nii.gz").rename(labels / "c.NII.GZ")
+    (theirs / "c.nii.gz").rename(theirs / "c.NII.GZ")
+    after = evaluate_folders(labels, theirs, out, prediction_values="lesion").rows
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_truth_that_is_not_read_is_said(folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    labels, theirs, out = folders
+    evaluate_folders(labels, theirs, out, prediction_values="lesion")
+    assert "not scored" not in capsys.readouterr().err
+    (labels / "e.tif").write_bytes(b"II*")
+    put(labels / "patient_f" / "f.nii.gz", EMPTY)
+    evaluate_folders(labels, theirs, out, prediction_values="lesion")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "not scored" in line]
+    assert line.endswith("e.tif, patient_f.")
+
+
+def test_many_missing_masks_are_counted_and_not_all_named(folders: tuple[Path, Path, Path]) -> None:
+    labels, theirs, out = folders
+    for k in range(30):
+        put(labels / f"m{k:02}.nii.gz", EMPTY)
+        put(theirs / f"x{k:02}.nii.gz", EMPTY)
+    with pytest.raises(DvtError) as error:
+        evaluate_folders(labels, theirs, out)
+    for line in str(error.value).splitlines():
+        assert " and 22 more" in line
+
+
 def test_two_masks_of_one_case_are_refused(folders: tuple[Path, Path, Path]) -> None:
     labels, theirs, out = folders
     put(theirs / "c.nrrd", PREDICTIONS["c"])
@@ -199,6 +246,25 @@ def test_what_a_prediction_writes_next_to_a_mask_is_not_scored(workspace: Worksp
     (theirs / "a.nii.gz").unlink()
     with pytest.raises(DvtError, match=r"no true mask .* a_probability_lesion"):
         evaluate_folders(truths, theirs, tmp_path / "out")
+
+
+def test_a_case_with_the_name_of_a_station_is_scored_like_any_other(folders: tuple[Path, Path, Path]) -> None:
+    labels, theirs, out = folders
+    for folder in (labels, theirs):
+        put(folder / "a_station_2.nii.gz", "1... .... .... ....")
+    rows = evaluate_folders(labels, theirs, out, prediction_values="lesion").rows
+    assert counts(rows, "a_station_2", "all") == (1, 0, 0)
+    (theirs / "a_station_2.nii.gz").unlink()
+    with pytest.raises(DvtError, match="1 of 5 true masks have no prediction of the same name: a_station_2"):
+        evaluate_folders(labels, theirs, out)
+
+
+def test_predictions_as_reference_have_their_companions_too(workspace: Workspace, tmp_path: Path) -> None:
+    one = workspace.fold("unet", 0).predictions
+    shutil.copytree(one, tmp_path / "two")
+    shutil.copy(one / "a.nii.gz", one / "a_probability_lesion.nii.gz")
+    rows = evaluate_folders(one, tmp_path / "two", tmp_path / "out").rows
+    assert set(rows["case_id"]) == {"a", "b"}
 
 
 def test_a_patient_that_the_network_was_trained_on_is_never_scored(trained: Workspace) -> None:

@@ -8,17 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers.films import (
-    LESION,
-    TWO_LABELS,
     UNION,
     counts,
-    describe,
     make,
     prediction,
     put,
     score,
     unwrapped,
-    write_log,
 )
 
 from dvtplan.anatomy.landmarks import Landmarks, Limb
@@ -126,56 +122,6 @@ def test_regions_that_no_label_and_no_level_gives_are_refused_with_what_to_add(t
 def test_by_label_without_such_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DvtError, match="the rule by-label gives thrombus, not proximal"):
         score(make(tmp_path, UNION), split=("proximal",), region_rule="by-label")
-
-
-# --- predicted labels -----------------------------------------------------------------------------
-
-
-def test_predicted_labels_are_scored_label_by_label(tmp_path: Path) -> None:
-    workspace = make(tmp_path, predicted=TWO_LABELS)
-    evaluation = evaluate(workspace, "unet")
-    assert counts(evaluation.rows, "c", "proximal") == (2, 2, 0)  # the distal voxel is predicted as 1
-    assert counts(evaluation.rows, "c", "distal") == (0, 0, 1)
-    assert counts(evaluation.rows, "c", "all") == (3, 1, 0)
-    assert "of their own label" in unwrapped(evaluation.text)
-
-
-def test_predicted_labels_are_matched_by_name_and_not_by_value(tmp_path: Path) -> None:
-    workspace = make(tmp_path, predicted={"background": 0, "distal": 1, "proximal": 2})
-    assert counts(evaluate(workspace, "unet").rows, "c", "distal") == (1, 3, 0)
-
-
-def test_folds_that_predict_different_labels_are_not_mixed(workspace: Workspace) -> None:
-    write_log(workspace, 1, TWO_LABELS)
-    with pytest.raises(DvtError, match=r"names other classes \(proximal, distal\) than fold 0 \(lesion\)"):
-        evaluate(workspace, "unet")
-
-
-def test_external_masks_are_labels_where_there_are_several_and_the_table_says_so(
-    folders: tuple[Path, Path, Path],
-) -> None:
-    labels, theirs, out = folders
-    with pytest.raises(DvtError, match=r"only the label proximal, .*`prediction_values=lesion`"):
-        evaluate_folders(labels, theirs, out)  # probably masks of 0 and 1
-    assert not out.exists()
-    evaluation = evaluate_folders(labels, theirs, out, prediction_values="labels")
-    assert counts(evaluation.rows, "c", "proximal") == (2, 2, 0)
-    assert "values are labels" in unwrapped(evaluation.text)
-
-
-def test_a_dataset_json_next_to_external_masks_says_what_they_hold(folders: tuple[Path, Path, Path]) -> None:
-    labels, theirs, out = folders
-    describe(theirs, LESION)
-    rows = evaluate_folders(labels, theirs, out).rows
-    assert counts(rows, "c", "proximal") == (2, 1, 0)  # the false positive is 10 mm below the proximal label
-    assert counts(rows, "c", "distal") == (1, 0, 0)
-
-
-def test_external_labels_of_other_names_are_refused(folders: tuple[Path, Path, Path]) -> None:
-    labels, theirs, out = folders
-    describe(theirs, {"background": 0, "clot": 1})
-    with pytest.raises(DvtError, match="names clot, but the truth has proximal, distal"):
-        evaluate_folders(labels, theirs, out)
 
 
 # --- levels from the image, and moved ones --------------------------------------------------------
