@@ -36,7 +36,7 @@ LARGEST_MEMBER = 2 << 30
 
 HEADER_KEYWORDS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
-    "PatientID", "StudyInstanceUID",
+    "PatientID", "StudyInstanceUID", "ProtocolName",
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PresentationLUTShape", "PixelSpacing",
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "EchoTime",
     "ModalityLUTSequence", "RealWorldValueMappingSequence",
@@ -306,8 +306,18 @@ def _whole_uid(tags: Any, keyword: str) -> str:
 
 def is_image(header: Any) -> bool:
     """Return whether a header is of an image with a position in the patient."""
-    has_position = "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
-    return has_position and "Rows" in header and "Columns" in header and header.get("Modality") not in OTHER_MODALITIES
+    return not missing_tags(header) and "Rows" in header and header.get("Modality") not in OTHER_MODALITIES
+
+
+def missing_tags(header: Any) -> list[str]:
+    """Return the tags that the header of an image lacks for a place in the patient; none for another object."""
+    uid = str(header.get("SOPClassUID") or "")
+    if header.get("Modality") in OTHER_MODALITIES or not ("Rows" in header or _is_image_class(uid)):
+        return []
+    needed = ["Rows", "Columns"]
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        needed.append("ImagePositionPatient")
+    return [keyword for keyword in needed if keyword not in header]
 
 
 def series_number(header: Any) -> int:

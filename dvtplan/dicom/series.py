@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from dvtplan.core.console import progress
+from dvtplan.core import console
 from dvtplan.core.errors import DamagedScan, DvtError
-from dvtplan.core.text import plural
+from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom import slice_sorting
 from dvtplan.dicom.frame_tags import read_frames
-from dvtplan.dicom.mask_objects import Segmentation, UnreadMask, describe_object
-from dvtplan.dicom.pixels import read_pixels
+from dvtplan.dicom.mask_objects import Segmentation, UnreadMask
 from dvtplan.dicom.reader import (
     MR,
     DamagedFile,
@@ -32,7 +31,9 @@ from dvtplan.dicom.reader import (
     require_pydicom,
     series_number,
 )
+from dvtplan.dicom.series_files import SeriesFiles, StudyFiles, find_files
 from dvtplan.dicom.slice_sorting import Stack
+from dvtplan.dicom.volume_reader import read_stack
 from dvtplan.imaging.geometry import Grid
 
 
@@ -47,12 +48,16 @@ class Volume:
     """Series description, orientation, matrix and spacing, for lists."""
     stack: Stack
     series_uid: str = ""
+    series_key: str = ""
+    """Identifies the series across studies: its UID, or that of an image if the series has no UID of its own."""
     patient_id: str = ""
     """As in the hospital: never show it or write it into a data set."""
     modality: str = ""
     """Modality (0008,0060), such as MR or CT; empty if missing."""
     frame_of_reference: str = ""
     """Frame of reference UID (0020,0052); empty if missing."""
+    notes: tuple[str, ...] = ()
+    """What the user should know: images of the series in no volume, or hints that images are missing."""
 
     @property
     def grid(self) -> Grid:
@@ -61,13 +66,25 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Why a series, or a volume of it, cannot be read."""
+
+    text: str
+    """One line."""
+    series: str = ""
+    """Number of the series, as 5-1 if another shares it; empty if unknown."""
+    title: str = ""
+    """Description of the series."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyContents:
     """Contents of a folder or archive."""
 
     source: Path
     volumes: tuple[Volume, ...]
-    faults: tuple[str, ...]
-    """One line for each series that cannot be read as a volume."""
+    series_faults: tuple[Fault, ...]
+    """The series and volumes that cannot be read."""
     skipped: tuple[str, ...]
     """One line for each series that is not a volume, such as a localizer."""
     segmentations: tuple[Segmentation, ...] = ()
@@ -75,6 +92,11 @@ class StudyContents:
     """Objects with masks of a kind that is not read."""
     damaged: tuple[str, ...] = ()
     """One line for each damaged file whose series is unknown. It may be a slice of any volume."""
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Return one line for each series or volume that cannot be read."""
+        return tuple(fault.text for fault in self.series_faults)
 
 
 def read_study(source: str | Path) -> StudyContents:
@@ -85,44 +107,54 @@ def read_study(source: str | Path) -> StudyContents:
     """
     require_pydicom()
     source = Path(source)
-    all_series, masks, damaged = _group_by_series(source)
-    segmentations = [one for one in masks if isinstance(one, Segmentation)]
-    if not all_series and not masks and damaged:
-        raise DamagedScan(_damage(source, damaged))
-    if not all_series and not masks:
-        raise DvtError(f"{source}: contains no DICOM image. Give the folder that the scanner or archive exported.")
-    known = {str(entries[0][1].get("SeriesInstanceUID") or "") for entries in all_series} - {""}
+    found = find_files(source)
+    _require_images(source, found)
+    known = {_series_uid(files.entries[0][1]) for files in found.series} - {""}
+    lost = [one for one in found.damaged if one.series_uid and one.series_uid not in known]
     volumes: list[Volume] = []
-    faults: list[str] = []
+    faults: list[Fault] = [Fault(text=_damage(source, [one])) for one in lost]
     skipped: list[str] = []
-    for name, entries in zip(_series_names(all_series), all_series, strict=True):
-        header = entries[0][1]
-        description = _description(header)
-        label = f"series {name} ({description})"
-        broken = [one for one in damaged if one.series_uid and one.series_uid == header.get("SeriesInstanceUID")]
-        if broken:
-            faults.append(_damage(f"{source}: {label}", broken))
-            continue
+    for name, files in zip(_series_names(found.series), found.series, strict=True):
+        header = files.entries[0][1]
+        title = _description(header)
+        label = f"{source}: series {name} ({title})"
+        broken = [one for one in found.damaged if one.series_uid and one.series_uid == _series_uid(header)]
         try:
-            frames = [frame for file, one in entries for frame in read_frames(file, one)]
-            found = slice_sorting.sort_into_volumes(frames, f"{source}: {label}")
+            if broken or files.fault:
+                raise DvtError(_damage(label, broken) if broken else f"{label}: {files.fault}")
+            frames = [frame for file, one in files.entries for frame in read_frames(file, one)]
+            of_series = slice_sorting.sort_into_volumes(frames, label)
         except DvtError as error:
-            faults.append(str(error))
+            faults.append(Fault(series=name, title=title, text=str(error)))
             continue
-        if not found.stacks:
-            skipped.append(f"{label}: {plural(len(frames), 'image')}, not a volume")
-        faults += found.faults
-        volumes += [_volume(name + stack.letter, description, header, stack) for stack in found.stacks]
-    faults += [_damage(source, [one]) for one in damaged if one.series_uid and one.series_uid not in known]
+        if not of_series.stacks:
+            skipped.append(f"series {name} ({title}): {plural(len(frames), 'image')}, not a volume")
+        faults += [Fault(series=name, title=title, text=text) for text in of_series.faults]
+        volumes += [_volume(name + stack.letter, title, files, stack) for stack in of_series.stacks]
+    segmentations = [one for one in found.masks if isinstance(one, Segmentation)]
     return StudyContents(
         source=source,
         volumes=tuple(volumes),
-        faults=tuple(faults),
-        skipped=tuple(skipped),
+        series_faults=tuple(faults),
+        skipped=(*skipped, *found.unplaced),
         segmentations=tuple(sorted(segmentations, key=lambda one: (one.number, one.file))),
-        unread_masks=tuple(one for one in masks if isinstance(one, UnreadMask)),
-        damaged=tuple(_damage(source, [one]) for one in damaged if not one.series_uid),
+        unread_masks=tuple(one for one in found.masks if isinstance(one, UnreadMask)),
+        damaged=tuple(_damage(source, [one]) for one in found.damaged if not one.series_uid),
     )
+
+
+def _require_images(source: Path, found: StudyFiles) -> None:
+    """Raise a DvtError if a source contains nothing to list."""
+    if found.series or found.masks:
+        return
+    if found.damaged:
+        raise DamagedScan(_damage(source, found.damaged))
+    if found.unplaced:
+        raise DvtError(
+            f"{source}: contains no image with a place in the patient ({shorten_list(found.unplaced)}). Export the "
+            "original images of the scanner."
+        )
+    raise DvtError(f"{source}: contains no DICOM image. Give the folder that the scanner or archive exported.")
 
 
 def _damage(label: str | Path, files: Sequence[DamagedFile]) -> str:
@@ -131,48 +163,18 @@ def _damage(label: str | Path, files: Sequence[DamagedFile]) -> str:
     return f"{label}: {first}" + (f" {plural(len(others), 'more file')} damaged." if others else "")
 
 
-def _group_by_series(
-    source: Path,
-) -> tuple[list[list[tuple[str, Any]]], list[Segmentation | UnreadMask], list[DamagedFile]]:
-    """Return the (file name, header) pairs of each series, by series number; objects with masks; damaged files."""
-    by_uid: dict[str, list[tuple[str, Any]]] = {}
-    masks: list[Segmentation | UnreadMask] = []
-    damaged: list[DamagedFile] = []
-    endings: set[str] = set()
-    with open_files(source) as files:
-        for name, opener in progress(files, "Read headers", leave=False):
-            try:
-                header = read_header(name, opener)
-            except DamagedFile as error:
-                damaged.append(error)
-                continue
-            if header is None:
-                continue
-            endings.add(_ending(name))
-            mask = describe_object(name, header)
-            if mask is not None:
-                masks.append(mask)
-            elif is_image(header):
-                by_uid.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((name, header))
-    # An empty file is taken for a damaged slice if it is called like a DICOM file.
-    damaged = [one for one in damaged if one.certain or _ending(one.name) in endings]
-    return sorted(by_uid.values(), key=lambda entries: series_number(entries[0][1])), masks, damaged
-
-
-def _ending(name: str) -> str:
-    """Return the ending of a file name; a number, as in 1.2.3 or IM.0007, is none."""
-    ending = Path(name).suffix.lower()
-    return "" if ending[1:].isdecimal() else ending
-
-
-def _series_names(all_series: Sequence[list[tuple[str, Any]]]) -> list[str]:
+def _series_names(series: Sequence[SeriesFiles]) -> list[str]:
     """Return the number of each series; series that share one are numbered (5-1, 5-2)."""
-    numbers = [series_number(entries[0][1]) for entries in all_series]
+    numbers = [series_number(files.entries[0][1]) for files in series]
     totals, seen, names = Counter(numbers), Counter[int](), []
     for number in numbers:
         seen[number] += 1
         names.append(f"{number}-{seen[number]}" if totals[number] > 1 else f"{number}")
     return names
+
+
+def _series_uid(header: Any) -> str:
+    return str(header.get("SeriesInstanceUID") or "").strip()
 
 
 def _description(header: Any) -> str:
@@ -188,15 +190,19 @@ def _modality(header: Any) -> str:
     return str(header.get("Modality") or "").strip()
 
 
-def _volume(name: str, description: str, header: Any, stack: Stack) -> Volume:
+def _volume(name: str, description: str, files: SeriesFiles, stack: Stack) -> Volume:
+    header = files.entries[0][1]
+    uid = _series_uid(header)
     return Volume(
         name=name,
         title=f"{description}{f', {stack.title}' if stack.title else ''}: {slice_sorting.describe(stack)}",
         stack=stack,
-        series_uid=str(header.get("SeriesInstanceUID", "")),
+        series_uid=uid,
+        series_key=uid if uid and not files.is_uid_shared else min(frame.uid for frame in stack.frames),
         patient_id=str(header.get("PatientID") or "").strip(),
         modality=_modality(header),
         frame_of_reference=str(header.get("FrameOfReferenceUID") or ""),
+        notes=(*stack.notes, *files.notes),
     )
 
 
@@ -240,7 +246,16 @@ def choose_volumes(study: StudyContents, wanted: Sequence[str | None]) -> tuple[
             f"{study.source}: the chosen volumes are of different patients. Choose volumes of one patient: "
             f"{list_volumes(study.volumes, files=True)}."
         )
+    if _patients(study) > 1:
+        console.warn(
+            f"{study.source}: contains volumes of {_patients(study)} patients. Check that you mean these: "
+            f"{list_volumes(volumes, files=True)}."
+        )
     return volumes
+
+
+def _patients(study: StudyContents) -> int:
+    return len({volume.patient_id for volume in study.volumes})
 
 
 def choose_volume(study: StudyContents, wanted: str | None) -> Volume:
@@ -262,12 +277,15 @@ def choose_volume(study: StudyContents, wanted: str | None) -> Volume:
     for volume in study.volumes:
         if volume.name == wanted:
             return volume
-    matching = [] if wanted is None else [volume for volume in study.volumes if _matches(wanted, volume)]
-    if len(matching) == 1:
+    matching = [] if wanted is None else [one for one in study.volumes if _matches(wanted, one.name, one.title)]
+    # A faulty series that matches too may be the one that is meant.
+    faulty = [one.text for one in study.series_faults if wanted and _matches(wanted, one.series, one.title)]
+    if len(matching) == 1 and not faulty:
         return matching[0]
     if not study.volumes and study.faults:
         raise DamagedScan("\n".join(study.faults))
-    raise DvtError("\n".join([*study.faults, f"{study.source}: {_why_not_chosen(study, wanted, matching)}"]))
+    faults = faulty or study.faults
+    raise DvtError("\n".join([*faults, f"{study.source}: {_why_not_chosen(study, wanted, matching)}"]))
 
 
 def _why_not_chosen(study: StudyContents, wanted: str | None, matching: Sequence[Volume]) -> str:
@@ -277,13 +295,16 @@ def _why_not_chosen(study: StudyContents, wanted: str | None, matching: Sequence
         return f"contains no volume ({found}). Give the folder or archive with all images of a series."
     if wanted is None and len(study.volumes) == 1:
         return f"one other volume can be read: {list_volumes(study.volumes)}. Choose it with `series`."
+    patients = _patients(study)
+    of = f" of {patients} patients" if patients > 1 else ""
+    listed = list_volumes(study.volumes, files=patients > 1)
     if wanted is None:
-        patients = len({volume.patient_id for volume in study.volumes})
-        of = f" of {patients} patients" if patients > 1 else ""
-        return f"contains several volumes{of}. Choose with `series`: {list_volumes(study.volumes, files=patients > 1)}."
+        return f"contains several volumes{of}. Choose with `series`: {listed}."
+    if len(matching) == 1:
+        return f"one other volume matches {wanted}: {list_volumes(matching)}. Choose it by this name with `series`."
     if matching:
         return f"contains several volumes that match {wanted}. Choose one of: {list_volumes(matching, files=True)}."
-    return f"contains no volume {wanted}. Choose one of: {list_volumes(study.volumes)}."
+    return f"contains no volume {wanted}. Choose one of: {listed}."
 
 
 def list_volumes(volumes: Iterable[Volume], *, files: bool = False) -> str:
@@ -294,47 +315,28 @@ def list_volumes(volumes: Iterable[Volume], *, files: bool = False) -> str:
     )
 
 
-def _matches(wanted: str, volume: Volume) -> bool:
-    """Return whether a volume has this series number, or its title contains a text or a pattern with ``*``."""
+def _matches(wanted: str, name: str, title: str) -> bool:
+    """Return whether a series has this number, or its title contains a text or a pattern with ``*``."""
     pattern = wanted.strip().lower()
     if not pattern or pattern.isdecimal():
-        return bool(pattern) and re.match(r"-?\d+", volume.name)[0] == pattern  # type: ignore[index]
-    return fnmatch.fnmatchcase(volume.title.lower(), f"*{pattern.replace('[', '[[]')}*")
+        number = re.match(r"-?\d+", name)
+        return bool(pattern) and number is not None and number[0] == pattern
+    return fnmatch.fnmatchcase(title.lower(), f"*{pattern.replace('[', '[[]')}*")
 
 
 def read_volume(study: StudyContents, volume: Volume) -> tuple[np.ndarray, Grid]:
     """Read the voxels of a volume, rescaled as its files specify, in the order of its grid.
 
     Returns:
-        The stored number type (such as int16) if nothing has to be rescaled, else float32; and the grid.
+        The array, in a number type as ``volume_reader.read_stack`` describes; and the grid.
 
     Raises:
-        DvtError: if a file is damaged or its compression is not supported.
+        DvtError: if a file is damaged, its compression is not supported, or it does not fill its slices exactly.
     """
-    frames = volume.stack.frames
-    stored = all(frame.slope == 1 and frame.intercept == 0 for frame in frames)
-    array: np.ndarray | None = None
-    with open_files(study.source) as files:
-        openers = dict(files)
-        slice_of = {(frame.file, frame.index): k for k, frame in enumerate(frames)}
-        for name in progress(list(dict.fromkeys(frame.file for frame in frames)), "Read", leave=False):
-            pixels = read_pixels(f"{study.source}: {name}", openers[name])
-            pixels = pixels[None] if pixels.ndim == 2 else pixels
-            for index, image in enumerate(pixels):
-                k = slice_of.get((name, index))
-                if k is None:
-                    continue
-                if image.shape != frames[k].shape:
-                    raise DamagedScan(
-                        f"{study.source}: {frames[k].name}: {image.shape} pixels, expected {frames[k].shape}. "
-                        "Export it again."
-                    )
-                if array is None:
-                    array = np.empty(volume.grid.shape, image.dtype if stored else np.float32)
-                array[k] = image if stored else image * np.float64(frames[k].slope) + frames[k].intercept
-    if array is None:
-        raise DamagedScan(f"{study.source}: series {volume.name} has no pixels. Export it again.")
-    return array, volume.grid
+    label = f"{study.source}: series {volume.name}"
+    for note in volume.notes:
+        console.warn(f"{label}: {note}.")
+    return read_stack(study.source, volume.stack, label), volume.grid
 
 
 def read_tags(study: StudyContents, names: Iterable[str]) -> dict[str, Any]:

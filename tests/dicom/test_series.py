@@ -338,7 +338,7 @@ def test_a_secondary_capture_is_not_a_scan(tmp_path: Path) -> None:
     ds = header(generate_uid(), 1, "photo", 4, 4, SOPClassUID=SecondaryCaptureImageStorage)
     ds.PixelData = bytes(32)
     save(ds, tmp_path / "photo")
-    assert "contains no DICOM image" in refusal(tmp_path)
+    assert "(photo): 1 image without ImagePositionPatient" in refusal(tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
     assert not is_dicom(empty)

@@ -1,0 +1,176 @@
+"""Find the files of each series of a folder or archive: which belong together, and which belong to none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dvtplan.core.console import progress
+from dvtplan.core.text import plural
+from dvtplan.dicom.image_groups import MIN_SLICES
+from dvtplan.dicom.mask_objects import Segmentation, UnreadMask, describe_object
+from dvtplan.dicom.reader import (
+    DamagedFile,
+    is_image,
+    missing_tags,
+    open_files,
+    read_header,
+    series_number,
+)
+
+Entry = tuple[str, Any]
+"""File name and header."""
+
+IDENTITY = (
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "PatientID",
+    "Modality",
+    "SeriesNumber",
+    "SeriesDescription",
+    "ProtocolName",
+)
+"""Tags that all images of a series share. Anonymizers empty the UID, or give several series the same one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesFiles:
+    """The images of one series."""
+
+    entries: tuple[Entry, ...]
+    fault: str = ""
+    """Why the series cannot be read, whatever its images contain; empty if nothing is wrong so far."""
+    notes: tuple[str, ...] = ()
+    """One line for each image of the series that has no place in the patient, and is of another kind."""
+    is_uid_shared: bool = False
+    """Whether another series has the same series UID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFiles:
+    """The files of a folder or archive."""
+
+    series: tuple[SeriesFiles, ...]
+    """By series number."""
+    masks: tuple[Segmentation | UnreadMask, ...]
+    damaged: tuple[DamagedFile, ...]
+    unplaced: tuple[str, ...]
+    """One line for each series of images without a place in the patient, such as screenshots."""
+
+
+def find_files(source: Path) -> StudyFiles:
+    """Read the header of every file, and group the images by series.
+
+    Raises:
+        DvtError: if the source cannot be read.
+    """
+    entries: list[Entry] = []
+    unplaced: list[Entry] = []
+    masks: list[Segmentation | UnreadMask] = []
+    damaged: list[DamagedFile] = []
+    endings: set[str] = set()
+    with open_files(source) as files:
+        for name, opener in progress(files, "Read headers", leave=False):
+            try:
+                header = read_header(name, opener)
+            except DamagedFile as error:
+                damaged.append(error)
+                continue
+            if header is None:
+                continue
+            endings.add(_ending(name))
+            mask = describe_object(name, header)
+            if mask is not None:
+                masks.append(mask)
+            elif is_image(header):
+                entries.append((name, header))
+            elif missing_tags(header):
+                unplaced.append((name, header))
+    groups = _by_identity(entries)
+    alone = [entry for entry in unplaced if not any(_lacks_place(entry, group[0]) for group in groups)]
+    return StudyFiles(
+        series=tuple(
+            SeriesFiles(
+                entries=tuple(group),
+                fault=_fault(group, groups, unplaced),
+                notes=tuple(
+                    f"{name} has no {missing_tags(header)[0]} and is not part of a volume"
+                    for name, header in alone
+                    if _uid((name, header)) == _uid(group[0]) != ""
+                ),
+                is_uid_shared=sum(_uid(other[0]) == _uid(group[0]) for other in groups) > 1,
+            )
+            for group in sorted(groups, key=lambda group: series_number(group[0][1]))
+        ),
+        masks=tuple(masks),
+        # An empty file is taken for a damaged slice if it is called like a DICOM file.
+        damaged=tuple(one for one in damaged if one.certain or _ending(one.name) in endings),
+        unplaced=tuple(_unplaced_line(group) for group in _by_identity(alone)),
+    )
+
+
+def _ending(name: str) -> str:
+    """Return the ending of a file name; a number, as in 1.2.3 or IM.0007, is none."""
+    ending = Path(name).suffix.lower()
+    return "" if ending[1:].isdecimal() else ending
+
+
+def _value(entry: Entry, keyword: str) -> str:
+    return str(entry[1].get(keyword) or "").strip()
+
+
+def _uid(entry: Entry) -> str:
+    return _value(entry, IDENTITY[0])
+
+
+def _by_identity(entries: Sequence[Entry]) -> list[list[Entry]]:
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(tuple(_value(entry, keyword) for keyword in IDENTITY), []).append(entry)
+    return list(groups.values())
+
+
+def _fault(group: Sequence[Entry], groups: Sequence[list[Entry]], unplaced: Sequence[Entry]) -> str:
+    """Return why a series cannot be read: files that belong to it may be missing from it."""
+    for entry in unplaced:
+        if _lacks_place(entry, group[0]):
+            return (
+                f"{entry[0]}: has no {missing_tags(entry[1])[0]}, so its place in the series is unknown. Export it "
+                "again with this tag, or remove the file if it is not part of the scan."
+            )
+    for other in groups:
+        if other is group or min(_count(group), _count(other)) >= MIN_SLICES:
+            continue
+        differs = tuple(keyword for keyword in IDENTITY if _value(group[0], keyword) != _value(other[0], keyword))
+        few, many = sorted((group, other), key=_count)
+        uids = {_uid(group[0]), _uid(other[0])}
+        is_named = all(_value(group[0], keyword) for keyword in ("SeriesNumber", "SeriesDescription"))
+        if (len(uids) == 1 and "" not in uids) or (differs == IDENTITY[:1] and ("" in uids or is_named)):
+            return (
+                f"{few[0][0]}: {differs[0]} is {_value(few[0], differs[0]) or 'empty'}, but "
+                f"{_value(many[0], differs[0]) or 'empty'} in {many[0][0]}, so it is unknown whether they are one "
+                "series. Export the series again."
+            )
+    return ""
+
+
+def _lacks_place(entry: Entry, other: Entry) -> bool:
+    """Return whether an image without a place is of the same series and kind as one with a place."""
+    alike = [keyword for keyword in (*IDENTITY, "SOPClassUID") if _value(entry, keyword) == _value(other, keyword)]
+    return IDENTITY[0] in alike and "SOPClassUID" in alike and (bool(_uid(entry)) or len(alike) == len(IDENTITY) + 1)
+
+
+def _count(entries: Sequence[Entry]) -> int:
+    """Return the number of images in files."""
+    return sum(len(header.get("PerFrameFunctionalGroupsSequence") or [None]) for _, header in entries)
+
+
+def _unplaced_line(entries: Sequence[Entry]) -> str:
+    name, header = entries[0]
+    description = _value(entries[0], "SeriesDescription") or "no description"
+    return (
+        f"series {series_number(header)} ({description}): {plural(len(entries), 'image')} without "
+        f"{missing_tags(header)[0]}, such as {name}"
+    )
