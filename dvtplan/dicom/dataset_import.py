@@ -135,12 +135,20 @@ def list_sources(sources: Sequence[str | Path]) -> list[Path]:
         if not os.access(part, os.R_OK | (os.X_OK if part.is_dir() else 0)):
             raise DvtError(f"{part}: no permission to read it. Fix the permissions.")
     studies = [part for part in parts if reader.is_dicom(part)]
-    if len({read_study_ids(part) for part in studies}) < 2:
+    if len({_study_ids(part) for part in studies}) < 2:
         return paths
     for part in parts:
         if part not in studies:
             console.info(f"Skipped {part}: contains no DICOM file.")
     return studies
+
+
+def _study_ids(part: Path) -> tuple[str, str]:
+    """Return patient ID and study UID of a part; its path if it cannot be read, so that it counts as a study."""
+    try:
+        return read_study_ids(part)
+    except DvtError:
+        return str(part), ""
 
 
 def _require_outside(output: Path, options: ImportOptions) -> None:

@@ -224,8 +224,11 @@ def read_header(name: str, opener: Opener) -> Any:
         raise DamagedFile(name, f"is damaged ({reason_of(error)})", series_uid=series_uid) from error
     if uid == DIRECTORY_CLASS:
         return None
-    if not has_pixels and (not uid or _is_image_class(uid)):
+    if not has_pixels and not _is_complete_without_pixels(uid, header):
         raise DamagedFile(name, "ends before its pixels, so it is cut off", series_uid=series_uid)
+    missing = [keyword for keyword in ("Rows", "Columns") if keyword not in header]
+    if has_pixels and missing and _is_image_class(uid):
+        raise DamagedFile(name, f"is an image without {' and '.join(missing)}", series_uid=series_uid)
     return header
 
 
@@ -279,6 +282,8 @@ def _require_other_content(name: str, start: bytes) -> None:
         raise DamagedFile(name, "is empty", certain=False)
     if not any(start[: PREAMBLE + len(MAGIC)]):
         raise DamagedFile(name, "holds only zeros where DICOM begins", certain=False)
+    if _has_first_element(start[PREAMBLE + len(MAGIC) :]):
+        raise DamagedFile(name, "has no DICM behind its preamble")
     if _has_first_element(start):
         raise DamagedFile(name, "begins like DICOM, but names no class of DICOM objects", certain=False)
 
@@ -287,6 +292,14 @@ def _is_at_pixels(file: BinaryIO) -> bool:
     """Return whether a file continues with an element of pixels."""
     tag = file.read(4)
     return tag in {struct.pack(order, 0x7FE0, element) for order in ("<HH", ">HH") for element in PIXEL_ELEMENTS}
+
+
+def _is_complete_without_pixels(uid: str, header: Any) -> bool:
+    """Return whether a data set is an object without pixels: of the standard, or private."""
+    if pydicom.uid.UID(uid).name != uid:  # registered
+        return not _is_image_class(uid)
+    is_private = pydicom.uid.UID(uid).is_valid and not uid.startswith(STANDARD_UID.decode())
+    return is_private and "SOPInstanceUID" in header and "Rows" not in header
 
 
 def _is_image_class(uid: str) -> bool:

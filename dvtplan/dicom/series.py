@@ -125,7 +125,8 @@ def read_study(source: str | Path) -> StudyContents:
             frames = [frame for file, one in files.entries for frame in read_frames(file, one)]
             of_series = slice_sorting.sort_into_volumes(frames, label)
         except DvtError as error:
-            faults.append(Fault(series=name, title=title, text=str(error)))
+            text = str(error) if str(source) in str(error) else f"{label}: {error}"
+            faults.append(Fault(series=name, title=title, text=text))
             continue
         if not of_series.stacks:
             skipped.append(f"series {name} ({title}): {plural(len(frames), 'image')}, not a volume")
