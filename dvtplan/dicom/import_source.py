@@ -14,6 +14,7 @@ from dvtplan.core.errors import DvtError
 from dvtplan.dicom.import_options import ImportOptions
 from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.mask_search import find_mask
+from dvtplan.dicom.mask_volume import grid_mismatch, read_mask_volume
 from dvtplan.dicom.segmentation_reader import read_segmentation
 from dvtplan.dicom.series import (
     StudyContents,
@@ -24,8 +25,8 @@ from dvtplan.dicom.series import (
     read_volume,
 )
 from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM
-from dvtplan.imaging import volume_checks, volume_io
-from dvtplan.imaging.geometry import Grid, distance_mm, reorientation_between
+from dvtplan.imaging import volume_checks
+from dvtplan.imaging.geometry import Grid, reorientation_between
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +96,8 @@ def read_images(source: ImportSource) -> tuple[list[np.ndarray], Grid]:
         turn = reorientation_between(grid, first.grid, POSITION_TOLERANCE_MM)
         if turn is None:
             raise DvtError(
-                f"{_grid_mismatch(name, grid, first)} All channels must have one grid: export them so, or choose other "
-                "series."
+                f"{grid_mismatch(name, grid, first.name, first.grid)} All channels must have one grid: export them so, "
+                "or choose other series."
             )
         faults = [*volume_checks.image_faults(name, array)]
         if faults:
@@ -128,23 +129,4 @@ def read_mask(source: ImportSource, grid: Grid, labels: dict[str, int]) -> np.nd
                 "Check that it is meant as ground truth."
             )
         return read_segmentation(source.study, source.mask, grid, labels)
-    array, mask_grid = volume_io.read(source.mask)
-    turn = reorientation_between(mask_grid, grid, POSITION_TOLERANCE_MM)
-    if turn is None:
-        raise DvtError(
-            f"{_grid_mismatch(source.mask, mask_grid, source.volumes[0])} The import does not resample: draw or export "
-            "the mask on the grid of the series."
-        )
-    unknown = [*volume_checks.label_faults(source.mask, array, labels)]
-    if unknown:
-        raise DvtError(unknown[0])
-    return np.ascontiguousarray(turn.apply(array).astype(np.uint8))
-
-
-def _grid_mismatch(name: Path, grid: Grid, expected: Volume) -> str:
-    distance = distance_mm(grid, expected.grid)
-    far = f", up to {distance:.3g} mm away (tolerance {POSITION_TOLERANCE_MM:g} mm)" if np.isfinite(distance) else ""
-    return (
-        f"{name}: has {'x'.join(map(str, grid.shape))} voxels that are not those of series {expected.name}, "
-        f"{'x'.join(map(str, expected.grid.shape))}{far}."
-    )
+    return read_mask_volume(source.mask, grid, labels, source.volumes[0].name)

@@ -98,9 +98,13 @@ def write_mask(
     Raises:
         WriteFailed: if it cannot be written, or if the file on disk differs (full disk).
     """
-    text = "; ".join(f"{value} {name}" for name, value in (names or {}).items())
-    notes = text.encode("ascii", "replace").decode()[:MAX_NOTES]
-    _write(path, mask.astype(np.uint8, copy=False), grid, notes, before_move)
+    _write(path, mask.astype(np.uint8, copy=False), grid, notes_of(names or {}), before_move)
+
+
+def notes_of(names: Mapping[str, int]) -> str:
+    """Return the text that ``write_mask`` writes into a header: '1 proximal; 2 distal', in ASCII."""
+    text = "; ".join(f"{value} {name}" for name, value in names.items())
+    return text.encode("ascii", "replace").decode()[:MAX_NOTES]
 
 
 def write_probabilities(path: str | Path, probabilities: np.ndarray, grid: Grid) -> None:
@@ -181,11 +185,58 @@ def read_grid(path: str | Path) -> Grid:
     return _header_grid(path, stated) or read(path)[1]
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the texts in a volume's header, such as the names of segments; raises as ``read_grid``.
+
+    The text that ``write_mask`` wrote is ``ITK_FileNotes``, whatever the format.
+    """
+    _, stated = _inspect(path, voxels=False)
+    try:
+        reader = _header_reader(path)
+    except RuntimeError as error:
+        if stated is not None:  # its voxels may be readable all the same
+            return {}
+        raise DvtError(_unreadable(path, error)) from error
+    return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+
+
+def read_layers(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read a 3-D volume that may have several values per voxel, such as the layers of a segmentation of 3D Slicer.
+
+    Returns:
+        The array (layers, *grid.shape), and the grid.
+
+    Raises:
+        DvtError: as ``read``.
+    """
+    _inspect(path)
+    try:
+        with _silent():
+            image = sitk.ReadImage(str(path), imageIO=_reader_of(path))
+    except RuntimeError as error:
+        raise DvtError(_unreadable(path, error)) from error
+    if image.GetDimension() != 3:
+        raise DvtError(not_3d(path, image.GetSize()))
+    array = sitk.GetArrayFromImage(image)
+    grid = _make_grid(path, image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    return (array[None] if array.ndim == 3 else np.moveaxis(array, -1, 0)), grid
+
+
 def count_voxels(path: Path) -> int:
     """Return the number of voxels in a volume's header; raises as ``read_grid``, but takes a tenth of its time."""
     if has_ending(path, nifti.ENDINGS):
         return math.prod(_checked(path, nifti.inspect).shape)
     return math.prod(read_grid(path).shape)
+
+
+def _header_reader(path: Path) -> sitk.ImageFileReader:
+    """Read a header; a RuntimeError is ITK's."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(_reader_of(path))
+    reader.SetFileName(str(path))
+    with _silent():
+        reader.ReadImageInformation()
+    return reader
 
 
 def _header_grid(path: Path, stated: Grid | None) -> Grid | None:
@@ -195,12 +246,8 @@ def _header_grid(path: Path, stated: Grid | None) -> Grid | None:
         path: the file.
         stated: its grid as ``nifti`` reads it; None for other formats.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(_reader_of(path))
-    reader.SetFileName(str(path))
     try:
-        with _silent():
-            reader.ReadImageInformation()
+        reader = _header_reader(path)
     except RuntimeError as error:
         if stated is not None and "orthonormal" in _reason(error):
             return stated

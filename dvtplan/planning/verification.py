@@ -13,6 +13,7 @@ from dvtplan.core.errors import DvtError
 from dvtplan.data.dataset import Case
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
+from dvtplan.imaging.value_names import name_faults
 from dvtplan.imaging.volume_checks import grid_faults, image_faults, label_faults
 from dvtplan.planning.fingerprint import CaseFingerprint
 from dvtplan.planning.measurement import measure
@@ -38,6 +39,7 @@ def examine(case: Case, labels: dict[str, int]) -> Examination:
         problems.extend(image_faults(path, array))
     if truth is not None:
         problems.extend(label_faults(case.label, truth[0], labels))
+        problems.extend(_try_names(case.label, truth[0], labels))
     if images:
         first, *others = images
         grid = images[first][1]
@@ -58,6 +60,13 @@ def examine(case: Case, labels: dict[str, int]) -> Examination:
     )
     warnings = tuple(_warnings(case, truth[0], grid))
     return Examination(case_id=case.id, problems=(), warnings=warnings, fingerprint=measured)
+
+
+def _try_names(path: Path | None, array: np.ndarray, labels: dict[str, int]) -> list[str]:
+    try:
+        return [] if path is None else [*name_faults(path, array, labels)]
+    except DvtError as error:
+        return [str(error)]
 
 
 def _try_read(path: Path, problems: list[str]) -> tuple[np.ndarray, Grid] | None:
