@@ -152,9 +152,13 @@ def by_tags(frames: list[Frame], name: str) -> list[Group]:
         if _is_ambiguous(group):
             raise DvtError(_same_position(group, name))
     return [
-        (", ".join(f"{word} {value}" for word, value in zip(used, key, strict=True)), group)
+        (", ".join(f"{word} {_shown(value)}" for word, value in zip(used, key, strict=True)), group)
         for key, group in sorted(groups.items(), key=lambda item: [_sort_key(value) for value in item[0]])
     ]
+
+
+def _shown(value: object) -> str:
+    return str(round(value, 6) if isinstance(value, float) else value)
 
 
 def _sort_key(value: object) -> tuple[int, float, str]:

@@ -192,7 +192,8 @@ def _require_no_continuation(stack: Stack, left_out: Iterable[Frame], name: str)
 
 def _differences(first: Frame, frame: Frame) -> str:
     """Return how an image differs from the first of a volume."""
-    cosine = min(1.0, abs(float(first.normal @ frame.normal)))
+    cosines = np.sum([first.along_row, first.along_column] * np.array([frame.along_row, frame.along_column]), axis=1)
+    angle = float(np.degrees(np.arccos(np.clip(cosines.min(), -1, 1))))
     candidates = [
         (f"{frame.matrix} pixels instead of {first.matrix}", frame.shape != first.shape),
         (
@@ -204,7 +205,7 @@ def _differences(first: Frame, frame: Frame) -> str:
             for word, value_of, is_constant in image_groups.SPLIT_KEYS
             if is_constant and value_of(frame) != value_of(first)
         ),
-        (f"turned by {np.degrees(np.arccos(cosine)):.2g} degrees", cosine < 1 - 1e-8),
+        (f"turned by {angle:.2g} degrees", angle > 0.01),
     ]
     return ", ".join(text for text, differs in candidates if differs) or "it lies beside them"
 

@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from helpers.dicom_frames import CORONAL, Plane, Vector, frames, only, order, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvtplan.core.errors import DvtError
-from dvtplan.dicom.frame import Frame
-from dvtplan.dicom.slice_sorting import SortedSeries, Stack, describe, sort_into_volumes
-
-Vector = tuple[float, float, float]
-AXIAL: tuple[Vector, Vector] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
-CORONAL: tuple[Vector, Vector] = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0))
-
-
-def frames(
-    count: int = 5, step: float = 3.0, plane: tuple[Vector, Vector] = AXIAL, start: Vector = (-80.0, -60.0, 10.0)
-) -> list[Frame]:
-    """Return images of 4 x 6 pixels along their normal."""
-    normal = np.cross(*plane)
-    return [
-        Frame(
-            file=f"{k}.dcm",
-            uid=f"1.2.{k}",
-            shape=(4, 6),
-            position_mm=tuple(float(v) for v in start + k * step * normal),  # type: ignore[arg-type]
-            along_row=plane[0],
-            along_column=plane[1],
-            spacing_mm=(2.0, 1.5),
-        )
-        for k in range(count)
-    ]
-
-
-def only(made: SortedSeries) -> Stack:
-    assert len(made.stacks) == 1 and made.faults == ()
-    return made.stacks[0]
-
-
-def order(stack: Stack) -> list[str]:
-    return [frame.file for frame in stack.frames]
+from dvtplan.dicom.slice_sorting import describe, sort_into_volumes
 
 
 def test_images_are_sorted_by_position() -> None:
@@ -79,7 +47,7 @@ def test_every_voxel_of_any_oblique_volume_has_its_position(
         turn = np.eye(3)
         turn[[a, a, b, b], [a, b, a, b]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
         turned = turn @ turned
-    plane: tuple[Vector, Vector] = (tuple(turned[:, 0]), tuple(turned[:, 1]))
+    plane: Plane = (tuple(turned[:, 0]), tuple(turned[:, 1]))
     given_frames = frames(4, step, plane, start)
     shuffled = [given_frames[k] for k in np.random.default_rng(seed).permutation(4)]
     stack = only(sort_into_volumes(shuffled, "s"))
@@ -145,13 +113,6 @@ def test_duplicate_files_count_once() -> None:
 # --- refused --------------------------------------------------------------------------------------
 
 
-def refusal(given_frames: list[Frame]) -> str:
-    with pytest.raises(DvtError) as caught:
-        sort_into_volumes(given_frames, "series 5")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def test_a_missing_slice_is_reported() -> None:
     whole = frames(9)
     message = refusal([*whole[:4], *whole[6:]])
@@ -179,3 +140,89 @@ def test_a_tilted_gantry_is_reported() -> None:
 def test_images_with_the_same_position_and_no_difference_are_reported() -> None:
     twice = [*frames(), replace(frames()[2], file="other.dcm", uid="9")]
     assert "same position" in refusal(twice) and "(2.dcm and other.dcm, both at (-80, -60, 16) mm)" in refusal(twice)
+
+
+# --- lost images ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"shape": (4, 8)}, "4x8 pixels"),
+        ({"spacing_mm": (2.1, 1.5)}, "pixels of 2.1x1.5"),
+        ({"along_row": (0.99995, 0.01, 0.0), "along_column": (-0.01, 0.99995, 0.0)}, "turned by 0.57 degrees"),
+        ({"image_type": "P"}, "image type P"),
+        ({"echo_ms": 7.0}, "echo time 7.0"),
+        ({"stack": "2"}, "stack 2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("k", [0, 7], ids=["first", "last"])
+def test_an_image_that_differs_and_lies_where_the_volume_continues_is_not_lost(k: int, change: Any, word: str) -> None:
+    images = [replace(f, image_type="M", echo_ms=2.0, stack="1") for f in frames(8)]
+    images[k] = replace(images[k], **change)
+    message = refusal(images)
+    assert f"{k}.dcm lies where the volume continues" in message and word in message
+
+
+def test_an_image_of_another_plane_is_named() -> None:
+    stray = replace(frames(1, plane=CORONAL)[0], file="stray.dcm", uid="9")
+    stack = only(sort_into_volumes([*frames(8), stray], "s"))
+    assert len(stack.frames) == 8 and len(stack.notes) == 1 and "stray.dcm (coronal 4x6)" in stack.notes[0]
+    assert only(sort_into_volumes(frames(8), "s")).notes == ()
+
+
+def test_a_projection_among_the_images_is_named() -> None:
+    """It lies in the same place as a slice, so it is not the slice that is missing at an end."""
+    images = [replace(f, image_type="ORIGINAL") for f in frames(8)]
+    projection = replace(images[3], file="mip.dcm", uid="9", image_type="DERIVED")
+    stack = only(sort_into_volumes([*images, projection], "s"))
+    assert len(stack.frames) == 8 and "mip.dcm" in stack.notes[0]
+
+
+def test_a_volume_beside_one_that_cannot_be_read_is_not_the_only_one() -> None:
+    coronal = [replace(f, uid=f"c{f.uid}") for f in frames(8, plane=CORONAL)]
+    made = sort_into_volumes([*frames(8), *coronal[:3], *coronal[4:]], "s")
+    assert [s.letter for s in made.stacks] == ["a"] and "1 slice missing" in made.faults[0]
+
+
+def test_one_uid_at_two_positions_is_refused() -> None:
+    images = frames(8)
+    images[7] = replace(images[7], uid=images[0].uid)
+    message = refusal(images)
+    assert "0.dcm and 7.dcm have the same SOPInstanceUID" in message and "21 mm apart" in message
+
+
+def test_two_series_in_one_are_recognized_by_their_numbers() -> None:
+    """One lies behind the other, and no tag differs."""
+    both = [*frames(), *(replace(f, file=f"b{f.file}", uid=f"b{f.uid}") for f in frames(start=(-80, -60, 25)))]
+    numbered = [replace(f, number=k % 5 + 1) for k, f in enumerate(both)]
+    assert "the same InstanceNumber 1" in refusal(numbered)
+    for numbers in ([1] * 10, [None] * 10, list(range(10))):
+        images = [replace(f, number=number) for f, number in zip(both, numbers, strict=True)]
+        assert len(only(sort_into_volumes(images, "s")).frames) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"declared_images": 9}, "ImagesInAcquisition (0020,1002) is 9, but 8 images"),
+        ({"declared_slices": 9}, "NumberOfSlices (0054,0081) is 9, but 8 images"),
+        ({"declared_images": 8, "declared_slices": 8}, ""),
+    ],
+)
+def test_images_that_a_tag_promises_are_missed(change: Any, word: str) -> None:
+    notes = only(sort_into_volumes([replace(f, **change) for f in frames(8)], "s")).notes
+    assert (word in notes[0]) if word else (notes == ())
+
+
+@pytest.mark.parametrize(("first", "is_noted"), [(1, False), (0, False), (2, True), (101, False)])
+def test_numbers_that_do_not_begin_at_one_are_noted(first: int, is_noted: bool) -> None:
+    images = [replace(f, number=first + k) for k, f in enumerate(frames(8))]
+    assert bool(only(sort_into_volumes(images, "s")).notes) == is_noted
+
+
+def test_an_echo_with_fewer_slices_than_the_other_is_noted() -> None:
+    both = [replace(f, uid=f"{echo}{f.uid}", echo_ms=echo) for echo in (2.4, 4.8) for f in frames(8)]
+    short, whole = sort_into_volumes([*both[:7], *both[8:]], "s").stacks
+    assert "has 7 slices" in short.notes[0] and whole.notes == ()

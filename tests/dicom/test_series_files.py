@@ -1,0 +1,134 @@
+"""The files of each series: two series are never one, and no file of a series is passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from helpers.dicom_files import read, volume, write_series
+from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from dvtplan.core.errors import DvtError
+from dvtplan.dicom import series
+
+
+def refusal(source: Path, wanted: str | None = None) -> str:
+    with pytest.raises(DvtError) as caught:
+        read(source, wanted)
+    return str(caught.value)
+
+
+def without_uid(folder: Path) -> None:
+    """Empty the series UID, as some anonymizers do."""
+    for path in folder.iterdir():
+        ds = pydicom.dcmread(path)
+        ds.SeriesInstanceUID = ""
+        ds.save_as(path)
+
+
+@pytest.mark.parametrize("uid", ["1.2.3.5", ""], ids=["same", "empty"])
+@pytest.mark.parametrize("shift", [0.0, 5 * 1.25, 0.625], ids=["same place", "behind", "between"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"SeriesNumber": 6},
+        {"SeriesDescription": "cor_t2"},
+        {"ProtocolName": "t2"},
+        {"StudyInstanceUID": "1.2.3.9"},
+        {"PatientID": "p2"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_series_that_share_a_uid_are_told_apart(tmp_path: Path, uid: str, shift: float, change: dict[str, Any]) -> None:
+    def other(ds: Dataset, k: int) -> None:
+        for keyword, value in change.items():
+            setattr(ds, keyword, value)
+
+    write_series(tmp_path / "all", volume(), uid=uid or "1.2", name=lambda k: f"a{k}")
+    start = (-100.0, -30.0 + shift, 200.0)
+    write_series(tmp_path / "all", volume(seed=1), uid=uid or "1.2", start=start, change=other, name=lambda k: f"b{k}")
+    if not uid:
+        without_uid(tmp_path / "all")
+    study = series.read_study(tmp_path / "all")
+    assert len(study.volumes) == 2 and study.faults == ()
+    found = {one.stack.frames[0].file[0]: series.read_volume(study, one)[0] for one in study.volumes}
+    assert np.array_equal(found["a"], volume()) and np.array_equal(found["b"], volume(seed=1))
+    assert len({one.series_key for one in study.volumes}) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"SeriesInstanceUID": "1.2.9"},
+        {"SeriesInstanceUID": ""},
+        {"SeriesNumber": None},
+        {"SeriesDescription": "other"},
+        {"PatientID": ""},
+    ],
+    ids=lambda change: str(next(iter(change.items()))),
+)
+def test_one_image_whose_series_is_unclear_is_not_lost(tmp_path: Path, change: dict[str, Any]) -> None:
+    last = write_series(tmp_path, volume())[-1]
+    ds = pydicom.dcmread(last)
+    for keyword, value in change.items():
+        setattr(ds, keyword, value)
+    ds.save_as(last)
+    message = refusal(tmp_path, "5")
+    assert last.name in message and next(iter(change)) in message
+
+
+def test_series_without_number_and_description_are_told_apart_by_their_uids(tmp_path: Path) -> None:
+    """After anonymization a localizer of two images is not part of the scan."""
+
+    def bare(ds: Dataset, k: int) -> None:
+        ds.SeriesNumber, ds.SeriesDescription = None, ""
+
+    write_series(tmp_path / "a", volume(), change=bare)
+    write_series(tmp_path / "b", volume((2, 12, 8)), change=bare)
+    assert np.array_equal(read(tmp_path)[0], volume())
+
+
+PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows")
+
+
+@pytest.mark.parametrize("keyword", PLACE)
+@pytest.mark.parametrize("how", ["missing", "empty"])
+@pytest.mark.parametrize("which", ["last", "all"])
+def test_an_image_without_a_place_is_named_with_the_tag_that_it_lacks(
+    tmp_path: Path, keyword: str, how: str, which: str
+) -> None:
+    def change(ds: Dataset, k: int) -> None:
+        if which == "all" or k == 4:
+            if how == "missing":
+                delattr(ds, keyword)
+            else:
+                setattr(ds, keyword, None)
+
+    paths = write_series(tmp_path, volume(), change=change)
+    message = refusal(tmp_path)
+    assert keyword in message and "\n" not in message
+    assert paths[-1].name in message if which == "last" else "IM0000" in message
+
+
+def captured(change: Callable[[Dataset], object] = lambda ds: None) -> Callable[[Dataset, int], None]:
+    def capture(ds: Dataset, k: int) -> None:
+        ds.SOPClassUID = SecondaryCaptureImageStorage
+        del ds.ImagePositionPatient, ds.ImageOrientationPatient, ds.PixelSpacing
+        change(ds)
+
+    return capture
+
+
+def test_a_screenshot_is_named_and_the_scan_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the series itself, or in a series of its own."""
+    write_series(tmp_path, volume(), uid="1.2.5")
+    write_series(tmp_path, volume((1, 12, 8)), uid="1.2.5", change=captured(), name=lambda k: "shot")
+    write_series(tmp_path, volume((2, 12, 8)), number=9, words="photos", change=captured(), name=lambda k: f"photo{k}")
+    assert np.array_equal(read(tmp_path)[0], volume())
+    assert "shot has no ImagePositionPatient" in capsys.readouterr().err
+    assert any("series 9 (photos): 2 images without" in line for line in series.read_study(tmp_path).skipped)
