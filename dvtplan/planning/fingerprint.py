@@ -33,6 +33,9 @@ class RegionFingerprint:
     ml: float
     components: int
     """Number of 26-connected components."""
+    left_share: float | None = field(default=None, metadata={NOT_IN_DIGEST: True})
+    """Share of the voxels on the patient's left of the middle of the image; a voxel on the middle counts half. None
+    without voxels, and in a fingerprint of an older version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,4 +99,26 @@ def _region(mask: np.ndarray, grid: Grid) -> RegionFingerprint:
         return RegionFingerprint(voxels=0, ml=0.0, components=0)
     count = int(np.count_nonzero(mask[box]))
     _, components = ndimage.label(mask[box], array_ops.CONNECTIVITY_26)
-    return RegionFingerprint(voxels=count, ml=count * grid.voxel_ml, components=int(components))
+    return RegionFingerprint(
+        voxels=count,
+        ml=count * grid.voxel_ml,
+        components=int(components),
+        left_share=_left_share(mask[box], grid.window(np.array([s.start for s in box]), mask[box].shape), grid),
+    )
+
+
+def _left_share(mask: np.ndarray, box: Grid, grid: Grid) -> float:
+    """Return the share of a mask's voxels whose LPS x is above the middle of the whole grid.
+
+    Args:
+        mask: bool, with at least one voxel.
+        box: grid of the mask, a window of ``grid``.
+        grid: the whole grid.
+    """
+    ends_mm = grid.corners_mm()[:, 0]
+    origin_mm, *next_mm = box.position_mm(np.vstack([np.zeros(3), np.eye(3)]))[:, 0].tolist()
+    steps_mm = [np.arange(n) * (x - origin_mm) for n, x in zip(mask.shape, next_mm, strict=True)]
+    plane_mm = steps_mm[1][:, None] + steps_mm[2] + origin_mm - (ends_mm.min() + ends_mm.max()) / 2
+    # By planes, to limit memory. Positions are rounded, so that a voxel on the middle is there for any origin.
+    sides = [np.sign(np.round(plane_mm[plane] + x, 6)).sum() for plane, x in zip(mask, steps_mm[0], strict=True)]
+    return float((sum(sides) / np.count_nonzero(mask) + 1) / 2)

@@ -7,14 +7,14 @@ plan contains no intensity of the data set, only how to normalize each image.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from statistics import median
 
 from dvtplan.core.json_records import digest
 from dvtplan.imaging.geometry import SLICE_ORDER
 from dvtplan.imaging.normalize import Normalization
-from dvtplan.planning.fingerprint import Fingerprint
+from dvtplan.planning import label_sides
+from dvtplan.planning.fingerprint import CaseFingerprint, Fingerprint
 from dvtplan.planning.plan import Plan, Variant
 
 STEP = 32
@@ -47,13 +47,15 @@ def derive(fingerprint: Fingerprint, preset: str = "auto") -> Plan:
     axis, why_axis = slice_axis(fingerprint)
     shape, why_shape = target_shape(fingerprint, axis)
     normal, why_normal = normalization(fingerprint, axis)
-    chosen, why_variants = variants(axis, tuple(fingerprint.labels))
+    chosen, why_variants = variants(axis, tuple(fingerprint.labels), fingerprint.cases)
     if preset == "paper":
         shape, why_shape = PAPER_SHAPE, "The paper resizes every slice to 960x320 (section 2.2)."
         normal = Normalization(scope="slice")
         why_normal = "The paper scales each image by its own minimum and maximum (eq. 1), read as each 2-D slice."
         chosen = twelve_variants(mirror=True)
         why_variants = "The paper's 2 rotations x 3 scales x mirror = 12 variants (section 2.2)."
+        if sided := mirrored_sides(axis, chosen, fingerprint):
+            why_variants += f" The mirror exchanges left and right although {sided}."
     return Plan(
         dataset=fingerprint.dataset,
         preset=preset,
@@ -123,21 +125,30 @@ def _outlier_share(minimum: float, low: float, high: float, maximum: float) -> f
     return 1.0 - (high - low) / (maximum - minimum) if maximum > minimum else 0.0
 
 
-def variants(axis: str, labels: Sequence[str]) -> tuple[tuple[Variant, ...], str]:
+def variants(
+    axis: str, labels: Sequence[str], cases: Sequence[CaseFingerprint] = ()
+) -> tuple[tuple[Variant, ...], str]:
     """Return the paper's twelve variants, without mirroring if that would give no valid image of a patient.
 
     Mirroring columns exchanges the patient's left and right. It is omitted if the slices are sagittal, or if labels
-    name a side, which mirroring would exchange.
+    belong to a side, by their names or by where they lie (``label_sides``), which mirroring would exchange.
     """
-    sided = [name for name in labels if re.search(r"(?<![a-z])(left|right|l|r)(?![a-z])", name.lower())]
+    sided = label_sides.reason(labels, cases)
     if axis == "LR":
         mirror, why = False, "no mirror, since sagittal slices do not hold left and right"
     elif sided:
-        mirror, why = False, f"no mirror, since the labels {', '.join(sided)} name a side"
+        mirror, why = False, f"no mirror, since {sided}"
     else:
         mirror, why = True, "mirrored left-right or not"
     chosen = twelve_variants(mirror)
     return chosen, f"Rotations {{-2, 0}} degrees x scales {{0.9, 1.0, 1.1}}, {why}: {len(chosen)} variants."
+
+
+def mirrored_sides(axis: str, chosen: Sequence[Variant], fingerprint: Fingerprint) -> str:
+    """Explain which sides of labels some variants exchange; empty if they exchange none."""
+    if axis == "LR" or not any(variant.mirror for variant in chosen):
+        return ""
+    return label_sides.reason(tuple(fingerprint.labels), fingerprint.cases)
 
 
 def twelve_variants(mirror: bool) -> tuple[Variant, ...]:

@@ -23,7 +23,7 @@ from dvtplan.imaging.geometry import to_slice_order
 from dvtplan.planning import preprocessed_cases, slice_preprocessing
 from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan, differences
-from dvtplan.planning.plan_rules import derive
+from dvtplan.planning.plan_rules import derive, mirrored_sides
 from dvtplan.planning.plan_text import describe_plan
 from dvtplan.planning.preprocessed_cases import STAGE
 from dvtplan.planning.verification import Examination, examine
@@ -124,7 +124,7 @@ def plan_and_preprocess(
         fingerprint=fingerprint,
         plan=plan,
         splits=splits,
-        warnings=(*warnings, *plan_warnings, *split_warnings),
+        warnings=(*warnings, *plan_warnings, *_mirrored_sides(workspace, plan, fingerprint), *split_warnings),
         summary=describe_plan(fingerprint, plan, splits),
         timing=f"Verified {plural(len(raw.cases), 'case')} in {duration(verified_s)}.",
     )
@@ -270,6 +270,15 @@ def _plan(workspace: Workspace, fingerprint: Fingerprint, options: PreprocessOpt
     reasons = {name: f"Edited by hand; the rule gave: {derived.because.get(name, '')}" for name in edited}
     warning = f"{workspace.plan}: edited by hand, and kept: {', '.join(edited)}. Set `replan=True` to derive it again."
     return replace(existing, because={**derived.because, **reasons}), (warning,)
+
+
+def _mirrored_sides(workspace: Workspace, plan: Plan, fingerprint: Fingerprint) -> tuple[str, ...]:
+    """Warn of a plan that exchanges left and right in labels that have sides: the paper's, an edited or an old one."""
+    sided = mirrored_sides(plan.slice_axis, plan.variants, fingerprint)
+    if not sided:
+        return ()
+    action = "Use `preset=auto`." if plan.preset == "paper" else "Set `replan=True` to derive it again."
+    return (f"{workspace.plan}: its variants mirror left and right, although {sided}. {action}",)
 
 
 # --- slices ---------------------------------------------------------------------------------------

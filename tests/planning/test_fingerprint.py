@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,19 @@ def test_regions_in_voxels_millilitres_and_pieces() -> None:
     assert [(r.voxels, r.components) for r in regions.values()] == [(2, 1), (2, 2), (0, 0)]
     assert [r.ml for r in regions.values()] == pytest.approx([0.02, 0.02, 0])
     assert list(regions) == list(LABELS)
+
+
+def test_the_share_on_the_left_is_counted_from_the_middle_of_the_image() -> None:
+    """Columns at x 0, 1 and 2 mm: the middle one counts half. Turned by 180 degrees they are at 0, -1 and -2 mm."""
+    grid = Grid(shape=(4, 3, 3), spacing_mm=(5.0, 2.0, 1.0), origin_mm=(0.1, 0.0, 0.0), direction=AXIAL)
+    label = np.zeros(grid.shape, np.uint8)
+    label[0, 0, :] = label[1, 0, 2] = 1
+    label[2, 0, 0] = 2
+    found = measured(np.zeros(grid.shape), label, grid).regions
+    assert [found[name].left_share for name in LABELS] == [(2 + 0.5) / 4, 0.0, None]
+    turned = replace(grid, direction=tuple(tuple(-x for x in row) for row in AXIAL))
+    found = measured(np.zeros(grid.shape), label, turned).regions
+    assert [found[name].left_share for name in LABELS] == [(1 + 0.5) / 4, 1.0, None]
 
 
 @pytest.mark.parametrize("kind", ["u1", "i2", "f4"])
