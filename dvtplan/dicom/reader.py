@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import struct
 import warnings
 import zipfile
@@ -218,9 +219,10 @@ def read_header(name: str, opener: Opener) -> Any:
             _settle(header)
     except DvtError:
         raise
-    except OSError as error:
-        raise DvtError(f"{name}: cannot be read ({error.strerror or error}). Check the disk.") from error
     except Exception as error:  # damaged bytes make pydicom and zipfile fail in many ways
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # those two come from archives
+            where = error.filename or name
+            raise DvtError(f"{where}: cannot be read ({reason_of(error)}). Check the disk and permissions.") from error
         raise DamagedFile(name, f"is damaged ({reason_of(error)})", series_uid=series_uid) from error
     if uid == DIRECTORY_CLASS:
         return None
@@ -237,10 +239,13 @@ def _settle(header: Any) -> None:
 
     Raises:
         ValueError: if a sequence is damaged.
+        NotImplementedError: if a value representation is unknown.
     """
     for tag in list(header.keys()):
         try:
             is_sequence = header[tag].VR == "SQ"
+        except NotImplementedError:  # an unknown value representation, so what follows may be misread
+            raise
         except Exception:  # pydicom converts values in many ways
             is_sequence, value = False, _raw_text(header, tag)
             header[tag] = pydicom.dataelem.DataElement(tag, "LO", value, already_converted=True)

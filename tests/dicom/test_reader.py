@@ -60,6 +60,24 @@ def test_a_series_uid_that_is_cut_names_no_series(tmp_path: Path) -> None:
     assert path.name in refusal(tmp_path, "5")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"DICM", b"DxCM"),
+        (b"\x28\x00\x10\x00US", b"\x28\x00\x11\x00US"),
+        (b"\x20\x00\x37\x00DS", b"\x20\x00\x37\x00D\0"),
+        (b"\x08\x00\x16\x00UI\x1a\x001", b"\x08\x00\x16\x00UI\x1a\x00x"),
+    ],
+    ids=["preamble", "rows", "kind of value", "class"],
+)
+def test_a_slice_with_a_damaged_byte_is_named(tmp_path: Path, old: bytes, new: bytes) -> None:
+    path = last_of(write_series(tmp_path, volume()))
+    body = path.read_bytes()
+    assert old in body
+    path.write_bytes(body.replace(old, new).replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x11\x00OW"))
+    assert path.name in refusal(tmp_path)
+
+
 def test_other_files_are_not_damaged_slices(tmp_path: Path) -> None:
     array = volume()
     write_series(tmp_path, array, name=lambda k: f"{k}.dcm")
@@ -93,10 +111,11 @@ def test_two_members_of_one_name_are_two_files(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "scan.zip")[0], array)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @pytest.mark.parametrize("at", [0, 60, 400])
-def test_an_archive_with_damaged_bytes_is_refused(tmp_path: Path, at: int) -> None:
+def test_an_archive_with_damaged_bytes_is_refused(tmp_path: Path, at: int, method: int) -> None:
     paths = write_series(tmp_path / "in", volume())
-    with zipfile.ZipFile(tmp_path / "scan.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w", method) as archive:
         for path in paths:
             archive.write(path, path.name)
     body = bytearray((tmp_path / "scan.zip").read_bytes())
