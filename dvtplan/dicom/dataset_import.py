@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,18 +19,28 @@ from dvtplan.core.text import shorten_list
 from dvtplan.data import cases_table, dataset_json
 from dvtplan.data.dataset_json import DatasetJson
 from dvtplan.dicom import reader
-from dvtplan.dicom.import_key import KeyRow, csv_text, next_number, read_key, read_mask_table, write_key
+from dvtplan.dicom.import_key import (
+    KeyRow,
+    csv_text,
+    folder_name,
+    next_number,
+    read_key,
+    read_mask_table,
+    require_same_patient,
+    require_same_way,
+    write_key,
+)
 from dvtplan.dicom.import_options import ImportOptions
 from dvtplan.dicom.import_source import ImportSource, open_source, read_images, read_mask
 from dvtplan.dicom.mask_search import mask_table_keys, unused_line
 from dvtplan.dicom.series import read_study_ids
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
-from dvtplan.imaging.volume_io import stem
 
 ENDING = ".nii.gz"
 TRAINING, WITHOUT_MASK, LABELS = "imagesTr", "imagesTs", "labelsTr"
 """Folders of images with a mask, of images without, and of masks."""
+UNEXPECTED = "cannot be imported, for a reason that dvtplan does not know"
 DESCRIPTION = "Imported from DICOM by dvtplan"
 
 
@@ -91,18 +102,10 @@ def import_dicom(sources: Sequence[str | Path], output: str | Path, options: Imp
         mask_table={} if options.masks is None else read_mask_table(options.masks),
         options=options,
     )
-    added: list[str] = []
-    kept: list[str] = []
-    faults: list[str] = []
+    require_same_way(work.rows, output, options)
     inputs = list_sources(sources)
     with _locked(output):
-        for source in console.progress(inputs, "Import"):
-            try:
-                case_id, is_new = _import_one(source, work)
-            except DvtError as error:
-                faults.append(_one_line(source, str(error)))
-                continue
-            (added if is_new else kept).append(case_id)
+        added, kept, faults = _import_all(inputs, work)
     _warn_if_one_patient(work)
     _warn_of_unused_masks(work, inputs)
     return ImportResult(
@@ -131,10 +134,7 @@ def list_sources(sources: Sequence[str | Path]) -> list[Path]:
     if len(paths) > 1 or not paths[0].is_dir():
         return paths
     parts = [part for part in sorted(paths[0].iterdir()) if part.is_dir() or part.suffix.lower() == ".zip"]
-    for part in parts:
-        if not os.access(part, os.R_OK | (os.X_OK if part.is_dir() else 0)):
-            raise DvtError(f"{part}: no permission to read it. Fix the permissions.")
-    studies = [part for part in parts if reader.is_dicom(part)]
+    studies = [part for part in parts if not _is_readable(part) or reader.is_dicom(part)]
     if len({_study_ids(part) for part in studies}) < 2:
         return paths
     for part in parts:
@@ -146,9 +146,22 @@ def list_sources(sources: Sequence[str | Path]) -> list[Path]:
 def _study_ids(part: Path) -> tuple[str, str]:
     """Return patient ID and study UID of a part; its path if it cannot be read, so that it counts as a study."""
     try:
-        return read_study_ids(part)
-    except DvtError:
+        return read_study_ids(part) if _is_readable(part) else (str(part), "")
+    except Exception:  # whatever it is, it is reported when the part is imported
         return str(part), ""
+
+
+def _is_readable(path: Path) -> bool:
+    return os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
+
+
+def unexpected(source: Path, error: Exception) -> str:
+    """Return the message for an error that no check has foreseen, with its place for the one who reports it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}dvtplan{os.sep}" in frame.filename] or frames
+    place = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    reason = f"{type(error).__name__}{place}: {str(error).strip() or 'no message'}"
+    return f"{source}: {UNEXPECTED} ({reason}). Export it again; if that does not help, report this line."
 
 
 def _require_outside(output: Path, options: ImportOptions) -> None:
@@ -159,13 +172,34 @@ def _require_outside(output: Path, options: ImportOptions) -> None:
         )
 
 
+def _import_all(inputs: Sequence[Path], work: _Import) -> tuple[list[str], list[str], list[str]]:
+    """Import all inputs; return the added cases, the kept cases, and a line for each input that was not imported."""
+    added: list[str] = []
+    kept: list[str] = []
+    faults: list[str] = []
+    for source in console.progress(inputs, "Import"):
+        try:
+            case_id, is_new = _import_one(source, work)
+        except DvtError as error:
+            faults.append(_one_line(source, str(error)))
+        except Exception as error:  # one scan never stops the others, whatever its tags contain
+            console.debug("".join(traceback.format_exception(error)))
+            faults.append(_one_line(source, unexpected(source, error)))
+        else:
+            (added if is_new else kept).append(case_id)
+    return added, kept, faults
+
+
 # --- one case -------------------------------------------------------------------------------------
 
 
 def _import_one(path: Path, work: _Import) -> tuple[str, bool]:
     """Import one input; return its case, and whether anything was written."""
+    if not _is_readable(path):
+        raise DvtError(f"{path}: no permission to read it. Fix the permissions.")
     source = open_source(path, work.options, work.mask_table)
     known = next((row for row in work.rows if row.series == source.series), None)
+    require_same_patient(path, _tag(source, work), known, work.rows)
     if source.unused:
         (console.info if source.mask is not None else console.warn)(unused_line(path, source.unused))
     if known is not None and _is_complete(known.case_id, work, has_mask=source.mask is not None):
@@ -209,10 +243,10 @@ def _new_row(source: ImportSource, work: _Import) -> KeyRow:
     }
     case_id = next_number("case", taken)
     if work.options.keep_names:
-        case_id = re.sub(r"[^\w.-]+", "_", stem(source.path.absolute()))
+        case_id = folder_name(source.path)
         if case_id in taken:
             raise DvtError(f"{source.path}: the data set already has a case {case_id}. Rename the folder.")
-    tag = source.patient_id if work.options.patient_by == "tag" else ""
+    tag = _tag(source, work)
     same_patient = [row.patient_id for row in work.rows if row.dicom_patient_id == tag != ""]
     return KeyRow(
         case_id=case_id,
@@ -222,6 +256,11 @@ def _new_row(source: ImportSource, work: _Import) -> KeyRow:
         source=str(source.path),
         mask="",
     )
+
+
+def _tag(source: ImportSource, work: _Import) -> str:
+    """Return the PatientID of a scan; empty if its folder identifies the patient."""
+    return source.patient_id if work.options.patient_by == "tag" else ""
 
 
 def _warn_if_one_patient(work: _Import) -> None:

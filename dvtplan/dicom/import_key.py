@@ -13,6 +13,8 @@ from pathlib import Path
 from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.core.files import write_text
 from dvtplan.core.text import shorten_list
+from dvtplan.dicom.import_options import ImportOptions
+from dvtplan.imaging.volume_io import stem
 
 TABLE_COLUMNS = ("folder", "mask")
 
@@ -38,6 +40,60 @@ def next_number(word: str, taken: set[str]) -> str:
     """Return the name after the highest number taken, so that no number is used twice."""
     numbers = [int(m[1]) for name in taken if (m := re.fullmatch(rf"{word}_(\d+)", name))]
     return f"{word}_{max(numbers, default=0) + 1:03d}"
+
+
+def folder_name(source: str | Path) -> str:
+    """Return the name of a case that is named after its folder or archive."""
+    return re.sub(r"[^\w.-]+", "_", stem(Path(source).absolute()))
+
+
+def require_same_way(rows: Sequence[KeyRow], folder: Path, options: ImportOptions) -> None:
+    """Refuse options that name cases, or tell patients apart, in another way than the earlier imports did.
+
+    Raises:
+        DvtError: with the option.
+    """
+    numbered = [r.case_id for r in rows if re.fullmatch(r"case_\d+", r.case_id) and r.case_id != folder_name(r.source)]
+    named = [r.case_id for r in rows if not re.fullmatch(r"case_\d+", r.case_id)]
+    if options.keep_names and numbered:
+        raise DvtError(
+            f"{folder}: its cases are numbered ({shorten_list(numbered)}), but `keep_names` names cases after their "
+            "folders. Omit `keep_names`, or choose another `output`."
+        )
+    if named and not options.keep_names:
+        raise DvtError(
+            f"{folder}: its cases are named after their folders ({shorten_list(named)}). Give `keep_names` again, or "
+            "choose another `output`."
+        )
+    if options.patient_by == "folder" and any(row.dicom_patient_id for row in rows):
+        raise DvtError(
+            f"{folder}: its patients are told apart by their PatientID, but `patient_by='folder'` is given. Omit it, "
+            "or choose another `output`."
+        )
+
+
+def require_same_patient(source: Path, tag: str, known: KeyRow | None, rows: Sequence[KeyRow]) -> None:
+    """Refuse a scan whose patient cannot be compared with those of the earlier imports.
+
+    Args:
+        source: the scan.
+        tag: its PatientID; empty if it has none, or the folder identifies the patient.
+        known: its row, if it was imported before.
+        rows: of the key.
+
+    Raises:
+        DvtError: if earlier imports took no PatientID, or another one.
+    """
+    if tag and rows and not any(row.dicom_patient_id for row in rows):
+        raise DvtError(
+            f"{source}: has a PatientID, but no earlier scan of the data set has one in its key. Give "
+            "`patient_by='folder'` again, or choose another `output`."
+        )
+    if known is not None and known.dicom_patient_id != tag:
+        raise DvtError(
+            f"{source}: was imported as {known.case_id} with another PatientID. Correct the key, or choose another "
+            "`output`."
+        )
 
 
 def csv_text(lines: Sequence[Sequence[str]]) -> str:

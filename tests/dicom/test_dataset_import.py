@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from helpers.datasets import SHARED
 from helpers.dicom_files import CORONAL, OBLIQUE, volume
@@ -20,7 +23,7 @@ from helpers.segmentations import assert_same_points, points_of_nifti
 from dvtplan.core import files
 from dvtplan.core.errors import DvtError
 from dvtplan.data.dataset import discover
-from dvtplan.dicom import series
+from dvtplan.dicom import dataset_import, series
 from dvtplan.dicom.dataset_import import import_dicom, list_sources
 from dvtplan.dicom.import_options import ImportOptions
 from dvtplan.imaging import volume_io
@@ -222,6 +225,63 @@ def test_a_faulty_scan_is_reported_and_the_others_are_imported(export: Path, tmp
     (export / "scan1.nii.gz").write_bytes(good)
     again = imported(export, tmp_path, series=["vein"])
     assert again.faults == () and len(again.added) == 3 and again.kept == ("case_001",)
+
+
+def test_an_error_that_no_check_has_foreseen_stops_no_other_scan(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line names the scan, and the place of the error for the one who mends it."""
+    read = dataset_import.read_images
+
+    def faulty(source: Any) -> Any:
+        return int("removed") if source.path.name == "scan1" else read(source)
+
+    monkeypatch.setattr(dataset_import, "read_images", faulty)
+    done = import_dicom([export], out_of(tmp_path), ImportOptions(channels=["T1"]))
+    assert len(done.added) == 3 and [row["dicom_patient_id"] for row in rows(done.key)] == [
+        "Meier 1.1.1950",
+        "Huber",
+        "Wolf",
+    ]
+    (line,) = done.faults
+    assert str(export / "scan1") in line and "\n" not in line
+    assert re.search(r"ValueError at \w+\.py:\d+: invalid literal", line)
+
+
+def test_a_folder_without_permission_stops_no_other_scan(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "scan1" and allowed(path, mode))
+    done = imported(export, tmp_path)
+    assert len(done.added) == 3 and "scan1: no permission" in done.faults[0]
+
+
+def test_options_that_contradict_the_earlier_imports_are_refused(export: Path, tmp_path: Path) -> None:
+    """They would be ignored for the cases that are there, and mix two ways of telling patients apart."""
+    imported(export / "scan0", tmp_path)
+    before = tree(out_of(tmp_path))
+    for how, words in (({"keep_names": True}, "numbered"), ({"patient_by": "folder"}, "PatientID")):
+        with pytest.raises(DvtError, match=words):
+            imported(export, tmp_path, **how)
+    assert tree(out_of(tmp_path)) == before
+    imported(export / "scan0", tmp_path / "other", keep_names=True, patient_by="folder")
+    with pytest.raises(DvtError, match=r"named after their folders \(scan0\)"):
+        imported(export, tmp_path / "other")
+    done = imported([export / "scan0", export / "scan1"], tmp_path / "other", keep_names=True)
+    assert (done.added, done.kept) == ((), ()) and all("`patient_by='folder'`" in line for line in done.faults)
+    again = imported(export, tmp_path / "other", keep_names=True, patient_by="folder")
+    assert again.added == ("scan1", "scan2", "scan3") and again.faults == ()
+
+
+def test_a_scan_whose_patient_id_was_changed_is_refused(export: Path, tmp_path: Path) -> None:
+    """Otherwise one patient could be in the training and the test of a fold."""
+    imported(export, tmp_path)
+    for path in (export / "scan3").iterdir():
+        ds = pydicom.dcmread(path)
+        ds.PatientID = "Huber"
+        ds.save_as(path)
+    assert "case_004 with another PatientID" in imported(export, tmp_path).faults[0]
 
 
 def test_invalid_options_are_refused_before_anything_is_imported(export: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from helpers.dicom_files import volume, write_series
 from pydicom.dataset import Dataset
 
 from dvtplan.dicom import series
-from dvtplan.dicom.dataset_import import ImportResult, import_dicom
+from dvtplan.dicom.dataset_import import UNEXPECTED, ImportResult, import_dicom
 from dvtplan.dicom.import_options import ImportOptions
 from dvtplan.imaging import volume_io
 
@@ -48,6 +48,8 @@ def out_of(tmp_path: Path) -> Path:
 def imported(
     source: Path | list[Path], tmp_path: Path, channels: Sequence[str] = ("CE-MR",), **how: Any
 ) -> ImportResult:
-    """Import folders into the data set."""
+    """Import folders into the data set. No fault may be one that no check has foreseen."""
     sources = source if isinstance(source, list) else [source]
-    return import_dicom(sources, out_of(tmp_path), ImportOptions(channels=channels, **how))
+    done = import_dicom(sources, out_of(tmp_path), ImportOptions(channels=channels, **how))
+    assert not [line for line in done.faults if UNEXPECTED in line]
+    return done
