@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "findings": {"core", "imaging", "anatomy", "data", "rendering", "planning"},
     "training": {"core", "data", "rendering", "planning", "models"},
     "inference": {"core", "imaging", "data", "dicom", "planning", "models", "findings"},
-    "evaluation": {"core", "imaging", "anatomy", "data", "models"},
+    "evaluation": {"core", "imaging", "anatomy", "data", "planning", "models"},
     "reporting": {"core", "imaging", "anatomy", "data", "rendering", "planning", "models", "evaluation"},
     "cli": {
         "core", "imaging", "anatomy", "data", "rendering", "planning", "dicom", "models", "findings", "training",

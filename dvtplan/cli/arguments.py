@@ -81,6 +81,15 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="name of the data set in datasets_raw; required if there are several")
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses between the forms of a NIfTI header."""
+    parser.add_argument(
+        "--trust",
+        choices=("sform", "qform"),
+        help="form of a NIfTI header to read where sform, qform and pixdim contradict each other; default: refuse",
+    )
+
+
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Add the options of the computing device."""
     parser.add_argument("--device", default="auto", help="where to compute: auto, cuda, cuda:N, cpu or mps")

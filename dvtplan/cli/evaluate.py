@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dvtplan.cli.arguments import add_place, millimetres, parser_of, positive, whole_number, workspace_of
+from dvtplan.cli.arguments import add_place, add_trust, millimetres, parser_of, positive, whole_number, workspace_of
 from dvtplan.cli.runner import command
 
 NETWORK = "gn_unet"
@@ -34,6 +34,7 @@ def evaluate(argv: list[str]) -> None:
         tolerance_mm=options.tolerance,
         level_sensitivity=options.level_sensitivity,
         estimate_levels=options.estimate_levels,
+        trust=options.trust,
     )
     done: Evaluation | NetworkComparison
     if options.predictions is not None:
@@ -115,6 +116,7 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         help="estimate a level that is missing in cases.csv from the image (automatic if the rule needs levels)",
     )
     parser.add_argument("--jobs", type=positive, help="worker processes; default: chosen by the size of the data")
+    add_trust(parser)
 
 
 def _refuse_conflicts(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -129,7 +131,7 @@ def _refuse_conflicts(parser: argparse.ArgumentParser, options: argparse.Namespa
     if "predictions" in given and "dataset" not in given and options.root is not parser.get_default("root"):
         parser.error("--root can only be used with --predictions if --dataset names a data set there")
     if "predictions" not in given:
-        needs = [_option(name) for name in ("output", "prediction_values") if name in given]
+        needs = [_option(name) for name in ("output", "prediction_values", "trust") if name in given]
         if needs:
             parser.error(f"{' and '.join(needs)} can only be used with --reference and --predictions")
     for name, others in excluded.items():

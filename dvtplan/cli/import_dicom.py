@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dvtplan.cli.arguments import parser_of
+from dvtplan.cli.arguments import add_trust, parser_of
 from dvtplan.cli.runner import command
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
@@ -30,6 +30,7 @@ def import_dicom(argv: list[str]) -> None:
             key=options.key,
             patient_by=options.patient_by,
             keep_names=options.keep_names,
+            trust=options.trust,
         ),
     )
     if result.added or result.kept:
@@ -102,4 +103,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep-names", action="store_true", help="name cases after their folders, not case_001, case_002, ..."
     )
+    add_trust(parser)
     return parser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dvtplan.cli.arguments import add_place, parser_of, positive, whole_number
+from dvtplan.cli.arguments import add_place, add_trust, parser_of, positive, whole_number
 from dvtplan.cli.runner import command, command_process_group, for_command_line
 
 
@@ -29,6 +29,7 @@ def plan_and_preprocess(argv: list[str]) -> None:
     parser.add_argument("--jobs", type=positive, help="worker processes; default: one per core, if memory suffices")
     parser.add_argument("--verify-only", action="store_true", help="only verify the data set; write nothing")
     parser.add_argument("--replan", action="store_true", help="make plan.json again, even if it was edited")
+    add_trust(parser)
     options = parser.parse_args(argv)
     from dvtplan.core import worker_pool
 
@@ -48,6 +49,7 @@ def plan_and_preprocess(argv: list[str]) -> None:
                 jobs=options.jobs,
                 verify_only=options.verify_only,
                 replan=options.replan,
+                trust=options.trust,
             ),
             group=group,
         )

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from dvtplan.cli.arguments import add_machine, parser_of, whole_number
+from dvtplan.cli.arguments import add_machine, add_trust, parser_of, whole_number
 from dvtplan.cli.runner import command
 from dvtplan.core import process_group
 from dvtplan.core.errors import DvtError
@@ -34,6 +34,7 @@ def predict(argv: list[str]) -> None:
         series=arguments.series and tuple(arguments.series),
         stations=arguments.stations and tuple(arguments.stations),
         extra_formats=tuple(arguments.extra_formats),
+        trust=arguments.trust,
     )
     reports = ReportOptions(
         findings=arguments.findings,
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--part", type=_part, metavar="I/N", help="the I-th of N shares of a folder; run all N, in parallel if you like"
     )
+    add_trust(parser)
     _add_reports(parser)
     add_machine(parser)
     return parser

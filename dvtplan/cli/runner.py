@@ -38,7 +38,7 @@ OPTIONS = frozenset({
     "networks", "norm_groups", "output", "overlays", "oversampling", "overwrite", "part", "patient_by",
     "patients", "precision", "prediction_values", "predictions", "preset", "quiet", "recipe", "reference",
     "region_rule", "replan", "resume", "root", "save_probabilities", "seed", "segmentation", "series",
-    "split", "stations", "summary", "target", "time_budget", "tolerance", "verbose", "verify_only", "weights",
+    "split", "stations", "summary", "target", "time_budget", "tolerance", "trust", "verbose", "verify_only", "weights",
     "width", "workers",
 })  # fmt: skip
 """Parameters of the library whose option has the same name, with hyphens."""

@@ -15,7 +15,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
-from dvtplan.core import child_processes, console
+from dvtplan.core import child_processes, console, shared_settings
 from dvtplan.core.console import progress
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import local_world_size
@@ -107,7 +107,10 @@ def _start_pool(
     try:
         with child_processes.startable_main():
             pool = ProcessPoolExecutor(
-                jobs, mp_context=_context(work.__module__), initializer=_prepare_worker, initargs=(console.settings(),)
+                jobs,
+                mp_context=_context(work.__module__),
+                initializer=_prepare_worker,
+                initargs=(console.settings(), shared_settings.snapshot()),
             )
             for index, item in enumerate(items):
                 futures[pool.submit(_or_exit, function, item)] = index
@@ -215,8 +218,9 @@ def _context(module: str) -> BaseContext:
     return context
 
 
-def _prepare_worker(settings: tuple[dict[str, bool], list[Callable[[str], str]]]) -> None:
-    """Print messages like the parent, end with it, and clean up on SIGTERM."""
+def _prepare_worker(settings: tuple[dict[str, bool], list[Callable[[str], str]]], shared: dict[str, str]) -> None:
+    """Print messages and read files like the parent, end with it, and clean up on SIGTERM."""
     console.restore(settings)
+    shared_settings.restore(shared)
     child_processes.become_worker()
     signal.signal(signal.SIGTERM, _end_worker)

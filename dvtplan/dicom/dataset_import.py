@@ -36,6 +36,7 @@ from dvtplan.dicom.mask_search import mask_table_keys, unused_line
 from dvtplan.dicom.series import read_study_ids
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
+from dvtplan.imaging.nifti_forms import trusting
 
 ENDING = ".nii.gz"
 TRAINING, WITHOUT_MASK, LABELS = "imagesTr", "imagesTs", "labelsTr"
@@ -104,7 +105,7 @@ def import_dicom(sources: Sequence[str | Path], output: str | Path, options: Imp
     )
     require_same_way(work.rows, output, options)
     inputs = list_sources(sources)
-    with _locked(output):
+    with _locked(output), trusting(options.trust):
         added, kept, faults = _import_all(inputs, work)
     _warn_if_one_patient(work)
     _warn_of_unused_masks(work, inputs)

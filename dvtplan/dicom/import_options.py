@@ -38,6 +38,8 @@ class ImportOptions:
     """One of ``PATIENT_BY``."""
     keep_names: bool = False
     """Name the cases after their folders."""
+    trust: str | None = None
+    """'sform' or 'qform': read masks whose NIfTI headers contradict themselves by this form; None: refuse them."""
 
     def __post_init__(self) -> None:
         for option, names in (("channels", self.channels), ("label_names", self.label_names)):

@@ -41,6 +41,8 @@ from dvtplan.evaluation.region_rules import (
     region_order,
 )
 from dvtplan.imaging import volume_io
+from dvtplan.imaging.nifti_forms import trusting
+from dvtplan.planning.planned_reading import read_as_planned
 
 COLUMNS = ("fold", "case_id", "patient_id", "region", "rule", "tp", "fp", "fn", *table1.SCORES,
            "truth_ml", "predicted_ml", "false_positive_ml", "counted", *secondary_metrics.COLUMNS)  # fmt: skip
@@ -97,6 +99,7 @@ class NetworkComparison:
 # --- entry points ---------------------------------------------------------------------------------
 
 
+@read_as_planned
 def evaluate(
     workspace: Workspace | Path | str,
     network: str,
@@ -188,6 +191,7 @@ def evaluate_folders(
     )
 
 
+@read_as_planned
 def compare_networks(
     workspace: Workspace | Path | str,
     networks: Sequence[str],
@@ -353,13 +357,14 @@ _Rows = list[dict[str, Any]]
 def _score(plan: ScoringPlan, options: EvaluationOptions) -> list[tuple[_Rows, _Rows]]:
     """Score every case; return the rows of each, and those with shifted levels."""
     pairs = plan.pairs
-    return worker_pool.over_cases(
-        partial(score_case, scheme=plan.scheme, tolerance_mm=options.tolerance_mm),
-        [(pair, None if plan.levels_to_shift is None else plan.levels_to_shift[pair.case_id]) for pair in pairs],
-        [pair.case_id for pair in pairs],
-        title="Evaluate",
-        jobs=_processes(pairs, options.jobs),
-    )
+    with trusting(options.trust):
+        return worker_pool.over_cases(
+            partial(score_case, scheme=plan.scheme, tolerance_mm=options.tolerance_mm),
+            [(pair, None if plan.levels_to_shift is None else plan.levels_to_shift[pair.case_id]) for pair in pairs],
+            [pair.case_id for pair in pairs],
+            title="Evaluate",
+            jobs=_processes(pairs, options.jobs),
+        )
 
 
 def _write(folder: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:

@@ -34,6 +34,9 @@ class EvaluationOptions:
     estimate_levels: bool = False
     """Use the level estimated from the image where cases.csv has none. Always true where the rule needs levels, or
     levels are moved."""
+    trust: str | None = None
+    """'sform' or 'qform': read NIfTI headers that contradict themselves by this form; None: refuse them, but those of a
+    planned data set are read as in its plan."""
 
     def __post_init__(self) -> None:
         require_choice("region_rule", self.region_rule, REGION_RULES)

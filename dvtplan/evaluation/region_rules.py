@@ -14,6 +14,7 @@ from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
 from dvtplan.evaluation.options import EvaluationOptions, require_choice
 from dvtplan.evaluation.pairing import Pair
+from dvtplan.imaging.nifti_forms import trusting
 
 RULES = {
     "by-label": "A true voxel has the region of its label. A predicted voxel has the region of the nearest true voxel. "
@@ -112,7 +113,8 @@ def plan_scoring(
     estimate = options.estimate_levels or _rule(options, wanted, names, all_have_levels=False) == "level"
     filled = given = _Levels(pairs=tuple(pairs), reasons={}, notes=())
     if estimate or options.level_sensitivity:
-        filled = _estimate_missing(pairs, images, cases_table, options.jobs)
+        with trusting(options.trust):
+            filled = _estimate_missing(pairs, images, cases_table, options.jobs)
     # Moved levels have a table of their own and do not change Table 1.
     used = filled if estimate else given
     rule = _rule(options, wanted, names, all_have_levels=not used.missing)

@@ -27,6 +27,8 @@ class PredictOptions:
     """DICOM series, or file names in the input folder, that overlap and are stitched into one scan."""
     extra_formats: tuple[str, ...] = ()
     """Additional formats of each mask: keys of ``EXTRA_FORMATS``."""
+    trust: str | None = None
+    """'sform' or 'qform': read NIfTI headers that contradict themselves by this form; None: refuse them."""
 
     def __post_init__(self) -> None:
         if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
@@ -44,5 +46,6 @@ class PredictOptions:
             "series": self.series and " ".join(self.series),
             "stations": self.stations and " ".join(self.stations),
             "extra_formats": " ".join(self.extra_formats),
+            "trust": self.trust,
         }
         return {name: str(value) for name, value in values.items() if value}

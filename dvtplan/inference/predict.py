@@ -18,6 +18,7 @@ from dvtplan.data.prediction_log import mask_lock, write_single_record
 from dvtplan.data.prediction_records import require_prediction_record
 from dvtplan.dicom import reader, segmentation_writer
 from dvtplan.findings.options import FindingsOptions
+from dvtplan.imaging.nifti_forms import trusting
 from dvtplan.imaging.volume_io import ENDINGS, stem
 from dvtplan.inference import failures, inputs, mask_formats, station_masks
 from dvtplan.inference.inputs import PredictionInput
@@ -29,6 +30,7 @@ from dvtplan.inference.predict_cases import PredictionJob, Throughput, predict_c
 from dvtplan.inference.records import case_record, image_digests, opening_record
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.training_run import Run
+from dvtplan.planning.planned_reading import read_as_planned
 
 DEFAULTS = PredictOptions()
 NOT_MASKS = (".csv", ".dcm", ".gz", ".hdr", ".htm", ".html", ".img", ".jpg", ".json", ".npy", ".npz", ".pdf", ".png",
@@ -36,6 +38,7 @@ NOT_MASKS = (".csv", ".dcm", ".gz", ".hdr", ".htm", ".html", ".img", ".jpg", ".j
 """Endings of files, so an output of such a name is a mistake and not a new folder."""
 
 
+@read_as_planned
 def predict_fold(
     workspace: Workspace | Path | str, network: str, index: int, *, setup: DeviceConfig | None = None
 ) -> Path:
@@ -120,6 +123,7 @@ def predict_input(
     if model.training is None:
         console.info("The model has no fingerprint of its training scans, so scans are not compared with them.")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(trusting(options.trust))
         try:
             opened = inputs.open_input(
                 input, len(model.plan.channels), series=options.series, stations=options.stations

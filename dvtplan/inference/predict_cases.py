@@ -18,6 +18,8 @@ from dvtplan.data.prediction_log import PredictionLog, mask_lock
 from dvtplan.findings import writer
 from dvtplan.findings.level_source import LevelAssignment
 from dvtplan.findings.options import FindingsOptions
+from dvtplan.imaging import volume_io
+from dvtplan.imaging.geometry import HEADER_TOLERANCE_MM, same_grid
 from dvtplan.imaging.volume_io import stem
 from dvtplan.inference import failures, inputs
 from dvtplan.inference.model import Model
@@ -125,7 +127,8 @@ class _JobRun:
             return self._keep(case, mask)
         digests = image_digests(case)
         names = self._model.classes if self._options.save_probabilities else ()
-        if self._log.is_current(case.id, digests, [probability_path(mask, name) for name in names]):
+        is_current = self._log.is_current(case.id, digests, [probability_path(mask, name) for name in names])
+        if is_current and self._lies_on_its_image(case, mask):
             if findings is None:
                 return None
             levels = writer.resolve_levels(case, mask, findings)
@@ -135,6 +138,12 @@ class _JobRun:
         predicted = self._predict(case, mask, digests)
         throughput.add(predicted.timings.slices)
         return predicted.levels
+
+    def _lies_on_its_image(self, case: Case, mask: Path) -> bool:
+        """Return whether a mask lies where its image does; it may not if another form of the header was trusted."""
+        return self._options.trust is None or same_grid(
+            volume_io.read_grid(mask), volume_io.read_grid(case.images[0]), HEADER_TOLERANCE_MM
+        )
 
     def _keep(self, case: Case, mask: Path) -> LevelAssignment | None:
         """Keep an edited mask with a warning."""

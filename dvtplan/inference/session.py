@@ -12,6 +12,7 @@ from dvtplan.data import mask_files
 from dvtplan.data.edited_masks import edited_masks
 from dvtplan.findings.options import ReportOptions
 from dvtplan.findings.record import read_findings
+from dvtplan.imaging.nifti_forms import trusting
 from dvtplan.imaging.volume_io import stem
 from dvtplan.inference.model import load_model
 from dvtplan.inference.options import PredictOptions
@@ -65,7 +66,8 @@ def predict_scans(
     if reports.any_report and reports.levels:
         written += _log_levels(outcome)
     if reports.burden is not None:
-        written.append(_write_burden(outcome, reports.burden, has_findings=reports.writes_findings))
+        with trusting(options.trust):
+            written.append(_write_burden(outcome, reports.burden, has_findings=reports.writes_findings))
     return replace(outcome, files=tuple(written))
 
 

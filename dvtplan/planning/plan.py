@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dvtplan.core.errors import require
-from dvtplan.core.json_records import digest
+from dvtplan.core.json_records import added_later, digest
 from dvtplan.data.names import label_faults
 from dvtplan.imaging.geometry import AXES
 from dvtplan.imaging.normalize import Normalization
@@ -44,6 +44,8 @@ class Plan:
     because: dict[str, str]
     """For each decision, a sentence that gives the reason with its numbers."""
     fingerprint_digest: str
+    trust: str | None = added_later(None)
+    """Form by which contradictory NIfTI headers of the data set are read; None: they are refused."""
 
     def __post_init__(self) -> None:
         require(self.slice_axis in AXES, f"slice_axis must be one of {', '.join(AXES)}, not {self.slice_axis!r}")

@@ -20,6 +20,7 @@ from dvtplan.data.folds import DEFAULT_FOLDS, DEFAULT_SEED, Splits, read_user_sp
 from dvtplan.data.paths import Workspace, open_workspace
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import to_slice_order
+from dvtplan.imaging.nifti_forms import trusting
 from dvtplan.planning import preprocessed_cases, slice_preprocessing
 from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan, differences
@@ -52,6 +53,9 @@ class PreprocessOptions:
     """Stop after the verification, write nothing."""
     replan: bool = False
     """Derive ``plan.json`` again even if it was edited."""
+    trust: str | None = None
+    """'sform' or 'qform': read NIfTI headers that contradict themselves by this form, which the plan records; None:
+    refuse them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +113,12 @@ def plan_and_preprocess(
         DvtError: for an invalid plan, invalid splits, or a full disk.
     """
     options = options or PreprocessOptions()
+    with trusting(options.trust):
+        return _plan_and_preprocess(open_workspace(Path(root), dataset), options, group)
+
+
+def _plan_and_preprocess(workspace: Workspace, options: PreprocessOptions, group: ProcessGroup) -> Preprocessed:
     begin = time.monotonic()
-    workspace = open_workspace(Path(root), dataset)
     raw, problems = survey(workspace.raw)
     if raw is None:
         raise DatasetProblems(problems)
@@ -248,7 +256,7 @@ def _changed_folds(workspace: Workspace, splits: Splits, existing: Splits | None
 
 def _plan(workspace: Workspace, fingerprint: Fingerprint, options: PreprocessOptions) -> tuple[Plan, tuple[str, ...]]:
     """Return the derived plan, or the plan on disk if it was derived from these data and then edited; and warnings."""
-    derived = derive(fingerprint, options.preset)
+    derived = replace(derive(fingerprint, options.preset), trust=options.trust)
     if options.replan or not workspace.plan.exists():
         return derived, ()
     existing = json_records.load(Plan, workspace.plan, f"{STAGE} with `replan=True`")
@@ -269,7 +277,7 @@ def _plan(workspace: Workspace, fingerprint: Fingerprint, options: PreprocessOpt
         )
     reasons = {name: f"Edited by hand; the rule gave: {derived.because.get(name, '')}" for name in edited}
     warning = f"{workspace.plan}: edited by hand, and kept: {', '.join(edited)}. Set `replan=True` to derive it again."
-    return replace(existing, because={**derived.because, **reasons}), (warning,)
+    return replace(existing, because={**derived.because, **reasons}, trust=options.trust), (warning,)
 
 
 def _mirrored_sides(workspace: Workspace, plan: Plan, fingerprint: Fingerprint) -> tuple[str, ...]:

@@ -7,20 +7,22 @@ from pathlib import Path
 
 from dvtplan.core import console, json_records
 from dvtplan.data.dataset import discover
-from dvtplan.data.paths import Workspace
+from dvtplan.data.paths import Workspace, as_workspace
 from dvtplan.data.planned_splits import load_splits
 from dvtplan.evaluation.pairing import Pair, choose_folds, fold_pairs
 from dvtplan.planning.plan import Plan
+from dvtplan.planning.planned_reading import read_as_planned
 from dvtplan.rendering import output, slices, views
 from dvtplan.rendering.output import Figure
 from dvtplan.reporting import case_figures
 
 
-def draw_overlays(workspace: Workspace, network: str, folds: Sequence[int] | None = None) -> list[Path]:
+@read_as_planned
+def draw_overlays(workspace: Workspace | Path | str, network: str, folds: Sequence[int] | None = None) -> list[Path]:
     """Draw prediction over truth for each test case, on the slice with the most thrombus.
 
     Args:
-        workspace: a data set with predicted folds.
+        workspace: a data set with predicted folds, or the folder that holds ``datasets_raw`` with this data set only.
         network: whose predictions.
         folds: indices; None: all that have predictions.
 
@@ -30,6 +32,7 @@ def draw_overlays(workspace: Workspace, network: str, folds: Sequence[int] | Non
     Raises:
         DvtError: if a prediction is missing or of an earlier training, as ``pairing.fold_pairs``.
     """
+    workspace = as_workspace(workspace)
     plan = json_records.load(Plan, workspace.plan, "`plan_and_preprocess`")
     dataset = discover(workspace.raw)
     splits = load_splits(workspace, dataset.patient_of)

@@ -23,6 +23,7 @@ from dvtplan.imaging import volume_io
 from dvtplan.models import epoch_log
 from dvtplan.models.training_run import Run
 from dvtplan.planning.plan import Plan
+from dvtplan.planning.planned_reading import read_as_planned
 from dvtplan.rendering import html_page, output
 from dvtplan.rendering.html_page import Html
 from dvtplan.rendering.output import Figure
@@ -54,6 +55,7 @@ class Report:
     """Patients that the pictured network was scored on."""
 
 
+@read_as_planned
 def write_report(
     workspace: Workspace | Path | str,
     networks: Sequence[str] | None = None,

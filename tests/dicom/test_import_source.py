@@ -12,6 +12,7 @@ import pytest
 from helpers.dicom_files import OBLIQUE, volume, write_series
 from helpers.dicom_imports import drawn, imported, scan, with_mask
 from helpers.segmentations import ACROSS, START, assert_same_points, block, foreign, points_of_nifti, points_of_object
+from helpers.volumes import move_qform
 
 from dvtplan.data.dataset import discover
 from dvtplan.dicom import segmentation_writer, series
@@ -137,3 +138,13 @@ def test_a_shifted_mask_of_the_same_size_is_refused(tmp_path: Path) -> None:
     volume_io.write_mask(tmp_path / "p.nii.gz", drawn(), grid.window(np.array([0, 0, 0.5]), grid.shape))
     done = imported([folder], tmp_path, ["T1"])
     assert "up to 0.65 mm away (tolerance 0.02 mm)" in done.faults[0]
+
+
+def test_a_mask_with_a_contradictory_header_is_imported_by_its_trusted_form(tmp_path: Path) -> None:
+    folder = with_mask(scan(tmp_path / "p", "one"))
+    move_qform(folder.with_name("p.nii.gz"))
+    refused = imported([folder], tmp_path, ["T1"])
+    assert "p.nii.gz" in refused.faults[0] and "`trust=sform`" in refused.faults[0]
+    done = imported([folder], tmp_path, ["T1"], trust="sform")
+    (case,) = discover(done.folder).cases
+    assert case.label is not None and np.array_equal(volume_io.read(case.label)[0], drawn())

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.films import EMPTY, FILM, prediction, put, score, unwrapped
+from helpers.volumes import move_qform
 
 from dvtplan import cli
 from dvtplan.core.errors import DvtError
@@ -270,3 +271,15 @@ def test_options_that_make_no_sense_are_refused(
     message = capsys.readouterr().err.splitlines()[-1]
     assert caught.value.code == 2 and "error:" in message
     assert any(word in message for word in flags.split() if word.startswith("-"))
+
+
+def test_masks_with_contradictory_headers_are_scored_by_the_trusted_form(folders: tuple[Path, Path, Path]) -> None:
+    reference, predictions, out = folders
+    expected = evaluate_folders(reference, predictions, out, prediction_values="lesion").rows
+    for path in [*reference.iterdir(), *predictions.glob("*.nii.gz")]:
+        move_qform(path)
+    with pytest.raises(DvtError, match="trust=sform"):
+        evaluate_folders(reference, predictions, out, prediction_values="lesion")
+    options = EvaluationOptions(trust="sform", jobs=2)
+    done = evaluate_folders(reference, predictions, out, prediction_values="lesion", options=options)
+    pd.testing.assert_frame_equal(done.rows, expected)

@@ -79,3 +79,15 @@ def refused(path: Path) -> str:
     assert "\n" not in message
     assert message.endswith(".")
     return message.removeprefix(f"{path}: ")
+
+
+def move_qform(path: Path, by_mm: float = 100.0) -> Path:
+    """Move the qform of a NIfTI file in x, to the right of its sform; both forms are set."""
+    packed = path.read_bytes()
+    is_zipped = packed[:2] == b"\x1f\x8b"
+    whole = bytearray(gzip.decompress(packed) if is_zipped else packed)
+    struct.pack_into("<2h", whole, 252, 1, 1)
+    (x,) = struct.unpack_from("<f", whole, 268)
+    struct.pack_into("<f", whole, 268, x + by_mm)
+    path.write_bytes(gzip.compress(whole) if is_zipped else bytes(whole))
+    return path

@@ -14,6 +14,7 @@ from helpers.predictions import age, is_old, mask_of, names, picture, read_findi
 from helpers.processes import tree
 from helpers.refusals import refused
 from helpers.trainings import load_run
+from helpers.volumes import move_qform
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core import files, json_records
@@ -355,3 +356,16 @@ def test_a_dicom_series_is_named_in_the_record(scan: Path, tmp_path: Path, brigh
     assert (
         found.starts[0].options["series"] == "5" and "dvt_predict_" not in (tmp_path / "out" / "run.json").read_text()
     )
+
+
+def test_a_mask_lies_where_the_trusted_form_of_the_header_does(tmp_path: Path, bright: Model) -> None:
+    scan = move_qform(write(tmp_path / "in" / "a.nii.gz"))
+    assert "`trust=sform`" in refused(lambda: predict_path(scan.parent, tmp_path / "out", bright))
+    found = {}
+    for form in ("sform", "qform", "qform", "sform"):
+        (mask,) = predict_path(scan.parent, tmp_path / "out", bright, PredictOptions(trust=form))
+        left = volume_io.read_grid(mask).origin_mm[0]
+        assert found.setdefault(form, left) == left
+    assert found["sform"] - found["qform"] == pytest.approx(100)
+    record = json_records.load(PredictionRecord, tmp_path / "out" / "run.json", "")
+    assert record.starts[-1].options["trust"] == "sform"
