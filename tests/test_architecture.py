@@ -55,6 +55,7 @@ TOOLS_MAY_IMPORT = {
     "gpucheck": {"dvtplan", "phantom", "bench"},
     "validation": {"dvtplan", "phantom"},
     "reproduction": {"dvtplan", "phantom"},
+    "fuzzing": {"dvtplan"},
 }  # fmt: skip
 """Package of tools/ -> the packages of this repository that it may import. The phantom must not know what segments
 it."""

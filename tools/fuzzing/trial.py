@@ -1,0 +1,119 @@
+"""Read a damaged scan and judge the outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dvtplan.core.errors import DvtError
+from dvtplan.dicom.dataset_import import import_dicom
+from dvtplan.dicom.import_options import ImportOptions
+from dvtplan.dicom.series import choose_volume, read_study, read_volume
+from dvtplan.imaging import volume_io
+from dvtplan.imaging.geometry import Grid, same_grid
+from fuzzing.damage import damage
+from fuzzing.sound_inputs import KINDS, voxels
+
+RIGHT, REFUSED, CHANGED, REPORTED = "right", "refused", "changed", "shorter, reported"
+SHORT, CRASH, UNCLEAR = "SHORTER WITHOUT A WORD", "TRACEBACK", "UNCLEAR MESSAGE"
+FAILURES = (SHORT, CRASH, UNCLEAR)
+"""Verdicts that are faults of the program."""
+
+Reader = Callable[[Path], tuple[np.ndarray, Grid]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Outcome of one damaged scan."""
+
+    kind: str
+    seed: int
+    """``tools/fuzz_readers.py --kinds KIND --first SEED --count 1`` repeats it."""
+    damage: str
+    verdict: str
+    message: str
+    """The error or the warnings, or the traceback."""
+
+    @property
+    def line(self) -> str:
+        """Return the outcome in one line."""
+        return f"{self.kind} {self.seed}: {self.damage}: {self.verdict}: {self.message}"
+
+
+def read_scan(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read the only volume of a DICOM folder or archive, or a volume file."""
+    if path.is_file() and path.suffix != ".zip":
+        return volume_io.read(path)
+    study = read_study(path)
+    return read_volume(study, choose_volume(study, None))
+
+
+def try_damaged(kind: str, seed: int, read: Reader = read_scan) -> Outcome:
+    """Write a sound scan, damage it, read it, and judge the outcome.
+
+    Args:
+        kind: a key of ``KINDS``.
+        seed: decides the damage.
+        read: the reader under test.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "scan"
+        folder.mkdir()
+        paths = KINDS[kind](folder)
+        source = paths[0] if kind == "dicom_zip" or not kind.startswith("dicom") else folder
+        source = paths[0] if kind == "dicom_stored_zip" else source
+        _, grid = read_scan(source)
+        done = damage(kind, paths, np.random.default_rng([seed, *kind.encode()]))
+        verdict, message = _judge(source, grid, read)
+        if verdict == SHORT and kind.startswith("dicom"):
+            verdict, message = _reported(source, Path(name))
+    return Outcome(kind=kind, seed=seed, damage=done, verdict=verdict, message=message)
+
+
+def _judge(source: Path, grid: Grid, read: Reader) -> tuple[str, str]:
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            array, found_grid = read(source)
+    except DvtError as error:
+        message = str(error)
+        clear = source.name in message and len(message) < 3000 and "Traceback" not in message
+        return (REFUSED if clear else UNCLEAR), message
+    except Exception:
+        return CRASH, traceback.format_exc()
+    warnings = " ".join(printed.getvalue().split())
+    if array.size < voxels().size or len(array) < len(voxels()):
+        return (REPORTED if "warning" in warnings else SHORT), warnings
+    same = np.array_equal(array, voxels()) and same_grid(found_grid, grid)
+    return (RIGHT if same else CHANGED), warnings
+
+
+def _reported(source: Path, folder: Path) -> tuple[str, str]:
+    """Return whether an import reports that a DICOM volume is shorter than its series."""
+    printed = io.StringIO()
+    with contextlib.redirect_stderr(printed):
+        result = import_dicom([source], folder / "imported", ImportOptions(channels=["MR"]))
+    told = " ".join([*result.faults, *printed.getvalue().split()])
+    shutil.rmtree(folder / "imported", ignore_errors=True)
+    return (REPORTED if "warning" in told or result.faults else SHORT), told
+
+
+def summarize(outcomes: Iterable[Outcome]) -> list[str]:
+    """Return the number of each verdict for each kind, and every failure in full."""
+    outcomes = list(outcomes)
+    lines = []
+    for kind in dict.fromkeys(one.kind for one in outcomes):
+        counts = Counter(one.verdict for one in outcomes if one.kind == kind)
+        lines.append(f"{kind}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common()))
+    failures = [one for one in outcomes if one.verdict in FAILURES]
+    lines += [one.line for one in failures]
+    return [*lines, f"{len(outcomes)} damaged scans, {len(failures)} failures"]
