@@ -73,20 +73,21 @@ def try_damaged(kind: str, seed: int, read: Reader = read_scan) -> Outcome:
         source = paths[0] if kind == "dicom_stored_zip" else source
         _, grid = read_scan(source)
         done = damage(kind, paths, np.random.default_rng([seed, *kind.encode()]))
-        verdict, message = _judge(source, grid, read)
+        verdict, message = _judge(source, {path.name for path in (source, *paths)}, grid, read)
         if verdict == SHORT and kind.startswith("dicom"):
             verdict, message = _reported(source, Path(name))
     return Outcome(kind=kind, seed=seed, damage=done, verdict=verdict, message=message)
 
 
-def _judge(source: Path, grid: Grid, read: Reader) -> tuple[str, str]:
+def _judge(source: Path, names: set[str], grid: Grid, read: Reader) -> tuple[str, str]:
+    """Return the verdict and its message; an error must name the source or one of its files."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
             array, found_grid = read(source)
     except DvtError as error:
         message = str(error)
-        clear = source.name in message and len(message) < 3000 and "Traceback" not in message
+        clear = any(name in message for name in names) and len(message) < 3000 and "Traceback" not in message
         return (REFUSED if clear else UNCLEAR), message
     except Exception:
         return CRASH, traceback.format_exc()
