@@ -119,7 +119,7 @@ def _require_sizes(path: Path, field: str, sizes: Sequence[float]) -> None:
 
 
 def _require_voxels(path: Path, named: str | None, header: int, needed: int) -> None:
-    """Refuse missing voxels.
+    """Refuse missing voxels, and more voxels than the header describes.
 
     Args:
         path: file of the header.
@@ -128,21 +128,25 @@ def _require_voxels(path: Path, named: str | None, header: int, needed: int) -> 
         needed: bytes of the voxels; 0 if unknown.
 
     Raises:
-        DvtError: if the voxels are missing, truncated, or lie in several files.
+        DvtError: if the voxels are missing or truncated, lie in several files, or are too many.
     """
     if named is None or named.upper() == "LOCAL":
-        if (found := path.stat().st_size) < header + needed:
-            raise DvtError(
-                f"{path}: is truncated: expected {header + needed} bytes, found {found}. Copy or export it again."
-            )
+        _require_length(path, header, needed)
         return
     if named.upper().startswith("LIST") or "%" in named:
         raise DvtError(f"{path}: its voxels lie in several files ({named}). Save it as one file, such as .nii.gz.")
     voxels = path.parent / named
     if not voxels.is_file():
         raise DvtError(f"{path}: its file of voxels {named} was not found. Put both files into one folder.")
-    if (found := voxels.stat().st_size) < needed:
-        raise DvtError(f"{voxels}: is truncated: expected {needed} bytes, found {found}. Copy or export it again.")
+    _require_length(voxels, 0, needed)
+
+
+def _require_length(path: Path, header: int, needed: int) -> None:
+    found, expected = path.stat().st_size, header + needed
+    if found < expected:
+        raise DvtError(f"{path}: is truncated: expected {expected} bytes, found {found}. Copy or export it again.")
+    if needed and found > expected:  # slices that the header omits, or voxels that are shifted
+        raise DvtError(f"{path}: has {found} bytes, but its header describes {expected}. Export it again.")
 
 
 # --- NRRD -----------------------------------------------------------------------------------------

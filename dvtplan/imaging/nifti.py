@@ -74,6 +74,8 @@ def read(path: Path) -> tuple[np.ndarray | None, Grid]:
     end = layout.offset + layout.length
     if found < end:
         raise DvtError(f"{body}: is truncated: expected {end} bytes, found {found}. Copy or export it again.")
+    if found > end:  # slices that the header omits, or voxels that are shifted
+        raise DvtError(f"{body}: has {found} bytes, but its header describes {end}. Export it again.")
     if bad and layout.fractions is not None:
         raise DvtError(not_finite(body, bad, layout.length // layout.fractions.itemsize))
     if layout.plain is None or not is_complete:
@@ -186,8 +188,12 @@ def _layout(path: Path, head: bytes) -> _Layout:
     (offset,) = struct.unpack(order + "f", head[108:112])
     if not 0 <= offset < 2**31:
         raise DvtError(f"{path}: its NIfTI header places the voxels at byte {offset:g}. Export it again.")
-    code = KINDS.get(kind)
-    number = np.dtype(order + code) if code is not None and bits == 8 * np.dtype(code).itemsize else None
+    if bits != BITS.get(kind):
+        raise DvtError(
+            f"{path}: its NIfTI header has voxels of type {kind} in {bits} bits (datatype, bitpix), expected "
+            f"{BITS.get(kind, 'a type of nifti1.h')}. Export it again."
+        )
+    number = np.dtype(order + KINDS[kind]) if kind in KINDS else None
     unscaled = _is_unscaled(path, *struct.unpack(order + "2f", head[112:120]))
     single = head[344:348] == SINGLE and offset >= 348
     return _Layout(
@@ -214,6 +220,10 @@ SINGLE = b"n+1\0"
 """Magic of a NIfTI-1 file that holds header and voxels."""
 KINDS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
 """datatype of nifti1.h -> NumPy type, for types that are read without SimpleITK."""
+BITS = {kind: 8 * np.dtype(code).itemsize for kind, code in KINDS.items()} | {
+    1: 1, 32: 64, 128: 24, 1024: 64, 1280: 64, 1536: 128, 1792: 128, 2048: 256, 2304: 32,
+}  # fmt: skip
+"""datatype of nifti1.h -> bits of a voxel (bitpix)."""
 
 
 def not_3d(path: Path, shape: tuple[int, ...]) -> str:

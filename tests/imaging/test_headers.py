@@ -104,6 +104,7 @@ BAD: dict[str, tuple[str, dict[str, str | None], str]] = {
     "nrrd, many files": ("i.nhdr", {"data file": "i%03d.raw 1 2 1"}, "several files"),
     "nrrd, lacking": ("i.nhdr", {"data file": "gone.raw"}, "gone.raw was not found"),
     "nrrd, short": ("i.nrrd", {"sizes": "4 3 9"}, "is truncated"),
+    "nrrd, long": ("i.nrrd", {"sizes": "4 3 1"}, "describes"),
     "not nrrd": ("i.nrrd", {"type": None, "dimension": None, "sizes": None}, "sizes is"),
     "meta, skew": ("i.mha", {"TransformMatrix": "1 0 0 0 1 0 0 0.2 0.98"}, "enclose 78.4"),
     "meta, slightly skew": ("i.mha", {"TransformMatrix": "1 0 0 0 1 0 0 0.01 1"}, "enclose 89.43 degrees"),
@@ -122,6 +123,7 @@ BAD: dict[str, tuple[str, dict[str, str | None], str]] = {
     "meta, list": ("i.mhd", {"ElementDataFile": "LIST"}, "several files"),
     "meta, lacking": ("i.mhd", {"ElementDataFile": "gone.raw"}, "gone.raw was not found"),
     "meta, short": ("i.mha", {"DimSize": "4 3 9"}, "is truncated"),
+    "meta, long": ("i.mha", {"DimSize": "4 3 1"}, "describes"),
 }
 
 
@@ -163,6 +165,9 @@ def test_the_file_of_voxels_belongs_to_the_volume_and_may_be_short(tmp_path: Pat
     assert np.array_equal(volume_io.read(path)[0], ARRAY)
     voxels.write_bytes(ARRAY.tobytes()[:-1])
     with pytest.raises(DvtError, match=r"v.raw: is truncated: expected 48 bytes, found 47"):
+        volume_io.read(path)
+    voxels.write_bytes(ARRAY.tobytes() + b"0")
+    with pytest.raises(DvtError, match=r"v.raw: has 49 bytes, but its header describes 48"):
         volume_io.read(path)
 
 

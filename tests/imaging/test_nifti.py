@@ -73,6 +73,20 @@ def test_a_header_with_an_impossible_size_takes_no_memory(tmp_path: Path) -> Non
     assert "is truncated: expected 108000000000352 bytes, found 392" in refused(path)
 
 
+@pytest.mark.parametrize("name", ["i.nii", "i.nii.gz"])
+def test_slices_that_the_header_omits_are_not_lost(tmp_path: Path, name: str) -> None:
+    whole = bytearray(nifti_bytes((4, 3, 2)))
+    struct.pack_into("<h", whole, 46, 1)
+    path = put(tmp_path / name, bytes(whole))
+    assert "describes" in refused(path)
+
+
+def test_bits_that_do_not_fit_the_type_are_refused(tmp_path: Path) -> None:
+    whole = bytearray(nifti_bytes((4, 3, 2)))
+    struct.pack_into("<h", whole, 72, 64)
+    assert "in 64 bits" in refused(put(tmp_path / "i.nii", bytes(whole)))
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_both_byte_orders_are_read(tmp_path: Path, order: str) -> None:
     path = put(tmp_path / "i.nii.gz", nifti_bytes((4, 3, 2), order=order, spacing=(1, 2, 5), corner=(-10, -20, 30)))
