@@ -21,6 +21,8 @@ except ImportError:  # require_pydicom reports it
     pydicom = None  # type: ignore[assignment]
 
 PREAMBLE, MAGIC = 128, b"DICM"
+LONGEST_REASON = 150
+"""Characters of a reason in a message. Some contain the damaged bytes."""
 START = 2048
 """Bytes at the start of a file that tell whether it is DICOM."""
 STANDARD_UID = b"1.2.840.10008."
@@ -188,7 +190,7 @@ def reason_of(error: Exception) -> str:
     """Return the first line of an error, or its type if it says nothing."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    return str(error).strip().partition("\n")[0][:LONGEST_REASON].rstrip(".") or type(error).__name__
 
 
 def read_header(name: str, opener: Opener) -> Any:
