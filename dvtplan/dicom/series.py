@@ -18,7 +18,8 @@ import numpy as np
 from dvtplan.core import console
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural, shorten_list
-from dvtplan.dicom import slice_sorting
+from dvtplan.dicom import slice_grid, slice_sorting
+from dvtplan.dicom.frame import Frame
 from dvtplan.dicom.frame_tags import read_frames
 from dvtplan.dicom.mask_objects import Segmentation, UnreadMask
 from dvtplan.dicom.reader import (
@@ -114,6 +115,7 @@ def read_study(source: str | Path) -> StudyContents:
     volumes: list[Volume] = []
     faults: list[Fault] = [Fault(text=_damage(source, [one])) for one in lost]
     skipped: list[str] = []
+    alone: list[tuple[str, str, Frame]] = []
     for name, files in zip(_series_names(found.series), found.series, strict=True):
         header = files.entries[0][1]
         title = _description(header)
@@ -130,18 +132,39 @@ def read_study(source: str | Path) -> StudyContents:
             continue
         if not of_series.stacks:
             skipped.append(f"series {name} ({title}): {plural(len(frames), 'image')}, not a volume")
+            alone += [(name, _patient(header), frame) for frame in frames]
         faults += [Fault(series=name, title=title, text=text) for text in of_series.faults]
         volumes += [_volume(name + stack.letter, title, files, stack) for stack in of_series.stacks]
+    short = {volume.name: fault for volume in volumes if (fault := _lost_slice(source, volume, alone)) is not None}
+    faults += short.values()
     segmentations = [one for one in found.masks if isinstance(one, Segmentation)]
     return StudyContents(
         source=source,
-        volumes=tuple(volumes),
+        volumes=tuple(volume for volume in volumes if volume.name not in short),
         series_faults=tuple(faults),
         skipped=(*skipped, *found.unplaced),
         segmentations=tuple(sorted(segmentations, key=lambda one: (one.number, one.file))),
         unread_masks=tuple(one for one in found.masks if isinstance(one, UnreadMask)),
         damaged=tuple(_damage(source, [one]) for one in found.damaged if not one.series_uid),
     )
+
+
+def _lost_slice(source: Path, volume: Volume, alone: Sequence[tuple[str, str, Frame]]) -> Fault | None:
+    """Return a fault if an image of another series is the slice before or after a volume.
+
+    Args:
+        source: folder or archive.
+        volume: may lack a slice.
+        alone: series, patient and image of every image that is in no volume.
+    """
+    for name, patient, frame in alone:
+        if patient == volume.patient_id and slice_grid.continues(frame, volume.grid):
+            text = (
+                f"{source}: {frame.name} is the next slice of series {volume.name} by its place, but its tags are "
+                f"those of series {name}. Export the series again, or remove the file if it is not part of the scan."
+            )
+            return Fault(series=volume.name, title=volume.title, text=text)
+    return None
 
 
 def _require_images(source: Path, found: StudyFiles) -> None:
@@ -187,6 +210,10 @@ def _description(header: Any) -> str:
     return text if modality in ("", MR) else f"{modality}, {text}"
 
 
+def _patient(header: Any) -> str:
+    return str(header.get("PatientID") or "").strip()
+
+
 def _modality(header: Any) -> str:
     return str(header.get("Modality") or "").strip()
 
@@ -200,7 +227,7 @@ def _volume(name: str, description: str, files: SeriesFiles, stack: Stack) -> Vo
         stack=stack,
         series_uid=uid,
         series_key=uid if uid and not files.is_uid_shared else min(frame.uid for frame in stack.frames),
-        patient_id=str(header.get("PatientID") or "").strip(),
+        patient_id=_patient(header),
         modality=_modality(header),
         frame_of_reference=str(header.get("FrameOfReferenceUID") or ""),
         notes=(*stack.notes, *files.notes),

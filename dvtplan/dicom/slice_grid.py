@@ -49,6 +49,17 @@ def grid_of(frames: Sequence[Frame], name: str) -> Grid:
     return grid
 
 
+def continues(frame: Frame, grid: Grid) -> bool:
+    """Return whether an image lies exactly where the slice before the first of a grid would lie, or after the last."""
+    if frame.shape != grid.shape[1:]:
+        return False
+    rows, columns = grid.shape[1] - 1, grid.shape[2] - 1
+    ends = [[[k, 0, 0], [k, 0, columns], [k, rows, 0], [k, rows, columns]] for k in (-1, grid.shape[0])]
+    expected_mm = grid.position_mm(np.array(ends).reshape(-1, 3)).reshape(2, 4, 3)
+    far_mm = np.linalg.norm(frame.corners_mm() - expected_mm, axis=2).max(axis=1)
+    return bool(far_mm.min() <= SPACING_TOLERANCE * grid.spacing_mm[0] + POSITION_TOLERANCE_MM)
+
+
 def perpendicular(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """Return the perpendicular unit vectors nearest to ``along_column`` and ``along_row``.
 

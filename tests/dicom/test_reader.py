@@ -78,6 +78,17 @@ def test_a_slice_with_a_damaged_byte_is_named(tmp_path: Path, old: bytes, new: b
     assert path.name in refusal(tmp_path)
 
 
+def test_the_next_slice_of_a_volume_belongs_to_no_other_series(tmp_path: Path) -> None:
+    path = last_of(write_series(tmp_path, volume()))
+    ds = pydicom.dcmread(path)
+    ds.SeriesInstanceUID, ds.SeriesNumber, ds.SeriesDescription, ds.Modality = "1.2.3.9", 9, "localizer", "M"
+    ds.save_as(path)
+    assert path.name in refusal(tmp_path) and path.name in refusal(tmp_path, "5")
+    ds.ImagePositionPatient[1] += 50
+    ds.save_as(path)
+    assert len(read(tmp_path)[0]) == 4  # as of a localizer
+
+
 def test_other_files_are_not_damaged_slices(tmp_path: Path) -> None:
     array = volume()
     write_series(tmp_path, array, name=lambda k: f"{k}.dcm")
