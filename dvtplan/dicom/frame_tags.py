@@ -37,6 +37,8 @@ PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 """The tags that state where an image lies."""
 UNIT_TOLERANCE = 2e-3
 """Allowed deviation of the length of a direction from 1, as from rounding to three decimals."""
+OBLIQUE = 0.7
+"""Largest cosine between rows and columns for which an image has a plane. The grid is checked more strictly."""
 GREY = "MONOCHROME2"
 """Photometric interpretation (0028,0004) in which larger values are brighter."""
 
@@ -170,6 +172,11 @@ def _geometry(name: str, tags: Any) -> tuple[Vector, Vector, Vector, tuple[float
             f"{name}: PixelSpacing is {between_rows:g}, {between_columns:g}, expected lengths in mm. Export it again."
         )
     row, column = (_unit(name, orientation[k : k + 3]) for k in (0, 3))
+    if abs(np.dot(row, column)) > OBLIQUE:
+        raise DvtError(
+            f"{name}: rows and columns have nearly the same direction in ImageOrientationPatient, expected 90 degrees. "
+            "Export it again."
+        )
     return (x, y, z), row, column, (between_rows, between_columns)
 
 

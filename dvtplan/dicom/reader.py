@@ -44,6 +44,7 @@ HEADER_KEYWORDS = [
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "EchoTime",
     "ModalityLUTSequence", "RealWorldValueMappingSequence",
     "DiffusionBValue", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "AcquisitionTime",
+    "NumberOfSeriesRelatedInstances", "ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber",
     "StackID", "InstanceNumber", "NumberOfFrames", "ImagesInAcquisition", "NumberOfSlices",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     "ReferencedSeriesSequence", "SegmentSequence",
@@ -204,13 +205,13 @@ def read_header(name: str, opener: Opener) -> Any:
         DamagedFile: if it is DICOM, or may be, but ends before its pixels or cannot be read.
         DvtError: if the disk or the permissions do not allow to read it.
     """
-    is_directory = Path(name).name.upper() == DIRECTORY
+    is_listing = is_directory(name)
     series_uid = ""
     try:
         with opener() as file:
             start = file.read(START)
-            if is_directory or not _starts_like_dicom(start):
-                if not is_directory:
+            if is_listing or not _starts_like_dicom(start):
+                if not is_listing:
                     _require_other_content(name, start)
                 return None
             file.seek(0)
@@ -234,6 +235,11 @@ def read_header(name: str, opener: Opener) -> Any:
     if has_pixels and missing and _is_image_class(uid):
         raise DamagedFile(name, f"is an image without {' and '.join(missing)}", series_uid=series_uid)
     return header
+
+
+def is_directory(name: str) -> bool:
+    """Return whether a file is called like the list of the files on a medium."""
+    return Path(name).name.upper() == DIRECTORY
 
 
 def _settle(header: Any) -> None:

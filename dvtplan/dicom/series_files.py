@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dvtplan.core.console import progress
-from dvtplan.core.text import plural
+from dvtplan.core.text import plural, shorten_list
+from dvtplan.dicom.directory import read_directory
 from dvtplan.dicom.image_groups import MIN_SLICES
 from dvtplan.dicom.mask_objects import Segmentation, UnreadMask, describe_object
 from dvtplan.dicom.reader import (
     DamagedFile,
+    is_directory,
     is_image,
     missing_tags,
     open_files,
@@ -34,6 +36,11 @@ IDENTITY = (
 )
 """Tags that all images of a series share. Anonymizers empty the UID, or give several series the same one."""
 
+CONCATENATION = ("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber")
+"""Tags of one of several files that a multi-frame object is divided into."""
+INSTANCES = "NumberOfSeriesRelatedInstances"
+"""Tag with the number of files of a series in the archive."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesFiles:
@@ -43,7 +50,7 @@ class SeriesFiles:
     fault: str = ""
     """Why the series cannot be read, whatever its images contain; empty if nothing is wrong so far."""
     notes: tuple[str, ...] = ()
-    """One line for each image of the series that has no place in the patient, and is of another kind."""
+    """What the user should know: images of the series without a place, or hints that files are missing."""
     is_uid_shared: bool = False
     """Whether another series has the same series UID."""
 
@@ -71,8 +78,11 @@ def find_files(source: Path) -> StudyFiles:
     masks: list[Segmentation | UnreadMask] = []
     damaged: list[DamagedFile] = []
     endings: set[str] = set()
+    listed: dict[str, Mapping[str, str]] = {}
     with open_files(source) as files:
         for name, opener in progress(files, "Read headers", leave=False):
+            if is_directory(name):
+                listed |= read_directory(name, opener)
             try:
                 header = read_header(name, opener)
             except DamagedFile as error:
@@ -88,21 +98,20 @@ def find_files(source: Path) -> StudyFiles:
                 entries.append((name, header))
             elif missing_tags(header):
                 unplaced.append((name, header))
-    groups = _by_identity(entries)
+    groups = sorted(_by_identity(entries), key=lambda group: series_number(group[0][1]))
     alone = [entry for entry in unplaced if not any(_lacks_place(entry, group[0]) for group in groups)]
+    present = {_value(entry, "SOPInstanceUID") for entry in (*entries, *unplaced)}
     return StudyFiles(
         series=tuple(
             SeriesFiles(
                 entries=tuple(group),
-                fault=_fault(group, groups, unplaced),
-                notes=tuple(
-                    f"{name} has no {missing_tags(header)[0]} and is not part of a volume"
-                    for name, header in alone
-                    if _uid((name, header)) == _uid(group[0]) != ""
-                ),
+                fault=_fault(group, groups, unplaced)
+                or _not_copied(listed.get(_uid(group[0]), {}), present)
+                or _missing_part(group),
+                notes=_notes(group, [entry for entry in unplaced if _uid(entry) == _uid(group[0]) != ""]),
                 is_uid_shared=sum(_uid(other[0]) == _uid(group[0]) for other in groups) > 1,
             )
-            for group in sorted(groups, key=lambda group: series_number(group[0][1]))
+            for group in groups
         ),
         masks=tuple(masks),
         # An empty file is taken for a damaged slice if it is called like a DICOM file.
@@ -154,6 +163,50 @@ def _fault(group: Sequence[Entry], groups: Sequence[list[Entry]], unplaced: Sequ
                 "series. Export the series again."
             )
     return ""
+
+
+def _not_copied(listed: Mapping[str, str], present: Collection[str]) -> str:
+    """Return that a DICOMDIR lists images of a series that are not there, if others of it are."""
+    missing = [file for uid, file in listed.items() if uid not in present]
+    if not missing or len(missing) == len(listed):
+        return ""
+    return (
+        f"DICOMDIR lists {plural(len(missing), 'image')} of it that are not there: {shorten_list(missing)}. Copy the "
+        "complete folder, or remove DICOMDIR if it is out of date."
+    )
+
+
+def _missing_part(group: Sequence[Entry]) -> str:
+    """Return that a multi-frame object was divided into several files, and not all are there."""
+    parts: dict[str, set[str]] = {}
+    totals: dict[str, int] = {}
+    for entry in group:
+        uid, number, total = (_value(entry, word) for word in CONCATENATION)
+        if uid and number and total.isdecimal():
+            parts.setdefault(uid, set()).add(number)
+            totals[uid] = int(total)
+    short = next((uid for uid in parts if len(parts[uid]) < totals[uid]), None)
+    if short is None:
+        return ""
+    return (
+        f"its frames are divided into {plural(totals[short], 'file')} (InConcatenationTotalNumber), but "
+        f"{len(parts[short])} found. Export the complete series again."
+    )
+
+
+def _notes(group: Sequence[Entry], unplaced: Sequence[Entry]) -> tuple[str, ...]:
+    """Return what the user should know about the files of a series.
+
+    Args:
+        group: its images.
+        unplaced: images without a place that have its series UID.
+    """
+    notes = [f"{name} has no {missing_tags(header)[0]} and is not part of a volume" for name, header in unplaced]
+    found = len(group) + len(unplaced)
+    declared = max((int(n) for one in group if (n := _value(one, INSTANCES)).isdecimal()), default=0)
+    if declared > found:
+        notes.append(f"{INSTANCES} is {declared}, but {plural(found, 'file')} found: check that none is missing")
+    return tuple(notes)
 
 
 def _lacks_place(entry: Entry, other: Entry) -> bool:

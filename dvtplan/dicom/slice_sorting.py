@@ -223,14 +223,19 @@ def _left_out_notes(left_out: Sequence[Frame]) -> list[str]:
 
 
 def _declared_notes(series: Sequence[Frame]) -> list[str]:
-    """Return a note if the series states that it had more images, or its first numbers are missing."""
+    """Return a note if the series states that it had more images, or numbers are missing."""
     declared = max((frame.declared_images or 0 for frame in series), default=0)
     if declared > len(series):
         return [f"ImagesInAcquisition (0020,1002) is {declared}, but {plural(len(series), 'image')} found: check it"]
     numbers = {frame.number for frame in series if frame.number is not None and frame.frames_in_file == 1}
-    first = min(numbers, default=1)
-    if len(numbers) == len(series) and 1 < first <= max(numbers) // 4 and max(numbers) - first + 1 == len(numbers):
-        return [f"its images are numbered {first} to {max(numbers)}: check that the first is not missing"]
+    if len(numbers) < len(series):
+        return []
+    first, last = min(numbers), max(numbers)
+    start = 1 if first <= last // 4 else first
+    missing = sorted({*range(start, last + 1)} - numbers) if last - start < 2 * len(numbers) else []
+    if missing:
+        listed = shorten_list([str(number) for number in missing])
+        return [f"its images are numbered to {last}, without {listed}: check that none is missing"]
     return []
 
 

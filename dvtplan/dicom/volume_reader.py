@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +56,24 @@ def read_stack(source: Path, stack: Stack, label: str) -> np.ndarray:
         if array is None or (filled != 1).any():
             wrong = stack.frames[int((filled != 1).argmax())].name
             raise DamagedScan(f"{label}: {wrong} was not read exactly once. Export the series again.")
-        for used, copy in stack.copies:
-            pixels = _read_images(source, copy, openers)
-            k = slots_of[used.file][used.index]
-            if not np.array_equal(_values(pixels[copy.index], copy, stored).astype(array.dtype), array[k]):
-                raise DamagedScan(
-                    f"{label}: {used.name} and {copy.name} are the same image by their SOPInstanceUID, but have "
-                    "different pixels. Remove the wrong one."
-                )
+        for copies in _by_file(stack.copies):
+            pixels = _read_images(source, copies[0][1], openers)
+            for used, copy in copies:
+                k = slots_of[used.file][used.index]
+                if not np.array_equal(_values(pixels[copy.index], copy, stored).astype(array.dtype), array[k]):
+                    raise DamagedScan(
+                        f"{label}: {used.name} and {copy.name} are the same image by their SOPInstanceUID, but have "
+                        "different pixels. Remove the wrong one."
+                    )
     return array
+
+
+def _by_file(copies: Iterable[tuple[Frame, Frame]]) -> list[list[tuple[Frame, Frame]]]:
+    """Group duplicates by their file."""
+    files: dict[str, list[tuple[Frame, Frame]]] = {}
+    for pair in copies:
+        files.setdefault(pair[1].file, []).append(pair)
+    return list(files.values())
 
 
 def _read_images(source: Path, frame: Frame, openers: Mapping[str, Opener]) -> np.ndarray:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from helpers.dicom_files import read, volume, write_series
+from helpers.dicom_files import read, volume, write_enhanced, write_series
 from pydicom.dataset import Dataset
+from pydicom.fileset import FileSet
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dvtplan.core.errors import DvtError
@@ -132,3 +133,58 @@ def test_a_screenshot_is_named_and_the_scan_is_read(tmp_path: Path, capsys: pyte
     assert np.array_equal(read(tmp_path)[0], volume())
     assert "shot has no ImagePositionPatient" in capsys.readouterr().err
     assert any("series 9 (photos): 2 images without" in line for line in series.read_study(tmp_path).skipped)
+
+
+# --- files that are not there ---------------------------------------------------------------------
+
+
+def medium(folder: Path) -> Path:
+    """Write two series with a DICOMDIR."""
+    files = FileSet()
+    for number in (5, 6):
+        for path in write_series(folder / "in" / str(number), volume(seed=number), number=number):
+            ds = pydicom.dcmread(path)
+            ds.StudyDate, ds.StudyTime, ds.StudyID = "20000101", "120000", "1"
+            files.add(ds)
+    files.write(folder / "cd")
+    return folder / "cd"
+
+
+def test_an_image_that_the_directory_lists_is_missed(tmp_path: Path) -> None:
+    folder = medium(tmp_path)
+    assert np.array_equal(read(folder, "5")[0], volume(seed=5))
+    study = series.read_study(folder)
+    lost = next(one for one in study.volumes if one.name == "5").stack.frames[-1].file
+    (folder / lost).unlink()
+    message = refusal(folder, "5")
+    assert "DICOMDIR lists 1 image" in message and lost in message
+    assert np.array_equal(read(folder, "6")[0], volume(seed=6))
+
+
+def test_a_series_that_was_left_on_the_medium_is_not_missed(tmp_path: Path) -> None:
+    folder = medium(tmp_path)
+    for frame in next(one for one in series.read_study(folder).volumes if one.name == "5").stack.frames:
+        (folder / frame.file).unlink()
+    assert np.array_equal(read(folder)[0], volume(seed=6))
+
+
+@pytest.mark.parametrize("found", [1, 2])
+def test_a_part_of_a_divided_object_is_missed(tmp_path: Path, found: int) -> None:
+    array = volume((6, 12, 8))
+    for part in range(found):
+        path = tmp_path / f"part{part}"
+        start = (-100.0, -30.0 + 3 * part * 1.25, 200.0)
+        write_enhanced(path, array[3 * part :][:3], start=start, uid="1.2.7")
+        ds = pydicom.dcmread(path)
+        ds.ConcatenationUID, ds.InConcatenationNumber, ds.InConcatenationTotalNumber = "1.2.9", part + 1, 2
+        ds.save_as(path)
+    if found == 2:
+        np.testing.assert_allclose(read(tmp_path)[0], array * 2.0 - 100.0)
+    else:
+        assert "2 files (InConcatenationTotalNumber), but 1 found" in refusal(tmp_path)
+
+
+def test_files_that_the_archive_had_are_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_series(tmp_path, volume(), change=lambda ds, k: setattr(ds, "NumberOfSeriesRelatedInstances", 6))
+    read(tmp_path)
+    assert "NumberOfSeriesRelatedInstances is 6, but 5 files" in capsys.readouterr().err

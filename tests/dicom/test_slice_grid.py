@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.dicom_files import read, volume, write_series
 from helpers.dicom_frames import frames, only, refusal
 
+from dvtplan.core.errors import DvtError
 from dvtplan.dicom.frame import Frame
 from dvtplan.dicom.slice_sorting import sort_into_volumes
 
@@ -62,3 +65,18 @@ def test_one_image_beside_the_others_is_not_called_a_tilted_gantry() -> None:
     images[3] = replace(images[3], position_mm=(-75.0, -60.0, 19.0))
     message = refusal(images)
     assert "3.dcm lies 5 mm beside 0.dcm" in message and "gantry" not in message
+
+
+def test_rows_and_columns_of_one_direction_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path, volume(), change=lambda ds, k: setattr(ds, "ImageOrientationPatient", [1, 0, 0, 1, 0, 0]))
+    with pytest.raises(DvtError, match="nearly the same direction"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("length", [0.0, 0.95, 1.005])
+def test_a_direction_that_has_not_the_length_1_is_refused(tmp_path: Path, length: float) -> None:
+    write_series(
+        tmp_path, volume(), change=lambda ds, k: setattr(ds, "ImageOrientationPatient", [length, 0, 0, 0, 0, -1])
+    )
+    with pytest.raises(DvtError, match=f"has the length {length:g}, expected 1"):
+        read(tmp_path)

@@ -222,6 +222,11 @@ def test_numbers_that_do_not_begin_at_one_are_noted(first: int, is_noted: bool) 
     assert bool(only(sort_into_volumes(images, "s")).notes) == is_noted
 
 
+def test_every_second_image_that_is_missing_is_noted() -> None:
+    images = [replace(f, number=2 * k + 1) for k, f in enumerate(frames(8))]
+    assert "numbered to 15, without 2, 4, 6" in only(sort_into_volumes(images, "s")).notes[0]
+
+
 def test_an_echo_with_fewer_slices_than_the_other_is_noted() -> None:
     both = [replace(f, uid=f"{echo}{f.uid}", echo_ms=echo) for echo in (2.4, 4.8) for f in frames(8)]
     short, whole = sort_into_volumes([*both[:7], *both[8:]], "s").stacks

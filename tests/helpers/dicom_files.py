@@ -92,11 +92,13 @@ def write_enhanced(
     array: np.ndarray,
     *,
     plane: Sequence[Sequence[float]] = CORONAL,
+    start: Sequence[float] = (-100.0, -30.0, 200.0),
     step: float = 1.25,
     spacing: Sequence[float] = (1.45, 1.3),
+    uid: str | None = None,
 ) -> None:
     """Write one multi-frame object with shuffled frames."""
-    ds = header(generate_uid(), 7, "enhanced", *array.shape[1:], SOPClassUID=EnhancedMRImageStorage)
+    ds = header(uid or generate_uid(), 7, "enhanced", *array.shape[1:], SOPClassUID=EnhancedMRImageStorage)
     ds.NumberOfFrames = len(array)
 
     def item(**tags: Any) -> Dataset:
@@ -118,7 +120,7 @@ def write_enhanced(
         ]
     )
     order = np.random.default_rng(2).permutation(len(array))
-    places = positions(len(array), step, plane, (-100.0, -30.0, 200.0))
+    places = positions(len(array), step, plane, start)
     frames = [
         item(PlanePositionSequence=Items([item(ImagePositionPatient=[DS(v, auto_format=True) for v in places[k]])]))
         for k in order
