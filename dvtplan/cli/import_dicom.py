@@ -8,7 +8,7 @@ from pathlib import Path
 from dvtplan.cli.arguments import add_trust, parser_of
 from dvtplan.cli.runner import command
 from dvtplan.core.errors import DvtError
-from dvtplan.core.text import plural
+from dvtplan.core.text import plural, shorten_list
 
 
 @command
@@ -36,7 +36,7 @@ def import_dicom(argv: list[str]) -> None:
     if result.added or result.kept:
         print(f"{result.folder}: {plural(len(result.added), 'case')} imported, {len(result.kept)} already present")
         if result.without_mask:
-            print(f"Without a mask, stored in imagesTs and not used for training: {', '.join(result.without_mask)}")
+            print(f"Without a mask, stored in imagesTs and not used for training: {shorten_list(result.without_mask)}")
         print(f"{result.key}: links cases to patients; keep it private, outside the data set")
     if result.faults:
         raise DvtError("\n".join([f"{plural(len(result.faults), 'scan')} not imported.", *result.faults]))

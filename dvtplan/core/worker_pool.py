@@ -19,6 +19,7 @@ from dvtplan.core import child_processes, console, shared_settings
 from dvtplan.core.console import progress
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import local_world_size
+from dvtplan.core.text import shorten_list
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -152,7 +153,7 @@ def _collect(
         if any((worker.exitcode or 0) > 0 for worker in workers):
             fate, reason = "ended", "Its error is printed above"
         raise DvtError(
-            f"{title}: a worker process {fate} while one of these cases was open: {', '.join(undone[:jobs])}. "
+            f"{title}: a worker process {fate} while one of these cases was open: {shorten_list(undone[:jobs])}. "
             f"{reason}. Run again with `jobs={max(1, jobs // 2)}`; finished cases are kept."
         ) from None
     except KeyboardInterrupt:

@@ -150,7 +150,7 @@ def _require_columns(path: Path, columns: Sequence[str]) -> None:
         action = f"Save it with commas between the columns, not {separator}, and with decimal points."
     raise DvtError(
         f"{path}: expected the columns {', '.join(CASES_COLUMNS)}, each once and at least case_id; "
-        f"found {', '.join(columns) or 'none'}. {action}"
+        f"found {shorten_list(columns) or 'none'}. {action}"
     )
 
 
@@ -169,13 +169,13 @@ def _warnings(path: Path, columns: Sequence[str], cases: Mapping[str, CaseDetail
     others = [name for name in columns if name and name not in CASES_COLUMNS]
     if others:
         found.append(
-            f"{path}: the columns {', '.join(others)} are not used; known columns are {', '.join(CASES_COLUMNS)}."
+            f"{path}: the columns {shorten_list(others)} are not used; known columns are {', '.join(CASES_COLUMNS)}."
         )
     if unused:
         found.append(f"{path}: midline_mm is not used without a level: {shorten_list(unused)}. Give a level, too.")
     for group in same_names(case.patient for case in cases.values()):
         found.append(
-            f"{path}: the patients {' and '.join(group)} differ only in case. Write one name if they are one patient."
+            f"{path}: the patients {shorten_list(group)} differ only in case. Write one name if they are one patient."
         )
     return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dvtplan.core.errors import DvtError
+from dvtplan.core.text import shorten_list
 
 DEFAULT_FOLDS, DEFAULT_SEED = 8, 0
 """The paper's number of folds, and our seed."""
@@ -106,29 +107,29 @@ def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
             faults.append(f"{where} has the index {fold.index}. Number the folds from 0 in order.")
         unknown = sorted((set(fold.train) | set(fold.test)) - set(patient_of))
         if unknown:
-            faults.append(f"{where} lists cases that are not in the data set: {', '.join(unknown)}. Remove them.")
+            faults.append(f"{where} lists cases that are not in the data set: {shorten_list(unknown)}. Remove them.")
         if not fold.train or not fold.test:
             faults.append(f"{where} has no {'training' if not fold.train else 'test'} case. Add at least one.")
         for side, ids in (("train", fold.train), ("test", fold.test)):
             if repeated := sorted({c for c in ids if ids.count(c) > 1}):
-                faults.append(f"{where} lists cases twice in {side}: {', '.join(repeated)}. Keep each once.")
+                faults.append(f"{where} lists cases twice in {side}: {shorten_list(repeated)}. Keep each once.")
         trained = {patient_of[c] for c in fold.train if c in patient_of}
         leaks = sorted({patient_of[c] for c in fold.test if c in patient_of} & trained)
         if leaks:
             faults.append(
-                f"{where} has patients in both training and test: {', '.join(leaks)}. "
+                f"{where} has patients in both training and test: {shorten_list(leaks)}. "
                 "Put all cases of a patient into one of them."
             )
     tested = [c for fold in splits.folds for c in set(fold.test)]
     twice = sorted({c for c in tested if tested.count(c) > 1})
     if twice:
         faults.append(
-            f"{source}: lists cases in more than one test list: {', '.join(twice)}. Keep each case in one test list."
+            f"{source}: lists cases in more than one test list: {shorten_list(twice)}. Keep each case in one test list."
         )
     missing = sorted(set(patient_of).difference(*((*fold.train, *fold.test) for fold in splits.folds)))
     if missing:
         faults.append(
-            f"{source}: lacks cases of the data set: {', '.join(missing)}. Add them to a fold, "
+            f"{source}: lacks cases of the data set: {shorten_list(missing)}. Add them to a fold, "
             "or remove them from the data set."
         )
     if faults:

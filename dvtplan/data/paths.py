@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvtplan.core.errors import DvtError, cannot_read
+from dvtplan.core.text import shorten_list
 
 RAW = "datasets_raw"
 METRICS = "metrics.csv"
@@ -160,7 +161,7 @@ def open_workspace(root: str | Path, dataset: str | None = None) -> Workspace:
         raise DvtError(cannot_read(raw, error)) from error
     if dataset is not None:
         if dataset not in found:
-            available = ", ".join(found) or "none"
+            available = shorten_list(found) or "none"
             raise DvtError(
                 f"{raw}: contains no data set {dataset!r}; it contains: {available}. Choose another `dataset`."
             )
@@ -168,7 +169,7 @@ def open_workspace(root: str | Path, dataset: str | None = None) -> Workspace:
     if not found:
         raise DvtError(f"{raw.absolute()}: no data set found. Add one as {RAW}/README.md explains, or set `root`.")
     if len(found) > 1:
-        raise DvtError(f"{raw}: contains {len(found)} data sets ({', '.join(found)}). Choose one with `dataset`.")
+        raise DvtError(f"{raw}: contains {len(found)} data sets ({shorten_list(found)}). Choose one with `dataset`.")
     return Workspace(root, found[0])
 
 

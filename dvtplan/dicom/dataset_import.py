@@ -337,9 +337,10 @@ def _resolve_labels(folder: Path, key: Path, options: ImportOptions) -> dict[str
         )
     expected = options.labels if options.label_names else labels
     if channels != tuple(options.channels) or labels != expected or ending != ENDING:
+        found, wanted = (shorten_list(list(names)) for names in (labels, expected))
         raise DvtError(
-            f"{path}: has the channels {', '.join(channels)}, the labels {', '.join(labels)} and {ending} files, "
-            f"expected {', '.join(options.channels)}; {', '.join(expected)}; {ENDING}. Choose another `output`."
+            f"{path}: has the channels {', '.join(channels)}, the labels {found} and {ending} files, expected "
+            f"{', '.join(options.channels)}; {wanted}; {ENDING}. Choose another `output`."
         )
     return labels
 

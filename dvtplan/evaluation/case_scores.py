@@ -12,6 +12,7 @@ from dvtplan.anatomy import regions
 from dvtplan.anatomy.levels import ALL, PROXIMAL_DISTAL, Levels
 from dvtplan.anatomy.regions import by_label, midline_of
 from dvtplan.core.errors import DvtError
+from dvtplan.core.text import shorten_list
 from dvtplan.evaluation import confusion, lesion_detection, secondary_metrics, surface_distance, table1
 from dvtplan.evaluation.confusion import Confusion
 from dvtplan.evaluation.level_sensitivity import count_shifted
@@ -148,7 +149,7 @@ def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) ->
     if not all(known):
         unknown = [f"{v:g}" for v, k in zip(present.tolist(), known, strict=True) if not k]
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        expected = "whole numbers from 0" if numbers is None else ", ".join(map(str, (0, *sorted(numbers))))
+        expected = "whole numbers from 0" if numbers is None else shorten_list([str(v) for v in (0, *sorted(numbers))])
         action = "Write a mask of 0 and 1."
         if numbers is not None:
             action = (

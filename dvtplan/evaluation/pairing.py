@@ -56,7 +56,7 @@ def choose_folds(workspace: Workspace, network: str, splits: Splits, folds: Sequ
     """
     results = workspace.results(network)
     if not results.is_dir():
-        there = ", ".join(workspace.trained_networks) or "none"
+        there = shorten_list(workspace.trained_networks) or "none"
         raise DvtError(f"{results}: no results of this network; there are: {there}. Run `train_fold` first.")
     present = predicted_folds(workspace, network)
     wanted = present if folds is None else sorted(set(folds))
@@ -100,7 +100,7 @@ def fold_pairs(workspace: Workspace, network: str, dataset: Dataset, folds: Sequ
     missing = [p for p in found if not p.prediction.is_file() or p.case_id not in listed.get(p.fold or 0, ())]
     if missing:
         incomplete = dict.fromkeys(pair.fold for pair in missing)
-        cases = [f"fold {k}: {', '.join(p.case_id for p in missing if p.fold == k)}" for k in incomplete]
+        cases = [f"fold {k}: {shorten_list([p.case_id for p in missing if p.fold == k])}" for k in incomplete]
         actions = " and ".join(_training(workspace, network, k or 0) for k in incomplete)
         raise DvtError(
             f"{workspace.results(network)}: {len(missing)} of {len(found)} test cases have no prediction by the "

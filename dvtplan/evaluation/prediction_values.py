@@ -10,6 +10,7 @@ import pandas as pd
 
 from dvtplan.core import console
 from dvtplan.core.errors import DvtError
+from dvtplan.core.text import shorten_list
 from dvtplan.data.dataset_json import FILE_NAME, read_labels
 from dvtplan.data.folds import Fold
 from dvtplan.data.paths import Workspace
@@ -51,8 +52,8 @@ def read_folder(folder: Path, choice: str, labels: dict[str, int]) -> Reading:
     unknown = sorted(set(own or labels) - set(labels))
     if unknown:
         raise DvtError(
-            f"{described}: names {', '.join(unknown)}, but the truth has {', '.join(labels)}. Use the same names, or "
-            "score the union of the labels with `prediction_values='lesion'`."
+            f"{described}: names {shorten_list(unknown)}, but the truth has {shorten_list(list(labels))}. Use the same "
+            "names, or score the union of the labels with `prediction_values='lesion'`."
         )
     return Reading(numbers=label_numbers(own or labels, labels), assumed=choice == "auto" and own is None)
 
@@ -75,10 +76,10 @@ def read_folds(
     first, *others = classes
     for k in others:
         if classes[k] != classes[first]:
+            here, there = (shorten_list(list(classes[fold])) for fold in (k, first))
             raise DvtError(
-                f"{workspace.fold(network, k).prediction_index}: names other classes ({', '.join(classes[k])}) "
-                f"than fold {first} ({', '.join(classes[first])}). Score these folds separately with "
-                "`folds`, or train one of them again."
+                f"{workspace.fold(network, k).prediction_index}: names other classes ({here}) than fold {first} "
+                f"({there}). Score these folds separately with `folds`, or train one of them again."
             )
     own = classes[first]
     return label_numbers(own, labels) if len(own) > 1 and set(own) <= set(labels) else None
@@ -110,13 +111,13 @@ def check_values(rows: pd.DataFrame, reading: Reading, regions: Sequence[str]) -
     others = [regions[k - 1] for k in sorted(true - predicted)]
     if reading.assumed and others:
         raise DvtError(
-            f"{only}, but the truth has {', '.join(others)}. If every value above 0 is thrombus, set "
+            f"{only}, but the truth has {shorten_list(others)}. If every value above 0 is thrombus, set "
             "`prediction_values=lesion`; if not, set `prediction_values=labels`."
         )
     others = others or [name for k, name in enumerate(regions, start=1) if k != number]
     note = (
-        f"{only}, so nothing is predicted as {', '.join(others)}. If this value is thrombus of any label, these scores "
-        "are wrong"
+        f"{only}, so nothing is predicted as {shorten_list(others)}. If this value is thrombus of any label, these "
+        "scores are wrong"
     )
     console.warn(f"{note}: set `prediction_values=lesion`.")
     return (f"{note}.",)

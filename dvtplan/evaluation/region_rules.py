@@ -157,7 +157,7 @@ def _require_available(wanted: Sequence[str] | None, available: Sequence[str], r
     missing = [region for region in wanted or () if region not in available]
     if missing:
         raise DvtError(
-            f"`split={'/'.join(wanted or ())}`: the rule {rule} gives {', '.join(available)}, not "
+            f"`split={'/'.join(wanted or ())}`: the rule {rule} gives {shorten_list(available)}, not "
             f"{', '.join(missing)}. Name it among the labels in dataset.json, or choose another region."
         )
 
@@ -194,8 +194,8 @@ def _require_levels(filled: _Levels, names: Sequence[str], cases_table: Path) ->
     fault = "gives no level" if cases_table.exists() else "not found, so there is no level"
     raise DvtError(
         f"{cases_table}: {fault} for {len(without)} of {len(filled.pairs)} cases: {shorten_list(without)}.{found} The "
-        f"labels are {', '.join(names)}. Add level_left_mm or level_right_mm (LPS z in mm) for these cases, or label "
-        "the truth proximal and distal in dataset.json."
+        f"labels are {shorten_list(names)}. Add level_left_mm or level_right_mm (LPS z in mm) for these cases, or "
+        "label the truth proximal and distal in dataset.json."
     )
 
 

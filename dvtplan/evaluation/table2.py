@@ -102,8 +102,8 @@ def _require_pairs(reference: str, one: pd.DataFrame, name: str, other: pd.DataF
     regions = [list(dict.fromkeys(frame["region"])) for frame in (one, other)]
     if set(regions[0]) != set(regions[1]):
         raise DvtError(
-            f"{reference} was scored in {', '.join(regions[0])}, {name} in {', '.join(regions[1])}. Score both with "
-            "the same `split`."
+            f"{reference} was scored in {shorten_list(regions[0])}, {name} in {shorten_list(regions[1])}. Score both "
+            "with the same `split`."
         )
     if unpaired:
         raise DvtError(

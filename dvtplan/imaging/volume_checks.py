@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dvtplan.core.text import shorten_list
 from dvtplan.imaging import array_ops, nifti
 from dvtplan.imaging.geometry import GRID_TOLERANCE_MM, Grid, distance_mm
 
@@ -45,7 +46,7 @@ def label_faults(path: Path | None, array: np.ndarray, labels: dict[str, int]) -
     unknown = [v for v in present.tolist() if v not in (0, *labels.values())]
     if unknown:
         shown = ", ".join(f"{v:.9g}" for v in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        known = ", ".join(f"{value} {name}" for name, value in labels.items())
+        known = shorten_list([f"{value} {name}" for name, value in labels.items()])
         yield (
             f"{path}: contains the values {shown}; dataset.json lists 0 background, {known}. Fix the mask or the list."
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from dvtplan.core import console
 from dvtplan.core.errors import DamagedScan, DvtError
-from dvtplan.core.text import plural
+from dvtplan.core.text import plural, shorten_list
 from dvtplan.data.dataset import Case
 from dvtplan.dicom.series import StudyContents, Volume, choose_volumes, read_study, read_volume
 from dvtplan.imaging import volume_io
@@ -200,7 +200,7 @@ def find_cases(source: Path, channels: int) -> list[Case]:
     for case_id, paths in by_case.items():
         expected = [f"{case_id}_{i:04d}" for i in range(channels)]
         if len(paths) != channels or (channels > 1 and [stem(p) for p in paths] != expected):
-            found = ", ".join(p.name for p in paths)
+            found = shorten_list([p.name for p in paths])
             raise DvtError(
                 f"{source}: case {case_id} has {len(paths)} files ({found}), the model takes "
                 f"{plural(channels, 'channel')}. Give one file per channel, named ID_0000, ID_0001, ..."

@@ -60,7 +60,7 @@ def reason(labels: Sequence[str], cases: Sequence[CaseFingerprint] = ()) -> str:
     """
     named = named_sides(labels)
     if named:
-        return f"the labels {', '.join(named)} name a side"
+        return f"the labels {shorten_list(named)} name a side"
     left, right = located_sides(labels, cases)
     if left and right:
         return (

@@ -12,6 +12,7 @@ import pandas as pd
 from dvtplan import __version__
 from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
+from dvtplan.core.text import shorten_list
 from dvtplan.data import cases_table
 from dvtplan.data.dataset import Dataset, discover
 from dvtplan.data.folds import Splits
@@ -181,7 +182,7 @@ def _gather(
     if unlike or not pairs:
         raise DvtError(
             f"{metrics}: does not hold the test cases of {name_folds(chosen or predicted, splits)}"
-            f"{': ' + ', '.join(unlike[:8]) if unlike else ''}. Run `evaluate` with `network={network}`."
+            f"{': ' + shorten_list(unlike) if unlike else ''}. Run `evaluate` with `network={network}`."
         )
     current = stored_scores.scored_files(pairs, workspace.raw / cases_table.FILE_NAME, {})
     stored_scores.require_current(record, current, metrics)

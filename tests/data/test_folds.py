@@ -131,3 +131,10 @@ def test_splits_that_leak_or_do_not_fit_are_refused(wrong: Splits, fault: str) -
 
 def test_all_faults_come_at_once() -> None:
     assert len(faults(splits(("a1 x", "a2 c"), ("a2 b", "a1 c")))) == 4
+
+
+def test_many_cases_are_counted_and_not_all_named() -> None:
+    strangers = " ".join(f"x{k:02}" for k in range(30))
+    with pytest.raises(DvtError) as error:
+        check(splits((f"a1 a2 {strangers}", "b c")), FOUR, "splits.json")
+    assert "x07 and 22 more" in str(error.value) and "x08" not in str(error.value)
