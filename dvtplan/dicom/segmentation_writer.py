@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +18,7 @@ from dvtplan.core.errors import DvtError
 from dvtplan.core.files import atomic_write
 from dvtplan.dicom import series
 from dvtplan.dicom.segmentation_reader import place_frames, read_segment_frames
+from dvtplan.dicom.segmentation_source import UTF_8, source_images
 from dvtplan.dicom.series import StudyContents, Volume
 from dvtplan.imaging.geometry import Grid
 
@@ -45,11 +48,8 @@ NOTE = "Research use only, not for diagnosis"
 COLOURS = ((224, 49, 49), (51, 122, 204), (240, 173, 26), (46, 160, 92), (148, 87, 190), (18, 178, 178))
 """Red, green, blue of the classes; they repeat."""
 
-DEMOGRAPHY = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber",
-    "StudyID", "StudyDate", "StudyTime",
-)  # fmt: skip
-"""Keywords that an object copies from its source. They may be empty, but not missing, as after anonymization."""
+IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID")
+"""Keywords whose values must be those of the source when an object is read back."""
 
 
 def class_colour(index: int) -> tuple[int, int, int]:
@@ -105,27 +105,45 @@ def write_segmentation(
     numbered = np.zeros(mask.shape, np.uint8)
     for number, value in enumerate(classes.values(), start=1):
         numbered[mask == value] = number
-    images = [_source_images(study, volume) for volume in volumes]
-    if not all(one.get("FrameOfReferenceUID") for one in images[0]):
-        raise DvtError(
-            f"{label}: its images have no frame of reference, which dicom-seg requires. Export it again, or omit "
-            "dicom-seg."
-        )
+    images = [source_images(study, volume) for volume in volumes]
+    with _explained(label), atomic_write(path) as draft:
+        segments = [_segment(highdicom, number, name, model, corrected) for number, name in enumerate(classes, start=1)]
+        _build(highdicom, numbered, images, volumes[0], segments, model).save_as(draft)
+    _verify(path, numbered, volumes[0].grid, images[0][0])
+
+
+def require_source(study: StudyContents, volumes: Sequence[Volume], classes: Mapping[str, int]) -> None:
+    """Check before long work that a mask of a series can be written as an object, by building one of one voxel.
+
+    Args:
+        study: contains the volumes.
+        volumes: as for ``write_segmentation``.
+        classes: name -> value in the mask.
+
+    Raises:
+        DvtError: if the series lacks required tags.
+    """
+    highdicom = import_highdicom()
+    images = [source_images(study, volume) for volume in volumes]
+    numbered = np.zeros(volumes[0].grid.shape, np.uint8)
+    numbered[0, 0, 0] = 1
+    with _explained(f"{study.source}: series {volumes[0].name}"):
+        segments = [_segment(highdicom, number, name, "", False) for number, name in enumerate(classes, start=1)]
+        _build(highdicom, numbered, images, volumes[0], segments, "").save_as(io.BytesIO())
+
+
+@contextlib.contextmanager
+def _explained(label: str) -> Iterator[None]:
+    """Turn the errors of highdicom and pydicom about tags of a series into one line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about values of the source, which the user cannot fix
-            segments = [
-                _segment(highdicom, number, name, model, corrected) for number, name in enumerate(classes, start=1)
-            ]
-            segmentation = _build(highdicom, numbered, images, volumes[0], segments, model)
-            with atomic_write(path) as draft:
-                segmentation.save_as(draft)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
+            yield
+    except (ValueError, TypeError, AttributeError, KeyError, LookupError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise DvtError(
             f"{label}: its images cannot carry a DICOM segmentation ({reason}). Export it again, or omit dicom-seg."
         ) from error
-    _verify(path, numbered, volumes[0].grid)
 
 
 def _build(
@@ -140,7 +158,7 @@ def _build(
     sources, *others = images
     single = _is_single_frame(sources)
     further = [*([] if single else sources[1:]), *(one for images_of in others for one in images_of)]
-    return highdicom.seg.Segmentation(
+    made = highdicom.seg.Segmentation(
         source_images=sources if single else sources[:1],
         further_source_images=[one for one in further if one.StudyInstanceUID == sources[0].StudyInstanceUID],
         pixel_array=numbered,
@@ -154,52 +172,34 @@ def _build(
         manufacturer=MANUFACTURER,
         manufacturer_model_name="dvtplan",
         software_versions=__version__,
+        specific_character_set=UTF_8,
         device_serial_number=model or "0",
         content_label="THROMBUS",
         content_description=NOTE,
         series_description=f"dvtplan {__version__}: {NOTE}"[:64],
         **({} if single else _frame_geometry(highdicom, volume)),
     )
+    if -(-int(made.NumberOfFrames) * made.Rows * made.Columns // 8) % 2:
+        made.PixelData = made.PixelData[:-1] + b"\0"  # highdicom 0.28 pads with the digit 0
+    return made
 
 
-def _verify(path: Path, numbered: np.ndarray, grid: Grid) -> None:
+def _verify(path: Path, numbered: np.ndarray, grid: Grid, source: Any) -> None:
     """Read an object back by the positions of its frames; remove it if it differs.
 
     Raises:
-        DvtError: if it differs from what was to be written.
+        DvtError: if the mask or the patient differs from what was to be written.
     """
     study = series.read_study(path)
     names, frames = read_segment_frames(study, study.segmentations[0])
-    if not np.array_equal(place_frames(frames, {number: number for number in names}, grid, str(path)), numbered):
+    (tags,) = series.read_tags(study, [path.name]).values()
+    is_same = all(str(tags.get(keyword) or "") == str(source.get(keyword) or "") for keyword in IDENTITY)
+    mask = place_frames(frames, {number: number for number in names}, grid, str(path))
+    if not is_same or not np.array_equal(mask, numbered):
         path.unlink(missing_ok=True)
         raise DvtError(
             f"{path}: differs from the mask when read back, and was removed. Free disk space, then run again."
         )
-
-
-def _source_images(study: StudyContents, volume: Volume) -> list[Any]:
-    """Read the tags of a volume's images, in order, and add what an object copies from them."""
-    names = list(dict.fromkeys(frame.file for frame in volume.stack.frames))
-    tags = series.read_tags(study, names)
-    sources = [tags[name] for name in names]
-    first = volume.stack.frames[0]
-    for one in sources:
-        for keyword in DEMOGRAPHY:
-            if keyword not in one:
-                setattr(one, keyword, "")
-        if "PerFrameFunctionalGroupsSequence" not in one:
-            # Images of one volume may differ in the last digits of their directions.
-            one.ImageOrientationPatient = sources[0].ImageOrientationPatient
-            continue
-        # highdicom needs these as shared groups. The frames of one volume have them in common.
-        groups = one.PerFrameFunctionalGroupsSequence[first.index]
-        if not one.get("SharedFunctionalGroupsSequence"):
-            one.SharedFunctionalGroupsSequence = [type(groups)()]
-        shared = one.SharedFunctionalGroupsSequence[0]
-        for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
-            if keyword not in shared and keyword in groups:
-                setattr(shared, keyword, groups[keyword].value)
-    return sources
 
 
 def _is_single_frame(sources: Sequence[Any]) -> bool:

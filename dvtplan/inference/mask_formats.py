@@ -45,6 +45,17 @@ def write_formats(
     return written
 
 
+def require_writable(source: PredictionInput, model: Model, options: PredictOptions) -> None:
+    """Check before a prediction that its masks can be written in the formats of ``options.extra_formats``.
+
+    Raises:
+        DvtError: if the series lacks tags that a DICOM segmentation object takes from it.
+    """
+    if DICOM_SEG in options.extra_formats and source.study is not None:
+        for volumes in source.source_volumes:
+            segmentation_writer.require_source(source.study, volumes, model.classes)
+
+
 def _write_dicom_seg(
     masks: Sequence[Path], stations: Sequence[Path], source: PredictionInput, model: Model, *, overwrite: bool
 ) -> list[Path]:

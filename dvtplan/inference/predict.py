@@ -132,6 +132,7 @@ def predict_input(
         except DamagedScan as error:
             return failures.unreadable_input(input, output, model, error, options.series, record=findings is not None)
         _require_fitting_output(input, output, source, options)
+        mask_formats.require_writable(source, model, options)
         warnings = _warn_if_not_mr(source, model)
         if findings is not None:
             findings = replace(findings, input_warnings=warnings)

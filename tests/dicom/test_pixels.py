@@ -149,6 +149,18 @@ def test_zeros_behind_the_pixels_are_padding(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path)[0], VALUES)
 
 
+def test_one_byte_that_makes_the_length_even_is_padding(tmp_path: Path) -> None:
+    """highdicom 0.28 writes the digit 0 there."""
+
+    def change(ds: Dataset, k: int) -> None:
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
+        ds.PixelData = (VALUES[k, :3, :3] % 200).astype(np.uint8).tobytes() + b"0"
+        ds.Rows, ds.Columns = 3, 3
+
+    write_series(tmp_path, VALUES, change=change)
+    assert np.array_equal(read(tmp_path)[0], VALUES[:, :3, :3] % 200)
+
+
 @pytest.mark.parametrize("number", [None, 1, 3])
 @pytest.mark.parametrize("is_compressed", [True, False])
 def test_more_frames_than_the_header_says_are_refused(tmp_path: Path, number: int | None, is_compressed: bool) -> None:

@@ -204,15 +204,6 @@ def refusal(act: Any) -> str:
     return str(caught.value)
 
 
-def test_a_series_without_a_frame_of_reference_is_refused(tmp_path: Path) -> None:
-    def strip(ds: Dataset, k: int) -> None:
-        del ds.FrameOfReferenceUID
-
-    write_series(tmp_path / "scan", volume(), change=strip)
-    assert "series 5: its images have no frame of reference" in refusal(lambda: written(tmp_path / "scan", drawn()))
-    assert not (tmp_path / "out").exists()
-
-
 def test_an_object_that_differs_when_read_back_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(tmp_path / "scan", volume())
     monkeypatch.setattr(segmentation_writer, "place_frames", lambda *_: np.zeros((5, 12, 8)))

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pydicom
 import pytest
 
 from dvtplan.core.errors import DvtError
@@ -15,6 +16,7 @@ from dvtplan.inference import mask_formats
 from dvtplan.inference.inputs import PredictionInput
 from dvtplan.inference.model import Model
 from dvtplan.inference.options import PredictOptions
+from dvtplan.inference.predict import predict_path
 
 MODEL = cast(Model, SimpleNamespace(classes={"proximal": 1, "distal": 2}, digest="d" * 64))
 
@@ -43,6 +45,18 @@ def test_an_object_needs_a_series(tmp_path: Path) -> None:
         mask_formats.write_formats(
             [tmp_path / "a.nii.gz"], [], source(source_volumes=((),)), MODEL, formats(mask_formats.DICOM_SEG)
         )
+
+
+def test_an_object_that_its_series_cannot_carry_is_refused_before_the_prediction(
+    scan: Path, bright: Model, tmp_path: Path
+) -> None:
+    for path in scan.iterdir():
+        ds = pydicom.dcmread(path)
+        ds.StudyInstanceUID = ""
+        ds.save_as(path)
+    with pytest.raises(DvtError, match=r"scan: series 5: StudyInstanceUID of \w+ is empty"):
+        predict_path(scan, tmp_path / "out", bright, formats(mask_formats.DICOM_SEG))
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_object_is_named_after_its_mask() -> None:
