@@ -232,7 +232,7 @@ def pair_by_name(reference: Path, predictions: Path) -> list[tuple[str, Path, Pa
         faults.append(f"{predictions}: no true mask in {reference} for {shorten_list(extra)}. Add it or remove them.")
     if faults:
         raise DvtError("\n".join(faults))
-    same = [case_id for case_id in sorted(truths) if truths[case_id].resolve() == predicted[case_id].resolve()]
+    same = [case_id for case_id in sorted(truths) if _same_file(truths[case_id], predicted[case_id])]
     if same:
         first = same[0]
         raise DvtError(
@@ -246,6 +246,10 @@ def pair_by_name(reference: Path, predictions: Path) -> list[tuple[str, Path, Pa
             f"{', '.join(MASK_ENDINGS)}: {shorten_list(unused)}."
         )
     return [(case_id, truths[case_id], predicted[case_id]) for case_id in sorted(truths)]
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _looks_like_truth(path: Path) -> bool:

@@ -26,6 +26,8 @@ CHOICES = ("auto", "lesion", "labels")
 class Reading:
     """How the values of predictions are read."""
 
+    folder: Path
+    """Of the predictions."""
     numbers: dict[int, int] | None
     """Value -> number of its label; None: every value above 0 is thrombus."""
     assumed: bool = False
@@ -46,16 +48,17 @@ def read_folder(folder: Path, choice: str, labels: dict[str, int]) -> Reading:
     described = folder / FILE_NAME
     own = read_labels(described) if described.exists() else None
     if choice == "lesion":
-        return Reading(numbers=None)
+        return Reading(folder=folder, numbers=None)
     if choice == "auto" and (set(own) == {"lesion"} if own else len(labels) < 2):
-        return Reading(numbers=None)
+        return Reading(folder=folder, numbers=None)
     unknown = sorted(set(own or labels) - set(labels))
     if unknown:
         raise DvtError(
             f"{described}: names {shorten_list(unknown)}, but the truth has {shorten_list(list(labels))}. Use the same "
             "names, or score the union of the labels with `prediction_values='lesion'`."
         )
-    return Reading(numbers=label_numbers(own or labels, labels), assumed=choice == "auto" and own is None)
+    numbers = label_numbers(own or labels, labels)
+    return Reading(folder=folder, numbers=numbers, assumed=choice == "auto" and own is None)
 
 
 def read_folds(
@@ -89,7 +92,7 @@ def check_values(rows: pd.DataFrame, reading: Reading, regions: Sequence[str]) -
     """Refuse, or warn of, predictions that are read as labels but all hold the same single value.
 
     They are probably masks of 0 and 1, whose value 1 means thrombus and not the first label. Read as labels, every
-    other label would score 0.
+    other label would score 0. True masks of one value are a warning, if the predictions have other labels.
 
     Args:
         rows: scored rows with the columns ``TRUE_LABELS`` and ``PREDICTED_LABELS``.
@@ -103,21 +106,35 @@ def check_values(rows: pd.DataFrame, reading: Reading, regions: Sequence[str]) -
         DvtError: if the reading was assumed, and the truth has other labels than this value's.
     """
     true, predicted = ({k for found in rows[name] for k in found} for name in (TRUE_LABELS, PREDICTED_LABELS))
-    if reading.numbers is None or len(regions) < 2 or len(predicted) != 1 or set(rows["rule"]) != {"by-label"}:
+    if reading.numbers is None or len(regions) < 2 or set(rows["rule"]) != {"by-label"}:
         return ()
-    (number,) = predicted
-    value = next(value for value, its_number in reading.numbers.items() if its_number == number)
-    only = f"All predictions have only the label {regions[number - 1]}, value {value}"
-    others = [regions[k - 1] for k in sorted(true - predicted)]
+    if len(predicted) == 1:
+        return (_check_single(reading, regions, true, *predicted),)
+    if len(true) == 1 and predicted - true:
+        others = [regions[k - 1] for k in sorted(predicted - true)]
+        note = (
+            f"All true masks have only the label {regions[min(true) - 1]}, but the predictions have "
+            f"{shorten_list(others)}. If the true masks do not distinguish labels, these scores are wrong"
+        )
+        console.warn(f"{note}: name their values in dataset.json.")
+        return (f"{note}.",)
+    return ()
+
+
+def _check_single(reading: Reading, regions: Sequence[str], true: set[int], number: int) -> str:
+    """Refuse or warn of predictions that only have the label with this number; return the note."""
+    value = next(value for value, its_number in (reading.numbers or {}).items() if its_number == number)
+    only = f"predictions have only the label {regions[number - 1]}, value {value}"
+    others = [regions[k - 1] for k in sorted(true - {number})]
     if reading.assumed and others:
         raise DvtError(
-            f"{only}, but the truth has {shorten_list(others)}. If every value above 0 is thrombus, set "
-            "`prediction_values=lesion`; if not, set `prediction_values=labels`."
+            f"{reading.folder}: all {only}, but the truth has {shorten_list(others)}. If every value above 0 is "
+            "thrombus, set `prediction_values=lesion`; if not, set `prediction_values=labels`."
         )
     others = others or [name for k, name in enumerate(regions, start=1) if k != number]
     note = (
-        f"{only}, so nothing is predicted as {shorten_list(others)}. If this value is thrombus of any label, these "
+        f"All {only}, so nothing is predicted as {shorten_list(others)}. If this value is thrombus of any label, these "
         "scores are wrong"
     )
-    console.warn(f"{note}: set `prediction_values=lesion`.")
-    return (f"{note}.",)
+    console.warn(f"{reading.folder}: {note[0].lower()}{note[1:]}: set `prediction_values=lesion`.")
+    return f"{note}."

@@ -172,7 +172,7 @@ def test_a_folder_is_not_scored_against_itself_and_no_data_set_is_written_to(fol
     assert tree(labels) == before
 
 
-@pytest.mark.parametrize("link", ["folder", "files"])
+@pytest.mark.parametrize("link", ["folder", "files", "hard"])
 def test_links_to_the_true_masks_are_not_scored(folders: tuple[Path, Path, Path], tmp_path: Path, link: str) -> None:
     labels, _, out = folders
     links = tmp_path / "links"
@@ -181,7 +181,7 @@ def test_links_to_the_true_masks_are_not_scored(folders: tuple[Path, Path, Path]
     else:
         links.mkdir()
         for path in labels.iterdir():
-            (links / path.name).symlink_to(path)
+            (links / path.name).hardlink_to(path) if link == "hard" else (links / path.name).symlink_to(path)
     with pytest.raises(DvtError, match="Name two folders" if link == "folder" else "links/a.nii.gz: .*same file"):
         evaluate_folders(labels, links, out)
     with pytest.raises(DvtError, match="Name two folders"):

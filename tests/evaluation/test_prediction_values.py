@@ -125,3 +125,15 @@ def test_predictions_that_are_all_empty_are_scored(
         put(theirs / f"{case_id}.nii.gz", EMPTY)
     assert counts(evaluate_folders(labels, theirs, out).rows, "c", "distal") == (0, 0, 1)
     assert "warning" not in capsys.readouterr().err
+
+
+def test_true_masks_of_one_value_are_a_warning_if_the_predictions_have_more_labels(
+    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, theirs, out = folders
+    for case_id in "abcd":
+        put(labels / f"{case_id}.nii.gz", "11.. .... .1.. ....")
+        put(theirs / f"{case_id}.nii.gz", "11.. .... .2.. ....")
+    evaluation = evaluate_folders(labels, theirs, out)
+    assert "All true masks have only the label proximal" in unwrapped(evaluation.text)
+    assert "true masks have only the label proximal" in capsys.readouterr().err
