@@ -62,7 +62,7 @@ class Frame:
     @property
     def name(self) -> str:
         """Return the name for messages."""
-        return f"{self.file}, frame {self.index + 1}" if self.index else self.file
+        return f"{self.file}, frame {self.index + 1}" if self.frames_in_file > 1 else self.file
 
     @property
     def plane(self) -> str:

@@ -84,7 +84,7 @@ def read_frames(name: str, header: Any) -> list[Frame]:
         count = len(header.PerFrameFunctionalGroupsSequence) if is_multi_frame else 1
         if (_int_or_none(header.get("NumberOfFrames")) or 0) > count:
             raise DamagedScan(
-                f"{name}: NumberOfFrames is {header.NumberOfFrames}, but there are {plural(count, 'position')}. Export "
+                f"{name}: NumberOfFrames is {header.NumberOfFrames}, but it has {plural(count, 'position')}. Export "
                 "it again, or as single images."
             )
         if not is_multi_frame:
@@ -125,13 +125,16 @@ def _frame(name: str, index: int, header: Any, tags: Any, *, multi_frame: bool) 
         header: tags of the file.
         tags: tags of the frame, by ``get(keyword)``.
     """
-    position, row, column, spacing = _geometry(name, tags)
+    label = f"{name}, frame {index + 1}" if multi_frame else name
+    position, row, column, spacing = _geometry(label, tags)
     if multi_frame:
         echo_time, time_point = tags.get("EffectiveEchoTime"), tags.get("TemporalPositionIndex")
     else:
         echo_time, time_point = tags.get("EchoTime"), tags.get("TemporalPositionIdentifier")
-    slope, intercept = _scale(name, tags)
+    slope, intercept = _scale(label, tags)
     rows, columns = (int(_numbers(name, header, keyword, 1)[0]) for keyword in ("Rows", "Columns"))
+    if min(rows, columns) < 1:
+        raise DamagedScan(f"{name}: has {rows} rows and {columns} columns, expected an image. Export it again.")
     return Frame(
         file=name,
         index=index,

@@ -43,8 +43,11 @@ class ImportSource:
 
     @property
     def series(self) -> str:
-        """Return the identity of the case: series UIDs, each with its letter if the series has several volumes."""
-        return " ".join(v.series_key + re.sub(r"[\d-]", "", v.name) for v in self.volumes)
+        """Return the identity of the case: series UIDs, each with its letter if the series has several volumes.
+
+        Without any UID it is the path.
+        """
+        return " ".join((v.series_key or str(self.path)) + re.sub(r"[\d-]", "", v.name) for v in self.volumes)
 
     @property
     def patient_id(self) -> str:

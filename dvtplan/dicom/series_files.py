@@ -36,6 +36,8 @@ IDENTITY = (
 )
 """Tags that all images of a series share. Anonymizers empty the UID, or give several series the same one."""
 
+PRIVATE = "PatientID"
+"""The tag whose value is never shown."""
 CONCATENATION = ("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber")
 """Tags of one of several files that a multi-frame object is divided into."""
 INSTANCES = "NumberOfSeriesRelatedInstances"
@@ -157,10 +159,11 @@ def _fault(group: Sequence[Entry], groups: Sequence[list[Entry]], unplaced: Sequ
         uids = {_uid(group[0]), _uid(other[0])}
         is_named = all(_value(group[0], keyword) for keyword in ("SeriesNumber", "SeriesDescription"))
         if (len(uids) == 1 and "" not in uids) or (differs == IDENTITY[:1] and ("" in uids or is_named)):
+            found, expected = (_value(entries[0], differs[0]) or "empty" for entries in (few, many))
+            values = "" if differs[0] == PRIVATE else f" ({found} against {expected})"
             return (
-                f"{few[0][0]}: {differs[0]} is {_value(few[0], differs[0]) or 'empty'}, but "
-                f"{_value(many[0], differs[0]) or 'empty'} in {many[0][0]}, so it is unknown whether they are one "
-                "series. Export the series again."
+                f"{few[0][0]}: its {differs[0]} differs from that of {many[0][0]}{values}, so it is unknown whether "
+                "they are one series. Export the series again."
             )
     return ""
 

@@ -78,7 +78,7 @@ def sort_into_volumes(frames: Sequence[Frame], name: str) -> SortedSeries:
             _require_no_continuation(stack, left_out, name)
             stacks.append(stack)
         except DvtError as error:
-            faults.append(str(error))
+            faults.append(" ".join([str(error), *(f"Note: {note}." for note in _left_out_notes(left_out))]))
     if faults and not stacks:
         raise DvtError(faults[0])
     notes = [*_left_out_notes(left_out), *_declared_notes(distinct)]

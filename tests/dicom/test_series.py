@@ -259,7 +259,7 @@ def test_two_series_with_one_number_have_different_names(tmp_path: Path) -> None
     assert pixels == {volume(seed=k).tobytes() for k in (0, 1)}
 
 
-def test_volumes_of_different_patients_do_not_make_one_scan(tmp_path: Path) -> None:
+def test_volumes_of_different_patients_do_not_make_one_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for k, patient in enumerate(("p1", "p2", "p2")):
         write_series(
             tmp_path / str(k),
@@ -271,6 +271,8 @@ def test_volumes_of_different_patients_do_not_make_one_scan(tmp_path: Path) -> N
     with pytest.raises(DvtError, match=r"several volumes of 2 patients.*file 0/"):
         series.choose_volume(found, None)
     assert [v.name for v in series.choose_volumes(found, ["6", "7"])] == ["6", "7"]
+    warning = capsys.readouterr().err
+    assert "volumes of 2 patients" in warning and "file 1/" in warning and "p2" not in warning
     with pytest.raises(DvtError, match="different patients"):
         series.choose_volumes(found, ["5", "6"])
     with pytest.raises(DvtError, match="6 is used several times"):

@@ -80,7 +80,7 @@ def test_one_image_whose_series_is_unclear_is_not_lost(tmp_path: Path, change: d
         setattr(ds, keyword, value)
     ds.save_as(last)
     message = refusal(tmp_path, "5")
-    assert last.name in message and next(iter(change)) in message
+    assert last.name in message and next(iter(change)) in message and "p1" not in message
 
 
 def test_series_without_number_and_description_are_told_apart_by_their_uids(tmp_path: Path) -> None:
@@ -133,6 +133,21 @@ def test_a_screenshot_is_named_and_the_scan_is_read(tmp_path: Path, capsys: pyte
     assert np.array_equal(read(tmp_path)[0], volume())
     assert "shot has no ImagePositionPatient" in capsys.readouterr().err
     assert any("series 9 (photos): 2 images without" in line for line in series.read_study(tmp_path).skipped)
+
+
+def test_a_number_or_a_word_that_also_names_a_faulty_volume_does_not_choose_the_sound_one(tmp_path: Path) -> None:
+    """The faulty one may be meant. The full name chooses the other."""
+    for echo in (1, 2):
+        write_series(
+            tmp_path / str(echo),
+            volume(seed=echo),
+            uid="1.2.5",
+            change=lambda ds, k, echo=echo: setattr(ds, "EchoTime", 2.5 * echo),  # type: ignore[misc]
+        )[2 * echo].unlink()
+    for wanted in ("5", "vein"):
+        message = refusal(tmp_path, wanted)
+        assert "1 slice missing" in message and "one other volume matches" in message and "5b (" in message
+    assert len(read(tmp_path, "5b")[0]) == 4
 
 
 # --- files that are not there ---------------------------------------------------------------------

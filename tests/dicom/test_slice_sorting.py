@@ -172,6 +172,12 @@ def test_an_image_of_another_plane_is_named() -> None:
     assert only(sort_into_volumes(frames(8), "s")).notes == ()
 
 
+def test_an_image_that_is_not_used_is_named_where_a_slice_is_missing() -> None:
+    turned = replace(frames(8)[3], along_row=(0.0, 0.0, 1.0))
+    message = refusal([*frames(8)[:3], turned, *frames(8)[4:]])
+    assert "1 slice missing" in message and "3.dcm (sagittal 4x6)" in message
+
+
 def test_a_projection_among_the_images_is_named() -> None:
     """It lies in the same place as a slice, so it is not the slice that is missing at an end."""
     images = [replace(f, image_type="ORIGINAL") for f in frames(8)]
