@@ -14,6 +14,7 @@ from dvtplan.data.dataset_json import DatasetJson
 from dvtplan.data.mask_files import PROBABILITY
 from dvtplan.data.names import LONGEST_FILE, TEMPORARY, normalized
 from dvtplan.data.phantom import is_phantom
+from dvtplan.imaging.volume_io import WRITTEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,12 @@ def survey(folder: str | Path) -> tuple[Dataset | None, list[str]]:
     if content is None:
         return None, problems
     ending = content.file_ending
+    if not ending.lower().endswith(WRITTEN):
+        problems.append(
+            f"{folder / dataset_json.FILE_NAME}: file_ending {ending} is not a supported volume format. Use one of "
+            f"{', '.join(WRITTEN)}, and convert the files."
+        )
+        return None, problems
     images = _files(folder / "imagesTr", ending, problems)
     truths = _files(folder / "labelsTr", ending, problems)
     if images is None or truths is None:

@@ -25,6 +25,7 @@ from dvtplan.imaging.geometry import (
     nearest_axes,
     same_grid,
 )
+from dvtplan.imaging.headers import GIPL
 from dvtplan.imaging.nifti import not_3d
 
 T = TypeVar("T")
@@ -33,14 +34,14 @@ WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
 """File endings of volumes that are written: one file each."""
 ENDINGS = (*WRITTEN, ".mhd")
 """File endings of volumes that are read, in upper or lower case."""
-MASK_ENDINGS = (*ENDINGS, ".hdr", ".nhdr", ".gipl", ".gipl.gz")
+MASK_ENDINGS = (*ENDINGS, ".hdr", ".nhdr", *GIPL)
 """File endings of masks that other programs wrote, which are only read."""
 
 READERS = {
     "NiftiImageIO": nifti.ENDINGS,
     "NrrdImageIO": headers.NRRD,
     "MetaImageIO": headers.META,
-    "GiplImageIO": headers.GIPL,
+    "GiplImageIO": GIPL,
 }
 """SimpleITK's reader -> endings, in lower case."""
 _KEEP = {np.dtype(t) for t in ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")}

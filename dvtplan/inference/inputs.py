@@ -19,7 +19,7 @@ from dvtplan.dicom.series import StudyContents, Volume, choose_volumes, read_stu
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
 from dvtplan.imaging.stitching import Stitched, stitch
-from dvtplan.imaging.volume_io import ENDINGS, stem
+from dvtplan.imaging.volume_io import ENDINGS, GIPL, has_ending, stem
 from dvtplan.inference.input_files import (
     SLICER_ENDINGS,
     is_dicom_input,
@@ -187,6 +187,8 @@ def find_cases(source: Path, channels: int) -> list[Case]:
         raise DvtError(f"{source}: not found. Choose a volume or a folder of volumes as `input`.")
     if source.is_file() and source.name.lower().endswith(SLICER_ENDINGS):
         raise DvtError(f"{source}: is a segmentation of 3D Slicer, expected a scan. Choose another `input`.")
+    if source.is_file() and has_ending(source, GIPL):
+        raise DvtError(f"{source}: GIPL stores no direction of the axes. Export the scan as .nii.gz.")
     files = [source] if source.is_file() else volume_files(source)
     stems = {stem(path) for path in files}
     by_case: dict[str, list[Path]] = {}
@@ -201,6 +203,10 @@ def find_cases(source: Path, channels: int) -> list[Case]:
         expected = [f"{case_id}_{i:04d}" for i in range(channels)]
         if len(paths) != channels or (channels > 1 and [stem(p) for p in paths] != expected):
             found = shorten_list([p.name for p in paths])
+            if len({stem(p) for p in paths}) == 1:
+                raise DvtError(
+                    f"{source}: {found} have one name, so the scan {case_id} is ambiguous. Keep one of them."
+                )
             raise DvtError(
                 f"{source}: case {case_id} has {len(paths)} files ({found}), the model takes "
                 f"{plural(channels, 'channel')}. Give one file per channel, named ID_0000, ID_0001, ..."

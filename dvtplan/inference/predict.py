@@ -33,9 +33,9 @@ from dvtplan.models.training_run import Run
 from dvtplan.planning.planned_reading import read_as_planned
 
 DEFAULTS = PredictOptions()
-NOT_MASKS = (".csv", ".dcm", ".gz", ".hdr", ".htm", ".html", ".img", ".jpg", ".json", ".npy", ".npz", ".pdf", ".png",
-             ".tif", ".tiff", ".txt", ".xml", ".zip")  # fmt: skip
-"""Endings of files, so an output of such a name is a mistake and not a new folder."""
+NOT_MASKS = (".csv", ".dcm", ".gipl", ".gz", ".hdr", ".htm", ".html", ".img", ".jpg", ".json", ".mha", ".mhd", ".nhdr",
+             ".nii", ".npy", ".npz", ".nrrd", ".pdf", ".png", ".tif", ".tiff", ".txt", ".xml", ".zip")  # fmt: skip
+"""Endings of files, in lower case, so an output of such a name is a mistake and not a new folder."""
 
 
 @read_as_planned

@@ -67,6 +67,13 @@ def test_any_ending_in_dataset_json_is_accepted(tmp_path: Path, ending: str) -> 
 # --- files that are missing, extra or misnamed ----------------------------------------------------
 
 
+@pytest.mark.parametrize("ending", [".tif", ".png", ".gipl", ".mhd", ".dcm"])
+def test_an_ending_of_no_single_volume_file_is_one_problem(raw: Path, ending: str) -> None:
+    edit(raw, file_ending=ending)
+    (problem,) = problems_of(raw)
+    assert f"file_ending {ending} is not a supported volume format" in problem
+
+
 def test_a_missing_label_and_a_label_without_image_are_named(raw: Path) -> None:
     label_path(raw, "a").rename(label_path(raw, "z"))
     assert problems_of(raw) == [

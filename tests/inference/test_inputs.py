@@ -184,10 +184,25 @@ def test_a_wrong_number_of_channels_is_refused(tmp_path: Path, files: list[str],
     assert f"the model takes {plural(channels, 'channel')}" in message and "ID_0000" in message
 
 
-def test_one_case_in_two_formats_is_refused(tmp_path: Path) -> None:
-    for name in ("a.nii", "a.nii.gz"):
+@pytest.mark.parametrize("names", [("a.nii", "a.nii.gz"), ("a.NII.GZ", "a.nii.gz"), ("a.mha", "a.nrrd")])
+def test_one_case_in_two_formats_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
         (tmp_path / name).touch()
-    assert "case a has 2 files (a.nii, a.nii.gz)" in refused(lambda: find_cases(tmp_path, 1))
+    assert f"{names[0]}, {names[1]} have one name, so the scan a is ambiguous" in refused(
+        lambda: find_cases(tmp_path, 1)
+    )
+
+
+def test_upper_case_endings_are_volumes(tmp_path: Path) -> None:
+    for name in ("A.NII.GZ", "b.Nii", "C.NRRD", "d.MhA"):
+        (tmp_path / name).touch()
+    assert [case.id for case in find_cases(tmp_path, 1)] == ["A", "C", "b", "d"]
+    assert [case.id for case in find_cases(tmp_path / "A.NII.GZ", 1)] == ["A"]
+
+
+def test_a_scan_in_a_format_without_direction_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.gipl").touch()
+    assert "a.gipl: GIPL stores no direction" in refused(lambda: find_cases(tmp_path / "a.gipl", 1))
 
 
 def test_digits_in_a_name_are_a_channel_only_with_a_channel_0(tmp_path: Path) -> None:

@@ -225,6 +225,12 @@ def test_a_mask_of_two_files_is_not_written(tmp_path: Path, bright: Model) -> No
     assert "two files" in message and names(tmp_path) == {"a.nii.gz"}
 
 
+@pytest.mark.parametrize("name", ["m.NII.GZ", "m.Nii", "m.NRRD", "m.nhdr", "m.gipl"])
+def test_a_mask_in_a_format_that_is_not_written_is_no_folder(tmp_path: Path, bright: Model, name: str) -> None:
+    message = refused(lambda: predict_path(write(tmp_path / "a.nii.gz"), tmp_path / name, bright))
+    assert "is not the name of a mask" in message and names(tmp_path) == {"a.nii.gz"}
+
+
 def test_predicting_a_fold_again_keeps_its_masks_and_clears_drafts(trained: Workspace) -> None:
     out = trained.fold("gn_unet", 0).predictions
     before = {p: p.stat().st_mtime_ns for p in out.glob("*.nii.gz")}
