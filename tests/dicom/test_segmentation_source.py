@@ -32,9 +32,9 @@ def spoiled(folder: Path, keyword: str, value: str | None, images: slice) -> Non
         ds = pydicom.dcmread(path)
         with pydicom.config.disable_value_validation():
             setattr(ds, keyword, value or "")
-        if value is None:
-            delattr(ds, keyword)
-        ds.save_as(path)
+            if value is None:
+                delattr(ds, keyword)
+            ds.save_as(path)
 
 
 @pytest.mark.parametrize("value", ["", None, "removed", "1..2", "1." + "2" * 64])
