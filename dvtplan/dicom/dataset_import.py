@@ -18,7 +18,7 @@ from dvtplan.core.files import exclusive_lock, write_text
 from dvtplan.core.text import shorten_list
 from dvtplan.data import cases_table, dataset_json
 from dvtplan.data.dataset_json import DatasetJson
-from dvtplan.dicom import reader
+from dvtplan.dicom.import_inputs import is_readable, list_sources
 from dvtplan.dicom.import_key import (
     KeyRow,
     csv_text,
@@ -33,7 +33,6 @@ from dvtplan.dicom.import_key import (
 from dvtplan.dicom.import_options import ImportOptions
 from dvtplan.dicom.import_source import ImportSource, open_source, read_images, read_mask
 from dvtplan.dicom.mask_search import mask_table_keys, unused_line
-from dvtplan.dicom.series import read_study_ids
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
 from dvtplan.imaging.nifti_forms import trusting
@@ -119,43 +118,6 @@ def import_dicom(sources: Sequence[str | Path], output: str | Path, options: Imp
     )
 
 
-def list_sources(sources: Sequence[str | Path]) -> list[Path]:
-    """List the inputs to import: of a single folder its sub-folders and archives, if these are of several patients or
-    studies.
-
-    Raises:
-        DvtError: if one does not exist, or is given twice.
-    """
-    paths = [Path(source) for source in sources]
-    for path in paths:
-        if not path.exists():
-            raise DvtError(f"{path}: not found. Give a folder or ZIP archive of DICOM for each patient as `sources`.")
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise DvtError(f"{shorten_list([str(path) for path in paths])}: one of them is given twice. Give each once.")
-    if len(paths) > 1 or not paths[0].is_dir():
-        return paths
-    parts = [part for part in sorted(paths[0].iterdir()) if part.is_dir() or part.suffix.lower() == ".zip"]
-    studies = [part for part in parts if not _is_readable(part) or reader.is_dicom(part)]
-    if len({_study_ids(part) for part in studies}) < 2:
-        return paths
-    for part in parts:
-        if part not in studies:
-            console.info(f"Skipped {part}: contains no DICOM file.")
-    return studies
-
-
-def _study_ids(part: Path) -> tuple[str, str]:
-    """Return patient ID and study UID of a part; its path if it cannot be read, so that it counts as a study."""
-    try:
-        return read_study_ids(part) if _is_readable(part) else (str(part), "")
-    except Exception:  # whatever it is, it is reported when the part is imported
-        return str(part), ""
-
-
-def _is_readable(path: Path) -> bool:
-    return os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
-
-
 def unexpected(source: Path, error: Exception) -> str:
     """Return the message for an error that no check has foreseen, with its place for the one who reports it."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -196,7 +158,7 @@ def _import_all(inputs: Sequence[Path], work: _Import) -> tuple[list[str], list[
 
 def _import_one(path: Path, work: _Import) -> tuple[str, bool]:
     """Import one input; return its case, and whether anything was written."""
-    if not _is_readable(path):
+    if not is_readable(path):
         raise DvtError(f"{path}: no permission to read it. Fix the permissions.")
     source = open_source(path, work.options, work.mask_table)
     known = next((row for row in work.rows if row.series == source.series), None)

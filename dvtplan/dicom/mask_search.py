@@ -23,6 +23,8 @@ SLICER_ENDING = ".seg"
 UNREAD_ENDINGS = (".vtm", ".vtp", ".vtk", ".stl", ".obj", ".ply", ".mrb", ".mgz", ".mgh", ".mnc", ".mat", ".npy",
                   ".npz", ".h5", ".tif", ".tiff")  # fmt: skip
 """File endings of masks that are not read."""
+ARCHIVE_ENDINGS = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".iso")
+"""File endings of archives, which may hold a scan or a mask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,7 @@ def unused_line(path: Path, unused: Sequence[str]) -> str:
     return f"{path}: not used: {shorten_list(unused, '; ')}."
 
 
-def other_files(source: Path, endings: Sequence[str] = (*MASK_ENDINGS, *UNREAD_ENDINGS)) -> list[str]:
+def other_files(source: Path, endings: Sequence[str] = (*MASK_ENDINGS, *UNREAD_ENDINGS, *ARCHIVE_ENDINGS)) -> list[str]:
     """Return the names of the files within a DICOM folder or archive that end like volumes or masks, hidden ones not
     included."""
     if source.is_file() and source.suffix.lower() != ".zip":
@@ -199,21 +201,22 @@ def _mask_files(path: Path) -> list[Path]:
     beside = [
         file
         for file in sorted(absolute.parent.iterdir())
-        if file.name.startswith(stem(absolute)) and _mask_stem(file.name) == stem(absolute) and file.is_file()
+        if file.name.startswith(stem(absolute)) and mask_stem(file.name) == stem(absolute) and file.is_file()
     ]
     return inside + beside
 
 
-def _mask_stem(name: str) -> str:
-    """Return the name of a volume file without its ending; empty for any other file."""
+def mask_stem(name: str) -> str | None:
+    """Return the name of a volume file without its ending; None for any other file."""
     ending = next((e for e in sorted(MASK_ENDINGS, key=len, reverse=True) if name.lower().endswith(e)), None)
-    return "" if ending is None else name[: -len(ending)].removesuffix(SLICER_ENDING)
+    return None if ending is None else name[: -len(ending)].removesuffix(SLICER_ENDING)
 
 
 def _unread_files(path: Path) -> list[str]:
     """Return the files that may be masks but are not read: of other formats, and volumes within an archive."""
     within = [] if path.is_dir() else [f"{name} lies in the archive" for name in other_files(path, MASK_ENDINGS)]
-    return within + [f"{name} is of a format that is not read" for name in other_files(path, UNREAD_ENDINGS)]
+    packed = [f"{name} is an archive of its own" for name in other_files(path, ARCHIVE_ENDINGS)]
+    return within + packed + [f"{name} is of a format that is not read" for name in other_files(path, UNREAD_ENDINGS)]
 
 
 def _within(file: Path, folder: Path) -> str:

@@ -24,7 +24,7 @@ from dvtplan.core import files
 from dvtplan.core.errors import DvtError
 from dvtplan.data.dataset import discover
 from dvtplan.dicom import dataset_import, series
-from dvtplan.dicom.dataset_import import import_dicom, list_sources
+from dvtplan.dicom.dataset_import import import_dicom
 from dvtplan.dicom.import_options import ImportOptions
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import to_slice_order
@@ -319,23 +319,6 @@ def test_a_row_of_the_mask_table_without_an_input_is_a_warning(
 
 
 # --- inputs ---------------------------------------------------------------------------------------
-
-
-def test_one_folder_is_one_patient_or_many_depending_on_its_contents(
-    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (export / "notes").mkdir()
-    (export / "notes" / "a.pdf").write_bytes(b"%PDF")
-    assert list_sources([export]) == [export / f"scan{k}" for k in range(4)]
-    assert f"Skipped {export / 'notes'}: contains no DICOM file." in capsys.readouterr().err
-    assert list_sources([export / "scan0"]) == [export / "scan0"]
-    one = tmp_path / "one"
-    for number in (5, 6):
-        scan(one / str(number), "Meier", number=number)
-    assert list_sources([one]) == [one]
-    shutil.make_archive(str(tmp_path / "zips" / "a"), "zip", export / "scan0")
-    shutil.make_archive(str(tmp_path / "zips" / "b"), "zip", export / "scan1")
-    assert list_sources([tmp_path / "zips"]) == [tmp_path / "zips" / "a.zip", tmp_path / "zips" / "b.zip"]
 
 
 def test_archives_are_imported_without_being_unpacked(export: Path, tmp_path: Path) -> None:

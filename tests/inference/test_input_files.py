@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from helpers.dicom_files import header, save, volume, write_series
 from helpers.predictions import write
 from helpers.refusals import refused
@@ -83,7 +84,7 @@ def test_volumes_are_the_scans_next_to_dicom_objects_that_are_not_images(
 
 def test_what_is_not_used_next_to_volumes_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "in" / "a.nii.gz")
-    write(tmp_path / "in" / "b.mhd")
+    sitk.WriteImage(sitk.ReadImage(str(tmp_path / "in" / "a.nii.gz")), str(tmp_path / "in" / "b.mhd"))
     assert set(opened(tmp_path / "in")) == {"a", "b"} and lines(capsys) == []
     for name in ("c.hdr", "d.mgz", "Segmentation.seg.nrrd", "more/e.nii.gz", *(f"{k}.tif" for k in range(20))):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
