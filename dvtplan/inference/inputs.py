@@ -203,7 +203,7 @@ def find_cases(source: Path, channels: int) -> list[Case]:
         expected = [f"{case_id}_{i:04d}" for i in range(channels)]
         if len(paths) != channels or (channels > 1 and [stem(p) for p in paths] != expected):
             found = shorten_list([p.name for p in paths])
-            if len({stem(p) for p in paths}) == 1:
+            if len(paths) > 1 and len({stem(p) for p in paths}) == 1:
                 raise DvtError(
                     f"{source}: {found} have one name, so the scan {case_id} is ambiguous. Keep one of them."
                 )
