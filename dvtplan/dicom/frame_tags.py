@@ -39,6 +39,8 @@ UNIT_TOLERANCE = 2e-3
 """Allowed deviation of the length of a direction from 1, as from rounding to three decimals."""
 OBLIQUE = 0.7
 """Largest cosine between rows and columns for which an image has a plane. The grid is checked more strictly."""
+FARTHEST_MM = 1e5
+"""Distance of an image from the origin that no scanner reaches."""
 GREY = "MONOCHROME2"
 """Photometric interpretation (0028,0004) in which larger values are brighter."""
 
@@ -132,9 +134,7 @@ def _frame(name: str, index: int, header: Any, tags: Any, *, multi_frame: bool) 
     else:
         echo_time, time_point = tags.get("EchoTime"), tags.get("TemporalPositionIdentifier")
     slope, intercept = _scale(label, tags)
-    rows, columns = (int(_numbers(name, header, keyword, 1)[0]) for keyword in ("Rows", "Columns"))
-    if min(rows, columns) < 1:
-        raise DamagedScan(f"{name}: has {rows} rows and {columns} columns, expected an image. Export it again.")
+    rows, columns = (_size(label, header, keyword) for keyword in ("Rows", "Columns"))
     return Frame(
         file=name,
         index=index,
@@ -170,7 +170,9 @@ def _geometry(name: str, tags: Any) -> tuple[Vector, Vector, Vector, tuple[float
     x, y, z = _numbers(name, tags, "ImagePositionPatient", 3)
     orientation = _numbers(name, tags, "ImageOrientationPatient", 6)
     between_rows, between_columns = _numbers(name, tags, "PixelSpacing", 2)
-    if min(between_rows, between_columns) <= 0:
+    if max(abs(x), abs(y), abs(z)) > FARTHEST_MM:
+        raise DvtError(f"{name}: ImagePositionPatient is {x:g}, {y:g}, {z:g}, expected mm. Export it again.")
+    if not 0 < min(between_rows, between_columns) <= max(between_rows, between_columns) < FARTHEST_MM:
         raise DvtError(
             f"{name}: PixelSpacing is {between_rows:g}, {between_columns:g}, expected lengths in mm. Export it again."
         )
@@ -181,6 +183,18 @@ def _geometry(name: str, tags: Any) -> tuple[Vector, Vector, Vector, tuple[float
             "Export it again."
         )
     return (x, y, z), row, column, (between_rows, between_columns)
+
+
+def _size(name: str, header: Any, keyword: str) -> int:
+    """Read a number of pixels.
+
+    Raises:
+        DvtError: if it is not positive.
+    """
+    (size,) = _numbers(name, header, keyword, 1)
+    if size < 1:
+        raise DvtError(f"{name}: {keyword} is {size:g}, expected at least 1. Export it again.")
+    return int(size)
 
 
 def _scale(name: str, tags: Any) -> tuple[float, float]:

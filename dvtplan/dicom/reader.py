@@ -21,6 +21,8 @@ except ImportError:  # require_pydicom reports it
     pydicom = None  # type: ignore[assignment]
 
 PREAMBLE, MAGIC = 128, b"DICM"
+ZEROS = 64
+"""Zeros with which a damaged file may begin, at most. The preamble of most DICOM files is 128 zeros."""
 LONGEST_REASON = 150
 """Characters of a reason in a message. Some contain the damaged bytes."""
 START = 2048
@@ -293,12 +295,12 @@ def _require_other_content(name: str, start: bytes) -> None:
         return
     if not start:
         raise DamagedFile(name, "is empty", certain=False)
-    if not any(start[: PREAMBLE + len(MAGIC)]):
-        raise DamagedFile(name, "holds only zeros where DICOM begins", certain=False)
+    if not any(start[:ZEROS]):
+        raise DamagedFile(name, "begins with zeros, expected DICOM", certain=False)
     if _has_first_element(start[PREAMBLE + len(MAGIC) :]):
         raise DamagedFile(name, "has no DICM behind its preamble")
-    if _has_first_element(start):
-        raise DamagedFile(name, "begins like DICOM, but names no class of DICOM objects", certain=False)
+    if _has_first_element(start) or (STANDARD_UID in start and b"\0" in start):
+        raise DamagedFile(name, "has a damaged start, expected DICOM", certain=False)
 
 
 def _is_at_pixels(file: BinaryIO) -> bool:

@@ -142,7 +142,9 @@ def write_raw(folder: Path, keyword: str, text: str, *, only: int | None = None)
         ("PixelSpacing", "1\\1\\1"),
         ("ImagePositionPatient", "removed"),
         ("ImageOrientationPatient", "1\\0\\0\\0\\0"),
+        ("ImagePositionPatient", "1e300\\0\\0"),
         ("Rows", "abcdef"),
+        ("Columns", "\0\0"),
     ],
 )
 @pytest.mark.parametrize("only", [None, 4])

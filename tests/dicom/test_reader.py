@@ -54,6 +54,15 @@ def test_a_file_cut_in_its_header_faults_its_series_only(tmp_path: Path, keyword
     assert np.array_equal(read(tmp_path, "6")[0], volume(seed=6))
 
 
+@pytest.mark.parametrize(("start", "stop"), [(100, 140), (131, 300), (140, 800)])
+@pytest.mark.parametrize("filler", [b"\0", b"\xa5"])
+def test_a_file_whose_start_is_overwritten_is_named(tmp_path: Path, start: int, stop: int, filler: bytes) -> None:
+    path = last_of(write_series(tmp_path, volume()))
+    body = path.read_bytes()
+    path.write_bytes(body[:start] + filler * (stop - start) + body[stop:])
+    assert path.name in refusal(tmp_path)
+
+
 def test_a_series_uid_that_is_cut_names_no_series(tmp_path: Path) -> None:
     path = last_of(write_series(tmp_path, volume()))
     path.write_bytes(path.read_bytes()[: offset_of(path, "SeriesInstanceUID") + 9])
