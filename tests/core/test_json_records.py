@@ -18,6 +18,7 @@ from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DatasetProblems, DvtError
 from dvtplan.data.dataset import Case, Dataset
 from dvtplan.data.folds import Fold, Splits
+from dvtplan.data.names import label_faults
 from dvtplan.imaging.geometry import AXES
 from dvtplan.imaging.normalize import Normalization
 from dvtplan.models.training_run import Run
@@ -75,6 +76,8 @@ RECORDS = [
 
 VARIANTS = st.builds(Variant, angle_deg=st.floats(-180, 180), scale=st.floats(0.1, 10), mirror=st.booleans())
 SIZES = st.integers(1, 512).map(lambda n: 16 * n)
+NAMES = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=20)
+LABELS = st.lists(NAMES, unique=True, max_size=4).filter(lambda names: not label_faults(names))
 PLANS = st.builds(
     Plan,
     dataset=st.text(),
@@ -88,7 +91,7 @@ PLANS = st.builds(
     ),
     variants=st.lists(VARIANTS, min_size=1, max_size=4).map(tuple),
     channels=st.lists(st.text(), max_size=3).map(tuple),
-    labels=st.lists(st.text(), unique=True, max_size=4).map(lambda names: {n: i for i, n in enumerate(names, 1)}),
+    labels=LABELS.map(lambda names: {n: i for i, n in enumerate(names, 1)}),
     because=st.dictionaries(st.text(), st.text(), max_size=3),
     fingerprint_digest=st.text(),
 )  # fmt: skip
