@@ -46,6 +46,11 @@ class Workspace:
         return self.preprocessed / "splits.json"
 
     @property
+    def seen_files(self) -> Path:
+        """Digests of the raw files, with the sizes and times at which they were read; not a result."""
+        return self.preprocessed.with_name(f".{self.dataset}_files.json")
+
+    @property
     def user_splits(self) -> Path:
         """Splits that a user provides."""
         return self.raw / "splits.json"

@@ -20,6 +20,7 @@ from dvtplan.data.names import normalized
 from dvtplan.data.paths import Workspace, prediction_indexes, trained_folds
 from dvtplan.data.planned_splits import require_untrained
 from dvtplan.data.prediction_records import PredictionIndex
+from dvtplan.data.raw_files import find_changes, require_same_images
 from dvtplan.imaging.volume_io import MASK_ENDINGS
 from dvtplan.models.training_run import Run, training_differences
 
@@ -93,21 +94,31 @@ def fold_pairs(workspace: Workspace, network: str, dataset: Dataset, folds: Sequ
     ``predictions.json`` lists each current mask. A training that resumes or starts again removes it.
 
     Raises:
-        DvtError: for a prediction that is missing, of an earlier training, replaced, or of a training case.
+        DvtError: for a prediction that is missing, of an earlier training, replaced, of a training case, or of another
+            image than now. A raw file that has changed since the planning is warned of.
     """
     found = [pair for fold in folds for pair in _test_pairs(workspace, network, dataset, fold)]
-    listed = {fold.index: _listed_masks(workspace, network, fold.index) for fold in folds}
-    missing = [p for p in found if not p.prediction.is_file() or p.case_id not in listed.get(p.fold or 0, ())]
+    changed, known = find_changes(workspace, dataset, sorted({c for f in folds for c in (*f.test, *f.train)}))
+    if changed:
+        console.warn(
+            f"{shorten_list(changed)}: changed after the data set was planned. Scored as it is now; the networks were "
+            "trained on it as it was. Run `plan_and_preprocess` again, and train again."
+        )
+    listed = {fold.index: _prediction_index(workspace, network, fold.index) for fold in folds}
+    missing = [p for p in found if not p.prediction.is_file() or p.case_id not in listed[p.fold or 0].cases]
     if missing:
         incomplete = dict.fromkeys(pair.fold for pair in missing)
-        cases = [f"fold {k}: {shorten_list([p.case_id for p in missing if p.fold == k])}" for k in incomplete]
+        names = [f"fold {k}: {shorten_list([p.case_id for p in missing if p.fold == k])}" for k in incomplete]
         actions = " and ".join(_training(workspace, network, k or 0) for k in incomplete)
         raise DvtError(
             f"{workspace.results(network)}: {len(missing)} of {len(found)} test cases have no prediction by the "
-            f"present training ({'; '.join(cases)}). Run {actions}."
+            f"present training ({'; '.join(names)}). Run {actions}."
         )
+    cases = {case.id: case for case in dataset.cases}
     for pair in found:
-        written = listed[pair.fold or 0][pair.case_id]
+        index = listed[pair.fold or 0]
+        require_same_images(cases[pair.case_id], index.cases[pair.case_id], pair.prediction, known)
+        written = index.masks.get(pair.case_id)
         if written and written != digests.files_digest((pair.prediction,)):
             raise DvtError(
                 f"{pair.prediction}: is not the mask that {network} wrote there. Move it out of this folder and run "
@@ -117,13 +128,12 @@ def fold_pairs(workspace: Workspace, network: str, dataset: Dataset, folds: Sequ
     return found
 
 
-def _listed_masks(workspace: Workspace, network: str, fold: int) -> dict[str, str]:
-    """Map each case that the present training predicted to its mask's digest, empty if that was not recorded."""
+def _prediction_index(workspace: Workspace, network: str, fold: int) -> PredictionIndex:
+    """Read the log of what the present training predicted; without a log it is empty."""
     index_file = workspace.fold(network, fold).prediction_index
     if not index_file.exists():
-        return {}
-    index = json_records.load(PredictionIndex, index_file, RESUME)
-    return {case: index.masks.get(case, "") for case in index.cases}
+        return PredictionIndex(model_digest="", classes={}, cases={})
+    return json_records.load(PredictionIndex, index_file, RESUME)
 
 
 def _training(workspace: Workspace, network: str, fold: int) -> str:

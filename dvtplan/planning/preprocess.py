@@ -18,6 +18,7 @@ from dvtplan.data import folds
 from dvtplan.data.dataset import Case, Dataset, consistency_warnings, survey
 from dvtplan.data.folds import DEFAULT_FOLDS, DEFAULT_SEED, Splits, read_user_splits
 from dvtplan.data.paths import Workspace, open_workspace
+from dvtplan.data.raw_files import SeenFile, remember
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import to_slice_order
 from dvtplan.imaging.nifti_forms import trusting
@@ -123,7 +124,7 @@ def _plan_and_preprocess(workspace: Workspace, options: PreprocessOptions, group
     if raw is None:
         raise DatasetProblems(problems)
     pool = _CasePool(raw=raw, jobs=options.jobs, group=group)
-    fingerprint, warnings = _verify(pool, problems)
+    fingerprint, warnings, sources = _verify(pool, problems)
     verified_s = time.monotonic() - begin
     splits, split_warnings = _divide(workspace, raw, options)
     plan, plan_warnings = _plan(workspace, fingerprint, options)
@@ -139,10 +140,10 @@ def _plan_and_preprocess(workspace: Workspace, options: PreprocessOptions, group
     group.all_gather(None)  # all processes have read the old files before any of them is replaced
     if options.verify_only or splits is None:
         return result
-    return replace(result, timing=f"{result.timing} {_write(result, splits, pool)}")
+    return replace(result, timing=f"{result.timing} {_write(result, splits, pool, sources)}")
 
 
-def _write(result: Preprocessed, splits: Splits, pool: _CasePool) -> str:
+def _write(result: Preprocessed, splits: Splits, pool: _CasePool, sources: dict[Path, SeenFile]) -> str:
     """Write the records and the preprocessed cases. Return how many cases that were, and how long it took."""
     workspace, group = result.workspace, pool.group
     with files.exclusive_lock(workspace.preprocessed) if group.is_main else contextlib.nullcontext():
@@ -150,6 +151,7 @@ def _write(result: Preprocessed, splits: Splits, pool: _CasePool) -> str:
             json_records.save(result.fingerprint, workspace.fingerprint)
             json_records.save(result.plan, workspace.plan)
             json_records.save(splits, workspace.splits)
+            remember(workspace, sources)
         begin = time.monotonic()
         count = _preprocess_cases(workspace, result.fingerprint, result.plan, pool)
         group.all_gather(None)
@@ -157,8 +159,8 @@ def _write(result: Preprocessed, splits: Splits, pool: _CasePool) -> str:
     return f"Preprocessed {count} of them in {duration(time.monotonic() - begin)}{kept}."
 
 
-def _verify(pool: _CasePool, problems: list[str]) -> tuple[Fingerprint, tuple[str, ...]]:
-    """Check and measure every voxel of a data set. Return its fingerprint and warnings.
+def _verify(pool: _CasePool, problems: list[str]) -> tuple[Fingerprint, tuple[str, ...], dict[Path, SeenFile]]:
+    """Check and measure every voxel of a data set. Return its fingerprint, warnings and files.
 
     Raises:
         DatasetProblems: with ``problems``, which its listing had, and those of its files.
@@ -171,7 +173,8 @@ def _verify(pool: _CasePool, problems: list[str]) -> tuple[Fingerprint, tuple[st
         raise DatasetProblems(problems)
     cases = tuple(e.fingerprint for e in examinations if e.fingerprint is not None)
     fingerprint = Fingerprint(dataset=raw.name, channels=raw.channels, labels=raw.labels, cases=cases)
-    return fingerprint, (*consistency_warnings(raw), *(line for e in examinations for line in e.warnings))
+    warnings = (*consistency_warnings(raw), *(line for e in examinations for line in e.warnings))
+    return fingerprint, warnings, {path: file for e in examinations for path, file in e.files.items()}
 
 
 def _largest_case(raw: Dataset) -> int:

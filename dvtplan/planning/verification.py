@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from dvtplan.core.digests import files_digest
 from dvtplan.core.errors import DvtError
 from dvtplan.data.dataset import Case
+from dvtplan.data.raw_files import SeenFile, see, source_digest
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
 from dvtplan.imaging.value_names import name_faults
@@ -28,6 +28,8 @@ class Examination:
     warnings: tuple[str, ...]
     fingerprint: CaseFingerprint | None
     """None if there are problems."""
+    files: dict[Path, SeenFile] = field(default_factory=dict)
+    """The files of the case; empty if there are problems."""
 
 
 def examine(case: Case, labels: dict[str, int]) -> Examination:
@@ -49,6 +51,7 @@ def examine(case: Case, labels: dict[str, int]) -> Examination:
             problems.extend(grid_faults(case.label, truth[1], first, grid))
     if problems or not images or truth is None:
         return Examination(case_id=case.id, problems=tuple(problems), warnings=(), fingerprint=None)
+    files = see(case)
     measured = measure(
         case.id,
         case.patient,
@@ -56,10 +59,10 @@ def examine(case: Case, labels: dict[str, int]) -> Examination:
         truth[0],
         grid,
         labels,
-        files_digest((*case.images, case.label)) if case.label is not None else "",
+        source_digest(files.values()),
     )
     warnings = tuple(_warnings(case, truth[0], grid))
-    return Examination(case_id=case.id, problems=(), warnings=warnings, fingerprint=measured)
+    return Examination(case_id=case.id, problems=(), warnings=warnings, fingerprint=measured, files=files)
 
 
 def _try_names(path: Path | None, array: np.ndarray, labels: dict[str, int]) -> list[str]:

@@ -14,7 +14,9 @@ from dvtplan import __version__
 from dvtplan.core import console, files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import now, plural
-from dvtplan.data import edited_masks
+from dvtplan.data import edited_masks, raw_files
+from dvtplan.data.dataset import survey
+from dvtplan.data.dataset_json import FILE_NAME as DESCRIPTION
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import FoldFolder, Workspace
 from dvtplan.data.planned_splits import current_patients, load_splits
@@ -226,6 +228,7 @@ def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
         )
     fold = splits.fold(request.fold, workspace.splits)
     digests = {case.id: case.source_digest for case in fingerprint.cases}
+    _require_unchanged_data(workspace, fold)
     for case in fold.train:
         preprocessed_cases.require_current(workspace.preprocessed_case(case), plan, workspace.plan, digests[case])
     require_divisible(request.network, plan.target_shape, str(workspace.plan))
@@ -236,6 +239,16 @@ def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
         folder=workspace.fold(request.network, request.fold),
         slices=SliceDataset([workspace.preprocessed_case(case) for case in fold.train]),
     )
+
+
+def _require_unchanged_data(workspace: Workspace, fold: Fold) -> None:
+    """Refuse to train on slices of raw files that have changed since. Preprocessed slices alone are enough, too."""
+    if not (workspace.raw / DESCRIPTION).exists() or not (workspace.raw / "imagesTr").is_dir():
+        return
+    dataset, problems = survey(workspace.raw)
+    if dataset is None:
+        raise DvtError("\n".join(problems))
+    raw_files.require_unchanged(workspace, dataset, (*fold.train, *fold.test))
 
 
 def _read_previous(inputs: _Inputs, request: TrainingRequest, options: TrainingOptions) -> Run:
