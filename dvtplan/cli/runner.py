@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
+import os
 import re
 import shlex
 import sys
@@ -102,6 +103,8 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
         streams.prepare()
         console.set_translation(for_command_line)
         name = Path(sys.argv[0]).name
+        if process_group.is_child_of_torchrun():
+            child_processes.end_with_parent(os.getppid())
         with streams.output() as output:
             try:
                 with child_processes.ends_in_order():

@@ -196,6 +196,15 @@ def _end_worker(number: int, _frame: object) -> None:
     raise child_processes.Terminated
 
 
+def sharing_fault() -> str:
+    """Return why processes cannot share semaphores here, mostly because of /dev/shm; empty if they can."""
+    try:
+        multiprocessing.get_context("spawn").Semaphore()
+    except (OSError, NotImplementedError, ImportError) as error:
+        return str(error)
+    return ""
+
+
 def preload(module: str) -> None:
     """Start to import a module in the process that workers are copied from, while this process imports it too."""
     if _context(module).get_start_method() == FORKSERVER:

@@ -17,7 +17,7 @@ import torch
 from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 
-from dvtplan.core import child_processes
+from dvtplan.core import child_processes, console, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.planning import preprocessed_cases
 
@@ -208,7 +208,8 @@ class StreamingLoader:
     def __init__(self, slices: SliceDataset, sampler: SliceSampler, device: str, workers: int) -> None:
         self.slices, self.sampler, self.device = slices, sampler, device
         self.workers = max(1, workers)
-        self._feeder: MultiThreadedAugmenter | None = None
+        self._feeder: SlimDataLoaderBase | MultiThreadedAugmenter | None = None
+        self._fault: str | None = None
         self._expected = -1
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
@@ -221,8 +222,7 @@ class StreamingLoader:
         """
         if self._feeder is None or epoch != self._expected:
             self.close()
-            loader = _BatchLoader(self.slices, self.sampler, epoch, self.workers)
-            self._feeder = MultiThreadedAugmenter(loader, None, self.workers, seeds=list(range(self.workers)))
+            self._feeder = self._open_feeder(epoch)
         self._expected = -1  # an epoch that is abandoned half-way cannot be continued
         for _ in range(self.sampler.steps):
             try:
@@ -235,6 +235,17 @@ class StreamingLoader:
             yield Batch(*(self._send(arrays[key]) for key in ("image", "label", "variant")))
         self._expected = epoch + 1
 
+    def _open_feeder(self, epoch: int) -> SlimDataLoaderBase | MultiThreadedAugmenter:
+        """Start the workers; read in this process where worker processes cannot share anything."""
+        if self._fault is None:
+            self._fault = worker_pool.sharing_fault()
+            if self._fault:
+                console.warn(f"Cannot start processes that read slices ({self._fault}); this process reads them.")
+        if self._fault:
+            return _BatchLoader(self.slices, self.sampler, epoch, 1)
+        loader = _BatchLoader(self.slices, self.sampler, epoch, self.workers)
+        return MultiThreadedAugmenter(loader, None, self.workers, seeds=list(range(self.workers)))
+
     def _send(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
         if self.device.startswith("cuda"):
@@ -243,9 +254,9 @@ class StreamingLoader:
 
     def close(self) -> None:
         """Stop the worker processes."""
-        if self._feeder is not None:
+        if isinstance(self._feeder, MultiThreadedAugmenter):
             self._feeder._finish()
-            self._feeder = None
+        self._feeder = None
 
 
 def open_loader(

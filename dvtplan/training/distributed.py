@@ -28,7 +28,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dvtplan.core import child_processes, console
 from dvtplan.core.errors import DvtError
-from dvtplan.core.process_group import ProcessGroup, T, rank_and_world_size, restart_count, under_torchrun
+from dvtplan.core.process_group import (
+    ProcessGroup,
+    T,
+    local_rank,
+    rank_and_world_size,
+    require_address,
+    restart_count,
+    under_torchrun,
+)
 
 TIMEOUT = timedelta(minutes=30)
 LONGEST_TRACE = 8000
@@ -90,8 +98,8 @@ def _with_strides_of(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tens
 
 def local_device(device: str) -> str:
     """Return the device of this process: under a launcher, a CUDA process uses the GPU of its local rank."""
-    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    if device in ("auto", "cuda") and under_torchrun() and torch.cuda.is_available():
+        return f"cuda:{local_rank() % torch.cuda.device_count()}"
     return device
 
 
@@ -106,6 +114,7 @@ def process_group(device: str, *, alone_too: bool = False) -> Iterator[TorchProc
     if rank_and_world_size()[1] == 1 and not (alone_too and under_torchrun()):
         yield TorchProcessGroup()
         return
+    require_address()
     cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.set_device(device)
@@ -174,9 +183,9 @@ def _wait_for_all(members: Sequence[_Member]) -> None:
     """Wait until all processes have ended; at the first failure end the others and raise the reason."""
     processes = [member.process for member in members]
     while running := [process for process in processes if process.is_alive()]:
-        wait([process.sentinel for process in running])
         if any(process.exitcode for process in processes):
             break
+        wait([process.sentinel for process in running])
     failed = [index for index, process in enumerate(processes) if process.exitcode]
     if not failed:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dvtplan.core import process_group, worker_pool
+from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import ProcessGroup
 
 
@@ -60,10 +61,36 @@ def test_torchrun_sets_rank_and_world_size(monkeypatch: pytest.MonkeyPatch) -> N
     assert process_group.restart_count() == 2
 
 
-def test_a_rank_without_world_size_is_not_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other programs set RANK too."""
-    monkeypatch.setenv("RANK", "0")
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
+def test_half_of_the_environment_of_torchrun_is_not_torchrun(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Other programs set RANK too; its process still does everything."""
+    monkeypatch.setenv(name, "3")
     assert process_group.is_main_process() and not process_group.under_torchrun()
+    assert process_group.local_rank() == 0 and process_group.rank_and_world_size() == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RANK", "2"), ("RANK", "-1"), ("RANK", "x"), ("RANK", ""), ("WORLD_SIZE", "0"), ("WORLD_SIZE", "two")],
+)
+def test_an_impossible_group_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    launched(monkeypatch, **{"WORLD_SIZE": 2, name: value})
+    with pytest.raises(DvtError, match=f"^{name}={value}: .*torchrun"):
+        process_group.is_main_process()
+
+
+@pytest.mark.parametrize(("address", "port"), [("", "29500"), ("127.0.0.1", ""), ("127.0.0.1", "99999")])
+def test_a_group_without_a_place_to_meet_is_refused(monkeypatch: pytest.MonkeyPatch, address: str, port: str) -> None:
+    launched(monkeypatch, WORLD_SIZE=2, MASTER_ADDR=address, MASTER_PORT=port)
+    with pytest.raises(DvtError, match=r"^MASTER_"):
+        process_group.require_address()
+
+
+def test_the_local_rank_is_the_rank_unless_the_launcher_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched(monkeypatch, RANK=5, WORLD_SIZE=8)
+    assert process_group.local_rank() == 5
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert process_group.local_rank() == 1
 
 
 def test_processes_on_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:

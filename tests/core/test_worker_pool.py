@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from helpers.workers import killed_on_two, slow_first
 
 from dvtplan.core import worker_pool
 from dvtplan.core.errors import DatasetProblems, DvtError
+from dvtplan.core.files import atomic_write
 from dvtplan.core.worker_pool import choose_workers, over_cases
 
 
@@ -67,7 +69,7 @@ def start(function: str, folder: Path) -> tuple[subprocess.Popen[str], list[int]
     code = TWO_WORKERS.format(path=[str(here), str(here.parent)], function=function, folder=str(folder))
     words = [sys.executable, "-c", code]
     parent = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while len(found := [int(p.name) for p in folder.iterdir()]) < 2:
+    while len(found := [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]) < 2:
         assert parent.poll() is None
         time.sleep(0.01)
     return parent, found
@@ -159,3 +161,44 @@ def test_this_machine_has_cores_and_may_report_its_memory() -> None:
     assert worker_pool.available_cores() >= 1
     free = worker_pool.free_memory_bytes()
     assert (free is not None and free > 0) or not Path("/proc/meminfo").exists()
+
+
+def test_a_long_path_for_temporary_files_starts_workers_without_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("x" * 110)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert worker_pool._context("helpers.workers").get_start_method() == "spawn"
+    assert [number for number, _ in over_cases(slow_first, range(2), ["a", "b"], title="Verify", jobs=2)] == [0, 1]
+
+
+def test_without_shared_semaphores_one_process_does_everything(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As where /dev/shm is missing or read-only."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refuse)
+    found = over_cases(slow_first, range(3), list("abc"), title="Verify", jobs=2)
+    assert found == [(number, os.getpid()) for number in range(3)]
+    assert "Verify: cannot start worker processes here (" in capfd.readouterr().err
+    assert "Read-only" in worker_pool.sharing_fault()
+
+
+def unfinished(folder: str) -> None:
+    """Begin to write a file, and wait."""
+    with atomic_write(Path(folder, f"{os.getpid()}.txt")):
+        Path(folder, str(os.getpid())).write_text("")
+        time.sleep(60)
+
+
+def test_an_interrupt_of_the_parent_alone_ends_workers_at_once_and_their_files_are_cleaned_up(tmp_path: Path) -> None:
+    (tmp_path / "pids").mkdir()
+    parent, pids = start("unfinished", tmp_path / "pids" / "in")
+    parent.send_signal(signal.SIGINT)
+    parent.communicate(timeout=40)
+    assert all(ended(pid, 20) for pid in pids)
+    assert {p.name for p in (tmp_path / "pids" / "in").iterdir()} == {str(pid) for pid in pids}

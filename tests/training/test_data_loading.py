@@ -186,6 +186,14 @@ def test_resident_and_streamed_give_the_same_batches(slices: SliceDataset, worke
         assert_equal(drain(StreamingLoader(slices, plan, "cpu", workers), [0, 1]), resident)
 
 
+def test_without_shared_semaphores_this_process_reads(slices: SliceDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where /dev/shm is missing or read-only."""
+    plan = schedule()
+    resident = drain(InMemoryLoader(slices, plan, "cpu"), [0, 2, 3])
+    monkeypatch.setattr("dvtplan.core.worker_pool.sharing_fault", lambda: "Read-only file system")
+    assert_equal(drain(StreamingLoader(slices, plan, "cpu", 2), [0, 2, 3]), resident)
+
+
 def test_streaming_may_begin_at_any_epoch_and_jump(slices: SliceDataset) -> None:
     plan = schedule()
     resident = drain(InMemoryLoader(slices, plan, "cpu"), [5, 3, 3, 4])

@@ -207,6 +207,9 @@ def test_processes_of_a_launcher_take_the_gpu_of_their_local_rank(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert distributed.local_device(asked) == asked
     monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert distributed.local_device(asked) == asked  # no group
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "8")):
+        monkeypatch.setenv(name, value)
     assert distributed.local_device(asked) == device
 
 
