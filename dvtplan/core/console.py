@@ -116,7 +116,7 @@ def info(text: str, log: Path | None = None) -> None:
     if log is not None:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a", encoding="utf-8") as file:
+            with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{now()} {text}\n")
         except OSError as error:
             raise DvtError(cannot_write(log, error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 
@@ -25,6 +26,22 @@ class DamagedScan(DvtError):
 
 class WriteFailed(DvtError):
     """A file cannot be written (full disk, permissions). The scan is not at fault."""
+
+
+def require_unicode(path: Path) -> None:
+    """Refuse a path that libraries written in C++ cannot open; some of them end the whole process.
+
+    Raises:
+        DvtError: if bytes of the path are not text in the encoding of file names.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown, encoding = str(path).encode("utf-8", "backslashreplace").decode(), sys.getfilesystemencoding()
+        raise DvtError(
+            f"{shown}: its name is not {encoding} text, which the libraries that read and write it require. "
+            + ("Rename it." if encoding == "utf-8" else "Set PYTHONUTF8=1, or use a UTF-8 locale.")
+        ) from None
 
 
 def cannot_write(path: Path, error: OSError | str) -> str:

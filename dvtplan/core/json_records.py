@@ -101,7 +101,7 @@ def digest(record: Any) -> str:
     default. So digests from before these fields existed stay valid.
     """
     text = json.dumps(to_json(record, for_digest=True), sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def to_json(value: Any, *, for_digest: bool = False) -> Any:

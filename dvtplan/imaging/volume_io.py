@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import SimpleITK as sitk
 
-from dvtplan.core.errors import DvtError, WriteFailed, cannot_write
+from dvtplan.core.errors import DvtError, WriteFailed, cannot_write, require_unicode
 from dvtplan.core.files import atomic_write
 from dvtplan.imaging import headers, nifti
 from dvtplan.imaging.geometry import (
@@ -130,6 +130,7 @@ def _write(
         raise ValueError(f"array {array.shape} does not fit its grid {grid.shape}")
     if not path.name.endswith(WRITTEN):
         raise WriteFailed(f"{path}: is not a format in which volumes are written. Use {', '.join(WRITTEN)}.")
+    require_unicode(path)
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(grid.spacing_mm[::-1])
     image.SetOrigin(grid.origin_mm)
@@ -285,6 +286,7 @@ def _inspect(path: Path, *, voxels: bool = True) -> tuple[np.ndarray | None, Gri
     Returns:
         The voxels, if SimpleITK does not have to interpret them, and the grid of a NIfTI file.
     """
+    require_unicode(path)
     if not has_ending(path, nifti.ENDINGS):
         _checked(path, headers.check)
         return None, None

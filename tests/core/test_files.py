@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import tempfile
@@ -122,3 +123,8 @@ def test_a_file_system_without_locks_is_warned_of_once(
         with files.exclusive_lock(tmp_path):
             pass
     assert capsys.readouterr().err.count("without locks") == 1
+
+
+def test_bytes_of_a_file_name_that_are_not_text_are_written_as_escapes(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "note.json", json.dumps(os.fsdecode(b"M\xfcller"), ensure_ascii=False))
+    assert json.loads((tmp_path / "note.json").read_text(encoding="utf-8")) == os.fsdecode(b"M\xfcller")

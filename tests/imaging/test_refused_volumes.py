@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -187,3 +188,18 @@ def test_axes_that_are_not_at_right_angles_say_what_to_do(tmp_path: Path) -> Non
     assert "enclose 63.43 degrees, expected 90 (resample it onto axes at right angles)" in refused(
         put(tmp_path / "i.nii", bytes(content))
     )
+
+
+def test_a_name_that_is_not_text_is_refused_before_the_image_library_ends_the_process(tmp_path: Path) -> None:
+    """Such as a name in Latin-1, from an old archive."""
+    path = tmp_path / os.fsdecode(b"M\xfcller.nii.gz")
+    path.write_bytes(gzip.compress(GOOD))
+    array, grid = volume_io.read(put(tmp_path / "good.nii.gz", GOOD))
+    for use in (
+        lambda: volume_io.read(path),
+        lambda: volume_io.read_grid(path),
+        lambda: volume_io.write_mask(path, array.astype("u1"), grid),
+    ):
+        with pytest.raises(DvtError, match=r"M\\udcfcller.*Rename") as caught:
+            use()
+        assert str(caught.value).isprintable()
