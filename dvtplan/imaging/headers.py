@@ -233,6 +233,8 @@ def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
 def _check_meta(path: Path) -> None:
     fields, length = _meta_fields(path)
     shape = _shape(path, "DimSize", fields.get("DimSize", ""))
+    if fields.get("NDims", str(len(shape))) != str(len(shape)):
+        raise DvtError(f"{path}: NDims is {fields['NDims']}, but DimSize {fields['DimSize']}. Export it again.")
     if len(shape) != 3 and (len(shape) != 4 or shape[3] != 1):
         raise DvtError(not_3d(path, shape))
     if (spacing := fields.get("ElementSpacing")) is None:
@@ -266,8 +268,8 @@ def _one_of(path: Path, fields: Mapping[str, str], names: Sequence[str], default
 
 def _check_meta_voxels(path: Path, fields: Mapping[str, str], header: int, voxels: int) -> None:
     """Refuse missing voxels; the length is known if they are neither compressed nor text."""
-    is_plain = fields.get("CompressedData", "False").lower() != "true"
-    is_plain &= fields.get("BinaryData", "True").lower() == "true" and fields.get("HeaderSize", "0") == "0"
+    is_plain = fields.get("CompressedData", "False").lower() in ("false", "f", "0")
+    is_plain &= fields.get("BinaryData", "True").lower() in ("true", "t", "1") and fields.get("HeaderSize", "0") == "0"
     each = SIZES.get(fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY"), 0)
     channels = fields.get("ElementNumberOfChannels", "1")
     needed = voxels * each * (int(channels) if channels.isdecimal() else 1) if is_plain else 0

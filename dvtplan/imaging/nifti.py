@@ -84,6 +84,14 @@ def read(path: Path) -> tuple[np.ndarray | None, Grid]:
     return plain.astype(layout.plain.newbyteorder("="), copy=False), layout.grid
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the files of a volume: usually one, otherwise the existing ones of a .hdr and its .img."""
+    try:
+        return tuple(dict.fromkeys(_halves(path)))
+    except (DvtError, OSError):
+        return (path,)
+
+
 def _not_finite(part: np.ndarray | bytes, layout: _Layout) -> int:
     """Count the voxels in a part of a file that are not finite; SimpleITK would replace them by 0."""
     if layout.fractions is None:

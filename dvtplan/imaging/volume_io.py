@@ -19,7 +19,6 @@ from dvtplan.core.files import atomic_write
 from dvtplan.imaging import headers, nifti
 from dvtplan.imaging.geometry import (
     HEADER_TOLERANCE,
-    HEADER_TOLERANCE_MM,
     Grid,
     distance_mm,
     nearest_axes,
@@ -46,6 +45,9 @@ READERS = {
 """SimpleITK's reader -> endings, in lower case."""
 _KEEP = {np.dtype(t) for t in ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")}
 """Number types that are returned unchanged."""
+PLACE_TOLERANCE_MM, PLACE_TOLERANCE = 0.02, 0.02
+"""Distance in mm, and share of the smallest voxel size, by which a written volume may be displaced: axes that are
+slightly skew, as in DICOM, are written at right angles."""
 MAX_NOTES = 79
 """Characters of descrip in nifti1.h, without its end."""
 
@@ -134,7 +136,7 @@ def _write(
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(grid.spacing_mm[::-1])
     image.SetOrigin(grid.origin_mm)
-    image.SetDirection(np.asarray(grid.direction)[::-1].T.ravel().tolist())
+    image.SetDirection(nearest_axes(np.asarray(grid.direction))[::-1].T.ravel().tolist())
     if notes:
         image.SetMetaData("ITK_FileNotes", notes)
     with atomic_write(path) as draft:
@@ -158,11 +160,12 @@ def _write(
 def _require_place(path: Path, grid: Grid, draft: Path) -> None:
     """Refuse a written file whose voxels lie elsewhere than those of the grid, beyond rounding to float32."""
     extent = float(np.linalg.norm(np.ptp(grid.corners_mm(), axis=0)))
+    allowed = max(HEADER_TOLERANCE * extent, PLACE_TOLERANCE_MM + PLACE_TOLERANCE * min(grid.spacing_mm))
     try:
         apart = distance_mm(grid, read_grid(draft))
     except DvtError as error:
         raise WriteFailed(str(error).replace(str(draft), str(path))) from error
-    if apart > max(HEADER_TOLERANCE_MM, HEADER_TOLERANCE * extent):
+    if apart > allowed:
         raise WriteFailed(
             f"{path}: cannot be written in this format: its voxels would lie up to {apart:.3g} mm away from "
             "those of the scan. Resample the scan onto axes at right angles, or choose another format."
@@ -170,7 +173,9 @@ def _require_place(path: Path, grid: Grid, draft: Path) -> None:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """Return the files of a volume: also the file of voxels that the header of MetaImage or NRRD names."""
+    """Return the files of a volume: also the file of voxels that belongs to a header (.mhd, .nhdr, .hdr)."""
+    if has_ending(path, nifti.ENDINGS):
+        return nifti.files_of(path)
     voxels = headers.voxel_file(path)
     return (path, voxels) if voxels is not None and voxels.is_file() else (path,)
 

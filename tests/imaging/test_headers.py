@@ -120,6 +120,7 @@ BAD: dict[str, tuple[str, dict[str, str | None], str]] = {
     "meta, scaling": ("i.mha", {"ElementToIntensityFunctionSlope": "2"}, "scales the voxels by 2"),
     "meta, two origins": ("i.mha", {"Position": "0 0 0"}, "Offset and Position differ"),
     "meta, no shape": ("i.mha", {"DimSize": "4 3 nan"}, "DimSize is 4 3 nan"),
+    "meta, other dimensions": ("i.mha", {"NDims": "2"}, "NDims is 2"),
     "meta, list": ("i.mhd", {"ElementDataFile": "LIST"}, "several files"),
     "meta, lacking": ("i.mhd", {"ElementDataFile": "gone.raw"}, "gone.raw was not found"),
     "meta, short": ("i.mha", {"DimSize": "4 3 9"}, "is truncated"),
@@ -169,6 +170,26 @@ def test_the_file_of_voxels_belongs_to_the_volume_and_may_be_short(tmp_path: Pat
     voxels.write_bytes(ARRAY.tobytes() + b"0")
     with pytest.raises(DvtError, match=r"v.raw: has 49 bytes, but its header describes 48"):
         volume_io.read(path)
+
+
+def test_both_halves_of_nifti_belong_to_the_volume(tmp_path: Path) -> None:
+    for name in ("i.hdr", "i.img", "j.hdr"):
+        (tmp_path / name).touch()
+    assert volume_io.files_of(tmp_path / "i.hdr") == (tmp_path / "i.hdr", tmp_path / "i.img")
+    assert volume_io.files_of(tmp_path / "j.hdr") == (tmp_path / "j.hdr",)
+    assert volume_io.files_of(tmp_path / "i.nii.gz") == (tmp_path / "i.nii.gz",)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd", ".nii.gz"])
+def test_axes_that_are_hardly_skew_are_written_at_right_angles(tmp_path: Path, ending: str) -> None:
+    bent = Grid(
+        shape=(2, 3, 4), spacing_mm=(5, 2, 1), origin_mm=(0, 0, 0), direction=((0, 0, 1), (0, 1, 0), (1, 0.0005, 0))
+    )
+    volume_io.write_image(tmp_path / f"i{ending}", ARRAY, bent)
+    found = volume_io.read_grid(tmp_path / f"i{ending}")
+    axes = np.array(found.direction)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-6)
+    assert distance_mm(found, bent) < 0.002
 
 
 def test_axes_that_are_slightly_skew_come_back_at_right_angles(tmp_path: Path) -> None:
