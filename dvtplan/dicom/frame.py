@@ -36,6 +36,9 @@ class Frame:
     stack: str = ""
     echo_ms: float | None = None
     b_value: float | None = None
+    inversion_ms: float | None = None
+    flip_degrees: float | None = None
+    repetition_ms: float | None = None
     time_point: str = ""
     acquisition: str = ""
     trigger_ms: float | None = None

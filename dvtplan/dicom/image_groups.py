@@ -10,6 +10,7 @@ import numpy as np
 
 from dvtplan.core.errors import DvtError
 from dvtplan.dicom.frame import Frame
+from dvtplan.dicom.slice_grid import is_even
 
 Group = tuple[str, list[Frame]]
 """What distinguishes the images, and the images."""
@@ -34,13 +35,16 @@ SPLIT_KEYS: tuple[tuple[str, Callable[[Frame], str | float | None], bool], ...] 
     ("image type", lambda f: f.image_type, True),
     ("echo time", lambda f: f.echo_ms, True),
     ("b-value", lambda f: f.b_value, True),
+    ("inversion time", lambda f: f.inversion_ms, False),
+    ("flip angle", lambda f: f.flip_degrees, False),
+    ("repetition time", lambda f: f.repetition_ms, False),
     ("time point", lambda f: f.time_point, False),
     ("acquisition", lambda f: f.acquisition, False),
     ("trigger time", lambda f: f.trigger_ms, False),
     ("acquisition time", lambda f: f.acquisition_time, False),
 )
 """Properties that distinguish volumes, in the order in which they are tried: name, value, and whether it is the same
-in all images of a volume. The others split only images that have the same position."""
+in all images of a volume. The others split only images that have the same position, or uneven distances."""
 
 
 def by_plane(frames: Iterable[Frame]) -> list[Group]:
@@ -126,7 +130,7 @@ def _is_complete(series: Sequence[Frame]) -> bool:
 
 
 def by_tags(frames: list[Frame], name: str) -> list[Group]:
-    """Group images so that no volume has two images with the same position.
+    """Group images so that no volume has two images with the same position, or images of two stations.
 
     Raises:
         DvtError: if no property distinguishes images with the same position.
@@ -151,18 +155,47 @@ def by_tags(frames: list[Frame], name: str) -> list[Group]:
     for group in groups.values():
         if _is_ambiguous(group):
             raise DvtError(_same_position(group, name))
-    return [
-        (", ".join(f"{word} {_shown(value)}" for word, value in zip(used, key, strict=True)), group)
-        for key, group in sorted(groups.items(), key=lambda item: [_sort_key(value) for value in item[0]])
-    ]
+    titles = {key: ", ".join(map(_shown, used, key)) for key in groups}
+    ordered = sorted(groups, key=lambda key: [_sort_key(value) for value in key])
+    return [part for key in ordered for part in _stations(titles[key], groups[key])]
 
 
-def _shown(value: object) -> str:
-    return str(round(value, 6) if isinstance(value, float) else value)
+def _stations(title: str, frames: list[Frame]) -> list[Group]:
+    """Divide images with uneven distances by the first property that makes all parts even.
+
+    They are table stations behind each other that overlap or leave a gap. Parts that lie between each other are one
+    volume, acquired in several passes.
+    """
+    if len(frames) < 2 * MIN_SLICES or is_even(_places_mm(frames)):
+        return [(title, frames)]
+    for word, value_of, _ in SPLIT_KEYS:
+        parts: dict[str | float, list[Frame]] = defaultdict(list)
+        for value, frame in zip(_classes([value_of(frame) for frame in frames]), frames, strict=True):
+            parts[value].append(frame)
+        if len(parts) == 1 or min(map(len, parts.values())) < MIN_SLICES:
+            continue
+        places_mm = sorted((_places_mm(part) for part in parts.values()), key=lambda places: float(places[0]))
+        lie_apart = all(
+            before[-1] - after[0] < (min(np.ptp(before), np.ptp(after))) / 2 for before, after in pairwise(places_mm)
+        )
+        if lie_apart and all(map(is_even, places_mm)):
+            keys = sorted(parts, key=_sort_key)
+            return [(", ".join(filter(None, (title, _shown(word, key)))), parts[key]) for key in keys]
+    return [(title, frames)]
+
+
+def _places_mm(frames: Iterable[Frame]) -> np.ndarray:
+    return np.array([frame.along_normal_mm for frame in in_order(frames)])
+
+
+def _shown(word: str, value: object) -> str:
+    return f"{word} {round(value, 6) if isinstance(value, float) else value}"
 
 
 def _sort_key(value: object) -> tuple[int, float, str]:
-    return (0, float(value), "") if isinstance(value, float) else (1, 0.0, str(value))
+    if isinstance(value, float) or str(value).isdecimal():
+        return (0, float(str(value)), "")
+    return (1, 0.0, str(value))
 
 
 def _classes(values: Sequence[str | float | None]) -> list[str | float]:
@@ -208,8 +241,7 @@ def _is_ambiguous(frames: Sequence[Frame]) -> bool:
 
 
 def _distinct_positions(frames: Iterable[Frame]) -> int:
-    places_mm = np.array([frame.along_normal_mm for frame in in_order(frames)])
-    return 1 + int((np.diff(places_mm) >= SAME_POSITION_MM).sum())
+    return 1 + int((np.diff(_places_mm(frames)) >= SAME_POSITION_MM).sum())
 
 
 def in_order(frames: Iterable[Frame]) -> tuple[Frame, ...]:

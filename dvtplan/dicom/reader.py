@@ -45,6 +45,7 @@ HEADER_KEYWORDS = [
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PresentationLUTShape", "PixelSpacing",
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "EchoTime",
     "ModalityLUTSequence", "RealWorldValueMappingSequence",
+    "InversionTime", "FlipAngle", "RepetitionTime",
     "DiffusionBValue", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "AcquisitionTime",
     "NumberOfSeriesRelatedInstances", "ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber",
     "StackID", "InstanceNumber", "NumberOfFrames", "ImagesInAcquisition", "NumberOfSlices",

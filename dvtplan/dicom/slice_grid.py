@@ -31,7 +31,7 @@ def grid_of(frames: Sequence[Frame], name: str) -> Grid:
     first, normal = frames[0], frames[0].normal
     places_mm = np.array([float(normal @ frame.position_mm) for frame in frames])
     median_mm = float(np.median(np.diff(places_mm)))
-    tolerance_mm = SPACING_TOLERANCE * median_mm + POSITION_TOLERANCE_MM
+    tolerance_mm = _tolerance_mm(median_mm)
     _require_even_spacing(frames, places_mm, median_mm, tolerance_mm, name)
     _require_no_shift(frames, places_mm, tolerance_mm, name)
     _require_right_angles(first, name)
@@ -49,6 +49,17 @@ def grid_of(frames: Sequence[Frame], name: str) -> Grid:
     return grid
 
 
+def _tolerance_mm(step_mm: float) -> float:
+    return SPACING_TOLERANCE * step_mm + POSITION_TOLERANCE_MM
+
+
+def is_even(places_mm: np.ndarray) -> bool:
+    """Return whether images at these places, in order, are equally far apart."""
+    steps_mm = np.diff(places_mm)
+    median_mm = float(np.median(steps_mm))
+    return bool(np.abs(steps_mm - median_mm).max() <= _tolerance_mm(median_mm))
+
+
 def continues(frame: Frame, grid: Grid) -> bool:
     """Return whether an image lies exactly where the slice before the first of a grid would lie, or after the last."""
     if frame.shape != grid.shape[1:]:
@@ -57,7 +68,7 @@ def continues(frame: Frame, grid: Grid) -> bool:
     ends = [[[k, 0, 0], [k, 0, columns], [k, rows, 0], [k, rows, columns]] for k in (-1, grid.shape[0])]
     expected_mm = grid.position_mm(np.array(ends).reshape(-1, 3)).reshape(2, 4, 3)
     far_mm = np.linalg.norm(frame.corners_mm() - expected_mm, axis=2).max(axis=1)
-    return bool(far_mm.min() <= SPACING_TOLERANCE * grid.spacing_mm[0] + POSITION_TOLERANCE_MM)
+    return bool(far_mm.min() <= _tolerance_mm(grid.spacing_mm[0]))
 
 
 def perpendicular(frame: Frame) -> tuple[np.ndarray, np.ndarray]:

@@ -125,6 +125,31 @@ def test_a_small_gap_is_refused_whatever_the_numbers() -> None:
     assert "1 slice missing" in refusal(images)
 
 
+@pytest.mark.parametrize("start", [14.0, 60.0], ids=["overlap", "gap"])
+def test_stations_behind_each_other_are_told_apart_by_a_tag(start: float) -> None:
+    images = [
+        *named(frames(6, start=(0.0, 0.0, 0.0)), "a", acquisition="1"),
+        *named(frames(6, start=(0.0, 0.0, start)), "b", acquisition="2"),
+    ]
+    made = sort_into_volumes(images, "s")
+    assert [s.title for s in made.stacks] == ["acquisition 1", "acquisition 2"]
+    assert [s.grid.origin_mm[2] for s in made.stacks] == [0.0, start]
+    assert "uneven" in refusal([replace(f, acquisition="") for f in images]) or start > 50
+
+
+def test_one_volume_in_two_passes_is_never_two() -> None:
+    """Every second slice is acquired first. A lost slice is a lost slice."""
+    images = [replace(f, acquisition=str(k % 2)) for k, f in enumerate(frames(10))]
+    assert len(only(sort_into_volumes(images, "s")).frames) == 10
+    assert "1 slice missing" in refusal([*images[:1], *images[2:]])
+
+
+@pytest.mark.parametrize("keyword", ["inversion_ms", "flip_degrees", "repetition_ms"])
+def test_series_with_several_parameters_are_split_by_them(keyword: str) -> None:
+    images = [f for value in (5.0, 25.0) for f in named(frames(), str(value), **{keyword: value})]
+    assert [len(s.frames) for s in sort_into_volumes(images, "s").stacks] == [5, 5]
+
+
 # --- letters --------------------------------------------------------------------------------------
 
 
@@ -137,7 +162,7 @@ def test_a_volume_that_cannot_be_read_keeps_its_letter() -> None:
 
 
 def test_thirty_time_points_have_letters() -> None:
-    images = [f for t in range(30) for f in named(frames(3), f"{t} ", time_point=f"{t:02d}")]
+    images = [f for t in range(30) for f in named(frames(3), f"{t} ", time_point=str(t))]
     made = sort_into_volumes(images, "s")
     assert [s.letter for s in made.stacks][-5:] == ["z", "aa", "ab", "ac", "ad"]
     assert order(made.stacks[26])[0] == "26 0.dcm"

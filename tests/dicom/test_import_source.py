@@ -48,6 +48,18 @@ def test_channels_on_two_grids_are_refused(tmp_path: Path) -> None:
     assert "series 6: has 5x12x8 voxels that are not those of series 5" in done.faults[0]
 
 
+def test_scans_whose_uids_were_emptied_are_different_cases(tmp_path: Path) -> None:
+    """Neither is taken for the other, which is already present."""
+    folders = [scan(tmp_path / name, name, seed=seed) for seed, name in enumerate(("one", "two"))]
+    for path in (path for folder in folders for path in folder.iterdir()):
+        ds = pydicom.dcmread(path)
+        ds.SeriesInstanceUID = ds.SOPInstanceUID = ""
+        ds.save_as(path)
+    for _ in range(2):
+        done = imported(folders, tmp_path, ["T1"])
+    assert done.faults == () and len(done.kept) == 2
+
+
 # --- masks ----------------------------------------------------------------------------------------
 
 
