@@ -131,7 +131,7 @@ def _refuse_conflicts(parser: argparse.ArgumentParser, options: argparse.Namespa
     if "predictions" in given and "dataset" not in given and options.root is not parser.get_default("root"):
         parser.error("--root can only be used with --predictions if --dataset names a data set there")
     if "predictions" not in given:
-        needs = [_option(name) for name in ("output", "prediction_values", "trust") if name in given]
+        needs = [_option(name) for name in ("output", "prediction_values") if name in given]
         if needs:
             parser.error(f"{' and '.join(needs)} can only be used with --reference and --predictions")
     for name, others in excluded.items():

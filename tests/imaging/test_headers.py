@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -234,3 +235,25 @@ def test_nothing_of_itk_reaches_the_screen(tmp_path: Path) -> None:
     ran = python(["-c", code, tmp_path / "cut.mha"])
     assert ran.stderr == "after\n"
     assert ran.stdout.startswith(f"{tmp_path / 'cut.mha'}: ")
+
+
+@pytest.mark.parametrize("name", ["f.nrrd", "f.mha", "f.mhd", "f.gipl"])
+def test_any_damage_to_a_header_is_read_or_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    chance = random.Random(name)
+    whole = write_volume(tmp_path / f"w{name[1:]}", ARRAY, (1, 2, 5)).read_bytes()
+    outcomes = set()
+    for _ in range(100):
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randrange(min(400, len(content)))
+            kind = chance.randrange(3)
+            content[at : at + (kind > 0) * chance.randint(1, 9)] = chance.choices(b"0123456789 .-()\n=:naif", k=kind)
+        (tmp_path / name).write_bytes(content)
+        for read in (volume_io.read, volume_io.read_grid, volume_io.files_of):
+            try:
+                read(tmp_path / name)
+                outcomes.add("read")
+            except DvtError as error:
+                outcomes.add("refused")
+                assert str(error).startswith(f"{tmp_path}") and "\n" not in str(error)
+    assert outcomes == {"read", "refused"}
