@@ -34,29 +34,39 @@ def source_images(study: StudyContents, volume: Volume) -> list[Any]:
     names = list(dict.fromkeys(frame.file for frame in volume.stack.frames))
     tags = series.read_tags(study, names)
     sources = [tags[name] for name in names]
-    _require_uids(f"{study.source}: series {volume.name}", names, sources)
-    first = volume.stack.frames[0]
-    for one in sources:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about letters that are not in the character set of the source
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about values and letters of the source, which the user cannot fix
+        _require_uids(f"{study.source}: series {volume.name}", names, sources)
+        for one in sources:
             one.decode()
-        one.SpecificCharacterSet = UTF_8
-        for keyword in DEMOGRAPHY:
-            if keyword not in one:
-                setattr(one, keyword, "")
-        if "PerFrameFunctionalGroupsSequence" not in one:
-            # Images of one volume may differ in the last digits of their directions.
-            one.ImageOrientationPatient = sources[0].ImageOrientationPatient
-            continue
-        # highdicom needs these as shared groups. The frames of one volume have them in common.
-        groups = one.PerFrameFunctionalGroupsSequence[first.index]
-        if not one.get("SharedFunctionalGroupsSequence"):
-            one.SharedFunctionalGroupsSequence = [type(groups)()]
-        shared = one.SharedFunctionalGroupsSequence[0]
-        for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
-            if keyword not in shared and keyword in groups:
-                setattr(shared, keyword, groups[keyword].value)
+            _complete(one, sources[0], volume.stack.frames[0].index)
     return sources
+
+
+def _complete(one: Any, first: Any, index: int) -> None:
+    """Add to the tags of an image what highdicom requires.
+
+    Args:
+        one: the tags.
+        first: tags of the first image of the volume.
+        index: of the first frame of the volume in its file.
+    """
+    one.SpecificCharacterSet = UTF_8
+    for keyword in DEMOGRAPHY:
+        if keyword not in one:
+            setattr(one, keyword, "")
+    if "PerFrameFunctionalGroupsSequence" not in one:
+        # Images of one volume may differ in the last digits of their directions.
+        one.ImageOrientationPatient = first.ImageOrientationPatient
+        return
+    # highdicom needs these as shared groups. The frames of one volume have them in common.
+    groups = one.PerFrameFunctionalGroupsSequence[index]
+    if not one.get("SharedFunctionalGroupsSequence"):
+        one.SharedFunctionalGroupsSequence = [type(groups)()]
+    shared = one.SharedFunctionalGroupsSequence[0]
+    for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if keyword not in shared and keyword in groups:
+            setattr(shared, keyword, groups[keyword].value)
 
 
 def _require_uids(label: str, names: Sequence[str], sources: Sequence[Any]) -> None:

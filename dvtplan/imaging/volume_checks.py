@@ -11,6 +11,11 @@ from dvtplan.core.text import shorten_list
 from dvtplan.imaging import array_ops, nifti
 from dvtplan.imaging.geometry import GRID_TOLERANCE_MM, Grid, distance_mm
 
+MASK_VALUES = 4
+"""A volume with more different values is not taken for a mask."""
+SAMPLE = 4096
+"""Voxels that are looked at first."""
+
 
 def image_faults(path: Path, array: np.ndarray) -> Iterable[str]:
     """Yield the faults in the voxels of an image."""
@@ -19,6 +24,21 @@ def image_faults(path: Path, array: np.ndarray) -> Iterable[str]:
         yield nifti.not_finite(path, bad, array.size)
     elif array.min() == array.max():
         yield f"{path}: every voxel is {array.flat[0]:g}; expected an image. Export it again."
+    elif values := _mask_values(array):
+        yield (
+            f"{path}: contains only the values {', '.join(f'{v:g}' for v in values)}, like a mask; expected an image. "
+            "Give the scan itself."
+        )
+
+
+def _mask_values(array: np.ndarray) -> list[float]:
+    """Return the values of an array that is certainly a mask: few small whole numbers, mostly 0. Empty for an image."""
+    sample = np.unique(array.reshape(-1)[:: max(1, array.size // SAMPLE)])  # images have many values, so this is quick
+    if len(sample) > MASK_VALUES:
+        return []
+    values: list[float] = array_ops.unique_values(array).tolist()
+    is_mask = len(values) <= MASK_VALUES and all(0 <= value <= 254 and value == int(value) for value in values)
+    return values if is_mask and 2 * np.count_nonzero(array) < array.size else []
 
 
 def grid_faults(path: Path | None, grid: Grid, image_path: Path, image_grid: Grid) -> Iterable[str]:
