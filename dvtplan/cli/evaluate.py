@@ -69,10 +69,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--folds", type=whole_number, nargs="+", help="folds to score; default: all that have predictions"
     )
     parser.add_argument(
-        "--reference", type=Path, help="folder of reference masks, to score --predictions of any program"
+        "--reference", type=Path, help="folder of reference masks, or one file, to score --predictions of any program"
     )
     parser.add_argument(
-        "--predictions", type=Path, help="folder of predicted masks with the same file names; requires --reference"
+        "--predictions",
+        type=Path,
+        help="folder of predicted masks with the same file names, or one file; requires --reference",
     )
     parser.add_argument(
         "--prediction-values",
@@ -130,6 +132,8 @@ def _refuse_conflicts(parser: argparse.ArgumentParser, options: argparse.Namespa
     }
     if "predictions" in given and "dataset" not in given and options.root is not parser.get_default("root"):
         parser.error("--root can only be used with --predictions if --dataset names a data set there")
+    if "predictions" in given and "output" not in given and options.predictions.is_file():
+        parser.error("--output is required to score a single file")
     if "predictions" not in given:
         needs = [_option(name) for name in ("output", "prediction_values") if name in given]
         if needs:

@@ -27,6 +27,7 @@ from dvtplan.evaluation.pairing import (
     Pair,
     choose_folds,
     fold_pairs,
+    folder_of,
     name_folds,
     note_training_differences,
     pair_by_name,
@@ -142,8 +143,8 @@ def evaluate_folders(
     case is a patient.
 
     Args:
-        reference: true masks, one file per case.
-        predictions: predicted masks, one file per case.
+        reference: folder of true masks, one file per case; or the file of one case.
+        predictions: folder of predicted masks likewise; or the file of this case, with any name.
         output: folder for metrics.csv and the tables.
         prediction_values: 'lesion' (every value above 0 is thrombus), 'labels' (values are labels), or 'auto': as a
             dataset.json next to the predictions says, else 'labels' if there is more than one label.
@@ -165,7 +166,7 @@ def evaluate_folders(
         for patient, levels in [described.details.get(case_id, CaseDetails(case_id, None))]
     ]
     named = labels if labels is not None else {"lesion": 1}
-    reading = read_folder(predictions, prediction_values, named)
+    reading = read_folder(folder_of(predictions), prediction_values, named)
     images = {} if dataset is None else {case.id: case.images[0] for case in discover(dataset).cases}
     if options.estimate_levels and not images:
         raise DvtError("`estimate_levels`: levels are estimated from images. Name the data set with `dataset`.")

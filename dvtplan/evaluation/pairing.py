@@ -198,7 +198,7 @@ class Reference:
 
 
 def read_reference(reference: Path, dataset: Path | None) -> Reference:
-    """Read the description of a folder of true masks from ``dataset``, or from files in the folder or above it.
+    """Read the description of true masks from ``dataset``, or from files in their folder or above it.
 
     Raises:
         DvtError: if a description cannot be read.
@@ -207,6 +207,7 @@ def read_reference(reference: Path, dataset: Path | None) -> Reference:
         described = discover(dataset)
         details = {case.id: CaseDetails(case.patient, case.levels) for case in described.cases}
         return Reference(labels=described.labels, details=details, cases_table=dataset / CASES)
+    reference = folder_of(reference)
     places = (reference, reference.absolute().parent)
     labels = next((read_labels(p / "dataset.json") for p in places if (p / "dataset.json").exists()), None)
     table = next((p / CASES for p in places if is_there(p / CASES)), reference / CASES)
@@ -214,8 +215,13 @@ def read_reference(reference: Path, dataset: Path | None) -> Reference:
     return Reference(labels=labels, details=details, cases_table=table)
 
 
+def folder_of(place: Path) -> Path:
+    """Return the folder of masks, also if one of its files is given."""
+    return place.parent if place.is_file() else place
+
+
 def pair_by_name(reference: Path, predictions: Path) -> list[tuple[str, Path, Path]]:
-    """Pair the masks of two folders by file name without its ending.
+    """Pair the masks of two folders by file name without its ending, or two files.
 
     What ``predict`` writes next to a mask (probabilities, masks of stations) is not a prediction of another case.
 
@@ -226,7 +232,9 @@ def pair_by_name(reference: Path, predictions: Path) -> list[tuple[str, Path, Pa
         DvtError: if both are the same folder or the same files; names every mask without a partner.
     """
     if reference.resolve() == predictions.resolve():
-        raise DvtError(f"{reference}: is given as `reference` and as `predictions`. Name two folders.")
+        raise DvtError(f"{reference}: is given as `reference` and as `predictions`. Name two folders or files.")
+    if reference.is_file() and predictions.is_file():
+        return [_pair_of_files(reference, predictions)]
     truths, predicted = _masks(reference), _masks(predictions)
     if prediction_indexes(reference):
         truths = _without_companions(truths, keep=())
@@ -258,6 +266,16 @@ def pair_by_name(reference: Path, predictions: Path) -> list[tuple[str, Path, Pa
     return [(case_id, truths[case_id], predicted[case_id]) for case_id in sorted(truths)]
 
 
+def _pair_of_files(truth: Path, prediction: Path) -> tuple[str, Path, Path]:
+    """Return the case id of a true mask, and both files."""
+    for path in (truth, prediction):
+        if _ending(path) is None:
+            raise DvtError(f"{path}: is not a mask. Name a file with the ending {', '.join(MASK_ENDINGS)}.")
+    if _same_file(truth, prediction):
+        raise DvtError(f"{prediction}: is the same file as its true mask {truth}. Name two files.")
+    return normalized(truth.name[: -len(_ending(truth) or "")]), truth, prediction
+
+
 def _same_file(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
@@ -278,7 +296,7 @@ def _masks(folder: Path) -> dict[str, Path]:
     """Map each file name without its ending to the mask."""
     if not folder.is_dir():
         fault = "is a file" if folder.exists() else "not found"
-        raise DvtError(f"{folder}: {fault}. Name a folder with one mask per case.")
+        raise DvtError(f"{folder}: {fault}. Name two folders with one mask per case, or two files.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         ending = _ending(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers.films import EMPTY, LEVELS, PREDICTIONS, counts, make, prediction, put
+from helpers.films import EMPTY, LEVELS, PREDICTIONS, TRUTHS, counts, make, prediction, put
 from helpers.processes import tree
 
 from dvtplan.core import digests, json_records
@@ -217,6 +217,23 @@ def test_many_missing_masks_are_counted_and_not_all_named(folders: tuple[Path, P
         evaluate_folders(labels, theirs, out)
     for line in str(error.value).splitlines():
         assert " and 22 more" in line
+
+
+def test_one_edited_mask_is_scored_without_the_others(workspace: Workspace, tmp_path: Path) -> None:
+    """The data set above the true mask names patient, levels and labels."""
+    edited = tmp_path / "corrected" / "a_new.nii.gz"
+    put(edited, TRUTHS["a"].replace("2", "1"))
+    edited.with_name("notes.txt").touch()
+    truth = workspace.raw / "labelsTr" / "a.nii.gz"
+    rows = evaluate_folders(truth, edited, tmp_path / "out", prediction_values="lesion").rows
+    assert set(rows["case_id"]) == {"a"} and set(rows["patient_id"]) == {"P"}
+    assert counts(rows, "a", "distal") == (2, 0, 0)
+    with pytest.raises(DvtError, match="Name two"):
+        evaluate_folders(truth, truth.parent / ".." / "labelsTr" / "a.nii.gz", tmp_path / "out")
+    with pytest.raises(DvtError, match="two folders with one mask per case, or two files"):
+        evaluate_folders(truth, edited.parent, tmp_path / "out")
+    with pytest.raises(DvtError, match=r"notes\.txt: is not a mask"):
+        evaluate_folders(truth, edited.with_name("notes.txt"), tmp_path / "out")
 
 
 def test_two_masks_of_one_case_are_refused(folders: tuple[Path, Path, Path]) -> None:

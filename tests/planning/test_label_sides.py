@@ -125,6 +125,7 @@ def test_labels_that_lie_on_one_side_each_forbid_the_mirror_and_the_plan_says_wh
     "cases",
     [
         SIDED[:2],  # too few cases
+        ({**{f"v{k}": 1.0 for k in range(4)}, **{f"w{k}": 0.0 for k in range(4)}},) * 2,
         (*SIDED, {"a": 0.4}),  # a lies in the middle of one
         ({"a": 1.0, "b": 1.0},) * 5,  # on one side only, as in a data set of left legs
         ({"a": 1.0, "b": 0.5},) * 5,
