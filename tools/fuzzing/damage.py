@@ -20,7 +20,7 @@ ODD_VALUES = (
 
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 """Tag of the pixel data, little endian."""
-DICOM_KINDS = ("dicom_series", "dicom_enhanced")
+DICOM_KINDS = ("dicom_series", "dicom_enhanced", "dicom_segmentation")
 ZIP_KINDS = ("dicom_zip", "dicom_stored_zip")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import io
 import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -25,6 +28,16 @@ ORIENTATION = [1.0, 0.0, 0.0, 0.0, 0.0, -1.0]
 def voxels() -> np.ndarray:
     """Return the voxels of every scan, uint16, shape ``SHAPE``."""
     return np.random.default_rng(4).integers(1, 900, SHAPE).astype("<u2")
+
+
+def mask() -> np.ndarray:
+    """Return the mask of the segmentation object, uint8, shape ``SHAPE``."""
+    return (voxels() > 600).astype(np.uint8)
+
+
+def truth(kind: str) -> np.ndarray:
+    """Return the voxels that the reader of a kind must return."""
+    return mask() if kind == "dicom_segmentation" else voxels()
 
 
 def dicom_series(folder: Path) -> list[Path]:
@@ -79,6 +92,14 @@ def dicom_stored_zip(folder: Path) -> list[Path]:
     return dicom_zip(folder, zipfile.ZIP_STORED)
 
 
+def dicom_segmentation(folder: Path) -> list[Path]:
+    """Write a series and a segmentation object; return the object only."""
+    paths = dicom_series(folder)
+    target = folder / "SEG1"
+    target.write_bytes(_segmentation_bytes(tuple(path.read_bytes() for path in paths)))
+    return [target]
+
+
 def nifti(folder: Path) -> list[Path]:
     """Write a NIfTI-1 file."""
     path = folder / "scan.nii"
@@ -125,6 +146,7 @@ KINDS: dict[str, Callable[[Path], list[Path]]] = {
     "dicom_enhanced": dicom_enhanced,
     "dicom_zip": dicom_zip,
     "dicom_stored_zip": dicom_stored_zip,
+    "dicom_segmentation": dicom_segmentation,
     "nifti": nifti,
     "nifti_gz": nifti_gz,
     "nrrd": nrrd,
@@ -143,11 +165,38 @@ def _header(series_uid: str, name: str) -> Dataset:
     dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame of reference"])
     dataset.SeriesNumber, dataset.SeriesDescription, dataset.Modality = 5, "cor_vein", "MR"
     dataset.PatientName, dataset.PatientID = "Synthetic^Nobody", "none"
+    dataset.PatientBirthDate = dataset.PatientSex = dataset.AccessionNumber = ""
+    dataset.StudyID = dataset.StudyDate = dataset.StudyTime = ""
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
     dataset.Rows, dataset.Columns = SHAPE[1:]
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
     return dataset
+
+
+@functools.cache
+def _segmentation_bytes(images: tuple[bytes, ...]) -> bytes:
+    import highdicom  # slow to load
+
+    concept = highdicom.sr.CodedConcept("396339007", "SCT", "Thrombus")
+    kind = highdicom.seg.SegmentAlgorithmTypeValues.MANUAL
+    dataset = highdicom.seg.Segmentation(
+        [pydicom.dcmread(io.BytesIO(image)) for image in images],
+        mask(),
+        "BINARY",
+        [highdicom.seg.SegmentDescription(1, "thrombus", concept, concept, kind)],
+        generate_uid(entropy_srcs=["segmentation series"]),
+        50,
+        generate_uid(entropy_srcs=["segmentation"]),
+        1,
+        "nobody",
+        "none",
+        "0",
+        "0",
+    )
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
 
 
 def _position(k: int) -> list[float]:
