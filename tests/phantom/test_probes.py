@@ -318,4 +318,4 @@ def test_a_class_of_fewer_than_two_has_no_auc_but_a_reason(n_with: int, n_withou
 @given(st.integers(2, 6), st.integers(2, 6))
 def test_two_of_each_class_suffice(n_with: int, n_without: int) -> None:
     leak = probes.leak_auc(*patients(n_with, n_without, gap=0.5), repeats=1, permutations=2)
-    assert 0 <= leak.auc <= 1
+    assert 0 <= leak.low <= leak.auc <= leak.high <= 1

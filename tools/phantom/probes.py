@@ -341,9 +341,9 @@ def leak_auc(
     useless model scores far below 0.5. Here one model that saw neither patient scores both patients of a pair,
     so useless features give 0.5.
 
-    The interval is the AUC +- 1.96 standard deviations of the same AUC with permuted patients. DeLong's interval
-    assumes a fixed model: with 43 and 15 patients and useless features it contained 0.5 in 79 % of 150 cohorts,
-    with 54 and 4 patients in 60 %. The permutation interval did so in 97 and 98 % of 60 cohorts.
+    The interval is the AUC +- 1.96 standard deviations of the same AUC with permuted patients, cut to 0 to 1.
+    DeLong's interval assumes a fixed model: with 43 and 15 patients and useless features it contained 0.5 in 79 %
+    of 150 cohorts, with 54 and 4 patients in 60 %. The permutation interval did so in 97 and 98 % of 60 cohorts.
 
     Args:
         features: (n, d), one row per patient; standardised by the training patients of each fold.
@@ -364,7 +364,7 @@ def leak_auc(
     auc = _fold_auc(features, labels, rng, repeats, folds)
     permuted = [_fold_auc(features, rng.permutation(labels), rng, repeats, folds) for _ in range(permutations)]
     half = 1.96 * math.sqrt(float(np.mean((np.array(permuted) - 0.5) ** 2)))
-    return Leak(auc=auc, low=auc - half, high=auc + half, n_with=n_with, n_without=n_without)
+    return Leak(auc=auc, low=max(0.0, auc - half), high=min(1.0, auc + half), n_with=n_with, n_without=n_without)
 
 
 def _fold_auc(features: np.ndarray, labels: np.ndarray, rng: np.random.Generator, repeats: int, folds: int) -> float:
