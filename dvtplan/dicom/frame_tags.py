@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def read_frames(name: str, header: Any) -> list[Frame]:
         DvtError: for colour or inverted images, for a mosaic, for values that only a table can translate, or if a
             position or a scale is missing or is not a number.
     """
-    try:
+    with named_damage(name):
         if header.get("Modality") != SEGMENTATION:
             _require_grey_values(name, header)
         is_multi_frame = "PerFrameFunctionalGroupsSequence" in header
@@ -95,7 +96,18 @@ def read_frames(name: str, header: Any) -> list[Frame]:
         if not is_multi_frame:
             return [_frame(name, 0, header, header, multi_frame=False)]
         return [_frame(name, k, header, FrameTags(header, k), multi_frame=True) for k in range(count)]
-    except DvtError:
+
+
+@contextlib.contextmanager
+def named_damage(name: str) -> Iterator[None]:
+    """Turn every error of damaged tags inside the context into one line that names a file.
+
+    Raises:
+        DamagedScan: in place of any error that is not a DvtError.
+    """
+    try:
+        yield
+    except (DvtError, MemoryError):
         raise
     except Exception as error:  # damaged tags fail in many ways
         raise DamagedScan(f"{name}: has damaged tags ({reason_of(error)}). Copy or export it again.") from error

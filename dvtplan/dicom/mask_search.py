@@ -9,6 +9,7 @@ from pathlib import Path
 from dvtplan.core import console
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
+from dvtplan.dicom.frame_tags import named_damage
 from dvtplan.dicom.import_options import ImportOptions
 from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.reader import open_files
@@ -174,7 +175,8 @@ def _why_not_by_position(one: Segmentation, study: StudyContents, volumes: Seque
     fault = misplaced(study, one, header, first.grid)
     if fault:
         return f"{start}, and {fault}"
-    named = source_images(header)
+    with named_damage(f"{study.source}: {one.file}"):
+        named = source_images(header)
     if named and not named <= {frame.uid for volume in volumes for frame in volume.stack.frames}:
         return f"{start}, but to images that are not those of series {first.name}"
     alike = [

@@ -98,15 +98,15 @@ def _complete_transfer_syntax(name: str, header: Any) -> None:
 def _check_length(name: str, header: Any, frames: int) -> None:
     """Raise a DamagedScan if uncompressed pixels are longer or shorter than the header says.
 
-    Zeros behind the pixels that are shorter than a row are padding, and so is one byte that makes the length even:
+    Zeros behind the pixels that are shorter than a frame are padding, and so is one byte that makes the length even:
     highdicom 0.28 writes the digit 0 there.
     """
     keyword = next(word for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if word in header)
     data = header[keyword].value
     bits = {"PixelData": int(header.BitsAllocated), "FloatPixelData": 32, "DoubleFloatPixelData": 64}[keyword]
-    row = int(header.Columns) * int(header.get("SamplesPerPixel") or 1) * bits / 8
-    expected = int(np.ceil(row * int(header.Rows) * frames))
-    is_padding = 0 < len(data) - expected < max(row, 2) and not any(data[expected:])
+    frame = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel") or 1) * bits / 8
+    expected = int(np.ceil(frame * frames))
+    is_padding = 0 < len(data) - expected < max(frame, 2) and not any(data[expected:])
     if len(data) not in (expected, expected + expected % 2) and not is_padding:
         raise DamagedScan(
             f"{name}: its pixels cannot be read ({len(data)} bytes, expected {expected} for {plural(frames, 'frame')} "

@@ -120,7 +120,13 @@ def _has_first_element(start: bytes) -> bool:
 
 def segment_label(segment: Any) -> str:
     """Return the name of a segment, or its number if it has no name."""
-    return str(segment.get("SegmentLabel") or segment.get("SegmentNumber") or "").strip()
+    return readable(segment.get("SegmentLabel") or segment.get("SegmentNumber"))
+
+
+def readable(value: object) -> str:
+    """Return the value of a tag as text for messages, without characters that cannot be printed."""
+    text = "" if value is None else str(value)
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def require_pydicom() -> None:
@@ -235,7 +241,7 @@ def read_header(name: str, opener: Opener) -> Any:
     if not has_pixels and not _is_complete_without_pixels(uid, header):
         raise DamagedFile(name, "ends before its pixels, so it is cut off", series_uid=series_uid)
     missing = [keyword for keyword in ("Rows", "Columns") if keyword not in header]
-    if has_pixels and missing and _is_image_class(uid):
+    if has_pixels and missing and (not uid or _is_image_class(uid)):
         raise DamagedFile(name, f"is an image without {' and '.join(missing)}", series_uid=series_uid)
     return header
 

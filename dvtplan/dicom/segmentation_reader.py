@@ -13,7 +13,7 @@ from dvtplan.core import console
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom.frame import Frame
-from dvtplan.dicom.frame_tags import FrameTags, read_frames
+from dvtplan.dicom.frame_tags import FrameTags, named_damage, read_frames
 from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.pixels import read_pixels
 from dvtplan.dicom.reader import (
@@ -197,8 +197,12 @@ def read_segment_frames(study: StudyContents, segmentation: Segmentation) -> tup
     Raises:
         DvtError: if the object is damaged, or a frame has no position or no segment that the object describes.
     """
-    name = segmentation.file
-    label = f"{study.source}: {name}"
+    label = f"{study.source}: {segmentation.file}"
+    with named_damage(label):
+        return _read_segment_frames(study, segmentation.file, label)
+
+
+def _read_segment_frames(study: StudyContents, name: str, label: str) -> tuple[dict[int, str], list[SegmentFrame]]:
     header = read_tags(study, [name])[name]
     frames = read_frames(label, header)
     promised = _number(header.get("NumberOfFrames"), 1)

@@ -29,6 +29,7 @@ from dvtplan.dicom.reader import (
     open_files,
     read_all_tags,
     read_header,
+    readable,
     require_pydicom,
     series_number,
 )
@@ -203,7 +204,7 @@ def _series_uid(header: Any) -> str:
 
 def _description(header: Any) -> str:
     """Return the series description, with the modality if it is not MR."""
-    text = str(header.get("SeriesDescription") or "").strip()
+    text = readable(header.get("SeriesDescription"))
     if text.lower() in ("", "none"):  # some exports write the word
         text = "no description"
     modality = _modality(header)

@@ -22,6 +22,9 @@ from dvtplan.dicom.reader import (
     series_number,
 )
 
+DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+"""Endings in lower case that only DICOM files have. Most exports give none."""
+
 Entry = tuple[str, Any]
 """File name and header."""
 
@@ -79,7 +82,7 @@ def find_files(source: Path) -> StudyFiles:
     unplaced: list[Entry] = []
     masks: list[Segmentation | UnreadMask] = []
     damaged: list[DamagedFile] = []
-    endings: set[str] = set()
+    endings = set(DICOM_ENDINGS)
     listed: dict[str, Mapping[str, str]] = {}
     with open_files(source) as files:
         for name, opener in progress(files, "Read headers", leave=False):

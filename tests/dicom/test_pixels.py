@@ -135,7 +135,7 @@ def test_float_pixels_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("cut", "more"), [(2, 0), (0, 100)])
 def test_pixels_of_another_length_are_refused(tmp_path: Path, cut: int, more: int) -> None:
     def change(ds: Dataset, k: int) -> None:
-        ds.PixelData = ds.PixelData[cut:] + bytes(more)
+        ds.PixelData = ds.PixelData[cut:] + b"\1" * more
 
     write_series(tmp_path, VALUES, change=change)
     assert "expected 2880 for 1 frame" in refusal(tmp_path)
@@ -143,7 +143,7 @@ def test_pixels_of_another_length_are_refused(tmp_path: Path, cut: int, more: in
 
 def test_zeros_behind_the_pixels_are_padding(tmp_path: Path) -> None:
     def change(ds: Dataset, k: int) -> None:
-        ds.PixelData += bytes(16)
+        ds.PixelData += bytes(200)
 
     write_series(tmp_path, VALUES, change=change)
     assert np.array_equal(read(tmp_path)[0], VALUES)

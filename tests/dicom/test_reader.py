@@ -98,6 +98,12 @@ def test_the_next_slice_of_a_volume_belongs_to_no_other_series(tmp_path: Path) -
     assert len(read(tmp_path)[0]) == 4  # as of a localizer
 
 
+def test_an_empty_file_with_the_ending_of_dicom_is_named(tmp_path: Path) -> None:
+    write_series(tmp_path, volume())
+    (tmp_path / "IM9.dcm").touch()
+    assert "IM9.dcm" in refusal(tmp_path)
+
+
 def test_other_files_are_not_damaged_slices(tmp_path: Path) -> None:
     array = volume()
     write_series(tmp_path, array, name=lambda k: f"{k}.dcm")

@@ -154,3 +154,16 @@ def test_the_algorithm_of_an_object_is_read_and_that_of_another_file_is_empty(sc
     assert read_algorithm(next(p for p in scan.iterdir() if p != path))[1] == set()
     (scan / "text").write_text("not DICOM")
     assert read_algorithm(scan / "text") == ("", set())
+
+
+def test_a_damaged_group_of_a_frame_is_refused(scan: Path) -> None:
+    path = foreign(scan / "seg", scan, [(1, START, block(slice(2), slice(2)))], ["thrombus"])
+    body = path.read_bytes()
+    at = body.rindex(b"\x62\x00\x0a\x00SQ\x00\x00") + 8  # the length of the sequence of the segment's number
+    path.write_bytes(body[:at] + b"\x03\0\0\0" + body[at + 4 :])
+    assert "seg" in refusal(lambda: mask_of(scan))
+
+
+def test_names_of_segments_are_shown_without_control_characters(scan: Path) -> None:
+    foreign(scan / "seg", scan, [(1, START, block(slice(2), slice(2)))], ["throm\x07\tbus"])
+    assert read_study(scan).segmentations[0].labels == ("throm bus",)
