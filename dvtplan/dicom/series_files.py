@@ -39,6 +39,8 @@ IDENTITY = (
 )
 """Tags that all images of a series share. Anonymizers empty the UID, or give several series the same one."""
 
+INTERRUPTED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp")
+"""Endings that programs give to files until they are complete."""
 PRIVATE = "PatientID"
 """The tag whose value is never shown."""
 CONCATENATION = ("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber")
@@ -119,8 +121,8 @@ def find_files(source: Path) -> StudyFiles:
             for group in groups
         ),
         masks=tuple(masks),
-        # An empty file is taken for a damaged slice if it is called like a DICOM file.
-        damaged=tuple(one for one in damaged if one.certain or _ending(one.name) in endings),
+        # An empty file is taken for a damaged slice if it is called like a DICOM file, or like an interrupted download.
+        damaged=tuple(one for one in damaged if one.certain or _ending(one.name) in {*endings, *INTERRUPTED}),
         unplaced=tuple(_unplaced_line(group) for group in _by_identity(alone)),
     )
 

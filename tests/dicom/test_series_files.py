@@ -199,6 +199,14 @@ def test_a_part_of_a_divided_object_is_missed(tmp_path: Path, found: int) -> Non
         assert "2 files (InConcatenationTotalNumber), but 1 found" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("ending", [".part", ".crdownload"])
+def test_an_interrupted_download_is_missed(tmp_path: Path, ending: str) -> None:
+    last = write_series(tmp_path, volume())[-1]
+    last.unlink()
+    last.with_suffix(ending).touch()
+    assert f"{last.name}{ending}: is empty" in refusal(tmp_path)
+
+
 def test_files_that_the_archive_had_are_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_series(tmp_path, volume(), change=lambda ds, k: setattr(ds, "NumberOfSeriesRelatedInstances", 6))
     read(tmp_path)
