@@ -31,7 +31,7 @@ from dvtplan.dicom.import_key import (
     write_key,
 )
 from dvtplan.dicom.import_options import ImportOptions
-from dvtplan.dicom.import_source import ImportSource, open_source, read_images, read_mask
+from dvtplan.dicom.import_source import ImportSource, open_source, read_images, read_mask, require_same_scan
 from dvtplan.dicom.mask_search import mask_table_keys, unused_line
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
@@ -163,6 +163,8 @@ def _import_one(path: Path, work: _Import) -> tuple[str, bool]:
     source = open_source(path, work.options, work.mask_table)
     known = next((row for row in work.rows if row.series == source.series), None)
     require_same_patient(path, _tag(source, work), known, work.rows)
+    if known is not None:
+        require_same_scan(source, known.case_id, known.source, _images_of(known.case_id, work))
     if source.unused:
         (console.info if source.mask is not None else console.warn)(unused_line(path, source.unused))
     if known is not None and _is_complete(known.case_id, work, has_mask=source.mask is not None):
@@ -245,6 +247,13 @@ def _warn_of_unused_masks(work: _Import, inputs: Sequence[Path]) -> None:
 
 
 # --- files ----------------------------------------------------------------------------------------
+
+
+def _images_of(case_id: str, work: _Import) -> list[Path]:
+    """Return the images of a case that exist, one for each channel; those of an interrupted import may be fewer."""
+    names = [f"{case_id}_{k:04d}{ENDING}" for k in range(len(work.options.channels))]
+    folder = next((f for f in (TRAINING, WITHOUT_MASK) if (work.folder / f / names[0]).exists()), TRAINING)
+    return [path for name in names if (path := work.folder / folder / name).exists()]
 
 
 def _is_complete(case_id: str, work: _Import, *, has_mask: bool) -> bool:

@@ -25,8 +25,8 @@ from dvtplan.dicom.series import (
     read_volume,
 )
 from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM
-from dvtplan.imaging import volume_checks
-from dvtplan.imaging.geometry import Grid, reorientation_between
+from dvtplan.imaging import volume_checks, volume_io
+from dvtplan.imaging.geometry import Grid, reorientation_between, same_grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +107,35 @@ def read_images(source: ImportSource) -> tuple[list[np.ndarray], Grid]:
             raise DvtError("\n".join(faults))
         images.append(np.ascontiguousarray(turn.apply(array)))
     return images, first.grid
+
+
+def require_same_scan(source: ImportSource, case_id: str, earlier: str, images: Sequence[Path]) -> None:
+    """Refuse a scan whose series was imported before, but from another scan: an anonymizer gave both one series UID.
+
+    The voxels are compared only if the scan comes from another path than the earlier one.
+
+    Args:
+        source: the scan.
+        case_id: the case of its series.
+        earlier: path that the case was imported from.
+        images: files of the case, one for each channel; the last ones may be missing.
+
+    Raises:
+        DvtError: if an image lies on other voxels, or has other values.
+    """
+    is_elsewhere = earlier != str(source.path)
+    for path, volume in zip(images, source.volumes, strict=False):
+        first = source.volumes[0].grid
+        is_same = same_grid(volume_io.read_grid(path), first, POSITION_TOLERANCE_MM)
+        if is_same and is_elsewhere:
+            array, grid = read_volume(source.study, volume)
+            turn = reorientation_between(grid, first, POSITION_TOLERANCE_MM)
+            is_same = turn is not None and np.array_equal(turn.apply(array), volume_io.read(path)[0])
+        if not is_same:
+            raise DvtError(
+                f"{source.path}: series {volume.name} has the UID of case {case_id}, which holds another scan "
+                f"({earlier}). Export it with its own UIDs, or choose another `output`."
+            )
 
 
 def read_mask(source: ImportSource, grid: Grid, labels: dict[str, int]) -> np.ndarray | None:

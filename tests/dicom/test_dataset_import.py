@@ -274,6 +274,19 @@ def test_options_that_contradict_the_earlier_imports_are_refused(export: Path, t
     assert again.added == ("scan1", "scan2", "scan3") and again.faults == ()
 
 
+def test_another_scan_with_the_same_series_uid_is_refused(tmp_path: Path) -> None:
+    """An anonymizer may give all scans one UID. Such a scan is not one that was imported before."""
+    same = {"uid": "1.2.826.0.1.7"}
+    with_mask(scan(tmp_path / "export" / "a", "", 0, **same))
+    scan(tmp_path / "export" / "b", "", 1, **same)
+    scan(tmp_path / "export" / "c", "", 0, start=(-100.0, -30.0, 201.0), **same)
+    shutil.copytree(tmp_path / "export" / "a", tmp_path / "copy")
+    done = imported([tmp_path / "export" / name for name in "abc"], tmp_path)
+    assert done.added == ("case_001",) and len(done.faults) == 2
+    assert all("UID of case case_001" in line for line in done.faults)
+    assert imported([tmp_path / "copy"], tmp_path).kept == ("case_001",)
+
+
 def test_a_scan_whose_patient_id_was_changed_is_refused(export: Path, tmp_path: Path) -> None:
     """Otherwise one patient could be in the training and the test of a fold."""
     imported(export, tmp_path)
