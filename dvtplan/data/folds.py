@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import numpy as np
 
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
+from dvtplan.data.json_text import read_json
+from dvtplan.data.names import normalized
 
 DEFAULT_FOLDS, DEFAULT_SEED = 8, 0
 """The paper's number of folds, and our seed."""
@@ -136,15 +137,20 @@ def check(splits: Splits, patient_of: dict[str, str], source: str) -> None:
         raise DvtError("\n".join(faults))
 
 
-def read_user_splits(path: Path) -> Splits:
+def read_user_splits(path: Path) -> tuple[Splits, tuple[str, ...]]:
     """Read splits that a user wrote, also in nnU-Net's form.
+
+    Returns:
+        The splits, and warnings.
 
     Raises:
         DvtError: if the file is not a list of folds.
     """
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = read_json(path)
         listed = body["folds"] if isinstance(body, dict) else body
+        if any("test" in entry and "val" in entry for entry in listed):
+            raise ValueError("a fold with test and val, of which only one can be used")
         folds = tuple(
             Fold(index=k, train=_ids(entry["train"]), test=_ids(entry["test" if "test" in entry else "val"]))
             for k, entry in enumerate(listed)
@@ -154,7 +160,8 @@ def read_user_splits(path: Path) -> Splits:
             f'{path}: expected a list of {{"train": [case ids], "test": [case ids]}}, one entry per fold; '
             f"found {_fault(error)}. Fix or remove it."
         ) from error
-    return Splits(source=path.name, folds=folds)
+    note = f"{path}: its val cases, as nnU-Net calls them, are the test cases of each fold."
+    return Splits(source=path.name, folds=folds), (note,) if any("val" in entry for entry in listed) else ()
 
 
 def _fault(error: Exception) -> str:
@@ -167,4 +174,4 @@ def _fault(error: Exception) -> str:
 def _ids(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"not a list of case ids: {value!r}")
-    return tuple(value)
+    return tuple(map(normalized, value))

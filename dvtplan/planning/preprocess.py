@@ -14,16 +14,16 @@ from dvtplan.core import files, json_records, worker_pool
 from dvtplan.core.errors import DatasetProblems, DvtError
 from dvtplan.core.process_group import ProcessGroup
 from dvtplan.core.text import duration, plural
-from dvtplan.data import folds
 from dvtplan.data.dataset import Case, Dataset, consistency_warnings, survey
-from dvtplan.data.folds import DEFAULT_FOLDS, DEFAULT_SEED, Splits, read_user_splits
+from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace, open_workspace
 from dvtplan.data.raw_files import SeenFile, remember
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import to_slice_order
 from dvtplan.imaging.nifti_forms import trusting
-from dvtplan.planning import preprocessed_cases, slice_preprocessing
+from dvtplan.planning import cohort_checks, preprocessed_cases, slice_preprocessing
 from dvtplan.planning.fingerprint import Fingerprint
+from dvtplan.planning.patient_folds import divide
 from dvtplan.planning.plan import Plan, differences
 from dvtplan.planning.plan_rules import derive, mirrored_sides
 from dvtplan.planning.plan_text import describe_plan
@@ -126,7 +126,7 @@ def _plan_and_preprocess(workspace: Workspace, options: PreprocessOptions, group
     pool = _CasePool(raw=raw, jobs=options.jobs, group=group)
     fingerprint, warnings, sources = _verify(pool, problems)
     verified_s = time.monotonic() - begin
-    splits, split_warnings = _divide(workspace, raw, options)
+    splits, split_warnings = divide(workspace, raw, options.folds, options.seed, verify_only=options.verify_only)
     plan, plan_warnings = _plan(workspace, fingerprint, options)
     result = Preprocessed(
         workspace=workspace,
@@ -172,8 +172,14 @@ def _verify(pool: _CasePool, problems: list[str]) -> tuple[Fingerprint, tuple[st
     if problems:
         raise DatasetProblems(problems)
     cases = tuple(e.fingerprint for e in examinations if e.fingerprint is not None)
+    if repeated := list(cohort_checks.repeated_scans(raw, cases)):
+        raise DatasetProblems(repeated)
     fingerprint = Fingerprint(dataset=raw.name, channels=raw.channels, labels=raw.labels, cases=cases)
-    warnings = (*consistency_warnings(raw), *(line for e in examinations for line in e.warnings))
+    warnings = (
+        *consistency_warnings(raw),
+        *cohort_checks.unused_labels(raw, cases),
+        *(line for e in examinations for line in e.warnings),
+    )
     return fingerprint, warnings, {path: file for e in examinations for path, file in e.files.items()}
 
 
@@ -186,72 +192,6 @@ def _largest_case(raw: Dataset) -> int:
         except DvtError:
             continue  # the verification reports it
     return max(sizes)
-
-
-# --- folds ----------------------------------------------------------------------------------------
-
-
-def _divide(workspace: Workspace, raw: Dataset, options: PreprocessOptions) -> tuple[Splits | None, tuple[str, ...]]:
-    """Divide the patients into folds. Return the folds and warnings.
-
-    With ``verify_only``, too few patients for the folds are a warning, because the data are sound nevertheless.
-    """
-    existing = _existing_splits(workspace, options)
-    try:
-        splits = _splits(workspace, raw, options, existing)
-    except DvtError as error:
-        if not options.verify_only or workspace.user_splits.exists():
-            raise
-        return None, tuple(str(error).splitlines())
-    return splits, _changed_folds(workspace, splits, existing)
-
-
-def _splits(workspace: Workspace, raw: Dataset, options: PreprocessOptions, existing: Splits | None) -> Splits:
-    """Return the user's own splits, or those of an earlier run, or seeded ones, after a check for leaks."""
-    path = workspace.user_splits
-    patient_of = {case.id: case.patient for case in raw.cases}
-    if path.exists():
-        splits, source = read_user_splits(path), str(path)
-        folds.check(splits, patient_of, source)
-        return splits
-    count, seed = DEFAULT_FOLDS, DEFAULT_SEED
-    if existing is not None and existing.source.startswith("seed "):
-        count, seed = len(existing.folds), int(existing.source.removeprefix("seed "))
-    count = count if options.folds is None else options.folds
-    seed = seed if options.seed is None else options.seed
-    splits = folds.split(patient_of, count, seed)
-    folds.check(splits, patient_of, f"`folds={count}`")
-    return splits
-
-
-def _existing_splits(workspace: Workspace, options: PreprocessOptions) -> Splits | None:
-    """Return the splits of an earlier run, or None if there are none that can be read.
-
-    Raises:
-        DvtError: if they cannot be read although networks may be trained by them, and no number of folds is given.
-    """
-    try:
-        return json_records.load(Splits, workspace.splits, STAGE) if workspace.splits.exists() else None
-    except DvtError as error:
-        networks = workspace.trained_networks
-        if networks and options.folds is None and not workspace.user_splits.exists():
-            raise DvtError(
-                f"{workspace.splits}: cannot be read, but {', '.join(networks)} may be trained by its folds. Restore "
-                "the file, or make the same folds again with `folds` and `seed`."
-            ) from error
-        return None
-
-
-def _changed_folds(workspace: Workspace, splits: Splits, existing: Splits | None) -> tuple[str, ...]:
-    """Warn if networks may be trained on other folds than the new ones."""
-    networks = workspace.trained_networks
-    if existing is None or existing.folds == splits.folds or not networks:
-        return ()
-    before = f"{plural(len(existing.folds), 'fold')}, {existing.source}"
-    return (
-        f"{workspace.splits}: changed from {before}, to {plural(len(splits.folds), 'fold')}, {splits.source}. "
-        f"{', '.join(networks)} may be trained by the earlier folds; these results are valid only with them.",
-    )
 
 
 # --- plan -----------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ def test_own_splits_are_used_also_in_nnu_nets_words(place: Workspace, key: str, 
     assert [fold.test for fold in made.splits.folds] == [("d",), ("a", "b", "c")]
     assert made.splits.source == "splits.json"
     assert "Folds (splits.json): 2, with 1, 3 test cases" in made.summary
+    assert [("val" in line and "test cases" in line) for line in made.warnings] == ([True] if key == "val" else [])
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,7 @@ def test_own_splits_are_used_also_in_nnu_nets_words(place: Workspace, key: str, 
         ([{"train": "a", "test": ["b"]}], "not a list of case ids: 'a'"),
         ([{"train": [1], "test": ["b"]}], "not a list of case ids: [1]"),
         (None, "expected a list of"),
+        ([{"train": ["a", "b"], "val": ["c"], "test": ["d"]}], "a fold with test and val"),
     ],
 )
 def test_own_splits_that_leak_or_do_not_fit_are_refused_and_nothing_is_written(
@@ -77,6 +79,49 @@ def test_other_folds_than_those_of_a_training_are_warned_of(place: Workspace) ->
     place.fold("gn_unet", 0).path.mkdir(parents=True)
     (warning,) = run(place.root, folds=4).warnings
     assert "from 2 folds, seed 0, to 4 folds, seed 0" in warning and "gn_unet" in warning
+    assert run(place.root, folds=None).warnings == ()
+
+
+def edit_folds(place: Workspace) -> bytes:
+    """Swap the test cases of both folds with each other's training cases, as by hand."""
+    body = json.loads(place.splits.read_text())
+    fold = body["folds"][0]
+    fold["train"], fold["test"] = fold["test"], fold["train"]
+    place.splits.write_text(json.dumps(body))
+    return place.splits.read_bytes()
+
+
+def test_folds_that_were_edited_are_not_replaced_without_being_asked(place: Workspace) -> None:
+    before = run(place.root, folds=2).splits
+    edited = edit_folds(place)
+    with pytest.raises(DvtError, match=r"splits\.json: was edited.*datasets_raw/DVT/splits\.json.*`folds`"):
+        run(place.root, folds=None)
+    assert place.splits.read_bytes() == edited
+    made = run(place.root, folds=2)
+    assert made.splits == before
+    (warning,) = made.warnings
+    assert "was edited, and is replaced by 2 folds, seed 0" in warning
+
+
+def test_folds_that_were_edited_can_be_moved_to_the_raw_data(place: Workspace) -> None:
+    run(place.root, folds=2)
+    edit_folds(place)
+    place.splits.rename(place.user_splits)
+    with pytest.raises(DvtError, match="more than one test list"):
+        run(place.root, folds=None)
+    body = json.loads(place.user_splits.read_text())
+    body["folds"] = body["folds"][:1]
+    place.user_splits.write_bytes(b"\xef\xbb\xbf" + json.dumps(body).encode())
+    made = run(place.root, folds=None)
+    assert made.splits is not None and made.splits.source == "splits.json" and made.warnings == ()
+    assert run(place.root, folds=None).warnings == ()
+
+
+def test_folds_of_a_data_set_that_grew_are_not_taken_for_edited(place: Workspace) -> None:
+    run(place.root, folds=2)
+    tiny_dataset(place.raw, ("a", "b", "c", "d", "e"))
+    assert run(place.root, folds=None).warnings == ()
+    (place.raw / "cases.csv").write_text("case_id,patient_id\na,P\nb,P\nc,\nd,\ne,\n")
     assert run(place.root, folds=None).warnings == ()
 
 
