@@ -33,6 +33,11 @@ class Levels:
     def __post_init__(self) -> None:
         require(self.left_mm is not None or self.right_mm is not None, "levels without any limb")
 
+    def outside(self, low_mm: float, high_mm: float) -> tuple[str, ...]:
+        """Return the limbs whose own level lies outside a range of LPS z."""
+        own = {"left": self.left_mm, "right": self.right_mm}
+        return tuple(limb for limb, level in own.items() if level is not None and not low_mm <= level <= high_mm)
+
     @property
     def both_mm(self) -> tuple[float, float]:
         """Levels of the left and the right limb; one known level holds for both."""

@@ -20,6 +20,10 @@ class DvtError(Exception):
     """
 
 
+class InvalidValue(DvtError, ValueError):
+    """A value that a parameter cannot have."""
+
+
 class DamagedScan(DvtError):
     """The scan itself is faulty, independent of the options."""
 

@@ -16,6 +16,7 @@ from dvtplan.core import console
 from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.core.text import shorten_list
 from dvtplan.data.names import same_names, visible
+from dvtplan.imaging.geometry import Grid
 
 FILE_NAME = "cases.csv"
 LEVEL_COLUMNS = ("level_left_mm", "level_right_mm")
@@ -116,6 +117,18 @@ def survey_cases_table(path: Path) -> CasesTable:
             unused.append(case_id)
     warnings = _warnings(path, columns, cases, unused)
     return CasesTable(path=path, columns=tuple(columns), cases=cases, faults=tuple(faults), warnings=tuple(warnings))
+
+
+def level_warnings(case_id: str, levels: Levels | None, grid: Grid) -> tuple[str, ...]:
+    """Warn of levels that lie above or below the whole scan, which is possible but often a mistake."""
+    heights = grid.corners_mm()[:, 2]
+    low, high = float(heights.min()), float(heights.max())
+    values = {} if levels is None else {limb: getattr(levels, f"{limb}_mm") for limb in levels.outside(low, high)}
+    return tuple(
+        f"{FILE_NAME}: {case_id}: level_{limb}_mm {level:g} lies outside the volume ({low:.0f} to {high:.0f} mm). "
+        "Check its sign and origin."
+        for limb, level in values.items()
+    )
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

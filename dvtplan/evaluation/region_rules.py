@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,13 @@ from dvtplan.anatomy import scan_landmarks
 from dvtplan.anatomy.landmarks import LEVEL_BELOW_KNEE_MM
 from dvtplan.anatomy.levels import ALL, PROXIMAL_DISTAL, Levels
 from dvtplan.anatomy.regions import NEAR_MM
+from dvtplan.core import console
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
+from dvtplan.data.cases_table import level_warnings
 from dvtplan.evaluation.options import EvaluationOptions, require_choice
 from dvtplan.evaluation.pairing import Pair
+from dvtplan.imaging import volume_io
 from dvtplan.imaging.nifti_forms import trusting
 
 RULES = {
@@ -109,6 +113,8 @@ def plan_scoring(
     Raises:
         DvtError: for unknown regions, regions that the rule does not give, or levels that are missing.
     """
+    with trusting(options.trust):
+        _warn_of_levels(pairs)
     wanted = _wanted_regions(options.split, names)
     estimate = options.estimate_levels or _rule(options, wanted, names, all_have_levels=False) == "level"
     filled = given = _Levels(pairs=tuple(pairs), reasons={}, notes=())
@@ -136,6 +142,15 @@ def plan_scoring(
         levels_to_shift=filled.known if options.level_sensitivity else None,
         shift_notes=filled.notes,
     )
+
+
+def _warn_of_levels(pairs: Sequence[Pair]) -> None:
+    """Warn of levels outside their scan. A mask that cannot be read is reported when it is scored."""
+    for pair in pairs:
+        if pair.levels is not None:
+            with contextlib.suppress(DvtError):
+                for line in level_warnings(pair.case_id, pair.levels, volume_io.read_grid(pair.truth)):
+                    console.warn(line)
 
 
 def _note_missing(used: _Levels, cases_table: Path) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from statistics import median
 
+from dvtplan.core.errors import InvalidValue
 from dvtplan.core.json_records import digest
 from dvtplan.imaging.geometry import SLICE_ORDER
 from dvtplan.imaging.normalize import Normalization
@@ -40,10 +41,10 @@ def derive(fingerprint: Fingerprint, preset: str = "auto") -> Plan:
         preset: 'auto' applies the rules, 'paper' takes the fixed choices of Huang 2019.
 
     Raises:
-        ValueError: if the preset is unknown.
+        InvalidValue: if the preset is unknown.
     """
     if preset not in ("auto", "paper"):
-        raise ValueError(f"preset must be 'auto' or 'paper', not {preset!r}")
+        raise InvalidValue(f"preset must be 'auto' or 'paper', not {preset!r}")
     axis, why_axis = slice_axis(fingerprint)
     shape, why_shape = target_shape(fingerprint, axis)
     normal, why_normal = normalization(fingerprint, axis)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from dvtplan.core.errors import DvtError, require
+from dvtplan.core.errors import DvtError, InvalidValue, require
 from dvtplan.core.json_records import OMIT_DEFAULT
 
 SETTING = "setting"
@@ -109,6 +109,23 @@ class Recipe:
     """Decides initial weights, the order of slices and their variants."""
 
     def __post_init__(self) -> None:
+        try:
+            self._check_types()
+            self._check_values()
+        except ValueError as error:
+            raise InvalidValue(str(error)) from error
+
+    def _check_types(self) -> None:
+        for one in fields(self):
+            value, kind = getattr(self, one.name), type(one.default)
+            if kind in (int, str):
+                require(type(value) is kind, f"{one.name} must be {kind.__name__}, not {value!r}")
+            elif kind is float or (one.name == "focal_alpha" and value is not None):
+                require(
+                    isinstance(value, (int, float)) and value is not True, f"{one.name} must be a number, not {value!r}"
+                )
+
+    def _check_values(self) -> None:
         require(self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}")
         require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
         for name in ("learning_rate", "lr_factor", "focal_gamma"):

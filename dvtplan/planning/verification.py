@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dvtplan.core.errors import DvtError
+from dvtplan.data.cases_table import level_warnings
 from dvtplan.data.dataset import Case
 from dvtplan.data.raw_files import SeenFile, see, source_digest
 from dvtplan.imaging import volume_io
@@ -83,13 +84,4 @@ def _try_read(path: Path, problems: list[str]) -> tuple[np.ndarray, Grid] | None
 def _warnings(case: Case, label: np.ndarray, grid: Grid) -> Iterable[str]:
     if not label.any():
         yield f"{case.label}: contains no foreground. Check that this patient has no thrombus."
-    heights = grid.corners_mm()[:, 2]
-    for limb, level in (
-        ("left", case.levels and case.levels.left_mm),
-        ("right", case.levels and case.levels.right_mm),
-    ):
-        if level is not None and not heights.min() <= level <= heights.max():
-            yield (
-                f"cases.csv: {case.id}: level_{limb}_mm {level:g} lies outside the volume "
-                f"({heights.min():.0f} to {heights.max():.0f} mm). Check its sign and origin."
-            )
+    yield from level_warnings(case.id, case.levels, grid)

@@ -12,7 +12,7 @@ import torch
 
 from dvtplan import __version__
 from dvtplan.core import console, files, json_records, worker_pool
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, InvalidValue
 from dvtplan.core.text import now, plural
 from dvtplan.data import edited_masks, raw_files
 from dvtplan.data.dataset import survey
@@ -62,9 +62,9 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite exclude each other")
+            raise InvalidValue("resume and overwrite exclude each other")
         if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers must not be negative, not {self.workers}")
+            raise InvalidValue(f"workers must not be negative, not {self.workers}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers.films import (
+    LEVELS,
     UNION,
     counts,
     make,
@@ -184,3 +185,12 @@ def test_moved_levels_are_a_table_of_their_own(workspace: Workspace, monkeypatch
         here = table[(table["region"] == region.region) & (table["shift_mm"] == 0)].set_index("score")
         assert here["mean"].to_dict() == pytest.approx({s: of.mean for s, of in region.scores.items()})
     assert table["shift_mm"].unique().tolist() == [-20, -10, 0, 10, 20]
+
+
+def test_a_level_far_outside_the_scan_is_told(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    score(workspace)
+    assert "outside the volume" not in capsys.readouterr().err
+    (workspace.raw / "cases.csv").write_text(LEVELS.replace("b,P,15", "b,P,1500"))
+    score(workspace)
+    shown = capsys.readouterr().err
+    assert shown.count("outside the volume") == 1 and "cases.csv: b: level_left_mm 1500" in shown

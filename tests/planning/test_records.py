@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dvtplan.anatomy.levels import Levels
+from dvtplan.core.errors import InvalidValue
 from dvtplan.core.json_records import digest, from_json, to_json
 from dvtplan.imaging.normalize import Normalization
 from dvtplan.models.training_run import Run, training_differences
@@ -96,10 +97,15 @@ def test_a_normalization_without_a_range_is_refused(change: dict[str, object], m
         ("width", 0),
         ("target", "clot"),
         ("seed", -1),
+        ("epochs", 0),
+        ("epochs", 2.5),
+        ("epochs", "3"),
+        ("learning_rate", None),
+        ("focal_alpha", "0.5"),
     ],
 )
 def test_a_recipe_that_cannot_train_is_refused_by_field(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"\b{field}\b.*must"):
+    with pytest.raises(InvalidValue, match=rf"\b{field}\b.*must"):
         Recipe(**{field: value})  # type: ignore[arg-type]
 
 
