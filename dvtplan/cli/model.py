@@ -51,7 +51,7 @@ def model(argv: list[str]) -> None:
 
 
 def _info(path: Path) -> str:
-    """Describe a model. torch is loaded only for a results folder, whose weights are in a checkpoint."""
+    """Verify and describe a model."""
     from dvtplan.models import description
 
     if not path.is_dir():

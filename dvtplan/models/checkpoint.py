@@ -13,7 +13,7 @@ from torch import nn
 
 from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.core.files import atomic_write
-from dvtplan.models.networks.registry import NETWORKS, build, outputs_of
+from dvtplan.models.networks.registry import NETWORKS, build, outputs_of, parameter_count
 from dvtplan.models.training_run import Run
 
 SCHEMA = 1
@@ -57,7 +57,7 @@ def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
         The number of finished epochs.
 
     Raises:
-        DvtError: if the file is missing or damaged, or belongs to another network.
+        DvtError: if the file is missing or damaged, belongs to another network, or has weights that are not finite.
     """
     state = _load(path)
     _fill(path, network, state["network"])
@@ -97,9 +97,19 @@ def expected_weights(run: Run, name: str) -> dict[str, tuple[str, tuple[int, ...
         raise DvtError(
             f"{name}: names an unknown network {run.network!r}; known are {', '.join(NETWORKS)}. Check its version."
         )
-    with torch.device("meta"):
-        weights = build_network(run).state_dict()
+    weights = _blank(run).state_dict()
     return {key: (str(weight.dtype).removeprefix("torch."), tuple(weight.shape)) for key, weight in weights.items()}
+
+
+def count_parameters(run: Run) -> int:
+    """Return the number of trainable parameters of a run's network, whatever the run states."""
+    return parameter_count(_blank(run))
+
+
+def _blank(run: Run) -> nn.Module:
+    """Build a run's network without memory for its weights."""
+    with torch.device("meta"):
+        return build_network(run)
 
 
 def get_weights(network: nn.Module) -> dict[str, np.ndarray]:
@@ -145,3 +155,6 @@ def _fill(path: Path, network: nn.Module, weights: dict[str, torch.Tensor]) -> N
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise DvtError(f"{path}: its weights do not fit this network. Check `network` and run.json.") from error
+    for name, weight in network.state_dict().items():
+        if not torch.isfinite(weight).all():
+            raise DvtError(f"{path}: {name} has weights that are not finite. Train this fold again.")

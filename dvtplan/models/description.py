@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvtplan.core import json_records
+from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
-from dvtplan.core.verified_archive import ArchiveReader
+from dvtplan.core.verified_archive import DOWNLOAD_AGAIN
 from dvtplan.data.dataset import PHANTOM_WARNING
 from dvtplan.models.model_store import TABLE_TEXT, model_digest, open_model
 from dvtplan.models.training_run import Run
-from dvtplan.models.weight_files import float_type, tensor_digest
+from dvtplan.models.weight_files import archived_weights, float_type, weights_digest
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.training_ranges import SMALLEST_GROUP, Range, TrainingData
 
@@ -35,18 +35,28 @@ class ModelDescription:
 
 
 def describe_archive(path: Path | str) -> ModelDescription:
-    """Read and verify an archive and describe it, without loading torch.
+    """Read and verify an archive and describe it.
 
     Raises:
-        DvtError: as ``open_model``; if any member does not match its digest.
+        DvtError: as ``open_model``; if any member does not match its digest; if weights are not finite, or their
+            number or shapes are not those of the network.
     """
+    from dvtplan.models import checkpoint  # loads torch
+
     path = Path(path)
     with open_model(path) as stored:
         archive = stored.archive
         if archive is None:
             raise ValueError(f"{path} is not an archive")
-        floats = float_type(archive)
-        digests = [(run, _archived_digest(archive, k, floats)) for k, run in stored.runs.items()]
+        digests = []
+        for k, run in stored.runs.items():
+            needed = checkpoint.expected_weights(run, f"{path}: fold_{k}/run.json")
+            digests.append((run, weights_digest(archived_weights(archive, k, needed))))
+            if (count := checkpoint.count_parameters(run)) != run.parameters:
+                raise DvtError(
+                    f"{path}: fold_{k}/run.json states {run.parameters:,} parameters, but this {run.network} has "
+                    f"{count:,}. {DOWNLOAD_AGAIN}"
+                )
         for name in (name for name in archive.manifest.members if "/weights/" not in name):
             archive.read(name)
         count, size = len(archive.manifest.members), path.stat().st_size
@@ -56,18 +66,11 @@ def describe_archive(path: Path | str) -> ModelDescription:
             runs=stored.runs,
             data=stored.training,
             table=archive.text(TABLE_TEXT) if TABLE_TEXT in archive else "",
-            weights=floats,
+            weights=float_type(archive),
             digest=model_digest(stored.plan, digests),
             about=f"archive of format {archive.manifest.format} by dvtplan {archive.manifest.dvtplan}, "
             f"{size / 1e6:.3g} MB; its {plural(count, 'member')} match their digests",
         )  # fmt: skip
-
-
-def _archived_digest(archive: ArchiveReader, fold: int, floats: str) -> str:
-    """Return ``weights_digest`` of a fold without its network; ``floats`` is the type of all its float weights."""
-    prefix = f"fold_{fold}/weights/"
-    names = [name for name in archive.manifest.members if name.startswith(prefix)]
-    return json_records.digest({n[len(prefix) : -len(".npy")]: tensor_digest(archive, n, floats) for n in names})
 
 
 def to_text(model: ModelDescription) -> str:

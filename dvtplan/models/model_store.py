@@ -7,6 +7,8 @@ table1.txt if the model was scored; and for each fold run.json, without names of
 from __future__ import annotations
 
 import contextlib
+import gzip
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ WIDEST = 1024
 MOST_CHANNELS = 64
 """Largest number of image channels in an archive."""
 GZIP_MAGIC = b"\x1f\x8b"
+ZIP_MAGIC = b"PK\x03\x04"
 FLOATS = ("float32", "float16")
 """Number types in which an archive may store float32 weights. It stores all of them in one type."""
 
@@ -79,12 +82,20 @@ def open_model(path: Path | str, folds: Sequence[int] | None = None) -> Iterator
 
 def _refuse_gzip(path: Path) -> None:
     with contextlib.suppress(OSError), path.open("rb") as file:
-        if file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
-            target = path.stem if path.suffix == ".gz" else f"unpacked_{path.name}"
-            raise DvtError(
-                f"{path}: is compressed with gzip, but a model archive is a ZIP file. Run gunzip first: "
-                f"gunzip -c {path.name} > {target}"
-            )
+        if file.read(len(GZIP_MAGIC)) != GZIP_MAGIC:
+            return
+        try:
+            with gzip.open(path) as unpacked:
+                is_zip = unpacked.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            is_zip = False
+        if not is_zip:
+            raise DvtError(f"{path}: is not a model, but a gzip file of something else. Name a model archive.")
+        target = path.stem if path.suffix == ".gz" else f"unpacked_{path.name}"
+        raise DvtError(
+            f"{path}: is compressed with gzip, but a model archive is a ZIP file. Run gunzip first: "
+            f"gunzip -c {path.name} > {target}"
+        )
 
 
 def _of_folder(path: Path, folds: Sequence[int] | None) -> StoredModel:

@@ -107,16 +107,3 @@ def _numbers(archive: ArchiveReader, name: str, content: bytes, dtype: str, star
     if not np.isfinite(array).all():
         raise DvtError(f"{archive.path}: {name} holds weights that are not finite. {DOWNLOAD_AGAIN}")
     return array
-
-
-def tensor_digest(archive: ArchiveReader, name: str, floats: str) -> str:
-    """Return the SHA-256 of a tensor's .npy file; of float16, that of the float32 file that it becomes when used."""
-    content = archive.read(name)
-    dtype, start = _type_of(content), 10 + int.from_bytes(content[8:10], "little")
-    count = len(content) - start
-    if dtype not in (floats, "int64") or count < 0 or count % np.dtype(DTYPES[dtype]).itemsize:
-        raise DvtError(f"{archive.path}: {name} is not an array of {floats} or int64. {DOWNLOAD_AGAIN}")
-    if dtype != "float16":
-        return archive.manifest.members[name].sha256
-    numbers = _numbers(archive, name, content, dtype, start).astype("<f4")
-    return hashlib.sha256(content[:start].replace(b"<f2", b"<f4", 1) + numbers.tobytes()).hexdigest()

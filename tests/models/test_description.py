@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from helpers.model_archives import load
+import numpy as np
+import pytest
+import torch
+from helpers.model_archives import load, rebuilt
+from helpers.refusals import refused
 
 from dvtplan.core import json_records
 from dvtplan.data.paths import Workspace
-from dvtplan.models import description
+from dvtplan.models import description, weight_files
 from dvtplan.models.training_run import Run
 from dvtplan.reporting import model_export
 
@@ -44,10 +51,46 @@ import sys
 from pathlib import Path
 from dvtplan.models import description
 description.to_text(description.describe_archive(Path(sys.argv[1])))
-print(*[name for name in ("torch", "SimpleITK", "pandas", "scipy", "matplotlib") if name in sys.modules])
+print(*[name for name in ("pandas", "scipy", "matplotlib", "pydicom") if name in sys.modules])
 """
 
 
 def test_describing_an_archive_loads_nothing_heavy(good: Path) -> None:
     done = subprocess.run([sys.executable, "-c", INFO, good], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "word"),
+    [
+        ("head.weight", lambda array: np.full_like(array, np.nan), "not finite"),
+        ("head.weight", lambda array: array.reshape(-1), "shape (1, 4, 1, 1)"),
+        ("head.weight", lambda array: np.zeros((2, 4, 1, 1), "f4"), "bytes"),
+    ],
+)
+def test_weights_that_no_network_can_use_are_not_vouched_for(
+    members: dict[str, bytes], tmp_path: Path, name: str, change: Callable[[np.ndarray], np.ndarray], word: str
+) -> None:
+    """Although every digest fits; to describe and to load."""
+    member = weight_files.weights_name(1, name)
+    array = np.load(io.BytesIO(members[member]))
+    path = rebuilt(tmp_path / "a.zip", members | {member: weight_files.npy(change(array))})
+    for use in (description.describe_archive, load):
+        message = refused(lambda use=use: use(path))
+        assert member in message and word in message
+
+
+def test_a_number_of_parameters_that_is_not_the_networks_is_refused(members: dict[str, bytes], tmp_path: Path) -> None:
+    text = re.sub(rb'"parameters": \d+', b'"parameters": 7', members["fold_0/run.json"])
+    path = rebuilt(tmp_path / "a.zip", members | {"fold_0/run.json": text})
+    assert "fold_0/run.json states 7 parameters" in refused(lambda: description.describe_archive(path))
+
+
+def test_a_checkpoint_whose_weights_are_not_finite_is_not_loaded(trained: Workspace) -> None:
+    path = trained.fold("gn_unet", 1).checkpoint
+    state = torch.load(path, weights_only=True)
+    state["network"]["head.weight"][0, 1] = float("inf")
+    torch.save(state, path)
+    assert "checkpoint.pt: head.weight has weights that are not finite" in refused(
+        lambda: load(trained.results("gn_unet"))
+    )

@@ -227,3 +227,13 @@ def test_an_archive_compressed_with_gzip_is_refused_with_the_command(good: Path,
 def test_a_path_may_be_text(good: Path) -> None:
     assert load_model(str(good), setup=CPU).digest == load(good).digest
     assert description.describe_archive(str(good)).path == good
+
+
+@pytest.mark.parametrize("content", [b"", b"no ZIP", b"PK"])
+def test_a_gzip_file_of_something_else_is_not_a_model(tmp_path: Path, content: bytes) -> None:
+    """Such as a scan. Unpacking would not help."""
+    path = tmp_path / "scan.nii.gz"
+    for data in (gzip.compress(content), gzip.compress(content)[:-9]):
+        path.write_bytes(data)
+        message = printable_refusal(lambda: load(path))
+        assert "is not a model" in message and "gunzip" not in message

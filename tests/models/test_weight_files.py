@@ -52,14 +52,13 @@ def test_numbers_are_little_endian_in_c_order_whatever_the_array() -> None:
 
 
 def test_float16_weights_of_any_shape_are_widened_and_counters_stay(tmp_path: Path) -> None:
-    """The type is that of the first float weights, wherever they lie. The digest is of the weights as float32."""
+    """The type is that of the first float weights, wherever they lie."""
     numbers = [np.array(2**53 + 1), *(np.array(x, np.float16) for x in (-0.1, [[]], [[1 / 3], [-2]], [6e-8, -0.0]))]
     arrays = {f"t{k}": array for k, array in enumerate(numbers)}
     expected = {name: ("int64" if name == "t0" else "float32", array.shape) for name, array in arrays.items()}
     content = {weight_files.weights_name(0, name): weight_files.npy(array) for name, array in arrays.items()}
     with verified_archive.open_archive(rebuilt(tmp_path / "a.zip", content), model_store.KIND) as archive:
         found = weight_files.archived_weights(archive, 0, expected)
-        assert description._archived_digest(archive, 0, "float16") == weight_files.weights_digest(found)
     for name, (dtype, _) in expected.items():
         assert weight_files.npy(found[name]) == weight_files.npy(arrays[name].astype(dtype))
 
@@ -71,9 +70,7 @@ def test_mixed_types_are_refused(members: dict[str, bytes], half_members: dict[s
     for k, changed in enumerate((fold, {last: half_members[last]})):
         path = rebuilt(tmp_path / f"{k}.zip", members | changed)
         assert "as float32 the network has " in printable_refusal(lambda path=path: load(path))
-        assert " is not an array of float32 or int64" in printable_refusal(
-            lambda path=path: description.describe_archive(path)
-        )
+        assert "as float32 the network has " in printable_refusal(lambda path=path: description.describe_archive(path))
         assert load(path, folds=[0]).folds == (0,)
     path = rebuilt(tmp_path / "back.zip", half_members | {last: members[last]})
     assert f"{last}: as float16 the network has 136 bytes, the archive 144 bytes" in printable_refusal(

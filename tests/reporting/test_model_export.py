@@ -105,7 +105,9 @@ def test_counters_of_batches_are_not_rounded_next_to_float16_weights(results: Pa
     """A fold of a network with BatchNorm, whose counter has no float16."""
     file, path = results / "fold_0" / "run.json", results / "fold_0" / "checkpoint.pt"
     file.write_text(file.read_text().replace('"network": "gn_unet"', '"network": "segnet"'))
-    network = checkpoint.build_network(json_records.load(Run, file, ""))
+    run = json_records.load(Run, file, "")
+    json_records.save(replace(run, parameters=checkpoint.count_parameters(run)), file)
+    network = checkpoint.build_network(run)
     for name, weight in network.state_dict().items():
         if name.endswith("num_batches_tracked"):
             weight += 2049  # the first number that float16 lacks
