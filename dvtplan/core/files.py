@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +26,10 @@ except ImportError:  # Windows
 TEMP_PREFIX = ".writing-"
 """Prefix of the names of unfinished files and folders."""
 
+HOST_LETTERS = 4
+"""Letters after the prefix that stand for the machine."""
+DAY_S = 86400.0
+
 LOCK = ".lock"
 """Name of the lock file in a folder."""
 LOCK_TRIES = 15
@@ -35,20 +41,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file next to ``path``; move it to ``path`` if the block succeeds.
 
     The temporary name keeps the suffixes, because writers choose the format by them, and starts with a dot. If the
-    block fails, the temporary file is removed and an existing file at ``path`` is unchanged.
+    block fails, the temporary file is removed and an existing file at ``path`` is unchanged. If the process is killed,
+    the temporary file stays, and the next process that writes into the folder removes it.
 
     Raises:
         WriteFailed: if the disk is full or the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=TEMP_PREFIX, suffix="-" + path.name, dir=path.parent)
-        os.close(handle)
+        remove_abandoned(path.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{TEMP_PREFIX}{_host()}-", suffix="-" + path.name, dir=path.parent)
     except OSError as error:
         raise WriteFailed(cannot_write(path, error)) from error
     draft = Path(name)
     try:
-        yield draft
+        with _marked_as_used(handle):
+            yield draft
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         draft.chmod(0o666 & ~_umask())
@@ -57,6 +65,47 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise WriteFailed(cannot_write(path, error)) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _marked_as_used(handle: int) -> Iterator[None]:
+    """Lock an open draft, so that ``remove_abandoned`` of another process keeps it."""
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    finally:
+        os.close(handle)
+    if fcntl is None:  # Windows does not move an open file
+        yield
+
+
+@functools.cache
+def _host() -> str:
+    """Return a short tag of this machine, because locks need not reach other machines."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:HOST_LETTERS]
+
+
+@functools.lru_cache(maxsize=1024)
+def remove_abandoned(folder: Path) -> None:
+    """Remove the drafts that killed processes left in a folder that others may use; once per process.
+
+    A draft of another machine is removed after a day.
+    """
+    for draft in folder.glob(f"{TEMP_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            is_ours = draft.name.startswith(f"{TEMP_PREFIX}{_host()}-")
+            if draft.is_file() and (is_ours or time.time() - draft.stat().st_mtime > DAY_S):
+                remove_unlocked(draft)
+
+
+def remove_unlocked(path: Path) -> None:
+    """Remove a file unless a process holds a lock on it, or that is unknown."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 @contextlib.contextmanager

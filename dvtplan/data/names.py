@@ -11,7 +11,7 @@ LONGEST_NAME = 64
 """Most characters of a label's name: the most that a label in DICOM may have."""
 LONGEST_FILE = 255
 """Most bytes of a file name."""
-TEMPORARY = len(".writing-12345678-")
+TEMPORARY = len(".writing-1234-12345678-")
 """Bytes that the name of an unfinished file has before the name."""
 RESERVED_LABELS = {
     "background": "is the name of the value 0",

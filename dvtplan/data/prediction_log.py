@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from dvtplan.core import json_records
 from dvtplan.core.digests import combine_digests, files_digest
 from dvtplan.core.errors import DvtError
-from dvtplan.core.files import exclusive_lock
+from dvtplan.core.files import exclusive_lock, remove_abandoned, remove_unlocked
 from dvtplan.data import edited_masks
 from dvtplan.data.mask_files import mask_name, mask_path
 from dvtplan.data.paths import prediction_index, prediction_indexes, prediction_record, prediction_records
@@ -23,6 +24,7 @@ from dvtplan.data.prediction_records import (
     read_record,
     require_prediction_record,
 )
+from dvtplan.imaging.volume_io import WRITTEN
 
 LOCK_NAME = ".predictions.lock"
 """Held while both files are read or written, so that runs into one folder do not lose each other's entries."""
@@ -317,11 +319,21 @@ def mask_lock(mask: Path) -> Iterator[None]:
         return
     try:
         with exclusive_lock(mask.parent, name=f".{mask.name}.lock", clean=False):
+            _remove_abandoned(mask.parent)
             yield
     finally:
         if not exists:
             with contextlib.suppress(OSError):
                 mask.parent.rmdir()
+
+
+@functools.lru_cache(maxsize=64)
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed predictions left in a folder: drafts, and locks of masks; once per process."""
+    remove_abandoned(folder)
+    for lock in folder.glob(".*.lock"):
+        if lock.name.removesuffix(".lock").endswith(WRITTEN):
+            remove_unlocked(lock)
 
 
 def forget_masks(folder: Path) -> None:

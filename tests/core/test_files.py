@@ -128,3 +128,25 @@ def test_a_file_system_without_locks_is_warned_of_once(
 def test_bytes_of_a_file_name_that_are_not_text_are_written_as_escapes(tmp_path: Path) -> None:
     files.write_text(tmp_path / "note.json", json.dumps(os.fsdecode(b"M\xfcller"), ensure_ascii=False))
     assert json.loads((tmp_path / "note.json").read_text(encoding="utf-8")) == os.fsdecode(b"M\xfcller")
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    with files.atomic_write(tmp_path / "alive.txt") as alive:
+        dead = alive.with_name(alive.name.replace("alive", "dead"))
+        foreign, old = (tmp_path / f".writing-?{name}-12345678-a.txt" for name in ("???", "..."))
+        for path in (dead, foreign, old):
+            path.touch()
+        os.utime(old, (0, 0))
+        files.remove_abandoned.cache_clear()  # as in another process
+        files.write_text(tmp_path / "next.txt", "next")
+        assert set(tmp_path.iterdir()) == {alive, foreign, tmp_path / "next.txt"}
+        alive.write_text("alive")
+    assert (tmp_path / "alive.txt").read_text() == "alive"
+
+
+def test_only_a_lock_that_nobody_holds_is_removed(tmp_path: Path) -> None:
+    with files.exclusive_lock(tmp_path, name="held"):
+        (tmp_path / "left").touch()
+        for name in ("held", "left"):
+            files.remove_unlocked(tmp_path / name)
+        assert [p.name for p in tmp_path.iterdir()] == ["held"]

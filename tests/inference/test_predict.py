@@ -15,7 +15,7 @@ from helpers.models import Bright, model_of
 from helpers.predictions import CORONAL, age, is_old, mask_of, names, picture, read_findings, write
 from helpers.refusals import refused
 
-from dvtplan.core import json_records
+from dvtplan.core import files, json_records
 from dvtplan.core.files import TEMP_PREFIX
 from dvtplan.data.folds import Splits
 from dvtplan.data.mask_files import findings_path
@@ -238,3 +238,13 @@ def test_predicting_a_fold_again_keeps_its_masks_and_clears_drafts(trained: Work
     assert predict_fold(trained, "gn_unet", 0) == out
     assert {p: p.stat().st_mtime_ns for p in out.glob("*.nii.gz")} == before
     assert not list(out.glob(f"{TEMP_PREFIX}*"))
+
+
+def test_a_prediction_removes_what_a_killed_one_left(tmp_path: Path, bright: Model) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    left = [out / f"{TEMP_PREFIX}{files._host()}-12345678-b.nii.gz", out / ".b.nii.gz.lock", out / ".predictions.lock"]
+    for path in (*left, out / ".other.lock"):
+        path.touch()
+    predict_path(write(tmp_path / "a.nii.gz"), out, bright)
+    assert [p.name for p in out.glob(".*")] == [".other.lock"]
