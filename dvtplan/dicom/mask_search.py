@@ -115,9 +115,10 @@ def _mask_of_table(
     entry: str, objects: Sequence[Segmentation], table: Path, path: Path, reasons: Sequence[str]
 ) -> Path | Segmentation:
     file = table.parent / entry
+    named = [one for one in objects if (path / one.file).resolve() == file.resolve() or one.file == entry]
     numbered = [one for one in objects if one.number == entry]
-    if len(numbered) == 1 and not file.exists():
-        return numbered[0]
+    if named or (len(numbered) == 1 and not file.exists()):
+        return (named or numbered)[0]
     if not file.is_file():
         others = f" Not used: {shorten_list(reasons, '; ')}." if reasons else ""
         raise DvtError(
@@ -200,12 +201,12 @@ def _mask_files(path: Path) -> list[Path]:
     """Return the volume files in a folder, and those next to it with its name."""
     inside = [path / name for name in other_files(path, MASK_ENDINGS)] if path.is_dir() else []
     absolute = path.absolute()
-    beside = [
-        file
-        for file in sorted(absolute.parent.iterdir())
-        if file.name.startswith(stem(absolute)) and mask_stem(file.name) == stem(absolute) and file.is_file()
-    ]
-    return inside + beside
+    try:
+        names = sorted(entry.name for entry in absolute.parent.iterdir() if entry.name.startswith(stem(absolute)))
+    except OSError:  # the folder above may be closed to this user
+        names = []
+    beside = [absolute.with_name(name) for name in names if mask_stem(name) == stem(absolute)]
+    return inside + [file for file in beside if file.is_file()]
 
 
 def mask_stem(name: str) -> str | None:

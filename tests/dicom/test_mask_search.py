@@ -96,6 +96,28 @@ def test_contours_are_not_read_and_named(folder: Path, tmp_path: Path, capsys: p
     assert "RS1" in line and "contours (RTSTRUCT) of thrombus" in line
 
 
+def test_an_object_in_another_frame_of_reference_is_used_with_a_warning(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its reference and its positions say that it belongs to the series."""
+
+    def other(ds: Dataset) -> None:
+        ds.FrameOfReferenceUID = "1.2.3.5"
+
+    with_object(folder, other)
+    assert mask_of(folder, tmp_path) is not None
+    assert "warning: " in (err := capsys.readouterr().err) and "SEG1 refers to series 5, but has another frame" in err
+
+
+@pytest.mark.parametrize("entry", ["p/SEG2", "SEG2"])
+def test_a_table_may_name_an_object_by_its_file(folder: Path, tmp_path: Path, entry: str) -> None:
+    with_object(folder)
+    with_object(folder).rename(folder / "SEG2")
+    with_object(folder)
+    (tmp_path / "table.csv").write_text(f"folder,mask\np,{entry}\n")
+    assert mask_of(folder, tmp_path, masks=tmp_path / "table.csv") is not None
+
+
 # --- no reference ---------------------------------------------------------------------------------
 
 

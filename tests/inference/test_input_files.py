@@ -82,6 +82,18 @@ def test_volumes_are_the_scans_next_to_dicom_objects_that_are_not_images(
     assert "a_seg.dcm" in line and "a.json" not in line
 
 
+def test_masks_among_the_objects_of_a_study_are_named(
+    series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (series / "thrombus.nii.gz").unlink()
+    ds = header("1.2.9", 9, "contours", 2, 2, Modality="RTSTRUCT", SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3")
+    del ds.Rows, ds.Columns
+    save(ds, series / "RS1")
+    assert np.array_equal(opened(series)["p"], volume())
+    (line,) = lines(capsys)
+    assert "RS1" in line and not line.startswith("warning")
+
+
 def test_what_is_not_used_next_to_volumes_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "in" / "a.nii.gz")
     sitk.WriteImage(sitk.ReadImage(str(tmp_path / "in" / "a.nii.gz")), str(tmp_path / "in" / "b.mhd"))
