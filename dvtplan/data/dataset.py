@@ -14,7 +14,7 @@ from dvtplan.data.dataset_json import DatasetJson
 from dvtplan.data.mask_files import PROBABILITY
 from dvtplan.data.names import LONGEST_FILE, TEMPORARY, normalized
 from dvtplan.data.phantom import is_phantom
-from dvtplan.imaging.volume_io import WRITTEN
+from dvtplan.imaging.volume_names import WRITTEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

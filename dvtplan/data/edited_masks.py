@@ -12,7 +12,7 @@ from dvtplan.core.errors import DvtError, MaskEdited
 from dvtplan.data import mask_files
 from dvtplan.data.paths import prediction_index, prediction_indexes
 from dvtplan.data.prediction_records import MADE_BY, PredictionIndex, PredictionRecord, StitchingRecord
-from dvtplan.imaging.volume_io import stem
+from dvtplan.imaging.volume_names import stem
 
 
 def known_digests(folder: Path) -> dict[str, set[str]]:

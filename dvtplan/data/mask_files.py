@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-from dvtplan.imaging.volume_io import stem
+from dvtplan.imaging.volume_names import stem
 
 PROBABILITY, STATION = "_probability_", "_station_"
 """In the names of volumes that a prediction writes next to the mask ID.nii.gz: ID_probability_thrombus.nii.gz."""

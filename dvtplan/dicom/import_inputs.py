@@ -12,7 +12,7 @@ from dvtplan.core.text import shorten_list
 from dvtplan.dicom import reader
 from dvtplan.dicom.mask_search import mask_stem
 from dvtplan.dicom.series import read_study_ids
-from dvtplan.imaging.volume_io import stem
+from dvtplan.imaging.volume_names import stem
 
 
 def list_sources(sources: Sequence[str | Path]) -> list[Path]:

@@ -14,7 +14,7 @@ from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.core.files import write_text
 from dvtplan.core.text import shorten_list
 from dvtplan.dicom.import_options import ImportOptions
-from dvtplan.imaging.volume_io import stem
+from dvtplan.imaging.volume_names import stem
 
 TABLE_COLUMNS = ("folder", "mask")
 

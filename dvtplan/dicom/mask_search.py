@@ -17,7 +17,7 @@ from dvtplan.dicom.segmentation_reader import misplaced, source_images
 from dvtplan.dicom.series import StudyContents, Volume, read_tags
 from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM
 from dvtplan.imaging.geometry import same_grid
-from dvtplan.imaging.volume_io import MASK_ENDINGS, stem
+from dvtplan.imaging.volume_names import MASK_ENDINGS, stem
 
 SLICER_ENDING = ".seg"
 """3D Slicer ends the names of its segmentations with this and the ending of a volume."""

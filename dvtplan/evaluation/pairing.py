@@ -21,7 +21,7 @@ from dvtplan.data.paths import Workspace, prediction_indexes, trained_folds
 from dvtplan.data.planned_splits import require_untrained
 from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.data.raw_files import find_changes, require_same_images
-from dvtplan.imaging.volume_io import MASK_ENDINGS
+from dvtplan.imaging.volume_names import MASK_ENDINGS
 from dvtplan.models.training_run import Run, training_differences
 
 RESUME = "`train_fold` with `resume=True`"

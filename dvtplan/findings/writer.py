@@ -36,7 +36,7 @@ from dvtplan.findings.record import (
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid, to_slice_order
 from dvtplan.imaging.slice_buffer import SliceBuffer
-from dvtplan.imaging.volume_io import stem
+from dvtplan.imaging.volume_names import stem
 from dvtplan.planning import measurement
 from dvtplan.planning.fingerprint import ChannelFingerprint
 from dvtplan.planning.training_ranges import TrainingData

@@ -20,10 +20,10 @@ from dvtplan.core.errors import DvtError
 from dvtplan.imaging.geometry import HEADER_TOLERANCE
 from dvtplan.imaging.nifti import ENDINGS as NIFTI
 from dvtplan.imaging.nifti import not_3d
+from dvtplan.imaging.volume_names import GIPL
 
 NRRD = (".nrrd", ".nhdr")
 META = (".mha", ".mhd")
-GIPL = (".gipl", ".gipl.gz")
 LONGEST = 1 << 20
 """Bytes in which a text header must end."""
 SPACES = {"left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las"}

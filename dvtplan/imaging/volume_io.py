@@ -24,17 +24,10 @@ from dvtplan.imaging.geometry import (
     nearest_axes,
     same_grid,
 )
-from dvtplan.imaging.headers import GIPL
 from dvtplan.imaging.nifti import not_3d
+from dvtplan.imaging.volume_names import GIPL, WRITTEN, has_ending
 
 T = TypeVar("T")
-
-WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""File endings of volumes that are written: one file each."""
-ENDINGS = (*WRITTEN, ".mhd")
-"""File endings of volumes that are read, in upper or lower case."""
-MASK_ENDINGS = (*ENDINGS, ".hdr", ".nhdr", *GIPL)
-"""File endings of masks that other programs wrote, which are only read."""
 
 READERS = {
     "NiftiImageIO": nifti.ENDINGS,
@@ -178,11 +171,6 @@ def files_of(path: Path) -> tuple[Path, ...]:
         return nifti.files_of(path)
     voxels = headers.voxel_file(path)
     return (path, voxels) if voxels is not None and voxels.is_file() else (path,)
-
-
-def has_ending(path: Path, endings: tuple[str, ...] = ENDINGS) -> bool:
-    """Return whether a file has the name of a volume, in upper or lower case."""
-    return path.name.lower().endswith(endings)
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -392,9 +380,3 @@ def _reason(error: RuntimeError) -> str:
     informative = [line for line in lines if line != "Reason: No such file or directory"]
     last = informative[-1] if informative else "unknown reason"
     return re.sub(r"^(Reason: |(sitk::|ITK )ERROR: |\w+\(0x[0-9a-f]+\): )+", "", last).rstrip(".!")
-
-
-def stem(path: Path) -> str:
-    """Return a file or folder name without the ending of a volume, an archive or a DICOM file."""
-    found = next((e for e in (*ENDINGS, ".zip", ".dcm") if path.name.lower().endswith(e)), "")
-    return path.name[: len(path.name) - len(found)]

@@ -12,7 +12,7 @@ from dvtplan.data.dataset import Case
 from dvtplan.data.edited_masks import known_digests
 from dvtplan.findings import writer
 from dvtplan.findings.record import read_findings
-from dvtplan.imaging.volume_io import ENDINGS, stem
+from dvtplan.imaging.volume_names import ENDINGS, stem
 from dvtplan.inference import inputs
 from dvtplan.inference.model import Model
 from dvtplan.inference.outcome import PredictionOutcome

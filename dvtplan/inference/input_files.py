@@ -11,7 +11,7 @@ from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom import mask_search, reader
 from dvtplan.dicom.series import StudyContents
 from dvtplan.imaging import volume_io
-from dvtplan.imaging.volume_io import ENDINGS
+from dvtplan.imaging.volume_names import ENDINGS
 
 SLICER_ENDINGS = tuple(f".seg{ending}" for ending in (".nrrd", ".nhdr"))
 """File endings of segmentations of 3D Slicer, which are not scans."""

@@ -19,7 +19,7 @@ from dvtplan.dicom.series import StudyContents, Volume, choose_volumes, read_stu
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
 from dvtplan.imaging.stitching import Stitched, stitch
-from dvtplan.imaging.volume_io import ENDINGS, GIPL, has_ending, stem
+from dvtplan.imaging.volume_names import ENDINGS, GIPL, has_ending, stem
 from dvtplan.inference.input_files import (
     SLICER_ENDINGS,
     is_dicom_input,

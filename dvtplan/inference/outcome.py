@@ -38,7 +38,7 @@ class PredictionOutcome:
     files: tuple[Path, ...] = ()
     """The masks, then all other files that were written or kept."""
     levels: Mapping[str, LevelAssignment] = field(default_factory=dict)
-    """Name of a mask (``volume_io.stem``) -> levels of its scan, if findings were requested."""
+    """Name of a mask (``volume_names.stem``) -> levels of its scan, if findings were requested."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Case -> why it could not be analysed, in one line."""
     scans: int = 1

@@ -19,7 +19,7 @@ from dvtplan.data.prediction_records import require_prediction_record
 from dvtplan.dicom import reader, segmentation_writer
 from dvtplan.findings.options import FindingsOptions
 from dvtplan.imaging.nifti_forms import trusting
-from dvtplan.imaging.volume_io import ENDINGS, stem
+from dvtplan.imaging.volume_names import ENDINGS, stem
 from dvtplan.inference import failures, inputs, mask_formats, station_masks
 from dvtplan.inference.inputs import PredictionInput
 from dvtplan.inference.model import Model, load_model

@@ -20,7 +20,7 @@ from dvtplan.findings.level_source import LevelAssignment
 from dvtplan.findings.options import FindingsOptions
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import HEADER_TOLERANCE_MM, same_grid
-from dvtplan.imaging.volume_io import stem
+from dvtplan.imaging.volume_names import stem
 from dvtplan.inference import failures, inputs
 from dvtplan.inference.model import Model
 from dvtplan.inference.options import PredictOptions

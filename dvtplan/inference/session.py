@@ -13,7 +13,7 @@ from dvtplan.data.edited_masks import edited_masks
 from dvtplan.findings.options import ReportOptions
 from dvtplan.findings.record import read_findings
 from dvtplan.imaging.nifti_forms import trusting
-from dvtplan.imaging.volume_io import stem
+from dvtplan.imaging.volume_names import stem
 from dvtplan.inference.model import load_model
 from dvtplan.inference.options import PredictOptions
 from dvtplan.inference.outcome import PredictionOutcome

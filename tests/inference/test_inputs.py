@@ -16,6 +16,7 @@ from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural
 from dvtplan.dicom.series import choose_volume, read_study
 from dvtplan.imaging import volume_io
+from dvtplan.imaging.volume_names import stem
 from dvtplan.inference import inputs, station_masks
 from dvtplan.inference.inputs import find_cases
 
@@ -163,7 +164,7 @@ def test_a_missing_station_is_named(files: Path) -> None:
     ],
 )
 def test_a_name_loses_only_an_ending(name: str, bare: str) -> None:
-    assert volume_io.stem(Path(name)) == bare
+    assert stem(Path(name)) == bare
 
 
 @pytest.mark.parametrize(

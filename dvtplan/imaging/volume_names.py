@@ -1,0 +1,25 @@
+"""File names of volumes: their endings, and the name without one. Does not load SimpleITK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""File endings of volumes that are written: one file each."""
+ENDINGS = (*WRITTEN, ".mhd")
+"""File endings of volumes that are read, in upper or lower case."""
+GIPL = (".gipl", ".gipl.gz")
+"""File endings of a format that stores no direction."""
+MASK_ENDINGS = (*ENDINGS, ".hdr", ".nhdr", *GIPL)
+"""File endings of masks that other programs wrote, which are only read."""
+
+
+def has_ending(path: Path, endings: tuple[str, ...] = ENDINGS) -> bool:
+    """Return whether a file has the name of a volume, in upper or lower case."""
+    return path.name.lower().endswith(endings)
+
+
+def stem(path: Path) -> str:
+    """Return a file or folder name without the ending of a volume, an archive or a DICOM file."""
+    found = next((e for e in (*ENDINGS, ".zip", ".dcm") if path.name.lower().endswith(e)), "")
+    return path.name[: len(path.name) - len(found)]
