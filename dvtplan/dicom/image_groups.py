@@ -48,7 +48,7 @@ in all images of a volume. The others split only images that have the same posit
 
 
 def by_plane(frames: Iterable[Frame]) -> list[Group]:
-    """Group images by matrix, orientation and pixel size, each with a tolerance."""
+    """Group images by matrix, orientation and pixel size, each with a tolerance, in an order of their own."""
     groups: list[list[Frame]] = []
     for frame in frames:
         group = next((group for group in groups if _same_plane(group[0], frame)), None)
@@ -56,6 +56,7 @@ def by_plane(frames: Iterable[Frame]) -> list[Group]:
             groups.append([frame])
         else:
             group.append(frame)
+    groups.sort(key=lambda group: (group[0].plane, group[0].shape, group[0].spacing_mm, group[0].along_row))
     return [(f"{group[0].plane} {group[0].matrix}", group) for group in groups]
 
 

@@ -105,7 +105,9 @@ def find_files(source: Path) -> StudyFiles:
                 entries.append((name, header))
             elif missing_tags(header):
                 unplaced.append((name, header))
-    groups = sorted(_by_identity(entries), key=lambda group: series_number(group[0][1]))
+    groups = sorted(
+        _by_identity(entries), key=lambda group: (series_number(group[0][1]), min(name for name, _ in group))
+    )
     alone = [entry for entry in unplaced if not any(_lacks_place(entry, group[0]) for group in groups)]
     present = {_value(entry, "SOPInstanceUID") for entry in (*entries, *unplaced)}
     return StudyFiles(

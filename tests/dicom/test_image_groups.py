@@ -161,6 +161,13 @@ def test_a_volume_that_cannot_be_read_keeps_its_letter() -> None:
     assert len(made.faults) == 1 and "a gap" in made.faults[0]
 
 
+def test_the_order_of_files_does_not_change_the_letters_of_planes() -> None:
+    planes = [named(frames(plane=plane), name) for name, plane in (("s", SAGITTAL), ("a", AXIAL))]
+    for images in ([*planes[0], *planes[1]], [*planes[1], *planes[0]]):
+        made = sort_into_volumes(images, "s")
+        assert [(s.letter, s.title) for s in made.stacks] == [("a", "axial 4x6"), ("b", "sagittal 4x6")]
+
+
 def test_thirty_time_points_have_letters() -> None:
     images = [f for t in range(30) for f in named(frames(3), f"{t} ", time_point=str(t))]
     made = sort_into_volumes(images, "s")
