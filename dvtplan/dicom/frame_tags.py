@@ -122,6 +122,9 @@ def _require_grey_values(name: str, header: Any) -> None:
     if samples not in (None, "", 1) or kind.startswith(("RGB", "YBR", "PALETTE")):
         found = "palette colour" if kind.startswith("PALETTE") else f"{samples} values"
         raise DvtError(f"{name}: is a colour image ({found}), expected one value per pixel. Choose the scan itself.")
+    presentation = str(header.get("PixelPresentation") or "MONOCHROME").strip().upper()
+    if presentation != "MONOCHROME":
+        raise DvtError(f"{name}: PixelPresentation is {presentation}, expected MONOCHROME. Choose the scan itself.")
     inverse = str(header.get("PresentationLUTShape") or "").strip().upper() == "INVERSE"
     if kind != GREY or inverse:
         found = f"PhotometricInterpretation is {kind}" if kind != GREY else "PresentationLUTShape is INVERSE"

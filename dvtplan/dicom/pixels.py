@@ -178,6 +178,9 @@ def _sample_values(name: str, pixels: np.ndarray, header: Any) -> np.ndarray:
     if stored == allocated:
         return pixels
     is_signed = int(header.PixelRepresentation) == 1
+    smallest, bound = (-(1 << (stored - 1)), 1 << (stored - 1)) if is_signed else (0, 1 << stored)
+    if shift == 0 and smallest <= pixels.min() and pixels.max() < bound:
+        return pixels
     cells = pixels.astype(np.dtype(f"u{pixels.dtype.itemsize}"), copy=False)
     bits = (cells >> shift) & ((1 << stored) - 1)
     values = bits.astype(pixels.dtype.newbyteorder("="))

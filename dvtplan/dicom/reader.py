@@ -42,7 +42,8 @@ LARGEST_MEMBER = 2 << 30
 HEADER_KEYWORDS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
     "PatientID", "StudyInstanceUID", "ProtocolName",
-    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PresentationLUTShape", "PixelSpacing",
+    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PresentationLUTShape", "PixelPresentation",
+    "PixelSpacing",
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "EchoTime",
     "ModalityLUTSequence", "RealWorldValueMappingSequence",
     "InversionTime", "FlipAngle", "RepetitionTime",

@@ -40,6 +40,7 @@ def item(**tags: Any) -> Dataset:
 KINDS = {
     "MONOCHROME1": {"PhotometricInterpretation": "MONOCHROME1"},
     "INVERSE": {"PresentationLUTShape": "INVERSE"},
+    "PixelPresentation": {"PixelPresentation": "MIXED"},
     "palette": {"PhotometricInterpretation": "PALETTE COLOR"},
     "ModalityLUTSequence": {"ModalityLUTSequence": Items([item(LUTDescriptor=[4, 0, 16], LUTData=bytes(8))])},
     "RealWorldValueMappingSequence": {
