@@ -138,7 +138,7 @@ def require_same_images(case: Case, predicted_from: str, mask: Path, known: Mapp
     if combine_digests(images) != predicted_from:
         raise DvtError(
             f"{mask}: was predicted from another image than {case.images[0]} is now. Restore the image, or predict "
-            "again (`train_fold` with `resume=True`; with `overwrite=True` if the data set was planned again)."
+            f"again: run {STAGE}, then `train_fold` with `overwrite=True`."
         )
 
 

@@ -205,6 +205,8 @@ def read_reference(reference: Path, dataset: Path | None) -> Reference:
     """
     if dataset is not None:
         described = discover(dataset)
+        if is_there(dataset / CASES):
+            read_cases_table(dataset / CASES, [case.id for case in described.cases])  # prints its warnings
         details = {case.id: CaseDetails(case.patient, case.levels) for case in described.cases}
         return Reference(labels=described.labels, details=details, cases_table=dataset / CASES)
     reference = folder_of(reference)

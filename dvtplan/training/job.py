@@ -34,6 +34,9 @@ from dvtplan.training.data_loading import SliceDataset, SliceSampler
 from dvtplan.training.distributed import TorchProcessGroup
 from dvtplan.training.losses import loss_function
 
+LESION = "lesion"
+"""Class of the union of all labels."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
@@ -303,7 +306,12 @@ def _classes(recipe: Recipe, plan: Plan) -> dict[str, int]:
         target = "lesion" if joined else "labels"
     if target == "labels" and len(plan.labels) > 1:
         return plan.labels
-    return {"lesion": 1} if len(plan.labels) > 1 else plan.labels
+    if len(plan.labels) > 1 and LESION in plan.labels:
+        raise DvtError(
+            f"`target=lesion`: would write all labels as {LESION}, which is the name of one of them. Rename this label "
+            f"in dataset.json and run {STAGE} again, or set `target=labels`."
+        )
+    return {LESION: 1} if len(plan.labels) > 1 else plan.labels
 
 
 def _new_run(network: str, inputs: _Inputs, recipe: Recipe, setup: DeviceConfig, world: int) -> Run:

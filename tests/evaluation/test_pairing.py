@@ -292,3 +292,20 @@ def test_a_patient_that_the_network_was_trained_on_is_never_scored(trained: Work
     run_file.write_text(json.dumps(body))
     with pytest.raises(DvtError, match=rf"run\.json: the network was trained on {body['test'][0]}"):
         evaluate(trained, "gn_unet")
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_table_that_does_not_say_what_it_seems_to_is_refused_or_told(
+    workspace: Workspace, folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str], described: bool
+) -> None:
+    labels, theirs, out = folders
+    table = workspace.raw / "cases.csv"
+    dataset = workspace.raw if described else None
+    table.write_text("case_id,patient\na,P\nb,P\n")
+    with pytest.raises(DvtError, match=r"cases\.csv: the column 'patient' is not known\. Name it patient_id"):
+        evaluate_folders(labels, theirs, out, prediction_values="lesion", dataset=dataset)
+    table.write_text("case_id,patient_id,rater\na,P,1\nb,P,1\n")
+    rows = evaluate_folders(labels, theirs, out, prediction_values="lesion", dataset=dataset).rows
+    shown = capsys.readouterr().err
+    assert "rater are not used" in shown and "no row for c, d" in shown
+    assert set(rows["patient_id"]) == {"P", "c", "d"}

@@ -114,3 +114,16 @@ def test_a_case_in_training_and_test_is_refused(toy: Workspace) -> None:
     body["folds"][0]["train"].append(body["folds"][0]["test"][0])
     toy.splits.write_text(json.dumps(body))
     assert "in training or test" in refused(lambda: train_fold(toy, 0, recipe=TINY, options=CPU))
+
+
+def test_the_union_is_not_trained_under_the_name_of_one_label(
+    prepare_toy: Callable[..., Workspace], tmp_path: Path
+) -> None:
+    """Its masks would be read as that label."""
+    workspace = prepare_toy(tmp_path, cases=2, labels=("lesion", "vein"))
+    message = refused(lambda: train_fold(workspace, 0, recipe=replace(TINY, target="lesion"), options=CPU))
+    assert "`target=lesion`" in message and "`target=labels`" in message
+
+
+def test_no_epoch_is_refused_in_one_line(toy: Workspace) -> None:
+    assert "epochs must be at least 1" in refused(lambda: train_fold(toy, 0, epochs=0, options=CPU))
