@@ -20,6 +20,7 @@ from dvtplan.evaluation.pairing import Pair
 from dvtplan.evaluation.region_rules import LabelScheme
 from dvtplan.imaging import array_ops, volume_io
 from dvtplan.imaging.geometry import GRID_TOLERANCE_MM, Grid, distance_mm, same_grid
+from dvtplan.imaging.value_names import name_faults
 
 TRUE_LABELS, PREDICTED_LABELS = "true_labels", "predicted_labels"
 """Columns that are not written: the numbers of the labels in the whole mask of the case, as a tuple."""
@@ -65,6 +66,8 @@ def _read(pair: Pair, scheme: LabelScheme) -> _Masks:
     truth, grid = volume_io.read(pair.truth)
     predicted, predicted_grid = volume_io.read(pair.prediction)
     _require_same_grid(pair, grid, predicted_grid)
+    _require_own_names(pair.truth, truth, scheme, scheme.truth_numbers)
+    _require_own_names(pair.prediction, predicted, scheme, scheme.predicted_numbers)
     # Nearly all of the volume is empty, so only the box around both masks is scored.
     box = array_ops.bounding_box(truth, predicted) or (slice(0, 1),) * 3
     window = grid.window(np.array([part.start for part in box]), tuple(part.stop - part.start for part in box))
@@ -160,6 +163,15 @@ def _to_numbers(path: Path, mask: np.ndarray, numbers: dict[int, int] | None) ->
     meaning = np.array([1 if numbers is None else numbers[int(v)] for v in present.tolist()], np.uint8)
     map_.reshape(-1)[there] = meaning[np.searchsorted(present, values)]
     return map_, tuple(sorted(set(meaning.tolist())))
+
+
+def _require_own_names(path: Path, mask: np.ndarray, scheme: LabelScheme, numbers: dict[int, int] | None) -> None:
+    """Refuse a mask whose header gives its values the names of other labels."""
+    if scheme.rule != "by-label" or numbers is None:
+        return
+    labels = {scheme.regions[number - 1]: value for value, number in numbers.items()}
+    for fault in name_faults(path, mask, labels):
+        raise DvtError(fault)
 
 
 def _divide(

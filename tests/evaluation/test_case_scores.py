@@ -99,3 +99,16 @@ def test_probabilities_are_not_taken_for_a_mask(folders: tuple[Path, Path, Path]
     volume_io.write_probabilities(theirs / "c.nii.gz", film(PREDICTIONS["c"]) * np.float32(0.25), FILM)
     with pytest.raises(DvtError, match=r"contains 0.25; expected whole numbers from 0"):
         evaluate_folders(labels, theirs, out, prediction_values="lesion")
+
+
+@pytest.mark.parametrize("which", ["truth", "prediction"])
+def test_a_mask_whose_header_names_its_values_otherwise_is_refused(tmp_path: Path, which: str) -> None:
+    """As of a model whose labels are numbered in the other order, or a segmentation of 3D Slicer."""
+    workspace = make(tmp_path, predicted=TWO_LABELS)
+    path = workspace.raw / "labelsTr" / "c.nii.gz" if which == "truth" else prediction(workspace, "c")
+    mask, grid = volume_io.read(path)
+    volume_io.write_mask(path, mask, grid, names={"proximal": 1, "distal": 2})
+    assert len(evaluate(workspace, "unet").rows) > 0
+    volume_io.write_mask(path, mask, grid, names={"distal": 1, "proximal": 2})
+    with pytest.raises(DvtError, match=r"c.nii.gz: its header names the values 1 distal"):
+        evaluate(workspace, "unet")
