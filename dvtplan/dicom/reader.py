@@ -244,6 +244,9 @@ def read_header(name: str, opener: Opener) -> Any:
     missing = [keyword for keyword in ("Rows", "Columns") if keyword not in header]
     if has_pixels and missing and (not uid or _is_image_class(uid)):
         raise DamagedFile(name, f"is an image without {' and '.join(missing)}", series_uid=series_uid)
+    if not has_pixels:  # rows and columns of spectra, for example
+        header.pop("Rows", None)
+        header.pop("Columns", None)
     return header
 
 

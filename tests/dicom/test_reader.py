@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from helpers.dicom_files import header, read, save, volume, write_series
+from helpers.dicom_files import header, read, save, volume, write_enhanced, write_series
 from pydicom.filewriter import write_dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRSpectroscopyStorage, generate_uid
 
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.dicom import series
@@ -96,6 +96,16 @@ def test_the_next_slice_of_a_volume_belongs_to_no_other_series(tmp_path: Path) -
     ds.ImagePositionPatient[1] += 50
     ds.save_as(path)
     assert len(read(tmp_path)[0]) == 4  # as of a localizer
+
+
+def test_spectra_are_not_a_volume(tmp_path: Path) -> None:
+    write_series(tmp_path, volume())
+    write_enhanced(tmp_path / "spectra", volume())
+    ds = pydicom.dcmread(tmp_path / "spectra")
+    ds.SOPClassUID, ds.SpectroscopyData = MRSpectroscopyStorage, bytes(400)
+    del ds.PixelData
+    save(ds, tmp_path / "spectra")
+    assert [one.name for one in series.read_study(tmp_path).volumes] == ["5"]
 
 
 def test_an_empty_file_with_the_ending_of_dicom_is_named(tmp_path: Path) -> None:
