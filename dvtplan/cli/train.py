@@ -62,7 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="continue after the last finished epoch; with several folds, also start those that are not trained",
     )
-    existing.add_argument("--overwrite", action="store_true", help="replace an existing training")
+    existing.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing training, once the first epoch of the new one is finished",
+    )
     parser.add_argument(
         "--time-budget",
         type=seconds,
@@ -144,6 +148,8 @@ def _fold_numbers(words: list[str], workspace: Workspace) -> list[int]:
     if not available:
         raise DvtError(f"{workspace.splits}: contains no fold. Run `plan_and_preprocess` again.")
     if "all" in words:
+        if set(words) != {"all"}:
+            raise DvtError(f"fold {' '.join(words)}: all already means every fold. Give all alone, or fold numbers.")
         return available
     unknown = [word for word in words if not word.isdecimal() or int(word) not in available]
     if unknown:

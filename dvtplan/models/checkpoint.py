@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,18 @@ FIELDS = {
 }
 
 
-def save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
-    """Write weights, optimizer, random generators and the number of finished epochs, atomically."""
+def save(
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epochs_done: int,
+    *,
+    before_move: Callable[[], object] | None = None,
+) -> None:
+    """Write weights, optimizer, random generators and the number of finished epochs, atomically.
+
+    ``before_move`` is called with the complete temporary file on disk, before it is moved to ``path``.
+    """
     state = {
         "schema": SCHEMA,
         "epochs_done": epochs_done,
@@ -43,6 +54,10 @@ def save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, epoch
     torch.save(state, archive)
     with atomic_write(path) as draft:
         draft.write_bytes(archive.getbuffer())
+        if before_move is not None:
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            before_move()
 
 
 def epochs_done(path: Path) -> int:

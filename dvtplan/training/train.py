@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 
 from dvtplan.core import files
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import under_torchrun
 from dvtplan.core.text import plural
+from dvtplan.data.edited_masks import require_unedited
 from dvtplan.data.paths import FoldFolder, Workspace, as_workspace
 from dvtplan.models import devices, epoch_log
 from dvtplan.planning.recipe import Recipe
@@ -89,13 +91,18 @@ def _train(workspace: Workspace, request: TrainingRequest, options: TrainingOpti
         if _is_finished(job, group, done):
             return
         with files.exclusive_lock(job.folder.path) if group.is_main else contextlib.nullcontext():
-            if group.is_main:
-                _prepare_results(job, workspace, group, done)
+            prepare = functools.partial(_prepare_results, job, workspace, group, done)
+            replaces = done == 0 and job.folder.checkpoint.exists()
+            if group.is_main and replaces:
+                require_unedited(job.folder.predictions)
+                job.log(f"{job.folder.path}: the earlier training is kept until the first epoch is finished.", group)
+            elif group.is_main:
+                prepare()
             trainer.join_group()
             job.log(start_message(job, setup, done), group)
             loader = data_loading.open_loader(job.slices, job.sampler, setup.device, free_bytes(setup), options.workers)
             with contextlib.closing(loader):
-                fit(job, trainer, loader, done)
+                fit(job, trainer, loader, done, before_first=prepare if replaces else None)
 
 
 def _is_finished(job: TrainingJob, group: TorchProcessGroup, done: int) -> bool:
@@ -124,8 +131,6 @@ def _is_finished(job: TrainingJob, group: TorchProcessGroup, done: int) -> bool:
 
 def _prepare_results(job: TrainingJob, workspace: Workspace, group: TorchProcessGroup, done: int) -> None:
     network = job.run.network
-    if done == 0 and job.folder.checkpoint.exists():
-        job.log(f"{job.folder.path}: the earlier training is removed.", group)
     prepare_fold_folder(job, workspace.results_plan(network), done)
     copy_dataset_description(workspace, network)
     scores = workspace.metrics(network)

@@ -93,7 +93,9 @@ class Trainer:
             parameters["lr"] = rate
 
 
-def fit(job: TrainingJob, trainer: Trainer, loader: Loader, done: int) -> None:
+def fit(
+    job: TrainingJob, trainer: Trainer, loader: Loader, done: int, *, before_first: Callable[[], None] | None = None
+) -> None:
     """Run the remaining epochs. Write the row, the checkpoint and ``run.json`` after each.
 
     Args:
@@ -101,6 +103,8 @@ def fit(job: TrainingJob, trainer: Trainer, loader: Loader, done: int) -> None:
         trainer: with the weights of ``done`` epochs.
         loader: source of batches.
         done: number of finished epochs.
+        before_first: called in the main process once the first checkpoint is on disk, before it and its row replace
+            those of an earlier training.
 
     Raises:
         DvtError: if a loss or a weight is not finite.
@@ -117,8 +121,7 @@ def fit(job: TrainingJob, trainer: Trainer, loader: Loader, done: int) -> None:
             if not group.is_main:
                 continue
             rows.append(row)
-            epoch_log.write_epochs(job.folder.epochs, rows)
-            checkpoint.save(job.folder.checkpoint, trainer.network, trainer.optimizer, epoch + 1)
+            _save_epoch(job, trainer, rows, epoch + 1, before_first if epoch == done else None)
             draw = epoch + 1 == recipe.epochs or time.monotonic() - drawn > REDRAW_AFTER_S
             run = write_run(job, rows, epoch + 1, draw=draw)
             drawn = time.monotonic() if draw else drawn
@@ -129,6 +132,26 @@ def fit(job: TrainingJob, trainer: Trainer, loader: Loader, done: int) -> None:
         f"for data. This run spent {between:.1%} of its time between epochs (checkpoints, curves).",
         group,
     )
+
+
+def _save_epoch(
+    job: TrainingJob,
+    trainer: Trainer,
+    rows: Sequence[dict[str, Any]],
+    done: int,
+    before_first: Callable[[], None] | None,
+) -> None:
+    """Write rows and checkpoint. With ``before_first`` they replace an earlier training in a single moment."""
+    if before_first is None:
+        epoch_log.write_epochs(job.folder.epochs, rows)
+        checkpoint.save(job.folder.checkpoint, trainer.network, trainer.optimizer, done)
+        return
+
+    def replace_earlier() -> None:
+        before_first()
+        epoch_log.write_epochs(job.folder.epochs, rows)
+
+    checkpoint.save(job.folder.checkpoint, trainer.network, trainer.optimizer, done, before_move=replace_earlier)
 
 
 def _run_epoch(job: TrainingJob, trainer: Trainer, loader: Loader, epoch: int, bar: progress.StepBar) -> dict[str, Any]:

@@ -86,6 +86,13 @@ def test_a_missing_fold_is_refused_before_any_is_trained(
     assert trainings == []
 
 
+@pytest.mark.parametrize("words", [["all", "0"], ["1", "all"]])
+def test_all_folds_and_some_are_refused(
+    toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace], words: list[str]
+) -> None:
+    assert "all alone" in call("train", *words, "--root", toy_once.root) and trainings == []
+
+
 def test_resuming_several_folds_starts_those_that_were_not_started(
     trained: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
 ) -> None:

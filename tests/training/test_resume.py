@@ -14,7 +14,6 @@ from helpers.trainings import CPU, TINY, Stop, link, load_run, rows, timeless
 from dvtplan.core import json_records
 from dvtplan.data.paths import FoldFolder, Workspace
 from dvtplan.models.networks.registry import NETWORKS
-from dvtplan.training import train
 from dvtplan.training.train import train_fold
 
 
@@ -80,20 +79,28 @@ def test_a_training_is_not_begun_over_a_finished_one(fresh: Workspace) -> None:
     assert folder.checkpoint.read_bytes() == before
 
 
-def test_overwriting_leaves_nothing_of_the_old_training_to_resume(
+def test_an_earlier_training_is_kept_until_the_first_checkpoint_of_the_new_one(
     fresh: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its weights must not go on under the new recipe."""
+    """An interrupt, or a disk that is full, in the first epoch loses nothing; the old training goes on as it was."""
     folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
+    before = {path: path.read_bytes() for path in fresh.results("gn_unet").rglob("*.*") if path.name != "log.txt"}
+    anew = replace(CPU, overwrite=True)
+    other = replace(TINY, focal_gamma=1.0, epochs=2, target="lesion")
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise Stop
 
-    monkeypatch.setattr(train, "fit", stop)
-    with pytest.raises(Stop):
-        train_fold(fresh, 0, recipe=replace(TINY, focal_gamma=1.0), options=replace(CPU, overwrite=True))
-    assert not folder.checkpoint.exists() and load_run(folder).epochs_done == 0
-    assert "nothing to resume" in refused(lambda: train_fold(fresh, 0, options=replace(CPU, resume=True)))
+    for place in ("dvtplan.training.train.fit", "dvtplan.models.checkpoint.os.fsync"):
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            patch.setattr(place, stop)
+            train_fold(fresh, 0, recipe=other, options=anew)
+        assert {path: path.read_bytes() for path in before} == before
+        assert not list(folder.path.glob(".*"))
+    train_fold(fresh, 0, epochs=2, options=replace(CPU, resume=True))
+    assert load_run(folder).recipe == replace(TINY, epochs=2, target="lesion")
+    train_fold(fresh, 0, recipe=other, options=anew)
+    assert load_run(folder).recipe == other and len(rows(folder)) == 2
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 5e-3}, {"seed": 9}, {"target": "labels"}, {"batch_size": 4}])
