@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,59 +74,73 @@ class StudyFiles:
     """One line for each series of images without a place in the patient, such as screenshots."""
 
 
+@dataclass(slots=True)
+class _Headers:
+    """The headers of a folder or archive, by kind of file."""
+
+    images: list[Entry] = field(default_factory=list)
+    unplaced: list[Entry] = field(default_factory=list)
+    """Images without a place in the patient."""
+    masks: list[Segmentation | UnreadMask] = field(default_factory=list)
+    damaged: list[DamagedFile] = field(default_factory=list)
+    endings: set[str] = field(default_factory=lambda: {*DICOM_ENDINGS, *INTERRUPTED})
+    """Of the names of DICOM files. An empty file that is called like one is taken for a damaged slice."""
+    listed: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """What a DICOMDIR lists."""
+
+
 def find_files(source: Path) -> StudyFiles:
     """Read the header of every file, and group the images by series.
 
     Raises:
         DvtError: if the source cannot be read.
     """
-    entries: list[Entry] = []
-    unplaced: list[Entry] = []
-    masks: list[Segmentation | UnreadMask] = []
-    damaged: list[DamagedFile] = []
-    endings = set(DICOM_ENDINGS)
-    listed: dict[str, Mapping[str, str]] = {}
-    with open_files(source) as files:
-        for name, opener in progress(files, "Read headers", leave=False):
-            if is_directory(name):
-                listed |= read_directory(name, opener)
-            try:
-                header = read_header(name, opener)
-            except DamagedFile as error:
-                damaged.append(error)
-                continue
-            if header is None:
-                continue
-            endings.add(_ending(name))
-            mask = describe_object(name, header)
-            if mask is not None:
-                masks.append(mask)
-            elif is_image(header):
-                entries.append((name, header))
-            elif missing_tags(header):
-                unplaced.append((name, header))
+    found = _read_headers(source)
     groups = sorted(
-        _by_identity(entries), key=lambda group: (series_number(group[0][1]), min(name for name, _ in group))
+        _by_identity(found.images), key=lambda group: (series_number(group[0][1]), min(name for name, _ in group))
     )
-    alone = [entry for entry in unplaced if not any(_lacks_place(entry, group[0]) for group in groups)]
-    present = {_value(entry, "SOPInstanceUID") for entry in (*entries, *unplaced)}
+    alone = [entry for entry in found.unplaced if not any(_lacks_place(entry, group[0]) for group in groups)]
+    present = {_value(entry, "SOPInstanceUID") for entry in (*found.images, *found.unplaced)}
     return StudyFiles(
         series=tuple(
             SeriesFiles(
                 entries=tuple(group),
-                fault=_fault(group, groups, unplaced)
-                or _not_copied(listed.get(_uid(group[0]), {}), present)
+                fault=_fault(group, groups, found.unplaced)
+                or _not_copied(found.listed.get(_uid(group[0]), {}), present)
                 or _missing_part(group),
-                notes=_notes(group, [entry for entry in unplaced if _uid(entry) == _uid(group[0]) != ""]),
+                notes=_notes(group, [entry for entry in found.unplaced if _uid(entry) == _uid(group[0]) != ""]),
                 is_uid_shared=sum(_uid(other[0]) == _uid(group[0]) for other in groups) > 1,
             )
             for group in groups
         ),
-        masks=tuple(masks),
-        # An empty file is taken for a damaged slice if it is called like a DICOM file, or like an interrupted download.
-        damaged=tuple(one for one in damaged if one.certain or _ending(one.name) in {*endings, *INTERRUPTED}),
+        masks=tuple(found.masks),
+        damaged=tuple(one for one in found.damaged if one.certain or _ending(one.name) in found.endings),
         unplaced=tuple(_unplaced_line(group) for group in _by_identity(alone)),
     )
+
+
+def _read_headers(source: Path) -> _Headers:
+    found = _Headers()
+    with open_files(source) as files:
+        for name, opener in progress(files, "Read headers", leave=False):
+            if is_directory(name):
+                found.listed |= read_directory(name, opener)
+            try:
+                header = read_header(name, opener)
+            except DamagedFile as error:
+                found.damaged.append(error)
+                continue
+            if header is None:
+                continue
+            found.endings.add(_ending(name))
+            mask = describe_object(name, header)
+            if mask is not None:
+                found.masks.append(mask)
+            elif is_image(header):
+                found.images.append((name, header))
+            elif missing_tags(header):
+                found.unplaced.append((name, header))
+    return found
 
 
 def _ending(name: str) -> str:
