@@ -126,7 +126,7 @@ def _check_compressed(name: str, header: Any, frames: int) -> None:
     for k, frame in enumerate(found):
         if not frame.startswith(FIRST_MARKERS):
             continue
-        if END_OF_IMAGE not in frame[-16:]:
+        if END_OF_IMAGE not in frame.rstrip(b"\0")[-16:]:
             raise DamagedScan(f"{name}: its pixels are cut off in frame {k + 1}. Copy or export it again.")
         size = _size_of(frame)
         expected = (int(header.Rows), int(header.Columns))
