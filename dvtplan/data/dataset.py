@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import DatasetProblems, DvtError, cannot_read
+from dvtplan.core.text import shorten_list
 from dvtplan.data import cases_table, dataset_json
 from dvtplan.data.cases_table import CaseDetails, survey_cases_table
 from dvtplan.data.dataset_json import DatasetJson
@@ -114,7 +115,8 @@ def survey(folder: str | Path) -> tuple[Dataset | None, list[str]]:
     if not found and not problems:
         problems.append(f"{folder / 'imagesTr'}: contains no case. Add files named ID_0000{ending}.")
     problems.extend(_faults_of_names(folder, found, content))
-    problems.extend(_faults_of_listed(folder, content, [*images.values(), *truths.values()]))
+    files = {case_id: (*found[case_id], *(truths[c] for c in [case_id] if c in truths)) for case_id in found}
+    problems.extend(_faults_of_listed(folder, content.listed, files))
     details = _details(folder / cases_table.FILE_NAME, found, problems)
     cases = []
     for case_id in sorted(set(found) & set(truths)):
@@ -166,13 +168,16 @@ def _faults_of_names(folder: Path, case_ids: Iterable[str], content: DatasetJson
             )
 
 
-def _faults_of_listed(folder: Path, content: DatasetJson, files: Iterable[Path]) -> Iterator[str]:
-    """Refuse a list of cases in ``dataset.json`` that names other files than those that are read."""
-    other = sorted(set(content.listed) ^ {path.resolve() for path in files}) if content.listed else []
-    if other:
+def _faults_of_listed(
+    folder: Path, listed: Mapping[str, tuple[Path, ...]], files: Mapping[str, tuple[Path, ...]]
+) -> Iterator[str]:
+    """Refuse a list of cases in ``dataset.json`` that gives a case other files than those that are read."""
+    read = {case_id: tuple(path.resolve() for path in paths) for case_id, paths in files.items()}
+    other = sorted(case_id for case_id in {*listed, *read} if listed.get(case_id) != read.get(case_id))
+    if listed and other:
         yield (
-            f"{folder / dataset_json.FILE_NAME}: its entry dataset lists other files than imagesTr and labelsTr hold, "
-            f"for example {other[0]}. Only these folders are read: put or link the files there and remove the entry."
+            f"{folder / dataset_json.FILE_NAME}: its entry dataset gives {shorten_list(other)} other files than "
+            "imagesTr and labelsTr hold. Only these folders are read: put or link the files there and remove the entry."
         )
 
 

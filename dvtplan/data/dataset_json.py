@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ class DatasetJson:
     description: str = ""
     num_training: int | None = None
     """Number of training cases, if listed."""
-    listed: tuple[Path, ...] = ()
-    """Images and labels of the training cases in nnU-Net's entry ``dataset``."""
+    listed: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    """Training cases in nnU-Net's entry ``dataset``: images, then label."""
 
 
 def read(path: Path) -> tuple[DatasetJson | None, list[str]]:
@@ -54,6 +54,7 @@ def read(path: Path) -> tuple[DatasetJson | None, list[str]]:
         problems.append(f'{path}: file_ending must be an ending such as ".nii.gz", found {ending!r}. Fix it.')
     labels, faults = _labels(body.get("labels"), whole=True)
     problems.extend(f"{path}: {fault}" for fault in faults)
+    listed = _listed(path, body.get("dataset"), problems)
     if problems:
         return None, problems
     description, number = body.get("description"), body.get("numTraining")
@@ -63,7 +64,7 @@ def read(path: Path) -> tuple[DatasetJson | None, list[str]]:
         file_ending=str(ending),
         description=description if isinstance(description, str) else "",
         num_training=number if isinstance(number, int) else None,
-        listed=_listed(path.parent, body.get("dataset")),
+        listed=listed,
     ), []
 
 
@@ -137,13 +138,27 @@ def _channels(path: Path, channels: Any, problems: list[str]) -> tuple[str, ...]
     return tuple(map(str, names))
 
 
-def _listed(folder: Path, cases: Any) -> tuple[Path, ...]:
-    """Return the files in nnU-Net's entry ``dataset``, which gives each case its images and its label."""
-    if not isinstance(cases, dict):
-        return ()
-    entries = [entry for entry in cases.values() if isinstance(entry, dict)]
-    names = [name for e in entries for name in (*(e.get("images") or ()), e.get("label")) if isinstance(name, str)]
-    return tuple((folder / os.path.expandvars(name)).resolve() for name in names)
+def _listed(path: Path, cases: Any, problems: list[str]) -> dict[str, tuple[Path, ...]]:
+    """Return nnU-Net's entry ``dataset``: case -> its images, then its label."""
+    if cases is None:
+        return {}
+    try:
+        named = {
+            str(case_id): (*_texts(entry["images"]), *_texts([entry["label"]])) for case_id, entry in cases.items()
+        }
+    except (AttributeError, KeyError, TypeError):
+        problems.append(f'{path}: its entry dataset must give each case "images" and a "label". Fix or remove it.')
+        return {}
+    return {
+        normalized(case_id): tuple((path.parent / os.path.expandvars(name)).resolve() for name in names)
+        for case_id, names in named.items()
+    }
+
+
+def _texts(names: Any) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) and "\0" not in name for name in names):
+        raise TypeError("not a list of file names")
+    return names
 
 
 def _labels(labels: Any, *, whole: bool) -> tuple[dict[str, int], list[str]]:

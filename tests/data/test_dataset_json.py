@@ -104,7 +104,21 @@ def test_a_list_of_cases_is_accepted_only_if_it_names_the_files_that_are_read(ra
     assert len(discover(raw).cases) == 2
     edit(raw, dataset=cases | {"b": {"images": ["/elsewhere/b.nii.gz"], "label": "labelsTr/b.nii.gz"}})
     (line,) = problems_of(raw)
-    assert "entry dataset lists other files" in line
+    assert "entry dataset gives b other files" in line
+    edit(
+        raw,
+        dataset={"a": cases["a"] | {"label": "labelsTr/b.nii.gz"}, "b": cases["b"] | {"label": "labelsTr/a.nii.gz"}},
+    )
+    assert "gives a, b other files" in problems_of(raw)[0]
+    edit(raw, dataset={"a": cases["a"]})
+    assert "gives b other files" in problems_of(raw)[0]
+    for wrong in (
+        [1],
+        {"a": {"images": "imagesTr/a_0000.nii.gz", "label": "x"}},
+        {"a": {"images": [1], "label": None}},
+    ):
+        edit(raw, dataset=wrong)
+        assert 'must give each case "images"' in problems_of(raw)[0]
 
 
 def test_a_case_whose_results_would_have_too_long_names_is_refused(tmp_path: Path) -> None:
