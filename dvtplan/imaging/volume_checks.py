@@ -17,14 +17,20 @@ SAMPLE = 4096
 """Voxels that are looked at first."""
 
 
-def image_faults(path: Path, array: np.ndarray) -> Iterable[str]:
-    """Yield the faults in the voxels of an image."""
+def image_faults(path: Path, array: np.ndarray, *, may_be_mask: bool = False) -> Iterable[str]:
+    """Yield the faults in the voxels of an image.
+
+    Args:
+        path: the file, for messages.
+        array: its voxels.
+        may_be_mask: accept a mask, which a data set may have as a further channel.
+    """
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
         yield nifti.not_finite(path, bad, array.size)
     elif array.min() == array.max():
         yield f"{path}: every voxel is {array.flat[0]:g}; expected an image. Export it again."
-    elif values := _mask_values(array):
+    elif not may_be_mask and (values := _mask_values(array)):
         yield (
             f"{path}: contains only the values {', '.join(f'{v:g}' for v in values)}, like a mask; expected an image. "
             "Give the scan itself."

@@ -65,7 +65,7 @@ def open_case(case: Case, scratch: Path, model: Model, stack: contextlib.ExitSta
     channels, bounds, intensities = [], [], []
     for image_path in case.images:
         array, own_grid = volume_io.read(image_path)
-        faults = [*volume_checks.image_faults(image_path, array)]
+        faults = [*volume_checks.image_faults(image_path, array, may_be_mask=grid is not None)]
         if grid is not None:
             faults += volume_checks.grid_faults(image_path, own_grid, case.images[0], grid)
         if faults:

@@ -39,7 +39,7 @@ def examine(case: Case, labels: dict[str, int]) -> Examination:
     images = {path: image for path in case.images if (image := _try_read(path, problems)) is not None}
     truth = _try_read(case.label, problems) if case.label is not None else None
     for path, (array, _) in images.items():
-        problems.extend(image_faults(path, array))
+        problems.extend(image_faults(path, array, may_be_mask=path != case.images[0]))
     if truth is not None:
         problems.extend(label_faults(case.label, truth[0], labels))
         problems.extend(_try_names(case.label, truth[0], labels))

@@ -31,3 +31,8 @@ def test_other_values_are_an_image(values: tuple[float, ...]) -> None:
 
 def test_an_image_is_not_a_mask_if_it_is_not_mostly_background() -> None:
     assert [*image_faults(Path("a.nii.gz"), np.indices((4, 5, 6)).sum(0) % 3 + 1)] == []
+
+
+def test_a_further_channel_may_be_a_mask() -> None:
+    assert [*image_faults(Path("a_0001.nii.gz"), mask(1), may_be_mask=True)] == []
+    assert [*image_faults(Path("a_0001.nii.gz"), np.ones((4, 5, 6)), may_be_mask=True)] != []

@@ -79,6 +79,14 @@ def test_channels_must_lie_on_one_grid(tmp_path: Path) -> None:
     assert only_problem(folder).startswith("imagesTr/a_0001.nii.gz: lies up to 1 mm away from a_0000.nii.gz")
 
 
+def test_a_mask_is_no_image_but_may_be_a_further_channel(tmp_path: Path) -> None:
+    folder = tiny_dataset(tmp_path / "DVT", ("a",), channels=2)
+    write_volume(image_path(folder, "a", 1), tiny_label(0), TINY_SPACING)
+    assert look(folder).problems == ()
+    write_volume(image_path(folder, "a", 0), tiny_label(0), TINY_SPACING)
+    assert only_problem(folder).startswith("imagesTr/a_0000.nii.gz: contains only the values 0, 1, like a mask")
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("kind", ["f4", "f8"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
