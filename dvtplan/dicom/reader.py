@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import struct
 import warnings
 import zipfile
@@ -33,6 +34,8 @@ FIRST_ELEMENTS = (0x0000, 0x0001, 0x0002, 0x0005, 0x0008, 0x0012, 0x0013, 0x0014
 """Elements of group 0002 or 0008 with which a file without preamble may begin."""
 PIXEL_ELEMENTS = (0x0008, 0x0009, 0x0010)
 """Elements of group 7FE0 that contain pixels."""
+NO_GROUPS = (0x0000, 0x0002)
+"""Groups that stand before a data set only. Bytes that were overwritten with zeros read as group 0000."""
 DIRECTORY, DIRECTORY_CLASS = "DICOMDIR", "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 """Transfer syntax of which pydicom unpacks the whole data set first."""
@@ -225,7 +228,7 @@ def read_header(name: str, opener: Opener) -> Any:
                     _require_other_content(name, start)
                 return None
             file.seek(0)
-            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=HEADER_KEYWORDS)
+            header = pydicom.filereader.read_partial(file, _is_pixels, force=True, specific_tags=_header_tags())
             has_pixels = header.file_meta.get("TransferSyntaxUID") == DEFLATED or _is_at_pixels(file)
             series_uid = _whole_uid(header, "SeriesInstanceUID")
             uid = _whole_uid(header, "SOPClassUID") or _whole_uid(header.file_meta, "MediaStorageSOPClassUID")
@@ -248,6 +251,22 @@ def read_header(name: str, opener: Opener) -> Any:
         header.pop("Rows", None)
         header.pop("Columns", None)
     return header
+
+
+@functools.cache
+def _header_tags() -> list[Any]:
+    return [pydicom.tag.Tag(keyword) for keyword in HEADER_KEYWORDS]
+
+
+def _is_pixels(tag: int, vr: str | None, length: int) -> bool:
+    """Return whether to stop before an element: pixels.
+
+    Raises:
+        ValueError: for an element that only damage puts into a data set.
+    """
+    if tag >> 16 in NO_GROUPS:
+        raise ValueError(f"a tag of group {tag >> 16:04X} among others")
+    return tag >> 16 == 0x7FE0 and tag & 0xFFFF in PIXEL_ELEMENTS
 
 
 def is_directory(name: str) -> bool:

@@ -63,6 +63,14 @@ def test_a_file_whose_start_is_overwritten_is_named(tmp_path: Path, start: int, 
     assert path.name in refusal(tmp_path)
 
 
+def test_zeros_within_a_header_are_damage(tmp_path: Path) -> None:
+    path = last_of(write_series(tmp_path, volume()))
+    start, stop = offset_of(path, "PatientID"), offset_of(path, "InstanceNumber") - 8
+    body = path.read_bytes()
+    path.write_bytes(body[:start] + bytes(stop - start) + body[stop:])
+    assert path.name in refusal(tmp_path)
+
+
 def test_a_series_uid_that_is_cut_names_no_series(tmp_path: Path) -> None:
     path = last_of(write_series(tmp_path, volume()))
     path.write_bytes(path.read_bytes()[: offset_of(path, "SeriesInstanceUID") + 9])
