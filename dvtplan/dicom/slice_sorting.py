@@ -178,16 +178,29 @@ def _require_one_numbering(frames: Sequence[Frame], name: str) -> None:
 
 
 def _require_no_continuation(stack: Stack, left_out: Iterable[Frame], name: str) -> None:
-    """Raise a DvtError if an image in no volume lies where this one would continue: it may be its last slice."""
+    """Raise a DvtError if an image in no volume may be a slice of this one: its last, or one between the others.
+
+    Between the others only an image of the same kind counts: a projection may lie anywhere.
+    """
     first, step_mm = stack.frames[0], stack.grid.spacing_mm[0]
     for frame in left_out:
+        if abs(float(first.normal @ frame.normal)) < NEARLY_PARALLEL:
+            continue
         place = (float(first.normal @ frame.position_mm) - first.along_normal_mm) / step_mm
         beyond = max(-place, place - len(stack.frames) + 1)
-        if abs(float(first.normal @ frame.normal)) >= NEARLY_PARALLEL and 0.75 <= beyond <= MIN_SLICES - 0.75:
+        is_between = beyond < 0 and abs(place - round(place)) > 0.25 and _is_of_same_kind(first, frame)
+        if is_between or 0.75 <= beyond <= MIN_SLICES - 0.75:
+            where = "between its slices" if is_between else "where the volume continues"
             raise DvtError(
-                f"{name}: {frame.name} lies where the volume continues, but is not like its other images "
+                f"{name}: {frame.name} lies {where}, but is not like its other images "
                 f"({_differences(first, frame)}). Export the series again, or remove the file."
             )
+
+
+def _is_of_same_kind(first: Frame, frame: Frame) -> bool:
+    """Return whether two images differ in their geometry only."""
+    keys = [value_of for _, value_of, is_constant in image_groups.SPLIT_KEYS if is_constant]
+    return first.shape == frame.shape and all(value_of(first) == value_of(frame) for value_of in keys)
 
 
 def _differences(first: Frame, frame: Frame) -> str:

@@ -172,6 +172,12 @@ def test_an_image_of_another_plane_is_named() -> None:
     assert only(sort_into_volumes(frames(8), "s")).notes == ()
 
 
+def test_images_between_the_slices_that_differ_in_geometry_are_not_lost() -> None:
+    """Every second image has another pixel size, each its own: the others would be a volume of twice the distance."""
+    images = [replace(f, spacing_mm=(2.0 + 0.05 * k * (k % 2), 1.5)) for k, f in enumerate(frames(8))]
+    assert "1.dcm lies between its slices" in refusal(images)
+
+
 def test_an_image_that_is_not_used_is_named_where_a_slice_is_missing() -> None:
     turned = replace(frames(8)[3], along_row=(0.0, 0.0, 1.0))
     message = refusal([*frames(8)[:3], turned, *frames(8)[4:]])
