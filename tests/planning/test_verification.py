@@ -81,9 +81,9 @@ def test_channels_must_lie_on_one_grid(tmp_path: Path) -> None:
 
 def test_a_mask_is_no_image_but_may_be_a_further_channel(tmp_path: Path) -> None:
     folder = tiny_dataset(tmp_path / "DVT", ("a",), channels=2)
-    write_volume(image_path(folder, "a", 1), tiny_label(0), TINY_SPACING)
+    write_volume(image_path(folder, "a", 1), tiny_label([1]), TINY_SPACING)
     assert look(folder).problems == ()
-    write_volume(image_path(folder, "a", 0), tiny_label(0), TINY_SPACING)
+    write_volume(image_path(folder, "a", 0), tiny_label([1]), TINY_SPACING)
     assert only_problem(folder).startswith("imagesTr/a_0000.nii.gz: contains only the values 0, 1, like a mask")
 
 
