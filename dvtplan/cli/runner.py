@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dvtplan.cli import streams
+from dvtplan.cli import cache_folder, streams
 from dvtplan.core import child_processes, process_group
 from dvtplan.core.child_processes import INTERRUPTED
 from dvtplan.core.errors import DvtError
@@ -101,6 +101,7 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
         from dvtplan.core import console
 
         streams.prepare()
+        cache_folder.prepare()
         console.set_translation(for_command_line)
         name = Path(sys.argv[0]).name
         if process_group.is_child_of_torchrun():

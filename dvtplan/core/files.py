@@ -184,11 +184,12 @@ def _umask() -> int:
 
 
 def require_writable(path: Path) -> None:
-    """Check before long work that a file can be written afterwards.
+    """Check before long work that a file can be written afterwards. Nothing stays on disk.
 
     Raises:
         WriteFailed: if it is a folder, or a folder above it is missing and cannot be created, or is not writable.
     """
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -196,6 +197,10 @@ def require_writable(path: Path) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise WriteFailed(cannot_write(path, error)) from error
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -61,6 +61,9 @@ def predict_scans(
     loaded = load_model(model, folds=folds, setup=setup)
     outcome = predict_input(Path(input), Path(output), loaded, options, findings)
     written = list(outcome.files)
+    if options.save_probabilities:
+        volumes = [mask_files.probability_path(mask, name) for mask in outcome.masks for name in loaded.classes]
+        written += [path for path in volumes if path.exists() and path not in written]
     if reports.writes_findings:
         written += _findings_files(outcome.masks, summary=reports.summary)
     if reports.any_report and reports.levels:

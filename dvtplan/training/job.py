@@ -23,7 +23,7 @@ from dvtplan.data.planned_splits import current_patients, load_splits
 from dvtplan.data.prediction_log import forget_masks
 from dvtplan.models import epoch_log
 from dvtplan.models.devices import DeviceConfig
-from dvtplan.models.networks.registry import build, outputs_of, parameter_count, require_divisible
+from dvtplan.models.networks.registry import build, outputs_of, parameter_count, require_divisible, uses_norm_groups
 from dvtplan.models.training_run import Run
 from dvtplan.planning import preprocessed_cases
 from dvtplan.planning.fingerprint import Fingerprint
@@ -197,6 +197,8 @@ def open_job(
         )
     previous = _read_previous(inputs, request, options) if options.resume else None
     recipe = _choose_recipe(request, options, previous, group.world)
+    if request.recipe and group.is_main and not uses_norm_groups(request.network):
+        _warn_of_norm_groups(request.network, recipe)
     run = _new_run(request.network, inputs, recipe, setup, group.world)
     if previous:
         run = replace(run, started=previous.started, epochs_done=previous.epochs_done)
@@ -296,6 +298,11 @@ def _choose_recipe(request: TrainingRequest, options: TrainingOptions, previous:
             f"{world}."
         )
     return recipe
+
+
+def _warn_of_norm_groups(network: str, recipe: Recipe) -> None:
+    if recipe.norm_groups != Recipe().norm_groups:
+        console.warn(f"`norm_groups={recipe.norm_groups}` has no effect: {network} has no group normalization.")
 
 
 def _classes(recipe: Recipe, plan: Plan) -> dict[str, int]:

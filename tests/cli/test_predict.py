@@ -169,3 +169,13 @@ def test_a_burden_table_replaces_no_other_file(
     assert "ends in .csv" in call("predict", *words, "--burden", tmp_path / "mask.nii.gz")
     for _ in range(2):  # an earlier burden table may be replaced
         assert call("predict", *words, "--burden", tmp_path / "burden.csv", "--no-levels") == 0
+
+
+def test_probabilities_are_listed_after_the_masks(
+    trained_once: Workspace, tmp_path: Path, call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = trained_once.raw / "imagesTr" / "c0_0000.nii.gz"
+    words = ["-i", image, "-o", tmp_path / "m.nii.gz", "--model", trained_once.results("gn_unet"), "--device", "cpu"]
+    assert call("predict", *words, "--save-probabilities") == 0
+    names = ["m.nii.gz", "m_probability_thrombus.nii.gz"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]

@@ -104,8 +104,8 @@ def test_a_lock_excludes_a_second_process_until_it_is_released(tmp_path: Path, m
 
 
 def test_a_file_that_cannot_be_written_later_is_refused_before(tmp_path: Path) -> None:
-    files.require_writable(tmp_path / "new" / "table.csv")
-    assert list((tmp_path / "new").iterdir()) == []
+    files.require_writable(tmp_path / "new" / "er" / "table.csv")
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "table.csv"):
         with pytest.raises(WriteFailed, match=r"cannot be written .*Choose another path"):

@@ -13,10 +13,11 @@ from helpers.refusals import refused
 from helpers.trainings import CPU, TINY
 
 from dvtplan.data.paths import Workspace
+from dvtplan.models import devices
 from dvtplan.planning.preprocess import PreprocessOptions, plan_and_preprocess
 from dvtplan.training import distributed
 from dvtplan.training.distributed import TorchProcessGroup
-from dvtplan.training.job import TrainingOptions
+from dvtplan.training.job import TrainingOptions, TrainingRequest, open_job
 from dvtplan.training.train import train_fold
 
 
@@ -127,3 +128,13 @@ def test_the_union_is_not_trained_under_the_name_of_one_label(
 
 def test_no_epoch_is_refused_in_one_line(toy: Workspace) -> None:
     assert "epochs must be at least 1" in refused(lambda: train_fold(toy, 0, epochs=0, options=CPU))
+
+
+@pytest.mark.parametrize(("network", "groups", "told"), [("unet", 2, True), ("gn_unet", 2, False), ("unet", 32, False)])
+def test_groups_without_an_effect_are_told(
+    fresh: Workspace, capsys: pytest.CaptureFixture[str], network: str, groups: int, told: bool
+) -> None:
+    recipe = replace(TINY, width=32, norm_groups=groups)
+    request = TrainingRequest(fold=0, network=network, recipe=recipe, epochs=None)
+    open_job(fresh, request, CPU, devices.choose("cpu"), TorchProcessGroup())
+    assert ("`norm_groups=2` has no effect: unet" in capsys.readouterr().err) is told

@@ -24,12 +24,15 @@ class NetworkEntry:
     norm groups."""
     divisor: int
     """H and W must be multiples of this."""
+    uses_norm_groups: bool = False
+    """Whether the norm groups have an effect."""
 
 
 NETWORKS: dict[str, NetworkEntry] = {
     "gn_unet": NetworkEntry(
         build=lambda c_in, c_out, width, groups: UNet(c_in, c_out, width=width, norm=group_norm(groups)),
         divisor=16,
+        uses_norm_groups=True,
     ),
     "unet": NetworkEntry(
         build=lambda c_in, c_out, width, _: OriginalUNet(c_in, c_out, width=2 * width, norm=no_norm, valid=False),
@@ -90,6 +93,11 @@ def require_divisible(name: str, shape: tuple[int, int], where: str) -> None:
             f"{where}: target_shape {shape[0]}x{shape[1]} must be multiples of {divisor} for {name}. Change "
             "target_shape, or choose another network."
         )
+
+
+def uses_norm_groups(name: str) -> bool:
+    """Return whether the norm groups have an effect on a network; raises as ``build``."""
+    return _entry(name).uses_norm_groups
 
 
 def _entry(name: str) -> NetworkEntry:
