@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="names of the mask values 1, 2, ..., or of the segments; default: thrombus",
     )
+    parser.add_argument("--labels", nargs="+", dest="label_names", default=(), help=argparse.SUPPRESS)  # earlier name
     parser.add_argument(
         "--series",
         nargs="+",

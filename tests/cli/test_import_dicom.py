@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 
+@pytest.mark.parametrize("option", ["--label-names", "--labels"])
 def test_import_passes_its_options_on(
-    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     from dvtplan.dicom.dataset_import import ImportResult
     from dvtplan.dicom.import_options import ImportOptions
@@ -28,7 +29,7 @@ def test_import_passes_its_options_on(
         return ImportResult(folder=Path("raw/X"), key=Path("raw/key.csv"), **names)
 
     monkeypatch.setattr("dvtplan.dicom.dataset_import.import_dicom", import_dicom)
-    words = "-i a b -o raw/X --channels T1 T2 --label-names p d --series 5 vein --segmentation 12 --masks m.csv"
+    words = f"-i a b -o raw/X --channels T1 T2 {option} p d --series 5 vein --segmentation 12 --masks m.csv"
     line = call("import", *words.split(), *["--key", "k.csv", "--patient-by", "folder", "--keep-names"])
     assert line == "dvt_import: 2 scans not imported.\nc: gap\nd: no"
     options = ImportOptions(
