@@ -28,6 +28,8 @@ FORKSERVER = "forkserver"
 """Python's name for the start method that copies a prepared process."""
 MEMORY_SHARE = 0.7
 """Share of the free memory that all workers together may use."""
+TERMINATED = 143
+"""Exit status of a worker that was asked to end, as in shells; the pool asks all others when one dies."""
 LONGEST_SOCKET = 100
 """Bytes of the longest path of a socket: 107 on Linux, 103 elsewhere."""
 SOCKET_NAME = 32
@@ -150,7 +152,7 @@ def _collect(
         undone = [names[i] for f, i in futures.items() if not f.done() or f.exception() is not None]
         undone += names[len(futures) :]
         fate, reason = "was killed", "Usually memory was exhausted"
-        if any((worker.exitcode or 0) > 0 for worker in workers):
+        if any((worker.exitcode or 0) > 0 and worker.exitcode != TERMINATED for worker in workers):
             fate, reason = "ended", "Its error is printed above"
         raise DvtError(
             f"{title}: a worker process {fate} while one of these cases was open: {shorten_list(undone[:jobs])}. "
@@ -181,7 +183,7 @@ def _or_exit(function: Callable[[T], R], item: T) -> R:
     try:
         return function(item)
     except child_processes.Terminated:
-        os._exit(1)
+        os._exit(TERMINATED)
     finally:
         _at_work.clear()
 
@@ -191,7 +193,7 @@ _at_work: list[bool] = []
 
 def _end_worker(number: int, _frame: object) -> None:
     if not _at_work:
-        os._exit(1)
+        os._exit(TERMINATED)
     signal.signal(number, signal.SIG_IGN)
     raise child_processes.Terminated
 
