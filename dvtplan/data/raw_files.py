@@ -142,6 +142,15 @@ def require_same_images(case: Case, predicted_from: str, mask: Path, known: Mapp
         )
 
 
+def planned_again(workspace: Workspace, network: str) -> bool:
+    """Return whether the data set was planned from other files or patients after a network was trained."""
+    found = set()
+    for path in (workspace.plan, workspace.results_plan(network)):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # reported where it is needed
+            found.add(str(read_json(path)["fingerprint_digest"]))
+    return len(found) > 1
+
+
 def _planned_digests(workspace: Workspace, dataset: Dataset) -> dict[str, str]:
     """Return the digest of each planned case, from ``fingerprint.json``.
 

@@ -20,7 +20,7 @@ from dvtplan.data.names import normalized
 from dvtplan.data.paths import Workspace, prediction_indexes, trained_folds
 from dvtplan.data.planned_splits import require_untrained
 from dvtplan.data.prediction_records import PredictionIndex
-from dvtplan.data.raw_files import find_changes, require_same_images
+from dvtplan.data.raw_files import find_changes, planned_again, require_same_images
 from dvtplan.imaging.volume_names import MASK_ENDINGS
 from dvtplan.models.training_run import Run, training_differences
 
@@ -103,6 +103,11 @@ def fold_pairs(workspace: Workspace, network: str, dataset: Dataset, folds: Sequ
         console.warn(
             f"{shorten_list(changed)}: changed after the data set was planned. Scored as it is now; the networks were "
             "trained on it as it was. Run `plan_and_preprocess` again, and train again."
+        )
+    if planned_again(workspace, network):
+        console.warn(
+            f"{workspace.results(network)}: was trained before files or patients of the data set changed. Train "
+            "it again (`train_fold` with `overwrite=True`), or report that it was not."
         )
     listed = {fold.index: _prediction_index(workspace, network, fold.index) for fold in folds}
     missing = [p for p in found if not p.prediction.is_file() or p.case_id not in listed[p.fold or 0].cases]

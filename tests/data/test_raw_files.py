@@ -173,3 +173,8 @@ def test_a_corrected_label_is_scored_as_it_is_now_and_told(
     after = evaluate(trained, "gn_unet").rows
     assert "c0.nii.gz" in capsys.readouterr().err
     assert (before["truth_ml"] != after["truth_ml"]).sum() == 1
+    run(trained.root, folds=None)
+    capsys.readouterr()
+    evaluate(trained, "gn_unet")
+    shown = capsys.readouterr().err
+    assert "changed after" not in shown and "gn_unet: was trained before" in shown
