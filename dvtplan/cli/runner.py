@@ -149,7 +149,9 @@ def _run(main: Callable[[list[str]], None], name: str) -> None:
 
 def _error_message(name: str, message: str) -> str:
     """Return the message of an error; under torchrun the first process prints all of it, the others its first line."""
-    rank, world = process_group.rank_and_world_size()
+    rank, world = 0, 1
+    with contextlib.suppress(DvtError):  # the message may be about these variables
+        rank, world = process_group.rank_and_world_size()
     if rank == 0:
         return f"{name}: {message}"
     return f"{name} (process {rank + 1} of {world}): {message.splitlines()[0]}"

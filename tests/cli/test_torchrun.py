@@ -126,3 +126,18 @@ def test_torchrun_resumes_from_the_last_checkpoint_after_a_worker_died(toy: Work
     straight = pair(*words, "--overwrite")
     assert [status for status, _, _ in straight] == [0, 0]
     assert folder.checkpoint.read_bytes() == died
+
+
+@pytest.mark.parametrize("command", ["train 0", "plan_and_preprocess", "predict -i a -o b --model c"])
+def test_variables_that_describe_no_group_are_one_line(
+    toy_once: Workspace, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(toy_once.root)
+    name, *words = command.split()
+    for rank, world, fault in (("3", "2", "RANK=3"), ("x", "2", "RANK=x"), ("0", "2", "MASTER_ADDR")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", world)
+        if name == "predict" and fault == "MASTER_ADDR":
+            continue  # its processes need not meet
+        line = call(name, *words)
+        assert isinstance(line, str) and line.startswith(f"dvt_{name}: {fault}") and "\n" not in line
