@@ -50,35 +50,48 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path.parent)
-        handle, name = tempfile.mkstemp(prefix=f"{TEMP_PREFIX}{_host()}-", suffix="-" + path.name, dir=path.parent)
+        handle, draft = _create_draft(path)
     except OSError as error:
         raise WriteFailed(cannot_write(path, error)) from error
-    draft = Path(name)
     try:
-        with _marked_as_used(handle):
+        with _held(handle):
             yield draft
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.chmod(0o666 & ~_umask())
-        draft.replace(path)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.chmod(0o666 & ~_umask())
+            draft.replace(path)
     except OSError as error:
         raise WriteFailed(cannot_write(path, error)) from error
     finally:
         draft.unlink(missing_ok=True)
 
 
+def _create_draft(path: Path) -> tuple[int, Path]:
+    """Create an empty draft, locked, so that ``remove_abandoned`` of another process keeps it."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f"{TEMP_PREFIX}{_host()}-", suffix="-" + path.name, dir=path.parent)
+        if fcntl is None:
+            return handle, Path(name)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:  # without locks nobody else can lock it either
+            return handle, Path(name)
+        if Path(name).exists():
+            return handle, Path(name)
+        os.close(handle)  # it was taken for abandoned before it was locked
+
+
 @contextlib.contextmanager
-def _marked_as_used(handle: int) -> Iterator[None]:
-    """Lock an open draft, so that ``remove_abandoned`` of another process keeps it."""
+def _held(handle: int) -> Iterator[None]:
+    """Keep a file open, and so locked, during this block."""
+    if fcntl is None:  # Windows does not move an open file
+        os.close(handle)
+        yield
+        return
     try:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
+        yield
     finally:
         os.close(handle)
-    if fcntl is None:  # Windows does not move an open file
-        yield
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,30 @@ def test_only_a_lock_that_nobody_holds_is_removed(tmp_path: Path) -> None:
         for name in ("held", "left"):
             files.remove_unlocked(tmp_path / name)
         assert [p.name for p in tmp_path.iterdir()] == ["held"]
+
+
+def test_a_draft_that_another_process_took_for_abandoned_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment before it is locked."""
+    flock, removed = files.fcntl.flock, []
+
+    def late(handle: int, kind: int) -> None:
+        if not removed:
+            removed.extend(tmp_path.glob(".writing-*"))
+            removed[0].unlink()
+        flock(handle, kind)
+
+    monkeypatch.setattr(files.fcntl, "flock", late)
+    files.write_text(tmp_path / "a.txt", "a")
+    assert removed and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_writers_of_one_file_do_not_remove_the_drafts_of_each_other(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        files.remove_abandoned.cache_clear()  # as in another process
+        files.write_text(tmp_path / "a.txt", str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(400)))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
