@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from dvtplan.core import console
-from dvtplan.core.errors import FolderInUse, WriteFailed, cannot_write
+from dvtplan.core.errors import DvtError, FolderInUse, WriteFailed, cannot_write
 
 try:
     import fcntl
@@ -194,6 +194,39 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def walk_files(folder: Path, *, strict: bool = False) -> list[Path]:
+    """List the files of a folder at any depth, in order, also in folders that are links. Each folder is listed once.
+
+    Links to missing files are in the list: they stand for a file.
+
+    Args:
+        folder: to list.
+        strict: refuse a folder that cannot be listed; otherwise its files are left out.
+
+    Raises:
+        DvtError: with ``strict``, if the disk or the permissions do not allow to list a folder.
+    """
+
+    def refuse(error: OSError) -> None:
+        if strict:
+            raise DvtError(
+                f"{error.filename}: cannot be listed ({error.strerror}). Check the disk and permissions."
+            ) from error
+
+    start = folder.resolve()
+    seen = {start, *start.parents}
+    files = []
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        # A link may lead back to a folder above it, or to one that is listed already.
+        for name in sorted(folders):
+            target = Path(parent, name).resolve()
+            if target in seen:
+                folders.remove(name)
+            seen.add(target)
+        files += [path for name in names if (path := Path(parent, name)).is_file() or path.is_symlink()]
+    return sorted(files)
 
 
 def require_writable(path: Path) -> None:

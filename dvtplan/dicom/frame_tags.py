@@ -34,6 +34,9 @@ GROUPS = {
     "RepetitionTime": ("MRTimingAndRelatedParametersSequence",),
     "StackID": ("FrameContentSequence",),
     "TemporalPositionIndex": ("FrameContentSequence",),
+    "FrameAcquisitionNumber": ("FrameContentSequence",),
+    "FrameAcquisitionDateTime": ("FrameContentSequence",),
+    "NominalCardiacTriggerDelayTime": ("CardiacSynchronizationSequence",),
     "ReferencedSegmentNumber": ("SegmentIdentificationSequence",),
 }
 """Keyword -> the functional groups of the standard that contain it. Private groups may repeat it with other meaning."""
@@ -147,10 +150,6 @@ def _frame(name: str, index: int, header: Any, tags: Any, *, multi_frame: bool) 
     """
     label = f"{name}, frame {index + 1}" if multi_frame else name
     position, row, column, spacing = _geometry(label, tags)
-    if multi_frame:
-        echo_time, time_point = tags.get("EffectiveEchoTime"), tags.get("TemporalPositionIndex")
-    else:
-        echo_time, time_point = tags.get("EchoTime"), tags.get("TemporalPositionIdentifier")
     slope, intercept = _scale(label, tags)
     rows, columns = (_size(label, header, keyword) for keyword in ("Rows", "Columns"))
     return Frame(
@@ -167,15 +166,15 @@ def _frame(name: str, index: int, header: Any, tags: Any, *, multi_frame: bool) 
         intercept=intercept,
         image_type="\\".join(_words(tags.get("ImageType")) or _words(header.get("ImageType"))),
         stack=str(_or(tags.get("StackID"), "")),
-        echo_ms=_float_or_none(echo_time),
+        echo_ms=_float_or_none(tags.get("EffectiveEchoTime" if multi_frame else "EchoTime")),
         b_value=_float_or_none(tags.get("DiffusionBValue")),
         inversion_ms=_float_or_none(tags.get("InversionTimes" if multi_frame else "InversionTime")),
         flip_degrees=_float_or_none(tags.get("FlipAngle")),
         repetition_ms=_float_or_none(tags.get("RepetitionTime")),
-        time_point=str(_or(time_point, "")),
-        acquisition=str(_or(tags.get("AcquisitionNumber"), "")),
-        trigger_ms=_float_or_none(tags.get("TriggerTime")),
-        acquisition_time=str(_or(tags.get("AcquisitionTime"), "")),
+        time_point=str(_or(tags.get("TemporalPositionIndex" if multi_frame else "TemporalPositionIdentifier"), "")),
+        acquisition=str(_or(tags.get("FrameAcquisitionNumber"), _or(tags.get("AcquisitionNumber"), ""))),
+        trigger_ms=_float_or_none(_or(tags.get("NominalCardiacTriggerDelayTime"), tags.get("TriggerTime"))),
+        acquisition_time=str(_or(tags.get("FrameAcquisitionDateTime"), _or(tags.get("AcquisitionTime"), ""))),
         number=_int_or_none(header.get("InstanceNumber")),
         declared_images=_int_or_none(header.get("ImagesInAcquisition")),
         declared_slices=_int_or_none(header.get("NumberOfSlices")),

@@ -15,6 +15,7 @@ from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.reader import open_files
 from dvtplan.dicom.segmentation_reader import misplaced, source_images
 from dvtplan.dicom.series import StudyContents, Volume, read_tags
+from dvtplan.dicom.series_files import ARCHIVE_ENDINGS
 from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM
 from dvtplan.imaging.geometry import same_grid
 from dvtplan.imaging.volume_names import MASK_ENDINGS, stem
@@ -24,8 +25,6 @@ SLICER_ENDING = ".seg"
 UNREAD_ENDINGS = (".vtm", ".vtp", ".vtk", ".stl", ".obj", ".ply", ".mrb", ".mgz", ".mgh", ".mnc", ".mat", ".npy",
                   ".npz", ".h5", ".tif", ".tiff")  # fmt: skip
 """File endings of masks that are not read."""
-ARCHIVE_ENDINGS = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".iso")
-"""File endings of archives, which may hold a scan or a mask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

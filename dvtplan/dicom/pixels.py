@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,15 @@ OVERLAYS = range(0x6000, 0x6020, 2)
 """Groups of overlays. An overlay may lie in bits of the pixels that the image does not use."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    """How compressed frames store a value."""
+
+    bits: int
+    signed: bool | None
+    """None if the compression stores no sign."""
+
+
 def read_pixels(name: str, opener: Opener) -> np.ndarray:
     """Read the stored values of a file.
 
@@ -41,8 +51,9 @@ def read_pixels(name: str, opener: Opener) -> np.ndarray:
             header = pydicom.dcmread(file, force=True)
         _complete_transfer_syntax(name, header)
         frames = int(header.get("NumberOfFrames") or 1)
+        samples: set[_Sample] = set()
         if header.file_meta.TransferSyntaxUID.is_encapsulated:
-            _check_compressed(name, header, frames)
+            samples = _check_compressed(name, header, frames)
         else:
             _check_length(name, header, frames)
         header.pixel_array_options(correct_unused_bits=False)
@@ -50,6 +61,8 @@ def read_pixels(name: str, opener: Opener) -> np.ndarray:
         found = 1 if pixels.ndim == 2 else len(pixels)
         if found != frames:
             raise DamagedScan(f"{name}: holds {plural(found, 'frame')}, expected {frames}. Export it again.")
+        for sample in samples:
+            _require_clear_sign(name, pixels, header, sample)
         if "PixelData" in header and int(header.BitsAllocated) > 1:
             pixels = _sample_values(name, pixels, header)
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
@@ -114,8 +127,12 @@ def _check_length(name: str, header: Any, frames: int) -> None:
         )
 
 
-def _check_compressed(name: str, header: Any, frames: int) -> None:
-    """Raise a DamagedScan if compressed frames are cut off, too many or too few, or of another size."""
+def _check_compressed(name: str, header: Any, frames: int) -> set[_Sample]:
+    """Return how the compressed frames store their values, where they state it.
+
+    Raises:
+        DamagedScan: if frames are cut off, too many or too few, or of another size.
+    """
     data = header.PixelData
     fragments = list(pydicom.encaps.generate_fragments(data[_end_of_offsets(data) :]))
     starts = sum(one.startswith(FIRST_MARKERS) for one in fragments)
@@ -123,15 +140,18 @@ def _check_compressed(name: str, header: Any, frames: int) -> None:
     if len(found) != frames or starts > frames:
         count = max(starts, len(found) or len(fragments))
         raise DamagedScan(f"{name}: holds {plural(count, 'frame')}, expected {frames}. Export it again.")
+    samples = set()
     for k, frame in enumerate(found):
         if not frame.startswith(FIRST_MARKERS):
             continue
         if END_OF_IMAGE not in frame.rstrip(b"\0")[-16:]:
             raise DamagedScan(f"{name}: its pixels are cut off in frame {k + 1}. Copy or export it again.")
-        size = _size_of(frame)
+        size, sample = _size_of(frame)
         expected = (int(header.Rows), int(header.Columns))
         if size not in (None, expected):
             raise DamagedScan(f"{name}: frame {k + 1} has {size} pixels, expected {expected}. Export it again.")
+        samples |= set() if sample is None else {sample}
+    return samples
 
 
 def _end_of_offsets(data: bytes) -> int:
@@ -139,21 +159,39 @@ def _end_of_offsets(data: bytes) -> int:
     return 8 + int(struct.unpack_from("<I", data, 4)[0])
 
 
-def _size_of(frame: bytes) -> tuple[int, int] | None:
-    """Return rows and columns of a compressed frame as it states them; None if it does not."""
+def _size_of(frame: bytes) -> tuple[tuple[int, int] | None, _Sample | None]:
+    """Return rows and columns of a compressed frame, and its bits and sign, as it states them; None if it does not."""
     if frame.startswith(FIRST_MARKERS[1]):
         columns, rows, left, top = struct.unpack_from(">4I", frame, 8)
-        return rows - top, columns - left
+        return (rows - top, columns - left), _Sample(bits=(frame[42] & 0x7F) + 1, signed=frame[42] >= 0x80)
     place = 2
     while place + 9 <= len(frame) and frame[place] == 0xFF:
         if frame[place + 1] in SIZE_MARKERS:
-            rows, columns = struct.unpack_from(">HH", frame, place + 5)
-            return (rows, columns) if rows and columns else None
+            bits, rows, columns = struct.unpack_from(">BHH", frame, place + 4)
+            return ((rows, columns) if rows and columns else None), _Sample(bits=bits, signed=None)
         place += 2 + int(struct.unpack_from(">H", frame, place + 2)[0])
-    return None
+    return None, None
 
 
 # --- bits -----------------------------------------------------------------------------------------
+
+
+def _require_clear_sign(name: str, pixels: np.ndarray, header: Any, sample: _Sample) -> None:
+    """Raise a DamagedScan if compressed frames contradict their header on which values are negative.
+
+    Programs then read different values, but only where the highest bit of a value is set.
+    """
+    is_signed = int(header.PixelRepresentation) == 1
+    agree = sample.signed == is_signed
+    if sample.signed is None:  # the sign is the highest bit, but of which number of bits?
+        agree = not is_signed or sample.bits >= int(header.BitsStored)
+    if agree or not (pixels >> (sample.bits - 1) & 1).any():
+        return
+    found = f"{sample.bits} bits{'' if sample.signed is None else ', signed' if sample.signed else ', unsigned'}"
+    raise DamagedScan(
+        f"{name}: its compressed pixels have {found}, but its tags state PixelRepresentation {int(is_signed)} and "
+        f"BitsStored {header.BitsStored}, so it is unclear which values are negative. Export it uncompressed."
+    )
 
 
 def _sample_values(name: str, pixels: np.ndarray, header: Any) -> np.ndarray:

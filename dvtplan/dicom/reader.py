@@ -8,12 +8,14 @@ import functools
 import struct
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from dvtplan.core.errors import DamagedScan, DvtError
+from dvtplan.core.files import walk_files
 from dvtplan.core.text import shorten_list
 
 try:
@@ -21,7 +23,7 @@ try:
 except ImportError:  # require_pydicom reports it
     pydicom = None  # type: ignore[assignment]
 
-PREAMBLE, MAGIC = 128, b"DICM"
+PREAMBLE, MAGIC, GZIP = 128, b"DICM", b"\x1f\x8b"
 ZEROS = 64
 """Zeros with which a damaged file may begin, at most. The preamble of most DICOM files is 128 zeros."""
 LONGEST_REASON = 150
@@ -93,7 +95,7 @@ def is_dicom(path: str | Path) -> bool:
     path = Path(path)
     if path.is_file():
         return path.suffix.lower() == ".zip" or _is_dicom_file(path)
-    return path.is_dir() and any(_is_dicom_file(p) for p in sorted(path.rglob("*")) if p.is_file())
+    return path.is_dir() and any(map(_is_dicom_file, walk_files(path)))
 
 
 def _is_dicom_file(path: Path) -> bool:
@@ -157,7 +159,7 @@ def open_files(source: Path) -> Iterator[list[tuple[str, Opener]]]:
 @contextlib.contextmanager
 def _list_files(source: Path) -> Iterator[list[tuple[str, Opener]]]:
     if source.is_dir():
-        paths = sorted(p for p in source.rglob("*") if p.is_file())
+        paths = walk_files(source, strict=True)
         yield [(str(p.relative_to(source)), lambda p=p: p.open("rb")) for p in paths]  # type: ignore[misc]
         return
     if source.suffix.lower() != ".zip":
@@ -235,6 +237,8 @@ def read_header(name: str, opener: Opener) -> Any:
             _settle(header)
     except DvtError:
         raise
+    except FileNotFoundError as error:
+        raise DamagedFile(name, "is a link to a file that is missing", certain=False) from error
     except Exception as error:  # damaged bytes make pydicom and zipfile fail in many ways
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # those two come from archives
             where = error.filename or name
@@ -325,6 +329,9 @@ def _require_other_content(name: str, start: bytes) -> None:
         return
     if not start:
         raise DamagedFile(name, "is empty", certain=False)
+    with contextlib.suppress(zlib.error):
+        if start.startswith(GZIP) and _starts_like_dicom(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(start)):
+            raise DamagedFile(name, "is packed with gzip, expected DICOM")
     if not any(start[:ZEROS]):
         raise DamagedFile(name, "begins with zeros, expected DICOM", certain=False)
     if _has_first_element(start[PREAMBLE + len(MAGIC) :]):

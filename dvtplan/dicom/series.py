@@ -179,6 +179,10 @@ def _require_images(source: Path, found: StudyFiles) -> None:
             f"{source}: contains no image with a place in the patient ({shorten_list(found.unplaced)}). Export the "
             "original images of the scanner."
         )
+    if found.archives:
+        raise DvtError(
+            f"{source}: contains no DICOM image, only packed files ({shorten_list(found.archives)}). Unpack them first."
+        )
     raise DvtError(f"{source}: contains no DICOM image. Give the folder that the scanner or archive exported.")
 
 

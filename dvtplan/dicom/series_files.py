@@ -25,6 +25,9 @@ from dvtplan.dicom.reader import (
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 """Endings in lower case that only DICOM files have. Most exports give none."""
 
+ARCHIVE_ENDINGS = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".iso")
+"""Endings of archives in lower case, which may hold a scan or a mask."""
+
 Entry = tuple[str, Any]
 """File name and header."""
 
@@ -72,6 +75,8 @@ class StudyFiles:
     damaged: tuple[DamagedFile, ...]
     unplaced: tuple[str, ...]
     """One line for each series of images without a place in the patient, such as screenshots."""
+    archives: tuple[str, ...] = ()
+    """Archives within the folder or archive, which are not read."""
 
 
 @dataclass(slots=True)
@@ -87,6 +92,7 @@ class _Headers:
     """Of the names of DICOM files. An empty file that is called like one is taken for a damaged slice."""
     listed: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """What a DICOMDIR lists."""
+    archives: list[str] = field(default_factory=list)
 
 
 def find_files(source: Path) -> StudyFiles:
@@ -116,6 +122,7 @@ def find_files(source: Path) -> StudyFiles:
         masks=tuple(found.masks),
         damaged=tuple(one for one in found.damaged if one.certain or _ending(one.name) in found.endings),
         unplaced=tuple(_unplaced_line(group) for group in _by_identity(alone)),
+        archives=tuple(found.archives),
     )
 
 
@@ -128,9 +135,11 @@ def _read_headers(source: Path) -> _Headers:
             try:
                 header = read_header(name, opener)
             except DamagedFile as error:
-                found.damaged.append(error)
-                continue
+                header = None
+                if not _is_archive(name):
+                    found.damaged.append(error)
             if header is None:
+                found.archives += [name] if _is_archive(name) else []
                 continue
             found.endings.add(_ending(name))
             mask = describe_object(name, header)
@@ -141,6 +150,10 @@ def _read_headers(source: Path) -> _Headers:
             elif missing_tags(header):
                 found.unplaced.append((name, header))
     return found
+
+
+def _is_archive(name: str) -> bool:
+    return name.lower().endswith(ARCHIVE_ENDINGS)
 
 
 def _ending(name: str) -> str:

@@ -243,8 +243,9 @@ def _declared_notes(series: Sequence[Frame]) -> list[str]:
     numbers = {frame.number for frame in series if frame.number is not None and frame.frames_in_file == 1}
     if len(numbers) < len(series):
         return []
-    first, last = min(numbers), max(numbers)
-    start = 1 if first <= last // 4 else first
+    last = max(numbers)
+    # Images that are numbered on from those of another series may begin anywhere.
+    start = 1 if last <= 2 * len(numbers) else min(numbers)
     missing = sorted({*range(start, last + 1)} - numbers) if last - start < 2 * len(numbers) else []
     if missing:
         listed = shorten_list([str(number) for number in missing])

@@ -39,6 +39,8 @@ NRRD_SIZES = {name: size for names, size in (
     ("longlong;long long;int64;int64_t;ulonglong;unsigned long long;uint64;uint64_t;double", 8),
 ) for name in names.split(";")}  # fmt: skip
 """Type of NRRD -> bytes."""
+ENCODINGS = ("raw", "gzip", "gz", "ascii", "text", "txt", "hex")
+"""Encodings of NRRD that are read."""
 AXES = ("TransformMatrix", "Rotation", "Orientation")
 ORIGIN = ("Offset", "Position", "Origin")
 """Names of one field of MetaImage."""
@@ -205,8 +207,10 @@ def _check_nrrd(path: Path) -> None:
         units = re.findall(r'"([^"]*)"', fields.get(field, ""))
         if wrong := [unit for unit in units if unit.lower() not in ("", "mm", "millimeter", "millimetre")]:
             raise DvtError(f"{path}: its header gives sizes in {wrong[0]} ({field}), expected mm. Export it in mm.")
+    if (encoding := fields.get("encoding", "").lower()) not in ENCODINGS:
+        raise DvtError(f"{path}: its voxels are encoded as {encoding}, which is not supported. Save them as gzip.")
     each = NRRD_SIZES.get(fields.get("type", "").lower(), 0)
-    is_plain = fields.get("encoding", "").lower() == "raw" and not {"line skip", "byte skip"} & set(fields)
+    is_plain = encoding == "raw" and not {"line skip", "byte skip"} & set(fields)
     needed = each * math.prod(_shape(path, "sizes", fields.get("sizes", ""))) if is_plain else 0
     _require_voxels(path, fields.get("data file"), length, needed)
 

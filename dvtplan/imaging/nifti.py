@@ -15,6 +15,7 @@ import io
 import math
 import re
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -114,6 +115,19 @@ def _halves(path: Path) -> tuple[Path, Path]:
             raise DvtError(f"{path}: its other half {wanted} was not found. Put both files into one folder.")
         halves.append(half)
     return halves[0], halves[1]
+
+
+@contextlib.contextmanager
+def plain_name(path: Path) -> Iterator[Path]:
+    """Yield a path of a file whose ending SimpleITK knows: NIfTI endings that mix upper and lower case get a link."""
+    ending = next((e for e in sorted(ENDINGS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
+    if path.name.endswith((ending, ending.upper())):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="dvt_read_") as folder:
+        for file in files_of(path):
+            Path(folder, file.name.lower()).symlink_to(file.resolve())
+        yield Path(folder, path.name.lower())
 
 
 @contextlib.contextmanager

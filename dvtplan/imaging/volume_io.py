@@ -59,8 +59,8 @@ def read(path: str | Path) -> tuple[np.ndarray, Grid]:
     if voxels is not None and stated is not None:
         return voxels, _header_grid(path, stated) or stated
     try:
-        with _silent():
-            image = sitk.ReadImage(str(path), imageIO=_reader_of(path))
+        with _silent(), nifti.plain_name(path) as name:
+            image = sitk.ReadImage(str(name), imageIO=_reader_of(path))
     except RuntimeError as error:
         raise DvtError(_unreadable(path, error)) from error
     image = _three_dimensional(path, image)
@@ -206,8 +206,8 @@ def read_layers(path: Path) -> tuple[np.ndarray, Grid]:
     """
     _inspect(path)
     try:
-        with _silent():
-            image = sitk.ReadImage(str(path), imageIO=_reader_of(path))
+        with _silent(), nifti.plain_name(path) as name:
+            image = sitk.ReadImage(str(name), imageIO=_reader_of(path))
     except RuntimeError as error:
         raise DvtError(_unreadable(path, error)) from error
     if image.GetDimension() != 3:
@@ -228,8 +228,8 @@ def _header_reader(path: Path) -> sitk.ImageFileReader:
     """Read a header; a RuntimeError is ITK's."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_reader_of(path))
-    reader.SetFileName(str(path))
-    with _silent():
+    with _silent(), nifti.plain_name(path) as name:
+        reader.SetFileName(str(name))
         reader.ReadImageInformation()
     return reader
 
@@ -376,7 +376,7 @@ def _unreadable(path: Path, error: RuntimeError) -> str:
 def _reason(error: RuntimeError) -> str:
     """Return the last informative line of an ITK exception, which has a page of text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # For truncated MetaImage files ITK appends the last system error, which concerns no file.
-    informative = [line for line in lines if line != "Reason: No such file or directory"]
+    # For damaged MetaImage files ITK appends the last system error, which concerns no file.
+    informative = [line for line in lines if line not in ("Reason: No such file or directory", "Reason: Success")]
     last = informative[-1] if informative else "unknown reason"
     return re.sub(r"^(Reason: |(sitk::|ITK )ERROR: |\w+\(0x[0-9a-f]+\): )+", "", last).rstrip(".!")

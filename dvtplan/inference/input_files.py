@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dvtplan.core import console
 from dvtplan.core.errors import DvtError
+from dvtplan.core.files import walk_files
 from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom import mask_search, reader
 from dvtplan.dicom.series import StudyContents
@@ -62,7 +63,7 @@ def is_dicom_input(source: Path, *, series: Sequence[str] | None, stations: Sequ
 
 def _first_image(source: Path) -> Path | None:
     """Return a DICOM image of a folder, if possible one that lies in no sub-folder; None without an image."""
-    paths = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: path.parent != source)
+    paths = sorted(walk_files(source), key=lambda path: path.parent != source)
     for path in paths:
         if path.name.lower().endswith((*ENDINGS, *NOT_IMAGES)) or not reader.is_dicom(path):
             continue

@@ -18,6 +18,34 @@ from dvtplan.core import files, json_records
 from dvtplan.core.errors import DvtError, WriteFailed
 
 
+def test_files_in_folders_that_are_links_are_listed_once(tmp_path: Path) -> None:
+    for name in ("top/b", "top/sub/a", "other/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for link, target in (("other", "other"), ("other2", "other"), ("up", "."), ("self", "top"), ("gone", "none")):
+        (tmp_path / "top" / link).symlink_to(tmp_path / target)
+    listed = [str(path.relative_to(tmp_path / "top")) for path in files.walk_files(tmp_path / "top")]
+    assert listed == ["b", "gone", "other/c", "sub/a"]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_if_all_files_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    list_folder = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert files.walk_files(tmp_path) == []
+    with pytest.raises(DvtError, match=r"closed: .*[Pp]ermission"):
+        files.walk_files(tmp_path, strict=True)
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")

@@ -101,6 +101,30 @@ def test_a_frame_s_own_scale_is_used_before_the_shared(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path)[0], volume() * 4.0 + 1)
 
 
+@pytest.mark.parametrize(
+    ("sequence", "keyword", "values"),
+    [
+        ("FrameContentSequence", "FrameAcquisitionNumber", (1, 2)),
+        ("FrameContentSequence", "FrameAcquisitionDateTime", ("20200101120000", "20200101120100")),
+        ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", (30.0, 400.0)),
+    ],
+)
+def test_frames_of_two_acquisitions_are_two_volumes(
+    tmp_path: Path, sequence: str, keyword: str, values: tuple[Any, Any]
+) -> None:
+    array = volume((10, 12, 8))
+    write_enhanced(tmp_path / "one", array)
+    ds = pydicom.dcmread(tmp_path / "one")
+    for k, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        frame.PlanePositionSequence[0].ImagePositionPatient = [-100, -30 + 1.25 * (k % 5), 200]
+        setattr(frame, sequence, Items([item(**{keyword: values[k // 5]})]))
+    ds.PixelData = array.tobytes()
+    del ds.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    ds.save_as(tmp_path / "one")
+    for name, part in (("7a", array[:5]), ("7b", array[5:])):
+        assert np.array_equal(read(tmp_path, name)[0], part)
+
+
 def test_a_shared_mapping_without_a_slope_is_refused(tmp_path: Path) -> None:
     def change(ds: Dataset) -> None:
         shared = ds.SharedFunctionalGroupsSequence[0]

@@ -105,6 +105,55 @@ def test_an_impossible_high_bit_is_refused(tmp_path: Path, high: int, syntax: py
     assert f"HighBit is {high}" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("syntax", "precision", "is_signed", "bits", "signed_by_tags", "is_refused"),
+    [
+        (JPEG2000Lossless, 12, True, 12, 0, True),
+        (JPEG2000Lossless, 12, True, 16, 0, True),
+        (JPEG2000Lossless, 12, False, 12, 1, True),
+        (JPEG2000Lossless, 12, False, 16, 1, True),
+        (JPEGLSLossless, 12, False, 16, 1, True),
+        (JPEG2000Lossless, 12, True, 16, 1, False),
+        (JPEG2000Lossless, 16, False, 12, 0, False),
+        (JPEGLSLossless, 12, False, 16, 0, False),
+        (JPEGLSLossless, 12, True, 12, 1, False),
+    ],
+)
+def test_the_sign_of_compressed_pixels_must_be_clear(
+    tmp_path: Path,
+    syntax: pydicom.uid.UID,
+    precision: int,
+    is_signed: bool,
+    bits: int,
+    signed_by_tags: int,
+    is_refused: bool,
+) -> None:
+    array = (VALUES.astype(np.int32) * 4 - 2000 * is_signed).astype(np.int16)
+
+    def change(ds: Dataset, k: int) -> None:
+        ds.BitsStored, ds.HighBit, ds.PixelRepresentation = precision, precision - 1, int(is_signed)
+        ds.PixelData = array[k].tobytes()
+        ds.compress(syntax, generate_instance_uid=False)
+        ds.BitsStored, ds.HighBit, ds.PixelRepresentation = bits, bits - 1, signed_by_tags
+
+    write_series(tmp_path, VALUES, change=change)
+    if is_refused:
+        assert "PixelRepresentation" in refusal(tmp_path)
+    else:
+        assert np.array_equal(read(tmp_path)[0], array)
+
+
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_a_sign_that_no_value_needs_does_not_matter(tmp_path: Path, is_signed: bool) -> None:
+    def change(ds: Dataset, k: int) -> None:
+        ds.PixelRepresentation = int(is_signed)
+        ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+        ds.PixelRepresentation = int(not is_signed)
+
+    write_series(tmp_path, VALUES, change=change)
+    assert np.array_equal(read(tmp_path)[0], VALUES)
+
+
 def test_both_orders_of_bytes_are_read(tmp_path: Path) -> None:
     for syntax in (ExplicitVRBigEndian, ImplicitVRLittleEndian, ExplicitVRLittleEndian):
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 import zipfile
 from pathlib import Path
@@ -120,6 +121,36 @@ def test_an_empty_file_with_the_ending_of_dicom_is_named(tmp_path: Path) -> None
     write_series(tmp_path, volume())
     (tmp_path / "IM9.dcm").touch()
     assert "IM9.dcm" in refusal(tmp_path)
+
+
+def test_slices_behind_links_are_read_once(tmp_path: Path) -> None:
+    array = volume()
+    paths = write_series(tmp_path / "scan", array)
+    (tmp_path / "elsewhere").mkdir()
+    for path in paths[3:]:
+        path.rename(tmp_path / "elsewhere" / path.name)
+    (tmp_path / "scan" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "scan" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "scan" / "back").symlink_to(tmp_path)
+    assert np.array_equal(read(tmp_path / "scan")[0], array)
+    study = series.read_study(tmp_path / "scan")
+    assert is_dicom(tmp_path / "scan") and study.volumes[0].stack.copies == ()
+
+
+def test_a_slice_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    last = write_series(tmp_path, volume())[-1]
+    last.unlink()
+    last.symlink_to(tmp_path / "nowhere")
+    assert last.name in refusal(tmp_path)
+
+
+def test_a_slice_packed_with_gzip_is_named(tmp_path: Path) -> None:
+    last = write_series(tmp_path, volume())[-1]
+    last.with_name(f"{last.name}.gz").write_bytes(gzip.compress(last.read_bytes()))
+    last.unlink()
+    assert f"{last.name}.gz" in refusal(tmp_path)
+    (tmp_path / f"{last.name}.gz").write_bytes(gzip.compress(b"no DICOM") + b"\0" * 9)
+    assert read(tmp_path)[0].shape[0] == 4
 
 
 def test_other_files_are_not_damaged_slices(tmp_path: Path) -> None:

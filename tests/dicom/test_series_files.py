@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,18 @@ def without_uid(folder: Path) -> None:
         ds = pydicom.dcmread(path)
         ds.SeriesInstanceUID = ""
         ds.save_as(path)
+
+
+@pytest.mark.parametrize("name", ["inner.zip", "scan.tar.gz"])
+def test_an_archive_within_is_named_where_nothing_else_is(tmp_path: Path, name: str) -> None:
+    paths = write_series(tmp_path / "in", volume())
+    with zipfile.ZipFile(tmp_path / "in" / name, "w") as archive:
+        for path in paths:
+            archive.write(path, path.name)
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        archive.write(tmp_path / "in" / name, name)
+    assert name in refusal(tmp_path / "scan.zip")
+    assert np.array_equal(read(tmp_path / "in")[0], volume())
 
 
 @pytest.mark.parametrize("uid", ["1.2.3.5", ""], ids=["same", "empty"])

@@ -228,7 +228,9 @@ def test_images_that_a_tag_promises_are_missed(change: Any, word: str) -> None:
     assert (word in notes[0]) if word else (notes == ())
 
 
-@pytest.mark.parametrize(("first", "is_noted"), [(1, False), (0, False), (2, True), (101, False)])
+@pytest.mark.parametrize(
+    ("first", "is_noted"), [(1, False), (0, False), (2, True), (5, True), (9, True), (10, False), (101, False)]
+)
 def test_numbers_that_do_not_begin_at_one_are_noted(first: int, is_noted: bool) -> None:
     images = [replace(f, number=first + k) for k, f in enumerate(frames(8))]
     assert bool(only(sort_into_volumes(images, "s")).notes) == is_noted

@@ -91,6 +91,13 @@ def test_a_sound_header_gives_voxels_and_place(tmp_path: Path, name: str, change
     assert volume_io.read_grid(path) == grid
 
 
+def test_voxels_as_text_that_ends_early_are_refused_in_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "i.mha", {"BinaryData": "False"})
+    with pytest.raises(DvtError) as caught:
+        volume_io.read(path)
+    assert "cannot be read" in str(caught.value) and "Success" not in str(caught.value)
+
+
 BAD: dict[str, tuple[str, dict[str, str | None], str]] = {
     "nrrd, skew": ("i.nrrd", {"space directions": "(1,0,0) (0,2,0) (0,1,4.9)"}, "enclose 78.47 degrees, expected 90"),
     "nrrd, slightly skew": ("i.nrrd", {"space directions": "(1,0,0) (0,2,0) (0,0.002,5)"}, "enclose 89.98 degrees"),
@@ -106,6 +113,7 @@ BAD: dict[str, tuple[str, dict[str, str | None], str]] = {
     "nrrd, lacking": ("i.nhdr", {"data file": "gone.raw"}, "gone.raw was not found"),
     "nrrd, short": ("i.nrrd", {"sizes": "4 3 9"}, "is truncated"),
     "nrrd, long": ("i.nrrd", {"sizes": "4 3 1"}, "describes"),
+    "nrrd, bzip2": ("i.nrrd", {"encoding": "bzip2"}, "encoded as bzip2"),
     "not nrrd": ("i.nrrd", {"type": None, "dimension": None, "sizes": None}, "sizes is"),
     "meta, skew": ("i.mha", {"TransformMatrix": "1 0 0 0 1 0 0 0.2 0.98"}, "enclose 78.4"),
     "meta, slightly skew": ("i.mha", {"TransformMatrix": "1 0 0 0 1 0 0 0.01 1"}, "enclose 89.43 degrees"),

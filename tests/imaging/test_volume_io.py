@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from helpers.datasets import SHARED
 from helpers.grids import AXIAL, OBLIQUE, Rows, all_orientations, in_source_order
 from helpers.processes import python
-from helpers.volumes import refused, write_volume
+from helpers.volumes import nifti_bytes, refused, write_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,6 +115,17 @@ def test_the_files_own_number_type_is_kept(tmp_path: Path, kind: str) -> None:
 
 
 # --- no access ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.0])
+@pytest.mark.parametrize("name", ["a.Nii", "a.nii.GZ", "a.NII.gz", "A.Nii.Gz", "A.NII.GZ"])
+def test_endings_may_mix_upper_and_lower_case(tmp_path: Path, name: str, slope: float) -> None:
+    whole = bytearray(nifti_bytes((4, 3, 2), spacing=(1, 2, 3)))
+    struct.pack_into("<f", whole, 112, slope)
+    (tmp_path / name).write_bytes(gzip.compress(whole) if name.lower().endswith("gz") else bytes(whole))
+    array, grid = volume_io.read(tmp_path / name)
+    assert np.array_equal(array, slope * np.arange(24).reshape(2, 3, 4)) and grid.spacing_mm == (3.0, 2.0, 1.0)
+    assert volume_io.read_grid(tmp_path / name) == grid and volume_io.read_metadata(tmp_path / name)
 
 
 def test_a_folder_is_refused_as_a_volume(tmp_path: Path) -> None:
