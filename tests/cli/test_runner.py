@@ -143,8 +143,9 @@ def parsers(monkeypatch: pytest.MonkeyPatch) -> list[argparse.ArgumentParser]:
 
 
 def test_every_option_of_every_command_is_known_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    actions = [action for parser in parsers(monkeypatch) for action in parser._actions if action.option_strings]
-    names = {action.dest for action in actions if action.help != argparse.SUPPRESS} - {"help", "version"}
+    listed = [action for parser in parsers(monkeypatch) for action in parser._actions if action.option_strings]
+    actions = [action for action in listed if action.help != argparse.SUPPRESS]  # without earlier names
+    names = {action.dest for action in actions} - {"help", "version"}
     assert names == OPTIONS
     assert set(RENAMED.values()) <= OPTIONS and not set(RENAMED) & OPTIONS
     for action in actions:
