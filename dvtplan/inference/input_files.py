@@ -17,7 +17,7 @@ from dvtplan.imaging.volume_names import ENDINGS
 SLICER_ENDINGS = tuple(f".seg{ending}" for ending in (".nrrd", ".nhdr"))
 """File endings of segmentations of 3D Slicer, which are not scans."""
 NOT_IMAGES = (".csv", ".json", ".txt", ".md", ".log", ".tsv", ".xml", ".yaml", ".yml", ".pdf", ".htm", ".html", ".bval",
-              ".bvec", ".raw", ".zraw", ".docx", ".xls", ".xlsx", ".ini", ".inf")  # fmt: skip
+              ".bvec", ".raw", ".zraw", ".docx", ".xls", ".xlsx", ".ini", ".inf", ".db")  # fmt: skip
 """File endings that hold no scan, or only the voxels of another file. They are passed over without a word."""
 
 
@@ -33,6 +33,17 @@ def volume_files(source: Path) -> list[Path]:
 def _is_volume(path: Path) -> bool:
     name = path.name.lower()
     return name.endswith(ENDINGS) and not name.endswith(SLICER_ENDINGS) and not name.startswith(".")
+
+
+def nothing_to_read(source: Path) -> str:
+    """Return the message for a folder without a scan: name what is there instead."""
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(source.iterdir())]
+    shown = [name for name in names if not name.startswith(".")]
+    found = f"only {shorten_list(shown)}" if shown else "no file at all"
+    return (
+        f"{source}: contains no volume ({', '.join(ENDINGS)}) and no DICOM image, {found}. Choose the folder or file "
+        "of the scan as `input`, and unpack what is packed."
+    )
 
 
 def is_dicom_input(source: Path, *, series: Sequence[str] | None, stations: Sequence[str] | None) -> bool:

@@ -16,13 +16,15 @@ from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural, shorten_list
 from dvtplan.data.dataset import Case
 from dvtplan.dicom.series import StudyContents, Volume, choose_volumes, read_study, read_volume
+from dvtplan.dicom.series_files import ARCHIVE_ENDINGS
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
 from dvtplan.imaging.stitching import Stitched, stitch
-from dvtplan.imaging.volume_names import ENDINGS, GIPL, has_ending, stem
+from dvtplan.imaging.volume_names import GIPL, has_ending, stem
 from dvtplan.inference.input_files import (
     SLICER_ENDINGS,
     is_dicom_input,
+    nothing_to_read,
     report_unused_files,
     report_unused_objects,
     volume_files,
@@ -189,6 +191,8 @@ def find_cases(source: Path, channels: int) -> list[Case]:
         raise DvtError(f"{source}: is a segmentation of 3D Slicer, expected a scan. Choose another `input`.")
     if source.is_file() and has_ending(source, GIPL):
         raise DvtError(f"{source}: GIPL stores no direction of the axes. Export the scan as .nii.gz.")
+    if source.is_file() and source.name.lower().endswith(ARCHIVE_ENDINGS):
+        raise DvtError(f"{source}: is an archive that is not opened. Unpack it, or pack its files as .zip.")
     files = [source] if source.is_file() else volume_files(source)
     stems = {stem(path) for path in files}
     by_case: dict[str, list[Path]] = {}
@@ -198,7 +202,7 @@ def find_cases(source: Path, channels: int) -> list[Case]:
         numbered = channels > 1 or f"{bare}_0000" in stems
         by_case.setdefault(bare if numbered else stem(path), []).append(path)
     if not by_case:
-        raise DvtError(f"{source}: contains no volume ({', '.join(ENDINGS)}). Choose another `input`.")
+        raise DvtError(nothing_to_read(source))
     for case_id, paths in by_case.items():
         expected = [f"{case_id}_{i:04d}" for i in range(channels)]
         if len(paths) != channels or (channels > 1 and [stem(p) for p in paths] != expected):

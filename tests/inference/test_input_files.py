@@ -124,6 +124,20 @@ def test_upper_case_endings_are_volumes_and_segmentations_of_slicer_are_not(tmp_
         opened(tmp_path / "c.SEG.nrrd")
 
 
+@pytest.mark.parametrize("name", ["study.zip", "sub/a.nii.gz", "IM1.dcm.gz", "b.mgz"])
+def test_a_folder_without_a_scan_is_refused_and_its_content_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DvtError, match=f"{name.partition('/')[0]}.*`input`"):
+        opened(tmp_path)
+
+
+def test_an_archive_of_another_kind_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "study.tar.gz").write_bytes(b"x")
+    with pytest.raises(DvtError, match=r"study.tar.gz: is an archive"):
+        opened(tmp_path / "study.tar.gz")
+
+
 def test_stations_in_files_may_lie_next_to_dicom(series: Path) -> None:
     """They are named by their files, so nothing is guessed. These two lie apart."""
     there, mask = volume_io.read(series / "thrombus.nii.gz"), volume(seed=2)
