@@ -15,7 +15,7 @@ from dvtplan.data.dataset_json import DatasetJson
 from dvtplan.data.mask_files import PROBABILITY
 from dvtplan.data.names import LONGEST_FILE, TEMPORARY, normalized
 from dvtplan.data.phantom import is_phantom
-from dvtplan.imaging.volume_names import WRITTEN
+from dvtplan.imaging.volume_names import NOT_IMAGES, WRITTEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,14 +207,14 @@ def consistency_warnings(dataset: Dataset) -> list[str]:
 def _files(folder: Path, ending: str, problems: list[str]) -> dict[str, Path] | None:
     """Return stem -> path of a folder's files; None if the folder cannot be used, which is a problem.
 
-    A file of another ending is a problem; hidden files are ignored.
+    A file of another ending is a problem. Hidden files, and those that hold no volume, are ignored.
     """
     try:
         if not folder.is_dir():
             fault = "is a file, expected a folder" if folder.exists() else "no such folder"
             problems.append(f"{folder}: {fault}. Add a folder with the volumes of every case.")
             return None
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not _is_note(path))
     except OSError as error:
         problems.append(cannot_read(folder, error))
         return None
@@ -236,6 +236,11 @@ def _files(folder: Path, ending: str, problems: list[str]) -> dict[str, Path] | 
                 problems.append(f"{path}: its name has spaces at an end, or equals another as it is shown. Rename it.")
             found[name] = path
     return found
+
+
+def _is_note(path: Path) -> bool:
+    """Return whether a file certainly holds no volume, such as the .json that a converter writes next to it."""
+    return path.is_file() and path.name.isprintable() and path.name.lower().endswith(NOT_IMAGES)
 
 
 def _group(

@@ -115,7 +115,7 @@ def _check_length(name: str, header: Any, frames: int) -> None:
     highdicom 0.28 writes the digit 0 there.
     """
     keyword = next(word for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if word in header)
-    data = header[keyword].value
+    data = header[keyword].value or b""
     bits = {"PixelData": int(header.BitsAllocated), "FloatPixelData": 32, "DoubleFloatPixelData": 64}[keyword]
     frame = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel") or 1) * bits / 8
     expected = int(np.ceil(frame * frames))

@@ -42,6 +42,8 @@ IDENTITY = (
 )
 """Tags that all images of a series share. Anonymizers empty the UID, or give several series the same one."""
 
+FRAME_OF_REFERENCE = "FrameOfReferenceUID"
+"""Tag of the coordinates: positions in different ones cannot be compared."""
 INTERRUPTED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp")
 """Endings that programs give to files until they are complete."""
 PRIVATE = "PatientID"
@@ -174,7 +176,15 @@ def _by_identity(entries: Sequence[Entry]) -> list[list[Entry]]:
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(tuple(_value(entry, keyword) for keyword in IDENTITY), []).append(entry)
-    return list(groups.values())
+    return [part for group in groups.values() for part in _by_frame_of_reference(group)]
+
+
+def _by_frame_of_reference(group: list[Entry]) -> list[list[Entry]]:
+    """Divide images by their coordinates. These tell nothing if each image has others, as anonymizers write them."""
+    parts: dict[str, list[Entry]] = {}
+    for entry in group:
+        parts.setdefault(_value(entry, FRAME_OF_REFERENCE), []).append(entry)
+    return [group] if len(parts.keys() - {""}) < 2 or len(parts) == len(group) else list(parts.values())
 
 
 def _fault(group: Sequence[Entry], groups: Sequence[list[Entry]], unplaced: Sequence[Entry]) -> str:
@@ -193,10 +203,11 @@ def _fault(group: Sequence[Entry], groups: Sequence[list[Entry]], unplaced: Sequ
         uids = {_uid(group[0]), _uid(other[0])}
         is_named = all(_value(group[0], keyword) for keyword in ("SeriesNumber", "SeriesDescription"))
         if (len(uids) == 1 and "" not in uids) or (differs == IDENTITY[:1] and ("" in uids or is_named)):
-            found, expected = (_value(entries[0], differs[0]) or "empty" for entries in (few, many))
-            values = "" if differs[0] == PRIVATE else f" ({found} against {expected})"
+            word = differs[0] if differs else FRAME_OF_REFERENCE
+            found, expected = (_value(entries[0], word) or "empty" for entries in (few, many))
+            values = "" if word == PRIVATE else f" ({found} against {expected})"
             return (
-                f"{few[0][0]}: its {differs[0]} differs from that of {many[0][0]}{values}, so it is unknown whether "
+                f"{few[0][0]}: its {word} differs from that of {many[0][0]}{values}, so it is unknown whether "
                 "they are one series. Export the series again."
             )
     return ""

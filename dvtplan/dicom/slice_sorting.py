@@ -218,7 +218,7 @@ def _differences(first: Frame, frame: Frame) -> str:
             for word, value_of, is_constant in image_groups.SPLIT_KEYS
             if is_constant and value_of(frame) != value_of(first)
         ),
-        (f"turned by {angle:.2g} degrees", angle > 0.01),
+        (f"turned by {angle:.3g} degrees", angle > 0.01),
     ]
     return ", ".join(text for text, differs in candidates if differs) or "it lies beside them"
 

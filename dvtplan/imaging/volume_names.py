@@ -12,6 +12,9 @@ GIPL = (".gipl", ".gipl.gz")
 """File endings of a format that stores no direction."""
 MASK_ENDINGS = (*ENDINGS, ".hdr", ".nhdr", *GIPL)
 """File endings of masks that other programs wrote, which are only read."""
+NOT_IMAGES = (".csv", ".json", ".txt", ".md", ".log", ".tsv", ".xml", ".yaml", ".yml", ".pdf", ".htm", ".html", ".bval",
+              ".bvec", ".raw", ".zraw", ".docx", ".xls", ".xlsx", ".ini", ".inf", ".db")  # fmt: skip
+"""File endings that hold no scan, or only the voxels of another file. They are passed over without a word."""
 
 
 def has_ending(path: Path, endings: tuple[str, ...] = ENDINGS) -> bool:

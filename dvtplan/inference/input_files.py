@@ -12,13 +12,10 @@ from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom import mask_search, reader
 from dvtplan.dicom.series import StudyContents
 from dvtplan.imaging import volume_io
-from dvtplan.imaging.volume_names import ENDINGS
+from dvtplan.imaging.volume_names import ENDINGS, NOT_IMAGES
 
 SLICER_ENDINGS = tuple(f".seg{ending}" for ending in (".nrrd", ".nhdr"))
 """File endings of segmentations of 3D Slicer, which are not scans."""
-NOT_IMAGES = (".csv", ".json", ".txt", ".md", ".log", ".tsv", ".xml", ".yaml", ".yml", ".pdf", ".htm", ".html", ".bval",
-              ".bvec", ".raw", ".zraw", ".docx", ".xls", ".xlsx", ".ini", ".inf", ".db")  # fmt: skip
-"""File endings that hold no scan, or only the voxels of another file. They are passed over without a word."""
 
 
 def volume_files(source: Path) -> list[Path]:

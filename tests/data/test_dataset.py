@@ -103,12 +103,18 @@ def test_an_image_that_names_no_channel_is_refused(raw: Path, name: str) -> None
     ]
 
 
-@pytest.mark.parametrize("name", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "imagesTr/notes.txt", "labelsTr/more"])
+@pytest.mark.parametrize("name", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "imagesTr/notes.tif", "labelsTr/more"])
 def test_a_file_of_another_ending_is_refused_also_as_a_second_file_of_a_case(raw: Path, name: str) -> None:
     (raw / name).write_text("")
     assert problems_of(raw) == [
         f"{name}: does not end in .nii.gz, the file_ending in dataset.json. Convert, rename or remove it."
     ]
+
+
+def test_notes_next_to_the_volumes_are_no_problem(raw: Path) -> None:
+    for name in ("imagesTr/a_0000.json", "labelsTr/Thumbs.db", "labelsTr/desktop.ini", "imagesTr/README.txt"):
+        (raw / name).write_text("x")
+    assert len(discover(raw).cases) == 2
 
 
 def test_a_folder_instead_of_a_volume_is_named(raw: Path) -> None:

@@ -194,6 +194,11 @@ def test_pixels_of_another_length_are_refused(tmp_path: Path, cut: int, more: in
     assert "expected 2880 for 1 frame" in refusal(tmp_path)
 
 
+def test_pixels_of_no_length_are_refused_in_words(tmp_path: Path) -> None:
+    write_series(tmp_path, VALUES, change=lambda ds, k: setattr(ds, "PixelData", b"" if k else ds.PixelData))
+    assert "0 bytes" in refusal(tmp_path)
+
+
 def test_zeros_behind_the_pixels_are_padding(tmp_path: Path) -> None:
     def change(ds: Dataset, k: int) -> None:
         ds.PixelData += bytes(200)

@@ -51,8 +51,8 @@ def test_a_series_without_a_uid_is_refused_before_and_at_writing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_series_in_two_frames_of_reference_is_refused(tmp_path: Path) -> None:
-    spoiled(tmp_path / "scan", "FrameOfReferenceUID", "1.2.3.5", slice(3, 5))
+def test_a_series_whose_images_have_a_frame_of_reference_each_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", volume(), change=lambda ds, k: setattr(ds, "FrameOfReferenceUID", f"1.2.3.{k}"))
     assert "FrameOfReferenceUID" in refused(lambda: written(tmp_path / "scan"))
     assert not (tmp_path / "out").exists()
 

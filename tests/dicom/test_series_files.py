@@ -33,6 +33,29 @@ def without_uid(folder: Path) -> None:
         ds.save_as(path)
 
 
+def with_coordinates(folder: Path, uid_of: Callable[[int], str]) -> None:
+    write_series(folder, volume((8, 12, 8)), change=lambda ds, k: setattr(ds, "FrameOfReferenceUID", uid_of(k)))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_slices_in_other_coordinates_are_not_of_the_volume(tmp_path: Path, count: int) -> None:
+    with_coordinates(tmp_path, lambda k: "1.2.4" if k >= 8 - count else "1.2.3")
+    assert "FrameOfReferenceUID" in refusal(tmp_path)
+
+
+def test_volumes_of_one_series_in_two_coordinates_are_two(tmp_path: Path) -> None:
+    with_coordinates(tmp_path, lambda k: f"1.2.{k % 2 + 3}")
+    array = volume((8, 12, 8))
+    found = {read(tmp_path, name)[0].tobytes() for name in ("5-1", "5-2")}
+    assert found == {array[::2].tobytes(), array[1::2].tobytes()}
+
+
+@pytest.mark.parametrize("uid_of", [lambda k: f"1.2.{k}", lambda k: "1.2.3" if k < 7 else ""], ids=["each", "lacking"])
+def test_coordinates_that_tell_nothing_do_not_divide_a_series(tmp_path: Path, uid_of: Callable[[int], str]) -> None:
+    with_coordinates(tmp_path, uid_of)
+    assert np.array_equal(read(tmp_path)[0], volume((8, 12, 8)))
+
+
 @pytest.mark.parametrize("name", ["inner.zip", "scan.tar.gz"])
 def test_an_archive_within_is_named_where_nothing_else_is(tmp_path: Path, name: str) -> None:
     paths = write_series(tmp_path / "in", volume())

@@ -150,7 +150,7 @@ def test_images_with_the_same_position_and_no_difference_are_reported() -> None:
     [
         ({"shape": (4, 8)}, "4x8 pixels"),
         ({"spacing_mm": (2.1, 1.5)}, "pixels of 2.1x1.5"),
-        ({"along_row": (0.99995, 0.01, 0.0), "along_column": (-0.01, 0.99995, 0.0)}, "turned by 0.57 degrees"),
+        ({"along_row": (0.99995, 0.01, 0.0), "along_column": (-0.01, 0.99995, 0.0)}, "turned by 0.573 degrees"),
         ({"image_type": "P"}, "image type P"),
         ({"echo_ms": 7.0}, "echo time 7.0"),
         ({"stack": "2"}, "stack 2"),
