@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from dvtplan.core.errors import DvtError
+from dvtplan.imaging import packed_voxels
 from dvtplan.imaging.geometry import HEADER_TOLERANCE
 from dvtplan.imaging.nifti import ENDINGS as NIFTI
 from dvtplan.imaging.nifti import not_3d
@@ -28,8 +29,8 @@ LONGEST = 1 << 20
 """Bytes in which a text header must end."""
 SPACES = {"left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las"}
 """Coordinates of NRRD (field "space") that say where left is."""
-SIZES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4, "LONG_LONG": 8,
-         "ULONG_LONG": 8, "DOUBLE": 8}  # fmt: skip
+SIZES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4, "FLOAT": 4,
+         "LONG_LONG": 8, "ULONG_LONG": 8, "DOUBLE": 8}  # fmt: skip
 """ElementType of MetaImage, without MET_ -> bytes."""
 NRRD_SIZES = {name: size for names, size in (
     ("signed char;int8;int8_t;uchar;unsigned char;uint8;uint8_t", 1),
@@ -46,17 +47,21 @@ ORIGIN = ("Offset", "Position", "Origin")
 """Names of one field of MetaImage."""
 
 
-def check(path: Path) -> None:
+def check(path: Path, *, voxels: bool = True) -> None:
     """Refuse a file whose header does not say how large its voxels are and how they lie.
+
+    Args:
+        path: the file.
+        voxels: unpack compressed voxels, and refuse those that are fewer or more than the header describes.
 
     Raises:
         DvtError: with the field at fault; also for a format that does not store them, such as TIFF.
     """
     name = path.name.lower()
     if name.endswith(NRRD):
-        _check_nrrd(path)
+        _check_nrrd(path, voxels)
     elif name.endswith(META):
-        _check_meta(path)
+        _check_meta(path, voxels)
     elif name.endswith(GIPL):
         _check_gipl(path)
     else:
@@ -182,7 +187,7 @@ def _unique(path: Path, found: Sequence[tuple[str, str]]) -> dict[str, str]:
     return fields
 
 
-def _check_nrrd(path: Path) -> None:
+def _check_nrrd(path: Path, unpack: bool) -> None:
     fields, length = _nrrd_fields(path)
     space = fields.get("space")
     if space is None or space.lower().removesuffix("-time").removesuffix("t") not in SPACES:
@@ -210,9 +215,12 @@ def _check_nrrd(path: Path) -> None:
     if (encoding := fields.get("encoding", "").lower()) not in ENCODINGS:
         raise DvtError(f"{path}: its voxels are encoded as {encoding}, which is not supported. Save them as gzip.")
     each = NRRD_SIZES.get(fields.get("type", "").lower(), 0)
-    is_plain = encoding == "raw" and not {"line skip", "byte skip"} & set(fields)
-    needed = each * math.prod(_shape(path, "sizes", fields.get("sizes", ""))) if is_plain else 0
-    _require_voxels(path, fields.get("data file"), length, needed)
+    needed = each * math.prod(_shape(path, "sizes", fields.get("sizes", "")))
+    if {"line skip", "byte skip"} & set(fields):
+        needed = 0
+    _require_voxels(path, fields.get("data file"), length, needed if encoding == "raw" else 0)
+    if unpack and needed and encoding in ("gzip", "gz"):
+        packed_voxels.require_length(voxel_file(path) or path, 0 if voxel_file(path) else length, None, needed)
 
 
 # --- MetaImage ------------------------------------------------------------------------------------
@@ -234,7 +242,7 @@ def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
     return _unique(path, [(name, value.strip()) for name, value in found]), end.end()
 
 
-def _check_meta(path: Path) -> None:
+def _check_meta(path: Path, unpack: bool) -> None:
     fields, length = _meta_fields(path)
     shape = _shape(path, "DimSize", fields.get("DimSize", ""))
     if fields.get("NDims", str(len(shape))) != str(len(shape)):
@@ -259,7 +267,7 @@ def _check_meta(path: Path) -> None:
     if len(matrix) != n * n or len(origin) != n:
         raise DvtError(f"{path}: its header has a direction or origin of another dimension. Export it again.")
     require_right_angles(path, np.array(matrix).reshape(n, n)[:3, :3])
-    _check_meta_voxels(path, fields, length, math.prod(shape))
+    _check_meta_voxels(path, fields, length, math.prod(shape), unpack)
 
 
 def _one_of(path: Path, fields: Mapping[str, str], names: Sequence[str], default: list[float]) -> list[float]:
@@ -270,14 +278,22 @@ def _one_of(path: Path, fields: Mapping[str, str], names: Sequence[str], default
     return found[0][1] if found else default
 
 
-def _check_meta_voxels(path: Path, fields: Mapping[str, str], header: int, voxels: int) -> None:
-    """Refuse missing voxels; the length is known if they are neither compressed nor text."""
-    is_plain = fields.get("CompressedData", "False").lower() in ("false", "f", "0")
-    is_plain &= fields.get("BinaryData", "True").lower() in ("true", "t", "1") and fields.get("HeaderSize", "0") == "0"
+def _check_meta_voxels(path: Path, fields: Mapping[str, str], header: int, voxels: int, unpack: bool) -> None:
+    """Refuse voxels that are fewer or more than the header describes; the length is unknown if they are text."""
+    is_packed = fields.get("CompressedData", "False").lower() not in ("false", "f", "0")
+    is_binary = fields.get("BinaryData", "True").lower() in ("true", "t", "1") and fields.get("HeaderSize", "0") == "0"
     each = SIZES.get(fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY"), 0)
     channels = fields.get("ElementNumberOfChannels", "1")
-    needed = voxels * each * (int(channels) if channels.isdecimal() else 1) if is_plain else 0
-    _require_voxels(path, fields["ElementDataFile"], header, needed)
+    needed = voxels * each * (int(channels) if channels.isdecimal() else 1) if is_binary else 0
+    _require_voxels(path, fields["ElementDataFile"], header, 0 if is_packed else needed)
+    if not is_packed:
+        return
+    (size,) = _numbers(path, "CompressedDataSize", fields.get("CompressedDataSize", "0"))
+    file = voxel_file(path)
+    if size <= 0 and file is None:  # SimpleITK would read other bytes
+        raise DvtError(f"{path}: its voxels are compressed, but its header has no CompressedDataSize. Export it again.")
+    if unpack and needed:
+        packed_voxels.require_length(file or path, 0 if file else header, int(size) or None, needed)
 
 
 # --- GIPL -----------------------------------------------------------------------------------------

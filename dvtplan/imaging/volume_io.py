@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import re
@@ -281,7 +282,7 @@ def _inspect(path: Path, *, voxels: bool = True) -> tuple[np.ndarray | None, Gri
     """
     require_unicode(path)
     if not has_ending(path, nifti.ENDINGS):
-        _checked(path, headers.check)
+        _checked(path, functools.partial(headers.check, voxels=voxels))
         return None, None
     return _checked(path, nifti.read) if voxels else (None, _checked(path, nifti.inspect))
 
