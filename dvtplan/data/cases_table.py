@@ -22,9 +22,13 @@ FILE_NAME = "cases.csv"
 LEVEL_COLUMNS = ("level_left_mm", "level_right_mm")
 CASES_COLUMNS = ("case_id", "patient_id", *LEVEL_COLUMNS, "midline_mm")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_PATIENT_WORDS = frozenset({"patient", "patients", "patientid", "subject", "subjectid", "participant",
-                            "participantid", "pid"})  # fmt: skip
+_PATIENT_COLUMN = re.compile(
+    r"(patient|patients|patienten|pat|subject|subjects|participant|person)"
+    r"(id|ids|identifier|no|nr|num|number|nummer|name|names|code|key|uid)?|pid|mrn|probandid|probandennummer"
+)
 """Columns of other programs that name patients, in small letters and without signs."""
+_NO_PATIENT = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil", "-", "--", "?", ".", "unknown"})
+"""What other programs write for a missing value, in small letters."""
 
 
 class CaseDetails(NamedTuple):
@@ -115,6 +119,7 @@ def survey_cases_table(path: Path) -> CasesTable:
         cases[case_id] = CaseDetails(values.get("patient_id") or case_id, levels)
         if values.get("midline_mm") and levels is None:
             unused.append(case_id)
+    faults += _missing_patients(path, cases)
     warnings = _warnings(path, columns, cases, unused)
     return CasesTable(path=path, columns=tuple(columns), cases=cases, faults=tuple(faults), warnings=tuple(warnings))
 
@@ -172,9 +177,27 @@ def _meaning(name: str) -> str:
     if name in CASES_COLUMNS:
         return ""
     bare = "".join(c for c in name.casefold() if c.isalnum())
-    if bare in _PATIENT_WORDS:
+    if _PATIENT_COLUMN.fullmatch(bare):
         return "patient_id"
+    if {"level", "left"} <= (words := set(re.split(r"[\W_]+", name.casefold()))):
+        return "level_left_mm"
+    if {"level", "right"} <= words:
+        return "level_right_mm"
     return next((known for known in CASES_COLUMNS if bare in (known.replace("_", ""), known[:-3].replace("_", ""))), "")
+
+
+def _missing_patients(path: Path, cases: Mapping[str, CaseDetails]) -> list[str]:
+    """Refuse words for a missing value that would make several cases one patient."""
+    groups: dict[str, list[str]] = {}
+    for case_id, case in cases.items():
+        if case.patient.casefold() in _NO_PATIENT:
+            groups.setdefault(case.patient, []).append(case_id)
+    return [
+        f"{path}: the patient_id of {shorten_list(case_ids)} is {patient!r}, which would be one patient. Name the "
+        "patients, or leave it empty: then each case is its own patient."
+        for patient, case_ids in groups.items()
+        if len(case_ids) > 1
+    ]
 
 
 def _warnings(path: Path, columns: Sequence[str], cases: Mapping[str, CaseDetails], unused: list[str]) -> list[str]:

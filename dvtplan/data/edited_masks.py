@@ -80,6 +80,14 @@ def require_unedited(folder: Path) -> None:
         )
 
 
+def remove_predicted(folder: Path) -> None:
+    """Remove the masks in a folder that predictions wrote; edited masks and those from elsewhere are kept."""
+    known = known_digests(folder)
+    for mask in sorted(folder.glob("*.nii.gz")):
+        if mask.name in known:
+            remove_mask(mask, known)
+
+
 def remove_mask(mask: Path, known: Mapping[str, Collection[str]]) -> list[Path]:
     """Remove a mask and the masks of its stations, since the scan cannot be analysed any more.
 

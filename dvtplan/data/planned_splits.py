@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvtplan.core import json_records
+from dvtplan.core import console, json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
 from dvtplan.data import cases_table
 from dvtplan.data.folds import Fold, Splits
+from dvtplan.data.names import visible
 from dvtplan.data.paths import Workspace
 
 STAGE = "`plan_and_preprocess`"
@@ -26,7 +27,8 @@ def load_splits(workspace: Workspace, patient_of: Mapping[str, str], known_from:
     Args:
         workspace: of the data set.
         patient_of: case -> patient, of every case.
-        known_from: the file or folder that the cases are from, for messages; None: the raw data set.
+        known_from: the file that the cases are from, for messages; None: the raw data set, and patients in training
+            and test whose names differ only in case give a warning.
 
     Raises:
         DvtError: if the file is missing or damaged; or names the first fold with a fault, in one line.
@@ -45,7 +47,20 @@ def load_splits(workspace: Workspace, patient_of: Mapping[str, str], known_from:
                 f"patient {leak.patient}. Restore the file or {cases_table.FILE_NAME}, or run {STAGE} again and train "
                 "this fold again."
             )
+        if known_from is None:
+            _warn_of_similar_patients(fold, patient_of, workspace)
     return splits
+
+
+def _warn_of_similar_patients(fold: Fold, patient_of: Mapping[str, str], workspace: Workspace) -> None:
+    """Warn of patients in training and test whose names differ only in case."""
+    folded = {case_id: visible(patient_of[case_id]).casefold() for case_id in (*fold.train, *fold.test)}
+    if leak := find_leak(fold.train, fold.test, folded):
+        console.warn(
+            f"{workspace.splits}: fold {fold.index} trains on {leak.trained} and tests {leak.tested}, whose patients "
+            f"differ only in case: {patient_of[leak.tested]}. If they are one, write one name in "
+            f"{cases_table.FILE_NAME}; then run {STAGE} again and train again."
+        )
 
 
 def _fault(fold: Fold, position: int, patient_of: Mapping[str, str], known_from: Path) -> str:

@@ -109,9 +109,10 @@ def prepare_fold_folder(job: TrainingJob, results_plan: Path, done: int) -> None
         MaskEdited: if a predicted mask was edited; nothing was changed.
     """
     edited_masks.require_unedited(job.folder.predictions)
-    forget_masks(job.folder.predictions)
-    if done == 0:
+    if done == 0:  # by other folds the earlier training may have tested what this one trains on
+        edited_masks.remove_predicted(job.folder.predictions)
         job.folder.checkpoint.unlink(missing_ok=True)
+    forget_masks(job.folder.predictions)
     rows = epoch_log.read_epochs(job.folder.epochs, before=done)
     json_records.save(job.plan, results_plan)
     json_records.save(_with_progress(job.run, rows, done), job.folder.run)
@@ -225,8 +226,8 @@ def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
     fingerprint = json_records.load(Fingerprint, workspace.fingerprint, STAGE)
     plan = json_records.load(Plan, workspace.plan, STAGE)
     planned = {case.id: case.patient for case in fingerprint.cases}
-    splits = load_splits(workspace, planned, workspace.fingerprint)
-    splits = load_splits(workspace, current_patients(workspace, planned), workspace.fingerprint)
+    load_splits(workspace, planned, workspace.fingerprint)
+    splits = load_splits(workspace, current_patients(workspace, planned))
     if plan.fingerprint_digest != json_records.digest(fingerprint):
         raise DvtError(
             f"{workspace.plan}: was derived from other data than {workspace.fingerprint} describes. Run {STAGE} again."

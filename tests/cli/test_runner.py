@@ -244,6 +244,16 @@ def test_the_error_is_printed_to_stderr_with_status_1_and_without_a_traceback(tm
     assert err.startswith("dvt_evaluate: ") and "no data set found" in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("rank", "world"), [("x", "2"), ("-1", "1"), ("", ""), ("3", "2")])
+def test_an_environment_without_a_rank_is_one_line(tmp_path: Path, rank: str, world: str) -> None:
+    """The message of an error names the rank under torchrun, and this error is about the rank."""
+    words = ("-i", tmp_path, "-o", tmp_path / "out", "--model", tmp_path)
+    process = start("predict", *words, RANK=rank, WORLD_SIZE=world)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert len(err.splitlines()) == 1 and f"RANK={rank}" in err and "torchrun" in err
+
+
 def test_a_bug_keeps_its_traceback(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def fault(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")

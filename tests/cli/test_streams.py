@@ -76,6 +76,16 @@ def test_a_name_with_umlauts_is_printed_on_every_terminal(
     assert written.getvalue() == shown + b"\n"
 
 
+def test_the_plain_locale_shows_tables_with_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python gives stdout the errors surrogateescape in the locale C, which cannot write ±."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors="surrogateescape"))
+    streams.prepare()
+    print("0.89 ± 0.08")
+    sys.stdout.flush()
+    assert written.getvalue() == rb"0.89 \xb1 0.08" + b"\n"
+
+
 def test_a_name_of_no_encoding_is_printed_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="utf-8"))

@@ -56,6 +56,11 @@ def test_tables_as_people_and_spreadsheets_write_them(tmp_path: Path, text: str,
         ("case_id,patient\na,P\n", "the column 'patient' is not known. Name it patient_id"),
         ("case_id,Patient ID\na,P\n", "the column 'Patient ID' is not known. Name it patient_id"),
         ("case_id,subject\na,P\n", "Name it patient_id"),
+        ("case_id,patient_name\na,P\n", "Name it patient_id"),
+        ("case_id,Patienten-Nr.\na,P\n", "Name it patient_id"),
+        ("case_id,MRN\na,P\n", "Name it patient_id"),
+        ("case_id,left_level_mm\na,1\n", "Name it level_left_mm"),
+        ("case_id,patient_id\na,NA\nb,NA\nc,P\n", "the patient_id of a, b is 'NA'"),
         ("case_id,Level-left\na,1\n", "Name it level_left_mm"),
         ("case_id,patient_id,patient_id\u200b\na,P,Q\n", "each once and at least case_id"),
         ("case_id,level_left_mm\na,1_5\n", "level_left_mm is '1_5', expected a number"),
@@ -112,6 +117,14 @@ def test_what_is_probably_a_mistake_is_a_warning_in_one_line(tmp_path: Path) -> 
     assert "p1" in patients and "P1" in patients and "case" in patients
     (missing,) = found.without_row(["a", "b", "c"])
     assert "no row for c" in missing
+
+
+def test_columns_about_patients_and_single_words_for_a_missing_patient_are_allowed(tmp_path: Path) -> None:
+    read = survey_cases_table(table(tmp_path, "case_id,patient_id,patient_age,pat\na,NA,50,1\nb,-,60,2\n"))
+    assert read.faults == () and {case_id: case.patient for case_id, case in read.cases.items()} == {
+        "a": "NA",
+        "b": "-",
+    }
 
 
 def test_warnings_are_printed_where_a_table_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,6 +83,14 @@ def test_a_patient_in_training_and_test_is_named_with_the_cases(place: Workspace
     assert "fold 0 trains on a and tests d, all of the patient P" in message
 
 
+def test_patients_that_differ_only_in_case_are_told(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    load_splits(place, PATIENTS | {"a": "P", "d": "p"})
+    warnings = capsys.readouterr().err
+    assert "trains on a and tests d" in warnings and "differ only in case: p." in warnings
+    load_splits(place, PATIENTS)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_case_without_a_patient_is_its_own() -> None:
     assert find_leak(["a"], ["b"], {}) is None
     leak = find_leak(["a", "b"], ["a"], {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from helpers.trainings import CPU, TINY, Stop, load_run, rows, timeless
 
 from dvtplan.core import json_records
 from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.inference.predict import predict_fold
 from dvtplan.models import checkpoint
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.recipe import RECIPES
@@ -127,6 +129,22 @@ def test_an_overridden_recipe_lands_in_the_record(fresh: Workspace) -> None:
     )
     folder = train_fold(fresh, 0, recipe=wanted, epochs=1, options=CPU)
     assert load_run(folder).recipe == replace(wanted, epochs=1, target="lesion")
+
+
+def test_a_training_by_other_folds_leaves_no_predictions_of_the_earlier_one(
+    prepare_toy: Callable[..., Workspace], tmp_path: Path
+) -> None:
+    """Otherwise evaluation finds predictions of what is now trained on, and refuses the new training."""
+    workspace = prepare_toy(tmp_path, cases=2)
+    once = replace(TINY, epochs=1)
+    folder = train_fold(workspace, 0, recipe=once, options=CPU)
+    before = [path.name for path in predict_fold(workspace, "gn_unet", 0).glob("*.nii.gz")]
+    splits = json.loads(workspace.splits.read_text())
+    for fold in splits["folds"]:
+        fold["train"], fold["test"] = fold["test"], fold["train"]
+    workspace.splits.write_text(json.dumps(splits))
+    train_fold(workspace, 0, recipe=once, options=replace(CPU, overwrite=True))
+    assert len(before) == 1 and not list(folder.predictions.glob("*.nii.gz"))
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(
