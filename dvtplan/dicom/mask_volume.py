@@ -14,7 +14,13 @@ from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM
 from dvtplan.imaging import array_ops, volume_checks, volume_io
 from dvtplan.imaging.geometry import Grid, Reorientation, distance_mm, reorientation_between, same_grid
-from dvtplan.imaging.value_names import NamedValue, ValueNames, labels_by_name, read_value_names
+from dvtplan.imaging.value_names import (
+    NamedValue,
+    ValueNames,
+    labels_by_name,
+    read_label_descriptions,
+    read_value_names,
+)
 
 
 def read_mask_volume(path: Path, grid: Grid, labels: dict[str, int], series: str) -> np.ndarray:
@@ -43,6 +49,8 @@ def read_mask_volume(path: Path, grid: Grid, labels: dict[str, int], series: str
     turn = reorientation_between(mask_grid, grid, POSITION_TOLERANCE_MM)
     if turn is None:
         raise DvtError(grid_mismatch(path, mask_grid, series, grid) + NOT_RESAMPLED)
+    if not names.values:
+        _require_described_values(path, array, labels)
     array = _renumber(path, array, names, labels)
     unknown = [*volume_checks.label_faults(path, array, labels)]
     if unknown:
@@ -88,6 +96,19 @@ def _renumber(path: Path, array: np.ndarray, names: ValueNames, labels: Mapping[
     for one, value in values.items():
         mask[array == one.value] = value
     return mask
+
+
+def _require_described_values(path: Path, array: np.ndarray, labels: Mapping[str, int]) -> None:
+    """Refuse a mask with a label description of ITK-SNAP next to it that gives its values the names of other labels."""
+    named = read_label_descriptions(path)
+    wrong = [one for one, value in labels_by_name(named, labels).items() if value != one.value]
+    if any((array == one.value).any() for one in wrong):
+        found = shorten_list([f"{one.value} {one.name}" for one in wrong])
+        expected = shorten_list([f"{value} {name}" for name, value in labels.items()])
+        raise DvtError(
+            f"{path}: a label description of ITK-SNAP next to it names the values {found}, expected {expected}. "
+            "Renumber the mask, or remove the description if it is of another mask."
+        )
 
 
 def _merge(path: Path, layers: np.ndarray, names: ValueNames, labels: Mapping[str, int]) -> np.ndarray:

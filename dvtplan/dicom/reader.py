@@ -41,6 +41,7 @@ NO_GROUPS = (0x0000, 0x0002)
 DIRECTORY, DIRECTORY_CLASS = "DICOMDIR", "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 """Transfer syntax of which pydicom unpacks the whole data set first."""
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 LARGEST_MEMBER = 2 << 30
 """Bytes of an unpacked file of an archive. No image of a leg is larger."""
 
@@ -177,6 +178,8 @@ def _list_files(source: Path) -> Iterator[list[tuple[str, Opener]]]:
                 f"{source}: {shorten_list(large)}: larger than {LARGEST_MEMBER >> 30} GiB unpacked. Unpack the "
                 "archive first."
             )
+        if any(m.compress_type not in ZIP_METHODS for m in members):  # such as Deflate64 of Windows
+            raise DvtError(f"{source}: is packed by a method that is not supported. Unpack the archive first.")
         if any(m.flag_bits & 1 for m in members):
             raise DvtError(f"{source}: is protected by a password. Unpack the archive first.")
         # Files are unpacked in memory only, so a path in the archive can never write outside a folder.

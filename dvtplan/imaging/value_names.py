@@ -14,10 +14,15 @@ import numpy as np
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import shorten_list
 from dvtplan.imaging import volume_io
+from dvtplan.imaging.volume_names import stem
 
 NOTES = "ITK_FileNotes"
 MITK_GROUPS = "org.mitk.multilabel.segmentation.labelgroups"
 """Field of MITK: the labels of each layer, as JSON."""
+LABEL_DESCRIPTION = re.compile(r'(\d{1,5})\s+\d+\s+\d+\s+\d+\s+[\d.]+\s+[01]\s+[01]\s+"([^"]*)"')
+"""Line of a label description of ITK-SNAP: value, colour, opacity, visibility, name."""
+LONGEST_TEXT = 1 << 16
+"""Bytes of a label description, at most."""
 OFFSET = "Segmentation_ReferenceImageExtentOffset"
 """Field of 3D Slicer: voxels x, y, z of the image before the first voxel of the file."""
 
@@ -111,6 +116,23 @@ def _of_notes(text: str) -> ValueNames:
     if len(found) < len(parts) or numbers != sorted(set(numbers)) or not all(0 < number < 255 for number in numbers):
         return ValueNames()
     return ValueNames(values=tuple(NamedValue(name=match[2], value=int(match[1])) for match in found), is_cut=is_cut)
+
+
+def read_label_descriptions(path: Path) -> tuple[NamedValue, ...]:
+    """Read the names of a mask's values from the text that ITK-SNAP saves next to it.
+
+    Returns:
+        The names of the file whose name begins like that of the mask, or of the only one; empty without such a file.
+    """
+    found: dict[str, tuple[NamedValue, ...]] = {}
+    for file in sorted(path.parent.glob("*")):
+        if file.suffix.lower() in (".txt", ".label") and file.is_file() and file.stat().st_size <= LONGEST_TEXT:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            matches = [match for line in lines if (match := LABEL_DESCRIPTION.fullmatch(line.strip()))]
+            found[file.name] = tuple(NamedValue(name=match[2], value=int(match[1])) for match in matches)
+    texts = {name: values for name, values in found.items() if values}
+    named = [values for name, values in texts.items() if name.startswith(stem(path))] or list(texts.values())
+    return named[0] if len(named) == 1 else ()
 
 
 def labels_by_name(named: Collection[NamedValue], labels: Mapping[str, int]) -> dict[NamedValue, int]:

@@ -58,6 +58,37 @@ def test_segments_are_imported_by_name_and_not_by_number(tmp_path: Path) -> None
     assert np.array_equal(read(path), drawn())
 
 
+SNAP = """# ITK-SNAP Label Description File
+    0     0    0    0        0  0  0    "Clear Label"
+    1   255    0    0        1  1  1    "{}"
+    2     0  255    0        1  1  1    "{}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_refused"),
+    [
+        ({"labels.txt": ("distal", "proximal")}, True),
+        ({"m_labels.txt": ("distal", "proximal"), "b.txt": ("proximal", "distal")}, True),
+        ({"labels.txt": ("proximal", "distal")}, False),
+        ({"labels.txt": ("Label 1", "Label 2")}, False),
+        ({"m.label": ("proximal", "distal"), "b_labels.txt": ("distal", "proximal")}, False),
+        ({}, False),
+    ],
+)
+def test_a_description_of_itk_snap_must_not_name_the_values_otherwise(
+    tmp_path: Path, texts: dict[str, tuple[str, str]], is_refused: bool
+) -> None:
+    volume_io.write_image(tmp_path / "m.nii.gz", drawn(), GRID)
+    (tmp_path / "report.txt").write_text("No label at all")
+    for name, words in texts.items():
+        (tmp_path / name).write_text(SNAP.format(*words))
+    if is_refused:
+        assert "1 distal" in refusal(tmp_path / "m.nii.gz")
+    else:
+        assert np.array_equal(read(tmp_path / "m.nii.gz"), drawn())
+
+
 def test_an_import_takes_the_names_of_a_segmentation_in_its_folder(tmp_path: Path) -> None:
     folder = scan(tmp_path / "p", "one")
     write_segmentation(folder / "Segmentation.seg.nrrd", swapped(drawn()), GRID, SWAPPED)

@@ -186,6 +186,16 @@ def test_two_members_of_one_name_are_two_files(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "scan.zip")[0], array)
 
 
+def test_an_archive_of_another_method_is_not_called_damaged(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        archive.writestr("IM1", b"x" * 100)
+    body = bytearray((tmp_path / "scan.zip").read_bytes())
+    for sign, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        body[body.find(sign) + place] = 9  # Deflate64
+    (tmp_path / "scan.zip").write_bytes(body)
+    assert "Unpack" in refusal(tmp_path / "scan.zip")
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @pytest.mark.parametrize("at", [0, 60, 400])
 def test_an_archive_with_damaged_bytes_is_refused(tmp_path: Path, at: int, method: int) -> None:
