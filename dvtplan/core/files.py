@@ -40,9 +40,10 @@ LOCK_TRIES = 15
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file next to ``path``; move it to ``path`` if the block succeeds.
 
-    The temporary name keeps the suffixes, because writers choose the format by them, and starts with a dot. If the
-    block fails, the temporary file is removed and an existing file at ``path`` is unchanged. If the process is killed,
-    the temporary file stays, and the next process that writes into the folder removes it.
+    The temporary name keeps the ending, because writers choose the format by it, and no more of the name, which may
+    contain other endings. It starts with a dot. If the block fails, the temporary file is removed and an existing file
+    at ``path`` is unchanged. If the process is killed, the temporary file stays, and the next process that writes into
+    the folder removes it.
 
     Raises:
         WriteFailed: if the disk is full or the folder cannot be written.
@@ -68,8 +69,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def _create_draft(path: Path) -> tuple[int, Path]:
     """Create an empty draft, locked, so that ``remove_abandoned`` of another process keeps it."""
+    ending = "".join(path.suffixes[-2 if path.suffix.lower() == ".gz" else -1 :])
     while True:
-        handle, name = tempfile.mkstemp(prefix=f"{TEMP_PREFIX}{_host()}-", suffix="-" + path.name, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{TEMP_PREFIX}{_host()}-", suffix=ending, dir=path.parent)
         if fcntl is None:
             return handle, Path(name)
         try:

@@ -114,11 +114,21 @@ def test_the_files_own_number_type_is_kept(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(array, MASK)
 
 
+@pytest.mark.parametrize("name", ["a.nii.nii.gz", "a.img.nii.gz", "a.HDR.nii", "a.img.gz.nii.gz", "a.nrrd.mha"])
+def test_a_name_with_the_ending_of_another_format_is_written(tmp_path: Path, name: str) -> None:
+    grid = Grid(shape=MASK.shape, spacing_mm=BOX.spacing_mm, origin_mm=BOX.origin_mm, direction=PSR)
+    volume_io.write_mask(tmp_path / name, MASK, grid)
+    back, there = volume_io.read(tmp_path / name)
+    assert np.array_equal(back, MASK) and same_grid(there, grid)
+
+
 # --- no access ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("slope", [1.0, 2.0])
-@pytest.mark.parametrize("name", ["a.Nii", "a.nii.GZ", "a.NII.gz", "A.Nii.Gz", "A.NII.GZ"])
+@pytest.mark.parametrize(
+    "name", ["a.Nii", "a.nii.GZ", "a.NII.gz", "A.Nii.Gz", "A.NII.GZ", "a.nii.nii.gz", "a.img.nii.gz", "a.HDR.nii"]
+)
 def test_endings_may_mix_upper_and_lower_case(tmp_path: Path, name: str, slope: float) -> None:
     whole = bytearray(nifti_bytes((4, 3, 2), spacing=(1, 2, 3)))
     struct.pack_into("<f", whole, 112, slope)
