@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from dvtplan.data import cases_table, dataset_json
 from dvtplan.data.cases_table import CaseDetails, survey_cases_table
 from dvtplan.data.dataset_json import DatasetJson
 from dvtplan.data.mask_files import PROBABILITY
-from dvtplan.data.names import LONGEST_FILE, TEMPORARY, normalized
+from dvtplan.data.names import LONGEST_FILE, LONGEST_NAME, TEMPORARY, normalized
 from dvtplan.data.phantom import is_phantom
 from dvtplan.imaging.volume_names import NOT_IMAGES, WRITTEN
 
@@ -156,10 +156,18 @@ def _details(table: Path, found: Mapping[str, object], problems: list[str]) -> d
     return read.cases
 
 
-def _faults_of_names(folder: Path, case_ids: Iterable[str], content: DatasetJson) -> Iterator[str]:
+def _faults_of_names(folder: Path, case_ids: Collection[str], content: DatasetJson) -> Iterator[str]:
     """Refuse cases whose predictions would have names that are too long for a file."""
-    longest = max((len(name.encode()) for name in content.labels), default=0)
-    most = LONGEST_FILE - TEMPORARY - len(f"{PROBABILITY}.nii.gz") - max(longest, len("lesion"))
+    label = max(content.labels, key=lambda name: len(name.encode()))
+    longest = len(label.encode())
+    both = LONGEST_FILE - TEMPORARY - len(f"{PROBABILITY}.nii.gz")
+    most = both - max(longest, len("lesion"))
+    if longest > LONGEST_NAME and any(most < len(case_id.encode()) <= both - LONGEST_NAME for case_id in case_ids):
+        yield (
+            f"{folder / dataset_json.FILE_NAME}: the label {label} has a name of {longest} bytes, too long for "
+            f"the names of results. Shorten it to {LONGEST_NAME} bytes."
+        )
+        return
     for case_id in case_ids:
         if len(case_id.encode()) > most:
             yield (

@@ -124,7 +124,7 @@ def plain_name(path: Path) -> Iterator[Path]:
     if path.name.endswith((ending, ending.upper())):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="dvt_read_") as folder:
+    with tempfile.TemporaryDirectory(prefix="dvtplan_read_") as folder:
         for file in files_of(path):
             Path(folder, file.name.lower()).symlink_to(file.resolve())
         yield Path(folder, path.name.lower())

@@ -32,6 +32,8 @@ THRESHOLD = 0.5
 class OpenedCase:
     """One case with its channels in slice buffers."""
 
+    path: Path
+    """Of the first image, for messages."""
     grid: Grid
     """Of the image files."""
     order: Reorientation
@@ -82,6 +84,7 @@ def open_case(case: Case, scratch: Path, model: Model, stack: contextlib.ExitSta
     if grid is None:
         raise ValueError(f"case {case.id} has no image")
     return OpenedCase(
+        path=case.images[0],
         grid=grid,
         order=to_slice_order(grid, model.plan.slice_axis),
         channels=tuple(channels),
@@ -98,6 +101,9 @@ def probabilities(
     Yields:
         Mean probabilities of the foreground classes, float32 (B, classes, H, W), and votes, unsigned (B, H, W): bit
         k is set where fold k alone would segment. Votes are None without ``with_votes`` and for a single fold.
+
+    Raises:
+        DvtError: if a network's output is not a number.
     """
     with_votes = with_votes and len(model.networks) > 1
     shape, device = model.plan.target_shape, model.setup.device
@@ -118,8 +124,13 @@ def probabilities(
                     alone = decide((rows @ probability @ columns.T).cpu().numpy(), model.classes) != 0
                     bits = alone.astype(lesion_confidence.vote_type(len(model.networks))) << k
                     votes = bits if votes is None else votes | bits
-            mean = total / len(model.networks)
-            yield (rows @ mean @ columns.T).cpu().numpy(), votes
+            native_BKHW = (rows @ (total / len(model.networks)) @ columns.T).cpu().numpy()
+            if np.isnan(native_BKHW.sum()):  # would be written as background
+                raise DvtError(
+                    f"{opened.path}: the network gives no numbers for slices {start} to {stop - 1}, counted from 0. "
+                    "Predict with `precision=fp32`; if that fails, too, train the network again."
+                )
+            yield native_BKHW, votes
 
 
 def _preprocess_block(opened: OpenedCase, start: int, stop: int, shape: tuple[int, int]) -> np.ndarray:

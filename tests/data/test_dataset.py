@@ -193,3 +193,12 @@ def test_a_folder_that_is_a_file_is_the_only_problem(raw: Path, name: str) -> No
     shutil.rmtree(raw / name)
     (raw / name).write_text("")
     assert [line.partition(". ")[0] for line in problems_of(raw)] == [f"{name}: is a file, expected a folder"]
+
+
+def test_a_label_whose_name_is_too_long_for_files_is_named(tmp_path: Path) -> None:
+    """In bytes a label may be longer than in characters; its name stands beside the case's in file names."""
+    discover(tiny_dataset(tmp_path / "DVT", ("a",), labels={"日" * 64: 1}))
+    (problem,) = problems_of(tiny_dataset(tmp_path / "Long", ("case_of_the_first_patient",), labels={"日" * 64: 1}))
+    assert "dataset.json: the label 日" in problem and "192 bytes" in problem
+    (problem,) = problems_of(tiny_dataset(tmp_path / "Case", ("x" * 150,), labels={"日" * 64: 1}))
+    assert "imagesTr: the case xxx" in problem and "150 bytes" in problem

@@ -206,3 +206,15 @@ def test_memory_does_not_grow_with_the_slices(tmp_path: Path, toy_once: Workspac
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     once, thrice = (int(line) for line in done.stdout.split())
     assert thrice - once < 5 * 12e6
+
+
+@pytest.mark.parametrize("shares", [(float("nan"),), (0.2, float("nan"), 0.3)])
+def test_an_output_that_is_no_number_is_not_written_as_background(
+    tmp_path: Path, plan: Plan, shares: tuple[float, ...]
+) -> None:
+    """Finite weights may overflow in a narrow number format, or if a file of weights is damaged."""
+    image = write(tmp_path / "scan.nii.gz")
+    model = model_of(plan, Constant(*shares), classes={f"label{k}": k for k in range(1, max(len(shares), 2))})
+    message = refused(lambda: predict_path(image, tmp_path / "mask.nii.gz", model))
+    assert str(image) in message and "no numbers" in message and "`precision=fp32`" in message
+    assert not (tmp_path / "mask.nii.gz").exists()
