@@ -278,10 +278,18 @@ def _one_of(path: Path, fields: Mapping[str, str], names: Sequence[str], default
     return found[0][1] if found else default
 
 
+def _is_true(text: str) -> bool:
+    """Return a yes-or-no field of MetaImage, as ITK reads it."""
+    return text[:1].lower() in ("t", "1")
+
+
 def _check_meta_voxels(path: Path, fields: Mapping[str, str], header: int, voxels: int, unpack: bool) -> None:
     """Refuse voxels that are fewer or more than the header describes; the length is unknown if they are text."""
-    is_packed = fields.get("CompressedData", "False").lower() not in ("false", "f", "0")
-    is_binary = fields.get("BinaryData", "True").lower() in ("true", "t", "1") and fields.get("HeaderSize", "0") == "0"
+    orders = {_is_true(fields[name]) for name in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB") if name in fields}
+    if len(orders) > 1:
+        raise DvtError(f"{path}: BinaryDataByteOrderMSB and ElementByteOrderMSB differ. Fix the header.")
+    is_packed = _is_true(fields.get("CompressedData", "False"))
+    is_binary = _is_true(fields.get("BinaryData", "True")) and fields.get("HeaderSize", "0") == "0"
     each = SIZES.get(fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY"), 0)
     channels = fields.get("ElementNumberOfChannels", "1")
     needed = voxels * each * (int(channels) if channels.isdecimal() else 1) if is_binary else 0

@@ -79,6 +79,7 @@ def write(path: Path, change: Mapping[str, str | None] = {}) -> Path:
         ("i.mha", {}),
         ("I.MHA", {"TransformMatrix": None, "ElementSize": "9 9 9"}),
         ("i.mha", {"Offset": None, "Position": "10 20 30", "DistanceUnits": "mm"}),
+        ("i.mha", {"CompressedData": "No", "BinaryData": "true", "ElementByteOrderMSB": "f"}),
     ],
     ids=str,
 )  # fmt: skip
@@ -115,6 +116,7 @@ BAD: dict[str, tuple[str, dict[str, str | None], str]] = {
     "nrrd, long": ("i.nrrd", {"sizes": "4 3 1"}, "describes"),
     "nrrd, bzip2": ("i.nrrd", {"encoding": "bzip2"}, "encoded as bzip2"),
     "not nrrd": ("i.nrrd", {"type": None, "dimension": None, "sizes": None}, "sizes is"),
+    "meta, two orders of bytes": ("i.mha", {"ElementByteOrderMSB": "True"}, "MSB differ"),
     "meta, skew": ("i.mha", {"TransformMatrix": "1 0 0 0 1 0 0 0.2 0.98"}, "enclose 78.4"),
     "meta, slightly skew": ("i.mha", {"TransformMatrix": "1 0 0 0 1 0 0 0.01 1"}, "enclose 89.43 degrees"),
     "meta, scaled": ("i.mha", {"TransformMatrix": "2 0 0 0 2 0 0 0 2"}, "the lengths 2, 2, 2, expected 1"),
