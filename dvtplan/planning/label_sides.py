@@ -16,10 +16,14 @@ from dvtplan.planning.fingerprint import CaseFingerprint
 SIDES = """
     left links linke linker linkes linken linkerseits gauche gauches sinistra sinistro sinister sinistrum izquierda
     izquierdo izda izdo esquerda esquerdo vänster vänstra venstre lewa lewy lewe lewej levá levý vasen vasemman
-    левая левый левое левой слева αριστερά αριστερό αριστερή
+    левая левый левое левой слева ліва лівий ліворуч лява ляво αριστερά αριστερό αριστερή
+    levé vlevo lijeva lijevi lijevo stâng stânga vasak kairė kairysis kreisā kiri trái izqda izqdo vänsterben linkerbeen
+    يسار أيسر اليسرى שמאל ซ้าย
     right rechts rechte rechter rechtes rechten rechterseits droite droites destra destro dexter dextrum dextra derecha
     derecho dcha dcho direita direito höger högra højre høyre prawa prawy prawe prawej pravá pravý oikea oikean
-    правая правый правое правой справа δεξιά δεξιό δεξί
+    правая правый правое правой справа права правий праворуч дясна дясно δεξιά δεξιό δεξί
+    pravé vpravo desna desni desno drept dreapta parem dešinė dešinysis labā kanan phải högerben rechterbeen
+    يمين أيمن اليمنى ימין ขวา
 """
 """Words that name a side wherever they stand."""
 
