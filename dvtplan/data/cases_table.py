@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,17 @@ _PATIENT_COLUMN = re.compile(
     r"(id|ids|identifier|no|nr|num|number|nummer|name|names|code|key|uid)?|pid|mrn|probandid|probandennummer"
 )
 """Columns of other programs that name patients, in small letters and without signs."""
+_PATIENT_TOKENS = frozenset({"pid", "mrn", "pat", "person", "persona"})
+"""Words that mean a patient only if they stand alone."""
+_PATIENT_WORDS = ("patient", "pacient", "pazient", "pacjent", "subject", "sujet", "sujeit", "soggett", "proband",
+                  "participant", "пациент", "患者", "病人", "환자")  # fmt: skip
+"""Beginnings of words for a patient in several languages."""
+_ATTRIBUTES = re.compile(
+    r"subjectiv|inpatient|outpatient|(age|edad|eta|alter|sex|sexe|sexo|sesso|gender|genero|geschlecht|birth\w*|dob|geb\w*|"
+    r"weight|gewicht|peso|poids|height|size|groe?sse|taille|bmi|position|lage|note|notes|comment|group|type|class|"
+    r"count|history|status)$"
+)
+"""Names of columns that describe a patient, and name none: they have such a part, or such an end."""
 _NO_PATIENT = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil", "-", "--", "?", ".", "unknown"})
 """What other programs write for a missing value, in small letters."""
 
@@ -120,7 +132,10 @@ def survey_cases_table(path: Path) -> CasesTable:
         if values.get("midline_mm") and levels is None:
             unused.append(case_id)
     faults += _missing_patients(path, cases)
-    warnings = _warnings(path, columns, cases, unused)
+    repeating = []
+    if all(case.patient == case_id for case_id, case in cases.items()):
+        repeating = _repeating(columns, [row for _, row in rows if len(row) == len(columns)])
+    warnings = _warnings(path, columns, cases, unused, repeating)
     return CasesTable(path=path, columns=tuple(columns), cases=cases, faults=tuple(faults), warnings=tuple(warnings))
 
 
@@ -177,13 +192,40 @@ def _meaning(name: str) -> str:
     if name in CASES_COLUMNS:
         return ""
     bare = "".join(c for c in name.casefold() if c.isalnum())
-    if _PATIENT_COLUMN.fullmatch(bare):
+    if _PATIENT_COLUMN.fullmatch(bare) or _names_patients(name):
         return "patient_id"
     if {"level", "left"} <= (words := set(re.split(r"[\W_]+", name.casefold()))):
         return "level_left_mm"
     if {"level", "right"} <= words:
         return "level_right_mm"
     return next((known for known in CASES_COLUMNS if bare in (known.replace("_", ""), known[:-3].replace("_", ""))), "")
+
+
+def _names_patients(name: str) -> bool:
+    """Return whether the name of a column has a word for a patient, in any case and with or without accents."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    plain = "".join(c for c in unicodedata.normalize("NFKD", spaced.casefold()) if not unicodedata.combining(c))
+    tokens = [token for token in re.split(r"[\W_]+", plain) if token]
+    if _ATTRIBUTES.search("".join(tokens)):
+        return False
+    words = [unicodedata.normalize("NFKD", word) for word in _PATIENT_WORDS]
+    return not _PATIENT_TOKENS.isdisjoint(tokens) or any(word in "".join(tokens) for word in words)
+
+
+def _repeating(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the unused columns that may name patients: text or whole numbers, some of which occur in several rows."""
+    found = []
+    for column, name in enumerate(columns):
+        values = [row[column] for row in rows if row[column]]
+        different = set(values)
+        if (
+            name
+            and name not in CASES_COLUMNS
+            and 1 < len(different) < len(values)
+            and not any(_NUMBER.fullmatch(value) and not value.isdecimal() for value in different)
+        ):
+            found.append(name)
+    return found
 
 
 def _missing_patients(path: Path, cases: Mapping[str, CaseDetails]) -> list[str]:
@@ -200,12 +242,25 @@ def _missing_patients(path: Path, cases: Mapping[str, CaseDetails]) -> list[str]
     ]
 
 
-def _warnings(path: Path, columns: Sequence[str], cases: Mapping[str, CaseDetails], unused: list[str]) -> list[str]:
+def _warnings(
+    path: Path,
+    columns: Sequence[str],
+    cases: Mapping[str, CaseDetails],
+    unused: Sequence[str],
+    repeating: Sequence[str],
+) -> list[str]:
     found = []
     others = [name for name in columns if name and name not in CASES_COLUMNS]
     if others:
+        advice = ""
+        if repeating:
+            advice = (
+                f" Every case counts as a patient of its own. If {' or '.join(map(repr, repeating[:8]))} names the "
+                "patients, call it patient_id: else one patient may be in training and test."
+            )
         found.append(
             f"{path}: the columns {shorten_list(others)} are not used; known columns are {', '.join(CASES_COLUMNS)}."
+            f"{advice}"
         )
     if unused:
         found.append(f"{path}: midline_mm is not used without a level: {shorten_list(unused)}. Give a level, too.")

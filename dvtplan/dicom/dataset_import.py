@@ -7,7 +7,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,14 @@ from dvtplan.dicom.import_key import (
     write_key,
 )
 from dvtplan.dicom.import_options import ImportOptions
-from dvtplan.dicom.import_source import ImportSource, open_source, read_images, read_mask, require_same_scan
+from dvtplan.dicom.import_source import (
+    ImportSource,
+    modality_warnings,
+    open_source,
+    read_images,
+    read_mask,
+    require_same_scan,
+)
 from dvtplan.dicom.mask_search import mask_table_keys, unused_line
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
@@ -71,6 +78,8 @@ class _Import:
     labels: dict[str, int]
     mask_table: Mapping[str, str]
     options: ImportOptions
+    modalities: list[tuple[Path, tuple[str, ...]]] = field(default_factory=list)
+    """Path and modality of each channel, for the scans imported so far."""
 
     def mask_path(self, case_id: str) -> Path:
         return self.folder / LABELS / f"{case_id}{ENDING}"
@@ -150,6 +159,8 @@ def _import_all(inputs: Sequence[Path], work: _Import) -> tuple[list[str], list[
             faults.append(_one_line(source, unexpected(source, error)))
         else:
             (added if is_new else kept).append(case_id)
+    for line in modality_warnings(work.options.channels, work.modalities):
+        console.warn(line)
     return added, kept, faults
 
 
@@ -168,6 +179,7 @@ def _import_one(path: Path, work: _Import) -> tuple[str, bool]:
     if source.unused:
         (console.info if source.mask is not None else console.warn)(unused_line(path, source.unused))
     if known is not None and _is_complete(known.case_id, work, has_mask=source.mask is not None):
+        work.modalities.append(source.modalities)
         return known.case_id, False
     # Read and check everything before anything is written.
     images, grid = read_images(source)
@@ -179,6 +191,7 @@ def _import_one(path: Path, work: _Import) -> tuple[str, bool]:
     work.rows[:] = [*(other for other in work.rows if other.case_id != row.case_id), row]
     write_key(work.key, work.rows)
     _write_case(row, images, mask, grid, work)
+    work.modalities.append(source.modalities)
     return row.case_id, True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from dvtplan.core import console
 from dvtplan.core.errors import DvtError
+from dvtplan.core.text import shorten_list
 from dvtplan.dicom.import_options import ImportOptions
 from dvtplan.dicom.mask_objects import Segmentation
 from dvtplan.dicom.mask_search import find_mask
 from dvtplan.dicom.mask_volume import grid_mismatch, read_mask_volume
+from dvtplan.dicom.reader import MR
 from dvtplan.dicom.segmentation_reader import read_segmentation
 from dvtplan.dicom.series import (
     StudyContents,
@@ -53,6 +55,11 @@ class ImportSource:
     def patient_id(self) -> str:
         """Return the PatientID (0010,0020), as in the hospital."""
         return self.volumes[0].patient_id
+
+    @property
+    def modalities(self) -> tuple[Path, tuple[str, ...]]:
+        """Return the path, and the modality of each channel; empty if it is unknown."""
+        return self.path, tuple(volume.modality for volume in self.volumes)
 
     @property
     def mask_name(self) -> str:
@@ -107,6 +114,30 @@ def read_images(source: ImportSource) -> tuple[list[np.ndarray], Grid]:
             raise DvtError("\n".join(faults))
         images.append(np.ascontiguousarray(turn.apply(array)))
     return images, first.grid
+
+
+def modality_warnings(channels: Sequence[str], sources: Iterable[tuple[Path, Sequence[str]]]) -> list[str]:
+    """Warn of each channel with scans of another modality than MR, or of several modalities.
+
+    Args:
+        channels: their names. One that is called by a modality, such as CT, may have this modality.
+        sources: path and modality of each channel, for every scan of an import; an empty modality is unknown.
+    """
+    by_channel: list[dict[str, list[str]]] = [{} for _ in channels]
+    for path, modalities in sources:
+        for of_channel, modality in zip(by_channel, modalities, strict=True):
+            if modality:
+                of_channel.setdefault(modality, []).append(str(path))
+    found = []
+    for name, of_channel in zip(channels, by_channel, strict=True):
+        if len(of_channel) > 1 or set(of_channel) - {MR, *re.split(r"[\W_]+", name.upper())}:
+            rarest_first = sorted(of_channel.items(), key=lambda item: len(item[1]))
+            shown = "; ".join(f"{modality} ({shorten_list(paths)})" for modality, paths in rarest_first)
+            found.append(
+                f"channel {name}: expected scans of one modality, {MR}, found {shown}. One network for several "
+                "modalities may have no meaning: check the series, or make a data set for each modality."
+            )
+    return found
 
 
 def require_same_scan(source: ImportSource, case_id: str, earlier: str, images: Sequence[Path]) -> None:

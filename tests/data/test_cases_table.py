@@ -15,6 +15,10 @@ from dvtplan.data.cases_table import read_cases_table, survey_cases_table
 from dvtplan.data.dataset import discover
 
 
+PATIENT_COLUMNS = ("Patientennummer", "PATIENTEN-ID", "Código paciente", "ID_Paziente", "Numéro du sujet", "patiënt",
+                   "pacjent_nr", "Probandennummer", "study_pid", "StudyPatientID", "患者ID")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -59,6 +63,7 @@ def test_tables_as_people_and_spreadsheets_write_them(tmp_path: Path, text: str,
         ("case_id,patient_name\na,P\n", "Name it patient_id"),
         ("case_id,Patienten-Nr.\na,P\n", "Name it patient_id"),
         ("case_id,MRN\na,P\n", "Name it patient_id"),
+        *((f"case_id,{name}\na,P\n", "Name it patient_id") for name in PATIENT_COLUMNS),
         ("case_id,left_level_mm\na,1\n", "Name it level_left_mm"),
         ("case_id,patient_id\na,NA\nb,NA\nc,P\n", "the patient_id of a, b is 'NA'"),
         ("case_id,Level-left\na,1\n", "Name it level_left_mm"),
@@ -145,3 +150,15 @@ def test_names_of_files_and_rows_are_one_in_any_unicode_form(tmp_path: Path) -> 
     label_path(folder, decomposed).rename(label_path(folder, composed))
     table(folder, f"case_id,patient_id\n{composed},P\nb,P\n")
     assert [(case.id, case.patient) for case in discover(folder).cases] == [("b", "P"), (composed, "P")]
+
+
+def test_a_column_that_may_name_the_patients_is_a_warning_if_every_case_is_its_own_patient(tmp_path: Path) -> None:
+    """Unique texts, numbers with decimals and constants name no patients, and neither does an age of a patient."""
+    text = "case_id,Akte,Haus,Alter_J,Notiz,patient_age\na,17,K,61.5,u,5\nb,17,K,61.5,v,6\nc,18,K,70,w,7\n"
+    (line,) = survey_cases_table(table(tmp_path, text)).warnings
+    assert "of its own" in line and "'Akte'" in line and line.count("'") == 2 and "patient_id" in line
+    empty = "case_id,patient_id,Akte\na,,17\nb,,17\nc,,18\n"
+    (line,) = survey_cases_table(table(tmp_path, empty)).warnings
+    assert "'Akte'" in line
+    (line,) = survey_cases_table(table(tmp_path, empty.replace(",,", ",P,"))).warnings
+    assert "of its own" not in line

@@ -331,6 +331,18 @@ def test_a_row_of_the_mask_table_without_an_input_is_a_warning(
     assert "scam1" in line and "scan0" not in line
 
 
+def test_a_scan_of_another_modality_is_imported_with_a_warning(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (export / "scan2").iterdir():
+        ds = pydicom.dcmread(path)
+        ds.Modality = "CT"
+        ds.save_as(path)
+    assert len(imported(export, tmp_path, ["MR"]).added) == 4
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "modality" in line]
+    assert f"CT ({export / 'scan2'})" in line and "channel MR" in line
+
+
 # --- inputs ---------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from helpers.volumes import move_qform
 
 from dvtplan.data.dataset import discover
 from dvtplan.dicom import segmentation_writer, series
+from dvtplan.dicom.import_source import modality_warnings
 from dvtplan.imaging import geometry, volume_io
 from dvtplan.planning.verification import examine
 
@@ -160,3 +161,21 @@ def test_a_mask_with_a_contradictory_header_is_imported_by_its_trusted_form(tmp_
     done = imported([folder], tmp_path, ["T1"], trust="sform")
     (case,) = discover(done.folder).cases
     assert case.label is not None and np.array_equal(volume_io.read(case.label)[0], drawn())
+
+
+@pytest.mark.parametrize(
+    ("channel", "modalities", "named"),
+    [
+        ("MR", ["MR", "MR", ""], []),
+        ("MR", ["CT", "CT"], ["CT (scan0, scan1)"]),
+        ("MR", ["MR", "CT", "MR"], ["CT (scan1); MR (scan0, scan2)"]),
+        ("CT_venous", ["CT", "CT"], []),
+        ("CT", ["CT", "MR", "CT"], ["MR (scan1); CT (scan0, scan2)"]),
+    ],
+)
+def test_scans_of_other_or_of_several_modalities_are_named(
+    channel: str, modalities: list[str], named: list[str]
+) -> None:
+    found = modality_warnings([channel, "T1"], [(Path(f"scan{k}"), (one, "MR")) for k, one in enumerate(modalities)])
+    assert len(found) == len(named)
+    assert all(words in line and f"channel {channel}" in line for words, line in zip(named, found, strict=True))
