@@ -14,7 +14,6 @@ from dvtplan.core.errors import DvtError
 from dvtplan.data.cases_table import read_cases_table, survey_cases_table
 from dvtplan.data.dataset import discover
 
-
 PATIENT_COLUMNS = ("Patientennummer", "PATIENTEN-ID", "Código paciente", "ID_Paziente", "Numéro du sujet", "patiënt",
                    "pacjent_nr", "Probandennummer", "study_pid", "StudyPatientID", "患者ID")  # fmt: skip
 
