@@ -15,7 +15,7 @@ from dvtplan.data.dataset_json import DatasetJson
 from dvtplan.data.mask_files import PROBABILITY
 from dvtplan.data.names import LONGEST_FILE, LONGEST_NAME, TEMPORARY, normalized
 from dvtplan.data.phantom import is_phantom
-from dvtplan.imaging.volume_names import NOT_IMAGES, WRITTEN
+from dvtplan.imaging.volume_names import NOT_IMAGES, WRITTEN, is_hidden
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +222,7 @@ def _files(folder: Path, ending: str, problems: list[str]) -> dict[str, Path] | 
             fault = "is a file, expected a folder" if folder.exists() else "no such folder"
             problems.append(f"{folder}: {fault}. Add a folder with the volumes of every case.")
             return None
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not _is_note(path))
+        paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name) and not _is_note(path))
     except OSError as error:
         problems.append(cannot_read(folder, error))
         return None

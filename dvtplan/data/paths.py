@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.core.text import shorten_list
+from dvtplan.imaging.volume_names import is_hidden
 
 RAW = "datasets_raw"
 METRICS = "metrics.csv"
@@ -159,9 +160,7 @@ def open_workspace(root: str | Path, dataset: str | None = None) -> Workspace:
     root = Path(root)
     raw = root / RAW
     try:
-        found = (
-            sorted(p.name for p in raw.iterdir() if p.is_dir() and not p.name.startswith(".")) if raw.is_dir() else []
-        )
+        found = sorted(p.name for p in raw.iterdir() if p.is_dir() and not is_hidden(p.name)) if raw.is_dir() else []
     except OSError as error:
         raise DvtError(cannot_read(raw, error)) from error
     if dataset is not None:

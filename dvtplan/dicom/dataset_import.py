@@ -43,6 +43,7 @@ from dvtplan.dicom.mask_search import mask_table_keys, unused_line
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import Grid
 from dvtplan.imaging.nifti_forms import trusting
+from dvtplan.imaging.volume_names import is_hidden
 
 ENDING = ".nii.gz"
 TRAINING, WITHOUT_MASK, LABELS = "imagesTr", "imagesTs", "labelsTr"
@@ -304,7 +305,7 @@ def _resolve_labels(folder: Path, key: Path, options: ImportOptions) -> dict[str
         raise DvtError(f"{folder}: is a file. Choose a folder as `output`.")
     path = folder / "dataset.json"
     if not path.exists():
-        if folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
+        if folder.exists() and any(not is_hidden(p.name) for p in folder.iterdir()):
             raise DvtError(
                 f"{folder}: is a folder without dataset.json, expected a data set or an empty folder. Choose another "
                 "`output`."

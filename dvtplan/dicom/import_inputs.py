@@ -12,7 +12,7 @@ from dvtplan.core.text import shorten_list
 from dvtplan.dicom import reader
 from dvtplan.dicom.mask_search import mask_stem
 from dvtplan.dicom.series import read_study_ids
-from dvtplan.imaging.volume_names import stem
+from dvtplan.imaging.volume_names import is_hidden, stem
 
 
 def list_sources(sources: Sequence[str | Path]) -> list[Path]:
@@ -35,7 +35,7 @@ def list_sources(sources: Sequence[str | Path]) -> list[Path]:
     if len({_study_ids(part) for part in studies}) < 2 and (reader.is_dicom(paths[0]) or not studies):
         return paths
     for part in parts:
-        if part not in studies:
+        if part not in studies and not is_hidden(part.name):
             console.info(f"Skipped {part}: contains no DICOM file.")
     _warn_of_unused(paths[0], studies)
     return studies

@@ -18,7 +18,7 @@ from dvtplan.dicom.series import StudyContents, Volume, read_tags
 from dvtplan.dicom.series_files import ARCHIVE_ENDINGS
 from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM
 from dvtplan.imaging.geometry import same_grid
-from dvtplan.imaging.volume_names import MASK_ENDINGS, stem
+from dvtplan.imaging.volume_names import MASK_ENDINGS, is_hidden, stem
 
 SLICER_ENDING = ".seg"
 """3D Slicer ends the names of its segmentations with this and the ending of a volume."""
@@ -84,7 +84,7 @@ def other_files(source: Path, endings: Sequence[str] = (*MASK_ENDINGS, *UNREAD_E
         return []
     with open_files(source) as files:
         names = [name for name, _ in files]
-    return [name for name in names if name.lower().endswith(tuple(endings)) and not Path(name).name.startswith(".")]
+    return [name for name in names if name.lower().endswith(tuple(endings)) and not is_hidden(Path(name).name)]
 
 
 def _choose(

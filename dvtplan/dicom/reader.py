@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.files import walk_files
 from dvtplan.core.text import shorten_list
+from dvtplan.imaging.volume_names import is_hidden
 
 try:
     import pydicom
@@ -328,7 +329,7 @@ def read_all_tags(name: str, opener: Opener) -> Any:
 
 def _require_other_content(name: str, start: bytes) -> None:
     """Raise a DamagedFile for a file that may have been DICOM. Hidden files are not."""
-    if Path(name).name.startswith("."):
+    if is_hidden(Path(name).name):
         return
     if not start:
         raise DamagedFile(name, "is empty", certain=False)

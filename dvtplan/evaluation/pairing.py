@@ -21,7 +21,7 @@ from dvtplan.data.paths import Workspace, prediction_indexes, trained_folds
 from dvtplan.data.planned_splits import require_untrained
 from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.data.raw_files import find_changes, planned_again, require_same_images
-from dvtplan.imaging.volume_names import MASK_ENDINGS
+from dvtplan.imaging.volume_names import MASK_ENDINGS, is_hidden
 from dvtplan.models.training_run import Run, training_differences
 
 RESUME = "`train_fold` with `resume=True`"
@@ -289,9 +289,11 @@ def _same_file(one: Path, other: Path) -> bool:
 
 def _looks_like_truth(path: Path) -> bool:
     """Return whether something in the folder of true masks is a folder of masks, or a mask in another format."""
-    if path.is_dir() and not path.name.startswith("."):
+    if is_hidden(path.name):
+        return False
+    if path.is_dir():
         return any(_ending(file) for file in path.iterdir())
-    return path.name.lower().endswith(OTHER_IMAGES) and not path.name.startswith(".")
+    return path.name.lower().endswith(OTHER_IMAGES)
 
 
 def _ending(path: Path) -> str | None:
@@ -307,7 +309,7 @@ def _masks(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         ending = _ending(path)
-        if ending is None or path.name.startswith("."):
+        if ending is None or is_hidden(path.name):
             continue
         case_id = normalized(path.name[: -len(ending)])
         if case_id in found:

@@ -16,6 +16,17 @@ NOT_IMAGES = (".csv", ".json", ".txt", ".md", ".log", ".tsv", ".xml", ".yaml", "
               ".bvec", ".raw", ".zraw", ".docx", ".xls", ".xlsx", ".ini", ".inf", ".db")  # fmt: skip
 """File endings that hold no scan, or only the voxels of another file. They are passed over without a word."""
 
+SYSTEM_NAMES = frozenset({
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "autorun.inf", "icon\r", "__macosx", "@eadir", "#recycle",
+    "$recycle.bin", "recycler", "system volume information", "lost+found", "network trash folder", "temporary items",
+})  # fmt: skip
+"""Files and folders that operating systems and storage devices make by themselves, in lower case."""
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, or was made by the system. Its name tells; it is always ignored."""
+    return name.startswith((".", "~$")) or name.lower() in SYSTEM_NAMES
+
 
 def has_ending(path: Path, endings: tuple[str, ...] = ENDINGS) -> bool:
     """Return whether a file has the name of a volume, in upper or lower case."""

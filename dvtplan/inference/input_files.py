@@ -12,7 +12,7 @@ from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom import mask_search, reader
 from dvtplan.dicom.series import StudyContents
 from dvtplan.imaging import volume_io
-from dvtplan.imaging.volume_names import ENDINGS, NOT_IMAGES
+from dvtplan.imaging.volume_names import ENDINGS, NOT_IMAGES, is_hidden
 
 SLICER_ENDINGS = tuple(f".seg{ending}" for ending in (".nrrd", ".nhdr"))
 """File endings of segmentations of 3D Slicer, which are not scans."""
@@ -29,13 +29,13 @@ def volume_files(source: Path) -> list[Path]:
 
 def _is_volume(path: Path) -> bool:
     name = path.name.lower()
-    return name.endswith(ENDINGS) and not name.endswith(SLICER_ENDINGS) and not name.startswith(".")
+    return name.endswith(ENDINGS) and not name.endswith(SLICER_ENDINGS) and not is_hidden(name)
 
 
 def nothing_to_read(source: Path) -> str:
     """Return the message for a folder without a scan: name what is there instead."""
     names = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(source.iterdir())]
-    shown = [name for name in names if not name.startswith(".")]
+    shown = [name for name in names if not is_hidden(name.rstrip("/"))]
     found = f"only {shorten_list(shown)}" if shown else "no file at all"
     return (
         f"{source}: contains no volume ({', '.join(ENDINGS)}) and no DICOM image, {found}. Choose the folder or file "
@@ -106,7 +106,7 @@ def report_unused_files(source: Path, used: Iterable[Path]) -> None:
         f"{path.name}/" if path.is_dir() else path.name
         for path in sorted(source.iterdir())
         if path not in names
-        and not path.name.startswith(".")
+        and not is_hidden(path.name)
         and not path.name.lower().endswith(NOT_IMAGES)
         and not any(path.glob("predictions*.json"))  # masks of an earlier run
     ]

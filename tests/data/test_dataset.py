@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -45,7 +46,10 @@ def test_classes_are_numbered_by_value_in_any_order_of_dataset_json(raw: Path) -
 
 
 def test_hidden_files_and_other_fields_are_ignored(raw: Path) -> None:
-    (raw / "imagesTr" / ".DS_Store").write_text("")
+    for folder, name in itertools.product(("imagesTr", "labelsTr"), (".DS_Store", "._a_0000.nii.gz", "Thumbs.db")):
+        (raw / folder / name).write_text("")
+    (raw / "labelsTr" / "@eaDir").mkdir()
+    (raw / "labelsTr" / "Desktop.ini").write_text("")
     (raw / "notes.txt").write_text("")
     edit(raw, reference="somewhere", numTraining=2)
     assert len(discover(raw).cases) == 2

@@ -58,7 +58,7 @@ def refused(root: Path, dataset: str | None = None) -> str:
 
 
 def test_the_only_data_set_needs_no_name(tmp_path: Path) -> None:
-    make(tmp_path, "DVT", ".hidden")
+    make(tmp_path, "DVT", ".hidden", "@eaDir")
     (tmp_path / "datasets_raw" / "README.md").write_text("")
     assert open_workspace(tmp_path, None) == Workspace(tmp_path, "DVT")
     assert open_workspace(tmp_path, "DVT") == Workspace(tmp_path, "DVT")

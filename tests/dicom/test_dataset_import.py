@@ -313,6 +313,12 @@ def test_invalid_options_are_refused_before_anything_is_imported(export: Path, t
     assert not out_of(tmp_path).exists()
 
 
+def test_a_folder_with_nothing_but_a_file_of_the_system_is_empty(export: Path, tmp_path: Path) -> None:
+    out_of(tmp_path).mkdir(parents=True)
+    (out_of(tmp_path) / "Thumbs.db").write_bytes(b"x")
+    assert len(imported(export / "scan0", tmp_path).added) == 1
+
+
 def test_a_file_is_refused_as_data_set(export: Path, tmp_path: Path) -> None:
     out_of(tmp_path).parent.mkdir()
     out_of(tmp_path).write_text("mine")

@@ -144,3 +144,13 @@ def test_stations_in_files_may_lie_next_to_dicom(series: Path) -> None:
     volume_io.write_image(series / "other.nii.gz", mask, there[1].window(np.array([0, 500, 0]), there[1].shape))
     with pytest.raises(DvtError, match=r"thrombus.nii.gz.*other.nii.gz"):
         opened(series, stations=["thrombus.nii.gz", "other.nii.gz"])
+
+
+def test_files_that_a_system_makes_are_never_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.nii.gz", "~$a.nii.gz"):
+        (tmp_path / name).write_bytes(b"\x00" * 200)
+    (tmp_path / "@eaDir").mkdir()
+    message = refused(lambda: opened(tmp_path))
+    assert "no file at all" in message and "Thumbs" not in message
+    write(tmp_path / "a.nii.gz")
+    assert list(opened(tmp_path)) == ["a"] and lines(capsys) == []
