@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         "--masks",
         type=Path,
         metavar="CSV",
-        help="table with the columns folder and mask; default: the only mask in each folder, or the mask next to the "
-        "folder with the same name",
+        help="table with the columns folder and mask (a path from the folder of the table, or the number of a "
+        "segmentation object); default: the only mask in each folder, or the mask next to the folder with its name",
     )
     parser.add_argument(
         "--key",

@@ -30,29 +30,31 @@ def save(record: Any, path: Path) -> str:
     return digest(record)
 
 
-def load(kind: type[R], path: Path, made_by: str) -> R:
+def load(kind: type[R], path: Path, made_by: str, advice: str | None = None) -> R:
     """Read a record from a JSON file.
 
     Args:
         kind: the dataclass that the file must contain.
         path: the file.
         made_by: the function that writes the file, in backticks, for the message.
+        advice: what to do about a file that is missing or damaged; None: fix it, or run ``made_by``.
 
     Raises:
         DvtError: if the file is missing or is not JSON, if a field is missing, unknown or invalid.
     """
+    again = f"Fix it, or run {made_by}."
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DvtError(f"{path}: not found. Run {made_by} first.") from None
+        raise DvtError(f"{path}: not found. {advice or f'Run {made_by} first.'}") from None
     except OSError as error:
         raise DvtError(cannot_read(path, error, "Fix the permissions or the path.")) from error
     except ValueError as error:
-        raise DvtError(f"{path}: is not readable JSON ({error}). Fix it, or run {made_by}.") from error
+        raise DvtError(f"{path}: is not readable JSON ({error}). {advice or again}") from error
     try:
         return parse(kind, text)
     except ValueError as error:
-        raise DvtError(f"{path}: {error}. Fix it, or run {made_by}.") from error
+        raise DvtError(f"{path}: {error}. {advice or again}") from error
 
 
 def is_json(path: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import DatasetProblems, DvtError, cannot_read
-from dvtplan.core.text import shorten_list
+from dvtplan.core.text import plural, shorten_list
 from dvtplan.data import cases_table, dataset_json
 from dvtplan.data.cases_table import CaseDetails, survey_cases_table
 from dvtplan.data.dataset_json import DatasetJson
@@ -262,7 +262,8 @@ def _group(
             problems.append(f"{path}: expected a name like ID_0000{ending}. Rename it; the number is the channel.")
         elif int(number) >= channels:
             problems.append(
-                f"{path}: channel {int(number)}, but dataset.json lists {channels}. Remove the file or add the channel."
+                f"{path}: is of channel {number}, but dataset.json lists {plural(channels, 'channel')}, counted from "
+                "0000. Remove the file, add the channel, or correct the number."
             )
         else:
             by_case.setdefault(case_id, {})[int(number)] = path

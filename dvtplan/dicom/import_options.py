@@ -31,7 +31,8 @@ class ImportOptions:
     segmentation: str | None = None
     """Number of a segmentation object's series or part of its description, if a study has several."""
     masks: str | Path | None = None
-    """CSV table with the columns ``folder`` and ``mask``."""
+    """CSV table with the columns ``folder`` and ``mask``: a path, relative to the folder of the table, or the number
+    of a segmentation object."""
     key: str | Path | None = None
     """Key file of patient identities; None for ``NAME_import_key.csv`` next to the data set."""
     patient_by: str = "tag"

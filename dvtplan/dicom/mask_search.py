@@ -121,7 +121,8 @@ def _mask_of_table(
     if not file.is_file():
         others = f" Not used: {shorten_list(reasons, '; ')}." if reasons else ""
         raise DvtError(
-            f"{file}: not found, but {table} lists it as the mask of {path.name}. Correct the table.{others}"
+            f"{file.absolute()}: not found, but {table} lists {entry} as the mask of {path.name}; paths begin at the "
+            f"folder of the table. Correct the table.{others}"
         )
     return file
 

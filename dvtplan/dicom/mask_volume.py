@@ -22,6 +22,12 @@ from dvtplan.imaging.value_names import (
     read_value_names,
 )
 
+NAMED_BY_OPTION = (
+    "the labels of this import are",
+    "Name every value with `label_names` when the data set is made, or fix the mask.",
+)
+"""Where the labels of an import come from, and what to do about other values."""
+
 
 def read_mask_volume(path: Path, grid: Grid, labels: dict[str, int], series: str) -> np.ndarray:
     """Read a mask onto the grid of a series. Nothing is resampled.
@@ -52,7 +58,7 @@ def read_mask_volume(path: Path, grid: Grid, labels: dict[str, int], series: str
     if not names.values:
         _require_described_values(path, array, labels)
     array = _renumber(path, array, names, labels)
-    unknown = [*volume_checks.label_faults(path, array, labels)]
+    unknown = [*volume_checks.label_faults(path, array, labels, NAMED_BY_OPTION)]
     if unknown:
         raise DvtError(unknown[0])
     return np.ascontiguousarray(turn.apply(array).astype(np.uint8))

@@ -109,7 +109,6 @@ def _compare_thickness(case: CaseFingerprint, training: TrainingData) -> Iterato
     if axis in training.thickest:
         return
     expected = " or ".join(map(_thickness_in_words, training.thickest))
-    here = "voxels are equal in all directions" if axis == "none" else f"slices are {_thickness_in_words(axis)}"
     yield OutOfRange(
         quantity="voxels thickest",
         value=None,
@@ -117,9 +116,9 @@ def _compare_thickness(case: CaseFingerprint, training: TrainingData) -> Iterato
         high=None,
         unit="",
         relative_excess=None,
-        in_words=f"{here} (training scans: {expected})",
+        in_words=f"voxels are clearly thickest {_thickness_in_words(axis)} (training scans: {expected})",
     )
 
 
 def _thickness_in_words(axis: str) -> str:
-    return "equal in all directions" if axis == "none" else f"thickest {AXIS_WORDS[axis].removeprefix('from ')}"
+    return "in no direction" if axis == "none" else AXIS_WORDS[axis]

@@ -66,13 +66,25 @@ def _show(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{v:.6g}" for v in values) + ")"
 
 
-def label_faults(path: Path | None, array: np.ndarray, labels: dict[str, int]) -> Iterable[str]:
-    """Yield the values of a mask that are not labels of the data set, in one line."""
+IN_DATASET_JSON = ("dataset.json lists", "Fix the mask or the list.")
+"""Where the labels of a data set are listed, and what to do about other values."""
+
+
+def label_faults(
+    path: Path | None, array: np.ndarray, labels: dict[str, int], listed: tuple[str, str] = IN_DATASET_JSON
+) -> Iterable[str]:
+    """Yield the values of a mask that are not labels of the data set, in one line.
+
+    Args:
+        path: the file, for messages.
+        array: its voxels.
+        labels: name -> value.
+        listed: where the labels are listed, and what to do.
+    """
     present = array_ops.unique_values(array)
     unknown = [v for v in present.tolist() if v not in (0, *labels.values())]
     if unknown:
         shown = ", ".join(f"{v:.9g}" for v in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         known = shorten_list([f"{value} {name}" for name, value in labels.items()])
-        yield (
-            f"{path}: contains the values {shown}; dataset.json lists 0 background, {known}. Fix the mask or the list."
-        )
+        where, advice = listed
+        yield f"{path}: contains the values {shown}; {where} 0 background, {known}. {advice}"

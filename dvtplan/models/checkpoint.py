@@ -18,6 +18,8 @@ from dvtplan.models.networks.registry import NETWORKS, build, outputs_of, parame
 from dvtplan.models.training_run import Run
 
 SCHEMA = 1
+COPY_AGAIN = "Copy the model again, or train this fold again."
+"""What to do about a damaged checkpoint, which another person may have trained."""
 FIELDS = {
     "schema": int,
     "epochs_done": int,
@@ -142,14 +144,14 @@ def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
-        raise DvtError(f"{path}: not found. Train this fold first.") from None
+        raise DvtError(f"{path}: not found. Train this fold first, or copy the model again.") from None
     except (PermissionError, IsADirectoryError) as error:
         raise DvtError(cannot_read(path, error, "Fix the permissions, or replace it.")) from error
     except Exception as error:  # reading a damaged archive can raise anything, with advice that does not apply here
-        raise DvtError(f"{path}: is not a readable checkpoint. Train this fold again.") from error
+        raise DvtError(f"{path}: is not a readable checkpoint. {COPY_AGAIN}") from error
     complete = isinstance(state, dict) and all(isinstance(state.get(k), kind) for k, kind in FIELDS.items())
     if not complete or state["schema"] != SCHEMA:
-        raise DvtError(f"{path}: expected a checkpoint of schema {SCHEMA}. Train this fold again.")
+        raise DvtError(f"{path}: expected a checkpoint of schema {SCHEMA}. {COPY_AGAIN}")
     return state
 
 
@@ -172,4 +174,4 @@ def _fill(path: Path, network: nn.Module, weights: dict[str, torch.Tensor]) -> N
         raise DvtError(f"{path}: its weights do not fit this network. Check `network` and run.json.") from error
     for name, weight in network.state_dict().items():
         if not torch.isfinite(weight).all():
-            raise DvtError(f"{path}: {name} has weights that are not finite. Train this fold again.")
+            raise DvtError(f"{path}: {name} has weights that are not finite. {COPY_AGAIN}")

@@ -35,6 +35,8 @@ WIDEST = 1024
 """Largest width (channels of the first level) in an archive; the published width is 32."""
 MOST_CHANNELS = 64
 """Largest number of image channels in an archive."""
+COPY_AGAIN = "Copy the model again, or train it again with `train_fold`."
+"""What to do about a damaged file of a results folder, which another person may have trained."""
 GZIP_MAGIC = b"\x1f\x8b"
 ZIP_MAGIC = b"PK\x03\x04"
 FLOATS = ("float32", "float16")
@@ -104,9 +106,9 @@ def _of_folder(path: Path, folds: Sequence[int] | None) -> StoredModel:
         fault = "contains no trained fold" if path.exists() else "not found"
         raise DvtError(f"{path}: {fault}. Name a folder like results/DATASET/gn_unet, or a model archive.")
     chosen = _choose(path, trained, folds)
-    plan = json_records.load(Plan, model_plan(path), "`train_fold`")
+    plan = json_records.load(Plan, model_plan(path), "`train_fold`", COPY_AGAIN)
     files = {k: model_fold(path, k).run for k in chosen}
-    runs = {k: json_records.load(Run, file, "`train_fold`") for k, file in files.items()}
+    runs = {k: json_records.load(Run, file, "`train_fold`", COPY_AGAIN) for k, file in files.items()}
     _require_agreement(plan, model_plan(path), runs, {k: str(file) for k, file in files.items()})
     training, warning = _training(path, plan, runs)
     return StoredModel(path=path, plan=plan, runs=runs, archive=None, training=training, warning=warning)
@@ -118,7 +120,7 @@ def _training(results: Path, plan: Plan, runs: Mapping[int, Run]) -> tuple[Train
     if not path.exists():
         return None, ""
     phantom = is_phantom(plan.dataset, description=read_description(model_description(results)))
-    data = trained_on(json_records.load(Fingerprint, path, "`train_fold`"), plan, runs, phantom)
+    data = trained_on(json_records.load(Fingerprint, path, "`train_fold`", COPY_AGAIN), plan, runs, phantom)
     if data is not None:
         return data, ""
     return None, f"{path}: describes other data than {model_plan(results)}. Scans are not compared with it."
@@ -181,7 +183,9 @@ def _require_agreement(plan: Plan, plan_file: Path, runs: Mapping[int, Run], fil
     first = next(iter(runs))
     for k, run in runs.items():
         if run.plan_digest != digest:
-            raise DvtError(f"{files[k]}: was trained by another plan than {plan_file}. Train it again.")
+            raise DvtError(
+                f"{files[k]}: was trained by another plan than {plan_file}. Copy the model again, or train it again."
+            )
         if run.classes != runs[first].classes:
             raise DvtError(f"{files[k]}: predicts other classes than fold {first}. Choose folds that agree.")
 

@@ -272,18 +272,45 @@ def _read_previous(inputs: _Inputs, request: TrainingRequest, options: TrainingO
             "Restore these files, or set `overwrite=True` to train from the start."
         )
     if request.recipe is not None:
-        requested = replace(request.recipe, name=run.recipe.name, epochs=run.recipe.epochs)
-        if requested.target == "auto":
-            requested = replace(requested, target=run.recipe.target)
-        if options.batch_size_auto:
-            requested = replace(requested, batch_size=run.recipe.batch_size)
-        if requested != run.recipe:
-            changed = [f.name for f in fields(Recipe) if getattr(requested, f.name) != getattr(run.recipe, f.name)]
-            raise DvtError(
-                f"{folder.run}: a resumed training keeps its recipe, but {', '.join(f'`{name}`' for name in changed)} "
-                "would change; only `epochs` may. Omit this, or set `overwrite=True` to train from the start."
-            )
+        _require_same_recipe(folder.run, run.recipe, request.recipe, options)
     return run
+
+
+def _require_same_recipe(file: Path, earlier: Recipe, requested: Recipe, options: TrainingOptions) -> None:
+    """Refuse to resume a training by another recipe, except for its name and epochs."""
+    same = replace(requested, name=earlier.name, epochs=earlier.epochs)
+    if same.target == "auto":
+        same = replace(same, target=earlier.target)
+    if options.batch_size_auto:
+        same = replace(same, batch_size=earlier.batch_size)
+    if same == earlier:
+        return
+    changed = _different_fields(same, earlier)
+    values = "; ".join(f"`{f}` {_as_option(same, f)} instead of {_as_option(earlier, f)}" for f in changed)
+    base = earlier.name.partition(" with ")[0]
+    again = [f"`{f}={_as_option(earlier, f)!r}`" for f in changed]
+    if base in RECIPES:
+        target = earlier.target if "target" not in changed else RECIPES[base].target
+        own = replace(RECIPES[base], name=earlier.name, epochs=earlier.epochs, target=target)
+        again = [f"`{f}={_as_option(earlier, f)!r}`" for f in _different_fields(own, earlier)]
+        again.insert(0, f"`recipe={base!r}`")
+    raise DvtError(
+        f"{file}: a resumed training keeps its recipe ({earlier.name}), but that of this call ({requested.name}) has "
+        f"{values}. Omit the recipe and its options, except `epochs`; or repeat {' '.join(again)}; or set "
+        "`overwrite=True` to train from the start."
+    )
+
+
+def _different_fields(one: Recipe, other: Recipe) -> list[str]:
+    return [field.name for field in fields(Recipe) if getattr(one, field.name) != getattr(other, field.name)]
+
+
+def _as_option(recipe: Recipe, name: str) -> int | float | str:
+    """Return the value of a field as its command-line option takes it."""
+    value = getattr(recipe, name)
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return value if isinstance(value, (int, float, str)) else "none"
 
 
 def _choose_recipe(request: TrainingRequest, options: TrainingOptions, previous: Run | None, world: int) -> Recipe:

@@ -95,7 +95,8 @@ def test_a_missing_channel_is_named(tmp_path: Path) -> None:
 def test_an_extra_channel_is_named(raw: Path) -> None:
     write_volume(image_path(raw, "a", 1), tiny_image(0, 1))
     assert problems_of(raw) == [
-        "imagesTr/a_0001.nii.gz: channel 1, but dataset.json lists 1. Remove the file or add the channel."
+        "imagesTr/a_0001.nii.gz: is of channel 0001, but dataset.json lists 1 channel, counted from 0000. Remove the "
+        "file, add the channel, or correct the number."
     ]
 
 

@@ -133,7 +133,7 @@ def test_a_table_names_masks_by_file_or_by_object(tmp_path: Path) -> None:
     [
         (
             lambda p: with_mask(p, drawn(3)),
-            "p.nii.gz: contains the values 3; dataset.json lists 0 background, 1 thrombus",
+            "contains the values 3; the labels of this import are 0 background, 1 thrombus. Name every value",
         ),
         (lambda p: shutil.copy(p.parent / "p.nii.gz", p / "mask.nii.gz"), "has several masks for series 5"),
         (lambda p: (p.parent / "p.nii.gz").write_bytes(b"no"), "p.nii.gz: is not gzip"),

@@ -118,6 +118,14 @@ def test_a_table_may_name_an_object_by_its_file(folder: Path, tmp_path: Path, en
     assert mask_of(folder, tmp_path, masks=tmp_path / "table.csv") is not None
 
 
+def test_a_mask_of_a_table_is_looked_for_from_the_folder_of_the_table(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "table.csv"
+    table.write_text("folder,mask\np,p/none.nii.gz\n")
+    (line,) = imported(folder, tmp_path, masks=table).faults
+    assert str(tmp_path / "tables" / "p" / "none.nii.gz") in line and "folder of the table" in line
+
+
 # --- no reference ---------------------------------------------------------------------------------
 
 

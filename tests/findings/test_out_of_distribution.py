@@ -81,9 +81,15 @@ def test_a_larger_field_of_view_is_out_of_range_with_equal_voxels() -> None:
 def test_another_direction_of_thick_slices_is_out_of_range() -> None:
     coronal = training(case((2.0, 5.0, 2.0)))
     found = find_out_of_range(case((2.0, 2.0, 5.0)), coronal)
-    assert "slices are thickest head to foot (training scans: thickest front to back)" in [
+    assert "voxels are clearly thickest from head to foot (training scans: from front to back)" in [
         one.in_words for one in found
     ]
+    found = find_out_of_range(case((2.0, 2.0, 5.0)), training(case((7.3, 9.7, 8.7))))
+    (line,) = [one.in_words for one in found if "thickest" in one.in_words]
+    assert "equal" not in line and line.endswith("(training scans: in no direction)")
+    found = find_out_of_range(case((7.3, 9.7, 8.7)), coronal)
+    (line,) = [one.in_words for one in found if "thickest" in one.in_words]
+    assert "thickest in no direction" in line and "equal" not in line
     assert [thickest_axis(case(s)) for s in ((2.0, 3.0, 2.0), (2.0, 2.9, 2.0))] == ["AP", None]
 
 

@@ -86,7 +86,7 @@ EXPECTED = {
     "labelsTr/shifted.nii.gz": "lies up to 0.002 mm away from shifted_0000.nii.gz",
     "labelsTr/values.nii.gz": "contains the values 5; dataset.json lists 0 background, 1 thrombus.",
     "labelsTr/missing.nii.gz": "not found. Add this case's label file.",
-    "imagesTr/extra_0001.nii.gz": "channel 1, but dataset.json lists 1.",
+    "imagesTr/extra_0001.nii.gz": "channel 0001, but dataset.json lists 1 channel, counted from 0000.",
     "labelsTr/alone.nii.gz": "a label without an image.",
     "labelsTr/folder.nii.gz": "a label without an image.",
     "imagesTr/twice_0000.nii": "does not end in .nii.gz, the file_ending in dataset.json.",

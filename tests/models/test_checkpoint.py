@@ -145,13 +145,14 @@ def test_a_cut_off_file_is_refused_in_one_line(tmp_path: Path, length: int) -> N
     assert (
         message.startswith(f"{path}: ")
         and "not a readable checkpoint" in message
-        and "Train this fold again" in message
+        and "rain this fold again" in message
+        and "Copy" in message
     )
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     assert refused(lambda: checkpoint.epochs_done(tmp_path / "a.pt")) == (
-        f"{tmp_path / 'a.pt'}: not found. Train this fold first."
+        f"{tmp_path / 'a.pt'}: not found. Train this fold first, or copy the model again."
     )
 
 

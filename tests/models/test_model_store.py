@@ -77,6 +77,16 @@ def test_ranges_without_an_axis_are_refused_before_a_scan_is_compared_with_them(
     assert "spacing_mm" in printable_refusal(lambda: load(rebuilt(tmp_path / "a.zip", other)))
 
 
+@pytest.mark.parametrize("name", ["plan.json", "fold_0/run.json", "fingerprint.json"])
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_a_damaged_file_of_a_folder_is_to_be_copied_again(trained: Workspace, name: str, content: str) -> None:
+    """Whoever received a model cannot train it."""
+    file = trained.results("gn_unet") / name
+    file.write_text(content)
+    message = printable_refusal(lambda: load(trained.results("gn_unet")))
+    assert message.startswith(f"{file}: ") and "Copy the model again" in message and "Fix it" not in message
+
+
 # --- hostile and damaged --------------------------------------------------------------------------
 
 

@@ -11,9 +11,11 @@ import torch
 from helpers.refusals import refused
 from helpers.trainings import CPU, TINY, Stop, link, load_run, rows, timeless
 
+from dvtplan.cli.runner import for_command_line
 from dvtplan.core import json_records
 from dvtplan.data.paths import FoldFolder, Workspace
 from dvtplan.models.networks.registry import NETWORKS
+from dvtplan.planning.recipe import RECIPES, override
 from dvtplan.training.train import train_fold
 
 
@@ -114,6 +116,17 @@ def test_a_resumed_training_keeps_its_recipe(fresh: Workspace, change: dict[str,
     assert folder.run.read_bytes() == before
     train_fold(fresh, 0, recipe=TINY, epochs=2, options=replace(CPU, resume=True))
     assert load_run(folder).epochs_done == 2
+
+
+def test_a_recipe_that_does_not_fit_is_named_with_the_options_to_repeat(fresh: Workspace) -> None:
+    """Not the options that the user did not give."""
+    given = {"width": 4, "norm_groups": 2, "lr_drops": (0.5, 0.8)}
+    train_fold(fresh, 0, recipe=override("quick", **given), epochs=1, options=CPU)
+    again = replace(CPU, resume=True)
+    message = refused(lambda: train_fold(fresh, 0, recipe=RECIPES["quick"], epochs=2, options=again))
+    assert "this call (quick) has" in message and "`width` 32 instead of 4" in message
+    assert "repeat `recipe='quick'` `lr_drops='0.5,0.8'` `norm_groups=2` `width=4`;" in message
+    assert "repeat --recipe quick --lr-drops 0.5,0.8 --norm-groups 2 --width 4;" in for_command_line(message)
 
 
 @pytest.mark.parametrize("network", sorted(set(NETWORKS) - {"gn_unet"}))
