@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import sys
 from pathlib import Path
 
@@ -22,6 +23,25 @@ class DvtError(Exception):
 
 class InvalidValue(DvtError, ValueError):
     """A value that a parameter cannot have."""
+
+
+def require_whole(name: str, value: object, minimum: int, *, optional: bool = False) -> None:
+    """Refuse the value of a parameter that is not a whole number, or is too small.
+
+    Args:
+        name: of the parameter.
+        value: to check.
+        minimum: smallest valid value.
+        optional: whether None is valid, too.
+
+    Raises:
+        InvalidValue: in one line.
+    """
+    if optional and value is None:
+        return
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < minimum:
+        also = " or None" if optional else ""
+        raise InvalidValue(f"`{name}={value!r}`: expected a whole number from {minimum}{also}.")
 
 
 class DamagedScan(DvtError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, InvalidValue
 from dvtplan.core.text import shorten_list
 from dvtplan.data.json_text import read_json
 from dvtplan.data.names import normalized
@@ -41,11 +42,11 @@ class Splits:
             file: of these splits, for the message.
 
         Raises:
-            DvtError: if there is no such fold.
+            InvalidValue: if there is no such fold.
         """
-        if not 0 <= index < len(self.folds):
+        if not isinstance(index, numbers.Integral) or isinstance(index, bool) or not 0 <= index < len(self.folds):
             last = len(self.folds) - 1
-            raise DvtError(f"fold {index}: {file} holds the folds 0 to {last}. Choose one of them.")
+            raise InvalidValue(f"fold {index}: {file} holds the folds 0 to {last}. Choose one of them.")
         return self.folds[index]
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, require_whole
 from dvtplan.evaluation import surface_distance
 
 REGION_RULES = ("auto", "by-label", "level")
@@ -39,6 +39,7 @@ class EvaluationOptions:
     planned data set are read as in its plan."""
 
     def __post_init__(self) -> None:
+        require_whole("jobs", self.jobs, 1, optional=True)
         require_choice("region_rule", self.region_rule, REGION_RULES)
         if not (math.isfinite(self.tolerance_mm) and self.tolerance_mm >= 0):
             raise DvtError(f"tolerance_mm {self.tolerance_mm}: expected 0 or more. Give a distance in mm.")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import gzip
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvtplan.core import json_records, verified_archive
-from dvtplan.core.errors import DvtError
+from dvtplan.core.errors import DvtError, InvalidValue, require_whole
 from dvtplan.core.verified_archive import DOWNLOAD_AGAIN, ArchiveReader
 from dvtplan.data.dataset_json import read_description
 from dvtplan.data.names import label_faults
@@ -68,10 +68,15 @@ def open_model(path: Path | str, folds: Sequence[int] | None = None) -> Iterator
         folds: numbers of folds; None: all that are trained.
 
     Raises:
+        InvalidValue: if ``folds`` are not numbers.
         DvtError: if there is no trained fold, or a requested fold is missing, or folds differ in plan or classes; or
             if an archive is damaged, compressed or not a model archive.
     """
     path = Path(path)
+    if folds is not None and (isinstance(folds, str) or not isinstance(folds, Collection)):
+        raise InvalidValue(f"`folds={folds!r}`: expected a list of fold numbers, such as [0, 1], or None for all.")
+    for fold in folds or ():
+        require_whole("folds", fold, 0)
     if not path.is_file():
         yield _of_folder(path, folds)
         return

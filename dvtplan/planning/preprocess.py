@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dvtplan.core import files, json_records, worker_pool
-from dvtplan.core.errors import DatasetProblems, DvtError
+from dvtplan.core.errors import DatasetProblems, DvtError, require_whole
 from dvtplan.core.process_group import ProcessGroup
 from dvtplan.core.text import duration, plural
 from dvtplan.data.dataset import Case, Dataset, consistency_warnings, survey
@@ -40,7 +40,11 @@ labels, and their copies."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreprocessOptions:
-    """How to plan and preprocess."""
+    """How to plan and preprocess.
+
+    Raises:
+        InvalidValue: for a number that cannot be.
+    """
 
     preset: str = "auto"
     """'auto' (derived from the data) or 'paper' (Huang 2019 to the letter)."""
@@ -57,6 +61,11 @@ class PreprocessOptions:
     trust: str | None = None
     """'sform' or 'qform': read NIfTI headers that contradict themselves by this form, which the plan records; None:
     refuse them."""
+
+    def __post_init__(self) -> None:
+        require_whole("folds", self.folds, 2, optional=True)
+        require_whole("seed", self.seed, 0, optional=True)
+        require_whole("jobs", self.jobs, 1, optional=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

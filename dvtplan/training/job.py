@@ -12,7 +12,7 @@ import torch
 
 from dvtplan import __version__
 from dvtplan.core import console, files, json_records, worker_pool
-from dvtplan.core.errors import DvtError, InvalidValue
+from dvtplan.core.errors import DvtError, InvalidValue, require_whole
 from dvtplan.core.text import now, plural
 from dvtplan.data import edited_masks, raw_files
 from dvtplan.data.dataset import survey
@@ -66,8 +66,11 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
             raise InvalidValue("resume and overwrite exclude each other")
-        if self.workers is not None and self.workers < 0:
-            raise InvalidValue(f"workers must not be negative, not {self.workers}")
+        require_whole("workers", self.workers, 0, optional=True)
+        require_whole("processes", self.processes, 1)
+        budget = self.time_budget_s
+        if budget is not None and (not isinstance(budget, (int, float)) or not budget > 0):
+            raise InvalidValue(f"`time_budget_s={budget!r}`: expected a number of seconds above 0, or None.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,9 @@ class TrainingRequest:
     """None: the paper's, or that of the run to resume."""
     epochs: int | None
     """None: the recipe's."""
+
+    def __post_init__(self) -> None:
+        require_whole("epochs", self.epochs, 1, optional=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,9 +64,9 @@ def train_fold(
     """
     workspace = as_workspace(workspace)
     options = options or TrainingOptions()
+    request = TrainingRequest(fold=fold, network=network, recipe=recipe, epochs=epochs)
     if options.processes > 1 and not under_torchrun():
         devices.one_per_process(options.device, options.processes)
-    request = TrainingRequest(fold=fold, network=network, recipe=recipe, epochs=epochs)
     distributed.launch(_train, options.processes, workspace, request, options)
     return workspace.fold(network, fold)
 

@@ -179,6 +179,8 @@ def test_a_plan_of_another_training_is_refused(members: dict[str, bytes], tmp_pa
 
 def test_folds_that_are_not_there_are_refused(good: Path) -> None:
     assert "the folds 0, 1, not 5" in printable_refusal(lambda: load(good, folds=[0, 5]))
+    for folds in ("0", 0, ["a"], [0.5]):
+        assert "`folds=" in printable_refusal(lambda folds=folds: load(good, folds=folds))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", ["fold_00/run.json", "fold_x/run.json", "fold_²/run.json", "fold_9999999999/run.json"])

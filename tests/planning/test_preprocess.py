@@ -18,7 +18,7 @@ from helpers.processes import command, tree
 from helpers.volumes import write_volume
 
 from dvtplan.core import files, json_records, worker_pool
-from dvtplan.core.errors import DatasetProblems, DvtError
+from dvtplan.core.errors import DatasetProblems, DvtError, InvalidValue
 from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace
 from dvtplan.imaging import resize
@@ -308,3 +308,9 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(
     assert sorted(p.name for p in place.preprocessed.iterdir()) == left
     run(tmp_path)  # with room again it goes on
     assert preprocessed_cases.arrays(place.preprocessed_case("b"))[0].shape == (3, 1, 32, 32)
+
+
+@pytest.mark.parametrize("how", [{"folds": "x"}, {"folds": 0}, {"folds": 1}, {"seed": -1}, {"jobs": 0}, {"folds": 2.5}])
+def test_options_that_cannot_be_are_refused_when_they_are_made(how: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue, match=f"`{next(iter(how))}=.*whole number"):
+        PreprocessOptions(**how)

@@ -7,17 +7,20 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers.trainings import CPU, TINY, Stop, load_run, rows, timeless
 
 from dvtplan.core import json_records
+from dvtplan.core.errors import InvalidValue
 from dvtplan.data.paths import FoldFolder, Workspace
 from dvtplan.inference.predict import predict_fold
 from dvtplan.models import checkpoint
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.recipe import RECIPES
+from dvtplan.training.job import TrainingOptions
 from dvtplan.training.train import train_fold
 
 # --- what a training leaves -----------------------------------------------------------------------
@@ -201,3 +204,16 @@ def test_every_channel_goes_in(prepare_toy: Callable[..., Workspace], tmp_path: 
     folder = train_fold(prepare_toy(tmp_path, channels=2, cases=2), 0, recipe=replace(TINY, epochs=1), options=CPU)
     assert load_run(folder).channels == 2
     assert torch.load(folder.checkpoint, weights_only=True)["network"]["enter.0.weight"].shape[1] == 2
+
+
+@pytest.mark.parametrize("epochs", [-1, "2", 1.5])
+def test_a_number_of_epochs_that_cannot_be_is_refused(toy_once: Workspace, epochs: Any) -> None:
+    with pytest.raises(InvalidValue, match="expected a whole number") as caught:
+        train_fold(toy_once, 0, epochs=epochs)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", [{"processes": 0}, {"workers": -1}, {"workers": "x"}, {"time_budget_s": 0}])
+def test_training_options_that_cannot_be_are_refused(how: Any) -> None:
+    with pytest.raises(InvalidValue, match=next(iter(how))):
+        TrainingOptions(**how)
