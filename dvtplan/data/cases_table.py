@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core import console
 from dvtplan.core.errors import DvtError, cannot_read
@@ -140,14 +142,17 @@ def survey_cases_table(path: Path) -> CasesTable:
 
 
 def level_warnings(case_id: str, levels: Levels | None, grid: Grid) -> tuple[str, ...]:
-    """Warn of levels that lie above or below the whole scan, which is possible but often a mistake."""
-    heights = grid.corners_mm()[:, 2]
-    low, high = float(heights.min()), float(heights.max())
-    values = {} if levels is None else {limb: getattr(levels, f"{limb}_mm") for limb in levels.outside(low, high)}
+    """Warn of levels above or below the whole scan and of a midline beside it: possible, but often a mistake."""
+    if levels is None:
+        return ()
+    (left, _, low), (right, _, high) = (ends(grid.corners_mm(), axis=0) for ends in (np.min, np.max))
+    values = {f"level_{limb}_mm": (getattr(levels, f"{limb}_mm"), low, high) for limb in levels.outside(low, high)}
+    if levels.midline_mm is not None and not left <= levels.midline_mm <= right:
+        values["midline_mm"] = (levels.midline_mm, left, right)
     return tuple(
-        f"{FILE_NAME}: {case_id}: level_{limb}_mm {level:g} lies outside the volume ({low:.0f} to {high:.0f} mm). "
+        f"{FILE_NAME}: {case_id}: {column} {value:g} lies outside the volume ({first:.0f} to {last:.0f} mm). "
         "Check its sign and origin."
-        for limb, level in values.items()
+        for column, (value, first, last) in values.items()
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from dvtplan.anatomy.levels import LIMBS
-from dvtplan.core import files
+from dvtplan.core import console, files
 from dvtplan.core.errors import DvtError
 from dvtplan.findings.burden import Burden, measure
 from dvtplan.findings.level_source import LevelAssignment
@@ -72,7 +72,8 @@ def write_burden_table(
         burdens = measure(*volume_io.read(mask), assigned.levels) if known is None else known
         rows += _rows(case_id, burdens, assigned, CHANGED if case_id in edited else ANALYSED)
     for case_id, reason in (failed or {}).items():
-        rows.append({"case_id": case_id, "status": NOT_ANALYSED, "scan_in_words": f"{COULD_NOT} {reason}"})
+        in_words = f"{COULD_NOT} {console.translated(reason)}"
+        rows.append({"case_id": case_id, "status": NOT_ANALYSED, "scan_in_words": in_words})
     # Integers, although some are missing.
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"components": "Int64"})
     files.write_text(path, table.to_csv(index=False))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
 
 from dvtplan.anatomy.landmarks import LEVEL_BELOW_KNEE_MM, Landmarks
 from dvtplan.anatomy.levels import Levels
+from dvtplan.core.text import shorten_list
 from dvtplan.imaging.geometry import Grid
 
 LEVEL_SOURCES = {
@@ -34,17 +38,48 @@ class LevelAssignment:
 
 
 def note_outside(assigned: LevelAssignment, grid: Grid) -> LevelAssignment:
-    """Add a note if a level lies above or below the whole scan, which is possible but often a mistake."""
-    if assigned.levels is None or assigned.source == "estimated":
+    """Add a note if a level or the midline lies outside the whole scan, which is possible but often a mistake."""
+    levels = assigned.levels
+    if levels is None or assigned.source == "estimated":
         return assigned
-    heights = grid.corners_mm()[:, 2]
-    low, high = heights.min(), heights.max()
-    outside = sorted({level for level in assigned.levels.both_mm if not low <= level <= high})
+    corners = grid.corners_mm()
+    midline = [] if levels.midline_mm is None else [levels.midline_mm]
+    notes = [_outside("z", levels.both_mm, corners[:, 2]), _outside("midline x", midline, corners[:, 0])]
+    note = "; ".join(filter(None, notes))
+    return replace(assigned, note=note) if note else assigned
+
+
+def _outside(name: str, values: Sequence[float], extent: np.ndarray) -> str:
+    """Name the values that lie outside the extent of a scan; empty if there are none."""
+    low, high = extent.min(), extent.max()
+    outside = sorted({value for value in values if not low <= value <= high})
     if not outside:
-        return assigned
-    listed = " and ".join(f"{level:g}" for level in outside)
-    note = f"z {listed} mm lies outside the scan, which reaches from {low:.0f} to {high:.0f} mm"
-    return replace(assigned, note=note)
+        return ""
+    listed = " and ".join(f"{value:g}" for value in outside)
+    return f"{name} {listed} mm lies outside the scan, which reaches from {low:.0f} to {high:.0f} mm"
+
+
+def table_warnings(
+    path: Path, table: Collection[str], scans: Sequence[Collection[str]], *, source: Path | None, given: bool
+) -> list[str]:
+    """Warn of scans without a row in a table of levels, and of rows without a scan.
+
+    Args:
+        path: of the table.
+        table: its cases.
+        scans: the names under which each scan may be listed, the first for the message.
+        source: the folder of the scans; None if the table may list others, and rows without a scan are ordinary.
+        given: an option gives the level of scans without a row; otherwise it is estimated.
+    """
+    lines = []
+    missing = [next(iter(names)) for names in scans if not set(names) & set(table)]
+    if missing:
+        origin = "taken from `level`" if given else "estimated from the image"
+        lines.append(f"{path}: has no row for {shorten_list(missing)}. The level is {origin}.")
+    unknown = sorted(set(table) - {name for names in scans for name in names})
+    if unknown and source is not None:
+        lines.append(f"{path}: no scan in {source} for the rows {shorten_list(unknown)}. Check case_id.")
+    return lines
 
 
 def assign_levels(

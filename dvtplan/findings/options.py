@@ -25,6 +25,10 @@ class FindingsOptions:
     """Levels of all other scans; second choice."""
     estimate_levels: bool = False
     """Find the knee in the image of scans that still have no level."""
+    levels_path: Path | None = None
+    """File of ``levels_table``, for warnings about rows; None for no such warnings."""
+    measured: bool = False
+    """The masks will be measured, so edited masks are checked."""
     input_warnings: tuple[str, ...] = ()
     """Warnings about the input, before all others."""
 
@@ -85,4 +89,6 @@ class ReportOptions:
             levels_table={case_id: levels for case_id, (_, levels) in rows.items()},
             level=None if self.level is None else Levels(left_mm=self.level[0], right_mm=self.level[-1]),
             estimate_levels=self.levels and self.level is None,
+            levels_path=self.levels_table,
+            measured=self.burden is not None,
         )

@@ -123,6 +123,12 @@ def remove_outputs(mask: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def is_analysed(mask: Path) -> bool:
+    """Return whether findings of a scan that was analysed are next to its mask."""
+    found = read_findings(findings_path(mask))
+    return found is not None and found.status == ANALYSED
+
+
 def remove_failure(mask: Path) -> None:
     """Remove the record of an earlier failure."""
     found = read_findings(findings_path(mask))

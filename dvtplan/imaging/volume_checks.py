@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +47,18 @@ def _mask_values(array: np.ndarray) -> list[float]:
     return values if is_mask and 2 * np.count_nonzero(array) < array.size else []
 
 
-def grid_faults(path: Path | None, grid: Grid, image_path: Path, image_grid: Grid) -> Iterable[str]:
+def grid_faults(
+    path: Path | None, grid: Grid, image_path: Path, image_grid: Grid, tolerance_mm: float = GRID_TOLERANCE_MM
+) -> Iterable[str]:
     """Yield the difference between the grid of a file and that of its image."""
     if grid.shape != image_grid.shape:
         yield (
             f"{path}: shape {grid.shape[::-1]} differs from that of {image_path.name}, {image_grid.shape[::-1]}. "
             "Export it on the image's grid."
         )
-    elif (apart := distance_mm(grid, image_grid)) > GRID_TOLERANCE_MM:
+    elif (apart := distance_mm(grid, image_grid)) > tolerance_mm:
         yield (
-            f"{path}: lies up to {apart:.3g} mm away from {image_path.name} (tolerance {GRID_TOLERANCE_MM:g} mm); "
+            f"{path}: lies up to {apart:.3g} mm away from {image_path.name} (tolerance {tolerance_mm:g} mm); "
             f"spacing x, y, z {_show(grid.spacing_mm[::-1])} against {_show(image_grid.spacing_mm[::-1])} mm, origin "
             f"{_show(grid.origin_mm)} against {_show(image_grid.origin_mm)} mm. Export it on the image's grid."
         )
@@ -71,7 +73,7 @@ IN_DATASET_JSON = ("dataset.json lists", "Fix the mask or the list.")
 
 
 def label_faults(
-    path: Path | None, array: np.ndarray, labels: dict[str, int], listed: tuple[str, str] = IN_DATASET_JSON
+    path: Path | None, array: np.ndarray, labels: Mapping[str, int], listed: tuple[str, str] = IN_DATASET_JSON
 ) -> Iterable[str]:
     """Yield the values of a mask that are not labels of the data set, in one line.
 

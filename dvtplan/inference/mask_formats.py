@@ -13,6 +13,7 @@ from dvtplan.dicom import segmentation_reader, segmentation_writer
 from dvtplan.dicom.segmentation_writer import class_colour
 from dvtplan.imaging import volume_io
 from dvtplan.inference.inputs import PredictionInput
+from dvtplan.inference.kept_masks import require_usable
 from dvtplan.inference.model import Model
 from dvtplan.inference.options import DICOM_SEG, LABELS, PredictOptions
 
@@ -33,7 +34,7 @@ def write_formats(
         The files, including those that were kept.
 
     Raises:
-        DvtError: if a file cannot be written.
+        DvtError: if a file cannot be written, or an edited mask does not fit its series.
     """
     written = list[Path]()
     if LABELS in options.extra_formats:
@@ -66,6 +67,9 @@ def _write_dicom_seg(
     is_stitched = source.stitched is not None
     on_series = stations[: len(source.source_volumes)] if is_stitched else masks
     for mask, volumes in zip(on_series, source.source_volumes, strict=False):
+        if mask in edited:
+            name = f"{source.study.source}: series {volumes[0].name}"
+            require_usable(mask, name, volumes[0].grid, model.classes)
         path = dicom_seg_path(mask)
         written.append(path)
         corrected = mask in edited or (is_stitched and masks[0] in edited)

@@ -12,11 +12,13 @@ from dvtplan.core.errors import DamagedScan, DvtError, MaskEdited, WriteFailed
 from dvtplan.data import dataset
 from dvtplan.data.edited_masks import edited_masks, known_digests, require_unedited
 from dvtplan.data.mask_files import single_record_path
+from dvtplan.data.names import normalized
 from dvtplan.data.paths import Workspace, as_workspace, require_own_folder
 from dvtplan.data.planned_splits import load_splits, require_untrained
 from dvtplan.data.prediction_log import mask_lock, write_single_record
-from dvtplan.data.prediction_records import require_prediction_record
+from dvtplan.data.prediction_records import PredictionRecord, read_record, require_prediction_record
 from dvtplan.dicom import reader, segmentation_writer
+from dvtplan.findings import level_source
 from dvtplan.findings.options import FindingsOptions
 from dvtplan.imaging.nifti_forms import trusting
 from dvtplan.imaging.volume_names import ENDINGS, stem
@@ -118,6 +120,8 @@ def predict_input(
     """As ``predict_path``, but return the scans that could not be analysed in the outcome."""
     if input.is_dir() and output.exists() and output.samefile(input):
         raise DvtError(f"{output}: is the folder of the images. Choose another `output`.")
+    if output.name.endswith(ENDINGS) and not output.is_dir():
+        _require_own_record(output)
     if mask_formats.DICOM_SEG in options.extra_formats:
         segmentation_writer.import_highdicom()
     if model.training is None:
@@ -136,6 +140,7 @@ def predict_input(
         warnings = _warn_if_not_mr(source, model)
         if findings is not None:
             findings = replace(findings, input_warnings=warnings)
+            _warn_of_levels_table(input, output, source, options, findings)
         recorded = {"input": str(input), "output": str(output), **options.recorded()}
         recorded |= {} if findings is None else findings.recorded()
         job = PredictionJob(
@@ -175,6 +180,22 @@ def _require_fitting_output(input: Path, output: Path, source: PredictionInput, 
         raise DvtError(f"{output}: is a file. Choose a folder as `output`, or for one scan a mask, e.g. mask.nii.gz.")
     if output.name.endswith(ENDINGS) and not (source.is_single or output.is_dir()):
         raise DvtError(f"{output}: is one mask, but {input} is a folder of scans. Choose a folder as `output`.")
+
+
+def _warn_of_levels_table(
+    input: Path, output: Path, source: PredictionInput, options: PredictOptions, findings: FindingsOptions
+) -> None:
+    """Warn of scans without a row in the table of levels; if a whole folder is predicted, also of rows without scan."""
+    if findings.levels_path is None:
+        return
+    cases = source.cases if options.part is None else source.cases[options.part[0] - 1 :: options.part[1]]
+    names: list[tuple[str, ...]] = [(normalized(case.id),) for case in cases]
+    if source.is_single and output.name.endswith(ENDINGS):
+        names = [(*names[0], normalized(stem(output)))]
+    whole = None if source.is_single or options.part is not None else input
+    table, given = findings.levels_table, findings.level is not None
+    for line in level_source.table_warnings(findings.levels_path, table, names, source=whole, given=given):
+        console.warn(line)
 
 
 def _warn_if_not_mr(source: PredictionInput, model: Model) -> tuple[str, ...]:
@@ -235,6 +256,25 @@ def _predict_locked(
     throughput.log()
     levels = {} if predicted.levels is None else {stem(mask): predicted.levels}
     return PredictionOutcome(masks=(mask,), files=(mask,), levels=levels)
+
+
+def _require_own_record(mask: Path) -> None:
+    """Refuse a mask whose record describes another mask, such as a.nrrd for a.mha: it would lose its record.
+
+    Raises:
+        DvtError: names both.
+    """
+    path = single_record_path(mask)
+    try:
+        described = read_record(PredictionRecord, path).cases.values()
+    except DvtError:  # missing, or reported before it would be replaced
+        return
+    for other in sorted({case.mask for case in described} - {mask.name}):
+        if mask.with_name(other).exists():
+            raise DvtError(
+                f"{mask}: {path.name} is the record of {other}, which is kept. Choose an `output` of another name "
+                f"than {stem(mask)}, or remove {other}."
+            )
 
 
 def _require_not_edited(mask: Path, *, overwrite: bool) -> None:

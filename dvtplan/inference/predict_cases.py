@@ -22,8 +22,9 @@ from dvtplan.imaging import volume_io
 from dvtplan.imaging.geometry import HEADER_TOLERANCE_MM, same_grid
 from dvtplan.imaging.volume_names import stem
 from dvtplan.inference import failures, inputs
+from dvtplan.inference.kept_masks import UnusableMask, require_usable
 from dvtplan.inference.model import Model
-from dvtplan.inference.options import PredictOptions
+from dvtplan.inference.options import DICOM_SEG, PredictOptions
 from dvtplan.inference.outcome import PredictionOutcome
 from dvtplan.inference.predict_case import CaseOutcome, Timings, predict_case, require_not_an_input
 from dvtplan.inference.records import case_record, image_digests, opening_record
@@ -94,8 +95,6 @@ class _JobRun:
                 self._log.refresh()
                 try:
                     assigned = self._keep_or_predict(case, mask, throughput)
-                except MaskEdited:
-                    assigned = self._keep(case, mask)
                 except WriteFailed:
                     raise
                 except DvtError as error:
@@ -135,7 +134,10 @@ class _JobRun:
             if writer.is_up_to_date(mask, levels, self._model.identity, findings):
                 writer.draw_missing_summary(case, mask, findings)
                 return levels
-        predicted = self._predict(case, mask, digests)
+        try:
+            predicted = self._predict(case, mask, digests)
+        except MaskEdited:
+            return self._keep(case, mask)
         throughput.add(predicted.timings.slices)
         return predicted.levels
 
@@ -146,10 +148,16 @@ class _JobRun:
         )
 
     def _keep(self, case: Case, mask: Path) -> LevelAssignment | None:
-        """Keep an edited mask with a warning."""
-        levels = None
-        if self._findings is not None:
-            levels = writer.resolve_levels(case, mask, self._findings)
+        """Keep an edited mask with a warning; check it first if it will be measured or converted."""
+        levels, findings, options = None, self._findings, self._options
+        if findings is not None:
+            levels = writer.resolve_levels(case, mask, findings)
+        converted = DICOM_SEG in options.extra_formats or options.stations is not None
+        if converted or (findings is not None and findings.measured):
+            name = self._job.display_names.get(case.images[0], case.images[0].name)
+            grid = volume_io.read_grid(case.images[0])
+            require_usable(mask, name, grid, self._model.classes, any_orientation=not converted)
+        if findings is not None:
             writer.remove_failure(mask)
         console.warn(
             f"{mask}: was edited or comes from elsewhere and is kept. Its findings, if any, describe the mask before "
@@ -178,11 +186,18 @@ class _JobRun:
         )
 
     def _record_failure(self, case: Case, mask: Path, error: DvtError) -> str:
-        """Remove the outputs of a failed case and record the failure; return the reason in one line."""
-        failures.remove_outputs(mask, self._log.known_digests, self._model)
-        if len(self._job.cases) > 1 or self._findings is not None:
+        """Remove the outputs of a failed case and record the failure; return the reason in one line.
+
+        An edited mask that is unusable stays in the log, so that its original counts as unedited if it is put back, and
+        it keeps the findings from before the edit.
+        """
+        is_edited = isinstance(error, UnusableMask)
+        if not is_edited:
+            failures.remove_outputs(mask, self._log.known_digests, self._model)
+        if (len(self._job.cases) > 1 or self._findings is not None) and not (is_edited and writer.is_analysed(mask)):
             failures.write_failure(case, mask, self._model, error, self._job.display_names)
-        self._log.remove(case.id)
+        if not is_edited:
+            self._log.remove(case.id)
         return inputs.one_line(error, self._job.display_names)
 
 

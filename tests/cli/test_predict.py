@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +108,54 @@ def test_a_corrected_mask_is_measured_as_corrected(
     assert ".0" not in "".join(line.split(",")[5] for line in (tmp_path / "burden.csv").read_text().splitlines())
 
 
-def test_levels_are_looked_up_by_the_name_of_the_scan_not_of_the_mask(
+def test_an_edited_mask_that_does_not_fit_is_not_measured(
     trained_once: Workspace, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
+    """The other scans are measured, and the table is new."""
+    words = ["-i", trained_once.raw / "imagesTr", "-o", tmp_path / "out", "--model", trained_once.results("gn_unet")]
+    words += ["--device", "cpu", "--burden", tmp_path / "burden.csv", "--no-levels"]
+    assert call("predict", *words) == 0
+    garbage, moved, good = (tmp_path / "out" / f"c{k}.nii.gz" for k in range(3))
+    garbage.write_bytes(b"no volume")
+    values, grid = volume_io.read(moved)
+    volume_io.write_mask(moved, np.ones_like(values), replace(grid, origin_mm=(500.0, 0.0, 0.0)))
+    volume_io.write_mask(good, np.ones_like(values), grid)
+    head, *lines = str(call("predict", *words)).splitlines()
+    assert "2 of 4 scans" in head
+    assert lines[0].startswith(f"{garbage}: ") and lines[1].startswith(f"{moved}: lies up to") and len(lines) == 2
+    table = pd.read_csv(tmp_path / "burden.csv")
+    status = table.groupby("case_id").status.first().to_dict()
+    assert status == {"c0": "not analysed", "c1": "not analysed", "c2": "mask changed", "c3": "analysed"}
+    failed = table[table.status == "not analysed"]
+    assert failed.volume_ml.isna().all() and failed.scan_in_words.str.contains("--overwrite").all()
+    assert table[table.case_id == "c2"].volume_ml.sum() == pytest.approx(values.size * grid.voxel_ml, abs=2e-3)
+
+
+@pytest.mark.parametrize(("more", "unknown"), [([], True), (["--part", "1/2"], False)])
+def test_scans_and_rows_of_the_levels_table_without_each_other_are_named(
+    trained_once: Workspace, tmp_path: Path, call: Callable[..., Any], capsys: pytest.CaptureFixture[str],
+    more: list[str], unknown: bool,
+) -> None:  # fmt: skip
+    levels = tmp_path / "levels.csv"
+    levels.write_text("case_id,level_left_mm,midline_mm\nc0,20,900\nc1,20,\nc02,20,\n")
+    words = ["-i", trained_once.raw / "imagesTr", "-o", tmp_path / "out", "--model", trained_once.results("gn_unet")]
+    assert call("predict", *words, "--device", "cpu", "--findings", "--levels-table", levels, *more) == 0
+    errors = capsys.readouterr().err
+    assert f"{levels}: has no row for {'c2, c3' if unknown else 'c2'}. " in errors
+    assert ("for the rows c02." in errors) == unknown
+    assert "c0: check the level: midline x 900 mm lies outside the scan" in errors
+
+
+def test_levels_are_looked_up_by_the_name_of_the_scan_not_of_the_mask(
+    trained_once: Workspace, tmp_path: Path, call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     scan = shutil.copy(trained_once.raw / "imagesTr" / "c0_0000.nii.gz", tmp_path / "a.nii.gz")
-    (tmp_path / "levels.csv").write_text("case_id,level_left_mm\na,20\n")
+    (tmp_path / "levels.csv").write_text("case_id,level_left_mm\na,20\nanother,20\n")
     words = ["-i", scan, "-o", tmp_path / "mask.nii.gz", "--model", trained_once.results("gn_unet")]
     words += ["--device", "cpu", "--burden", tmp_path / "burden.csv", "--levels-table", tmp_path / "levels.csv"]
     assert call("predict", *words) == 0
     assert set(pd.read_csv(tmp_path / "burden.csv").level_source) == {"table"}
+    assert "no row" not in capsys.readouterr().err
 
 
 def test_a_single_failed_scan_is_listed_as_not_analysed(

@@ -194,3 +194,6 @@ def test_a_level_far_outside_the_scan_is_told(workspace: Workspace, capsys: pyte
     score(workspace)
     shown = capsys.readouterr().err
     assert shown.count("outside the volume") == 1 and "cases.csv: b: level_left_mm 1500" in shown
+    (workspace.raw / "cases.csv").write_text("case_id,patient_id,level_left_mm,midline_mm\na,P,15,\nb,P,15,1500\n")
+    score(workspace)
+    assert "cases.csv: b: midline_mm 1500 lies outside the volume" in capsys.readouterr().err

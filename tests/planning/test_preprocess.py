@@ -274,7 +274,7 @@ def test_a_worker_killed_while_preparing_keeps_what_was_finished(
 
 
 def test_the_command_prints_plan_and_place_and_nothing_else(tmp_path: Path) -> None:
-    place = tiny_workspace(tmp_path, table="case_id,level_left_mm\na,500\n")
+    place = tiny_workspace(tmp_path, table="case_id,level_left_mm,midline_mm\na,500,-900\n")
     ran = command("plan_and_preprocess", "--root", tmp_path, "--folds", "2", "--jobs", "1")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("DVT: 4 cases of 4 patients")
@@ -282,6 +282,7 @@ def test_the_command_prints_plan_and_place_and_nothing_else(tmp_path: Path) -> N
     assert "warning: cases.csv: a: level_left_mm 500 lies outside the volume (0 to 38 mm)." in ran.stderr
     again = command("plan_and_preprocess", "--root", tmp_path, "--folds", "2", "--jobs", "1", "--verify-only")
     assert again.stdout.endswith("Verified; nothing was written.\n")
+    assert "warning: cases.csv: a: midline_mm -900 lies outside the volume" in again.stderr
 
 
 @pytest.mark.parametrize(
