@@ -33,7 +33,8 @@ def _home_is_writable() -> bool:
 
 def _can_be_created(folder: Path) -> bool:
     """Return whether a folder exists or could be created; nothing is created."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    # Not Path.exists, which fails below a folder that this user must not open.
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 

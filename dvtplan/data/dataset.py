@@ -180,9 +180,10 @@ def _faults_of_listed(
     folder: Path, listed: Mapping[str, tuple[Path, ...]], files: Mapping[str, tuple[Path, ...]]
 ) -> Iterator[str]:
     """Refuse a list of cases in ``dataset.json`` that gives a case other files than those that are read."""
+    if not listed:
+        return
     read = {case_id: tuple(path.resolve() for path in paths) for case_id, paths in files.items()}
-    other = sorted(case_id for case_id in {*listed, *read} if listed.get(case_id) != read.get(case_id))
-    if listed and other:
+    if other := sorted(case_id for case_id in {*listed, *read} if listed.get(case_id) != read.get(case_id)):
         yield (
             f"{folder / dataset_json.FILE_NAME}: its entry dataset gives {shorten_list(other)} other files than "
             "imagesTr and labelsTr hold. Only these folders are read: put or link the files there and remove the entry."

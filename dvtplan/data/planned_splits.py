@@ -6,6 +6,7 @@ in which a patient is on both sides, whatever has changed in ``cases.csv`` or ``
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +70,8 @@ def _fault(fold: Fold, position: int, patient_of: Mapping[str, str], known_from:
         return f"has the index {fold.index}"
     if not fold.train or not fold.test:
         return f"has no {'test' if fold.train else 'training'} case"
-    listed = (*fold.train, *fold.test)
-    if twice := sorted({case_id for case_id in listed if listed.count(case_id) > 1}):
+    counts = Counter((*fold.train, *fold.test))
+    if twice := sorted(case_id for case_id, count in counts.items() if count > 1):
         return f"lists {shorten_list(twice)} more than once, in training or test"
     for case_ids, verb in ((fold.test, "tests"), (fold.train, "trains on")):
         if unknown := sorted(set(case_ids) - set(patient_of)):

@@ -40,7 +40,7 @@ class SeenFiles:
     """The raw files of a data set that were read; nothing is lost without this file but time."""
 
     files: dict[str, SeenFile]
-    """By path in the raw data set."""
+    """By path in the raw data set; by whole path for a file that lies elsewhere."""
 
 
 def see(case: Case) -> dict[Path, SeenFile]:
@@ -210,4 +210,5 @@ def _load(workspace: Workspace) -> dict[str, SeenFile]:
 
 
 def _key(workspace: Workspace, path: Path) -> str:
-    return path.relative_to(workspace.raw).as_posix()
+    """Return a path in the raw data set; a header may name a file of voxels elsewhere."""
+    return (path.relative_to(workspace.raw) if path.is_relative_to(workspace.raw) else path.absolute()).as_posix()

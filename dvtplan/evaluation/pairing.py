@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,7 +293,9 @@ def _looks_like_truth(path: Path) -> bool:
     if is_hidden(path.name):
         return False
     if path.is_dir():
-        return any(_ending(file) for file in path.iterdir())
+        with contextlib.suppress(OSError):  # a folder that cannot be listed holds no true mask
+            return any(_ending(file) for file in path.iterdir())
+        return False
     return path.name.lower().endswith(OTHER_IMAGES)
 
 

@@ -11,6 +11,7 @@ from dvtplan.data.cases_table import FILE_NAME as CASES
 from dvtplan.data.dataset import Case, Dataset
 from dvtplan.data.dataset_json import FILE_NAME as DESCRIPTION
 from dvtplan.imaging import volume_io
+from dvtplan.imaging.volume_checks import image_faults
 from dvtplan.planning.fingerprint import CaseFingerprint, ChannelFingerprint
 
 
@@ -42,8 +43,10 @@ def _key(case: CaseFingerprint, channel: ChannelFingerprint) -> tuple[object, ..
 
 
 def _equal(one: Case, other: Case, channel: int) -> bool:
+    """Return whether two cases have the same scan. Equal masks, which a further channel may be, show nothing."""
     a, b = (volume_io.read(case.images[channel])[0] for case in (one, other))
-    return a.shape == b.shape and all(map(np.array_equal, a, b))
+    equal = a.shape == b.shape and all(map(np.array_equal, a, b))
+    return equal and not any(image_faults(one.images[channel], a))
 
 
 def unused_labels(raw: Dataset, measured: Sequence[CaseFingerprint]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 from dvtplan.core import json_records
 from dvtplan.data.paths import Workspace, as_workspace
@@ -13,20 +13,20 @@ from dvtplan.imaging.nifti_forms import trusting
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.preprocessed_cases import STAGE
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def read_as_planned(
-    function: Callable[Concatenate[Workspace | Path | str, P], R],
-) -> Callable[Concatenate[Workspace | Path | str, P], R]:
-    """Make a function of a workspace trust the form of NIfTI headers that the data set's plan trusts."""
+def read_as_planned(function: F) -> F:
+    """Make a function trust the form of NIfTI headers that the data set's plan trusts.
+
+    Its first parameter must be ``workspace``, a workspace or the folder of one.
+    """
 
     @functools.wraps(function)
-    def reading(workspace: Workspace | Path | str, /, *args: P.args, **options: P.kwargs) -> R:
+    def reading(workspace: Workspace | Path | str, *args: Any, **options: Any) -> Any:
         opened = as_workspace(workspace)
         plan = json_records.load(Plan, opened.plan, STAGE) if opened.plan.exists() else None
         with trusting(None if plan is None else plan.trust):
             return function(opened, *args, **options)
 
-    return reading
+    return cast("F", reading)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,3 +51,27 @@ def test_a_writable_home_and_a_choice_of_the_user_stay(
     monkeypatch.setenv(cache_folder.VARIABLE, "mine")
     cache_folder.prepare()
     assert os.environ[cache_folder.VARIABLE] == "mine" and list(temporary.iterdir()) == []
+
+
+def test_a_home_that_this_user_must_not_open_ends_no_command(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of another user in a container: not even the question whether a file exists is allowed."""
+    home = tmp_path / "closed"
+    home.mkdir()
+    may = os.access
+
+    def refusing(original: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def look(path: Any, **options: Any) -> os.stat_result:
+            if str(path).startswith(f"{home}/"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return original(path, **options)
+
+        return look
+
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(os, "stat", refusing(os.stat))
+    monkeypatch.setattr(os, "lstat", refusing(os.lstat))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != home and may(path, mode))
+    cache_folder.prepare()
+    assert Path(os.environ[cache_folder.VARIABLE]).parent == temporary

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.datasets import TOY_GRID, tiny_dataset
+from helpers.datasets import TINY_SPACING, TOY_GRID, tiny_dataset, tiny_image
 from helpers.preparation import run
 from helpers.trainings import CPU, TINY
+from helpers.volumes import write_volume
 
 from dvtplan.core.errors import DvtError
 from dvtplan.data import raw_files
@@ -103,6 +104,19 @@ def test_without_the_file_of_what_was_seen_everything_is_read(toy: Workspace, re
     toy.seen_files.unlink()
     check(toy)
     assert len(read) == 16
+
+
+def test_voxels_outside_the_data_set_are_noticed_too(tmp_path: Path) -> None:
+    """A header may name its file of voxels by a whole path."""
+    place = Workspace(tmp_path, "DVT")
+    tiny_dataset(place.raw, CASES, ending=".mha")
+    voxels = write_volume(tmp_path / "elsewhere" / "c1.mhd", tiny_image(1), TINY_SPACING).with_suffix(".raw")
+    text = voxels.with_suffix(".mhd").read_text().replace("= c1.raw", f"= {voxels}")
+    (place.raw / "imagesTr" / "c1_0000.mha").write_text(text)
+    run(tmp_path)
+    check(place)
+    voxels.write_bytes(voxels.read_bytes()[::-1])
+    assert refusal(lambda: check(place)).startswith(f"{voxels}: has changed")
 
 
 def test_a_label_that_changed_is_not_trained_on_in_its_old_form(toy: Workspace) -> None:

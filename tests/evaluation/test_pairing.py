@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,6 +209,22 @@ def test_truth_that_is_not_read_is_said(folders: tuple[Path, Path, Path], capsys
     evaluate_folders(labels, theirs, out, prediction_values="lesion")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "not scored" in line]
     assert line.endswith("e.tif, patient_f.")
+
+
+def test_a_folder_that_cannot_be_listed_is_no_truth(
+    folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, predictions, output = folders
+    closed, listed = reference / "private", Path.iterdir
+    closed.mkdir()
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    evaluate_folders(reference, predictions, output, prediction_values="lesion")
 
 
 def test_many_missing_masks_are_counted_and_not_all_named(folders: tuple[Path, Path, Path]) -> None:

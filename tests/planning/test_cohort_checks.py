@@ -55,3 +55,11 @@ def test_a_label_that_no_case_has_is_a_warning(place: Workspace) -> None:
     assert "dataset.json: no case contains other" in warning
     write_volume(label_path(place.raw), tiny_label([1, 2]), TINY_SPACING)
     assert run(place.root).warnings == ()
+
+
+def test_equal_masks_as_a_further_channel_are_not_one_scan(tmp_path: Path) -> None:
+    place = Workspace(tmp_path, "DVT")
+    tiny_dataset(place.raw, channels=2)
+    for case in "abcd":
+        write_volume(image_path(place.raw, case, 1), tiny_label([1]), TINY_SPACING)
+    assert run(tmp_path).warnings == ()

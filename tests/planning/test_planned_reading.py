@@ -68,3 +68,8 @@ def test_later_stages_read_as_planned(moved: Workspace) -> None:
     by_sform = place_of_label(moved, "a", jobs=2)
     run(moved.root, trust="qform")
     np.testing.assert_allclose(place_of_label(moved.root, "a", jobs=1), by_sform - 100)  # RAS and LPS
+
+
+def test_a_workspace_may_be_given_by_name(place: Workspace) -> None:
+    run(place.root)
+    assert place_of_label(workspace=place.root, case="a", jobs=1) == place_of_label(place, "a", 1)
