@@ -36,11 +36,11 @@ _PATIENT_WORDS = ("patient", "pacient", "pazient", "pacjent", "subject", "sujet"
                   "participant", "пациент", "患者", "病人", "환자")  # fmt: skip
 """Beginnings of words for a patient in several languages."""
 _ATTRIBUTES = re.compile(
-    r"subjectiv|inpatient|outpatient|(age|edad|eta|alter|sex|sexe|sexo|sesso|gender|genero|geschlecht|birth\w*|dob|geb\w*|"
-    r"weight|gewicht|peso|poids|height|size|groe?sse|taille|bmi|position|lage|note|notes|comment|group|type|class|"
-    r"count|history|status)$"
+    r"subjectiv.*|inpatient.*|outpatient.*|(patient\w*)?(age|edad|eta|alter|sex|sexe|sexo|sesso|gender|genero|geschlecht|"
+    r"birth\w*|dob|geburt\w*|weight|gewicht|peso|poids|height|size|groe?sse|taille|bmi|position|lage|notes?|notiz(en)?|"
+    r"comments?|kommentar|remarks?|bemerkung|date|datum|group|type|class|count|history|status)"
 )
-"""Names of columns that describe a patient, and name none: they have such a part, or such an end."""
+"""Words in names of columns that describe a patient and name none, also with a word for a patient before them."""
 _NO_PATIENT = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil", "-", "--", "?", ".", "unknown"})
 """What other programs write for a missing value, in small letters."""
 
@@ -208,13 +208,22 @@ def _meaning(name: str) -> str:
 
 def _names_patients(name: str) -> bool:
     """Return whether the name of a column has a word for a patient, in any case and with or without accents."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    plain = "".join(c for c in unicodedata.normalize("NFKD", spaced.casefold()) if not unicodedata.combining(c))
-    tokens = [token for token in re.split(r"[\W_]+", plain) if token]
-    if _ATTRIBUTES.search("".join(tokens)):
+    tokens = _tokens(name)
+    if _describes(tokens):
         return False
     words = [unicodedata.normalize("NFKD", word) for word in _PATIENT_WORDS]
     return not _PATIENT_TOKENS.isdisjoint(tokens) or any(word in "".join(tokens) for word in words)
+
+
+def _tokens(name: str) -> list[str]:
+    """Return the words of a name in small letters without accents: 'StudyPatient-Nr.' has three."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    plain = "".join(c for c in unicodedata.normalize("NFKD", spaced.casefold()) if not unicodedata.combining(c))
+    return [token for token in re.split(r"[\W_]+", plain) if token]
+
+
+def _describes(tokens: Sequence[str]) -> bool:
+    return any(_ATTRIBUTES.fullmatch(token) for token in tokens)
 
 
 def _repeating(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -226,6 +235,7 @@ def _repeating(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
         if (
             name
             and name not in CASES_COLUMNS
+            and not _describes(_tokens(name))
             and 1 < len(different) < len(values)
             and not any(_NUMBER.fullmatch(value) and not value.isdecimal() for value in different)
         ):

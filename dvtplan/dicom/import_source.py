@@ -130,11 +130,12 @@ def modality_warnings(channels: Sequence[str], sources: Iterable[tuple[Path, Seq
                 of_channel.setdefault(modality, []).append(str(path))
     found = []
     for name, of_channel in zip(channels, by_channel, strict=True):
-        if len(of_channel) > 1 or set(of_channel) - {MR, *re.split(r"[\W_]+", name.upper())}:
+        expected = sorted(set(of_channel) & set(re.split(r"[\W_]+", name.upper()))) or [MR]
+        if len(of_channel) > 1 or not set(of_channel) <= set(expected):
             rarest_first = sorted(of_channel.items(), key=lambda item: len(item[1]))
             shown = "; ".join(f"{modality} ({shorten_list(paths)})" for modality, paths in rarest_first)
             found.append(
-                f"channel {name}: expected scans of one modality, {MR}, found {shown}. One network for several "
+                f"channel {name}: expected scans of one modality, {expected[0]}, found {shown}. One network for several "
                 "modalities may have no meaning: check the series, or make a data set for each modality."
             )
     return found

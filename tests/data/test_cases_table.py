@@ -152,8 +152,9 @@ def test_names_of_files_and_rows_are_one_in_any_unicode_form(tmp_path: Path) -> 
 
 
 def test_a_column_that_may_name_the_patients_is_a_warning_if_every_case_is_its_own_patient(tmp_path: Path) -> None:
-    """Unique texts, numbers with decimals and constants name no patients, and neither does an age of a patient."""
-    text = "case_id,Akte,Haus,Alter_J,Notiz,patient_age\na,17,K,61.5,u,5\nb,17,K,61.5,v,6\nc,18,K,70,w,7\n"
+    """Unique texts, numbers with decimals and constants name no patients, and neither does what describes a patient."""
+    columns = "case_id,Akte,Haus,TSH,Code,patient_sex,Patientenalter"
+    text = f"{columns}\na,17,K,1.5,u,F,5\nb,17,K,1.5,v,F,5\nc,18,K,2,w,M,6\n"
     (line,) = survey_cases_table(table(tmp_path, text)).warnings
     assert "of its own" in line and "'Akte'" in line and line.count("'") == 2 and "patient_id" in line
     empty = "case_id,patient_id,Akte\na,,17\nb,,17\nc,,18\n"

@@ -168,9 +168,9 @@ def test_a_mask_with_a_contradictory_header_is_imported_by_its_trusted_form(tmp_
     [
         ("MR", ["MR", "MR", ""], []),
         ("MR", ["CT", "CT"], ["CT (scan0, scan1)"]),
-        ("MR", ["MR", "CT", "MR"], ["CT (scan1); MR (scan0, scan2)"]),
+        ("MR", ["MR", "CT", "MR"], ["modality, MR, found CT (scan1); MR (scan0, scan2)"]),
         ("CT_venous", ["CT", "CT"], []),
-        ("CT", ["CT", "MR", "CT"], ["MR (scan1); CT (scan0, scan2)"]),
+        ("CT", ["CT", "MR", "CT"], ["modality, CT, found MR (scan1); CT (scan0, scan2)"]),
     ],
 )
 def test_scans_of_other_or_of_several_modalities_are_named(
