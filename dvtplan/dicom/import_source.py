@@ -135,8 +135,8 @@ def modality_warnings(channels: Sequence[str], sources: Iterable[tuple[Path, Seq
             rarest_first = sorted(of_channel.items(), key=lambda item: len(item[1]))
             shown = "; ".join(f"{modality} ({shorten_list(paths)})" for modality, paths in rarest_first)
             found.append(
-                f"channel {name}: expected scans of one modality, {expected[0]}, found {shown}. One network for several "
-                "modalities may have no meaning: check the series, or make a data set for each modality."
+                f"channel {name}: expected scans of one modality, {expected[0]}, found {shown}. Check the series, or "
+                "make a data set for each modality."
             )
     return found
 
