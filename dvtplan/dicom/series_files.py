@@ -20,6 +20,7 @@ from dvtplan.dicom.reader import (
     open_files,
     read_header,
     series_number,
+    tag_value,
 )
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
@@ -48,6 +49,8 @@ INTERRUPTED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".t
 """Endings that programs give to files until they are complete."""
 PRIVATE = "PatientID"
 """The tag whose value is never shown."""
+CROSSED = 0.5
+"""Difference of absolute cosines between images of different planes."""
 CONCATENATION = ("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber")
 """Tags of one of several files that a multi-frame object is divided into."""
 INSTANCES = "NumberOfSeriesRelatedInstances"
@@ -122,7 +125,7 @@ def find_files(source: Path) -> StudyFiles:
             for group in groups
         ),
         masks=tuple(found.masks),
-        damaged=tuple(one for one in found.damaged if one.certain or _ending(one.name) in found.endings),
+        damaged=tuple(one for one in found.damaged if one.certain or _is_called_like_an_image(one.name, found)),
         unplaced=tuple(_unplaced_line(group) for group in _by_identity(alone)),
         archives=tuple(found.archives),
     )
@@ -164,6 +167,19 @@ def _ending(name: str) -> str:
     return "" if ending[1:].isdecimal() else ending
 
 
+def _is_called_like_an_image(name: str, found: _Headers) -> bool:
+    """Return whether a file has the ending of an image. If it has none, and all images have numbers in their names, so
+    must it: LOCKFILE and VERSION lie on many media, and are often empty."""
+    ending = _ending(name)
+    images = [*found.images, *found.unplaced]
+    are_numbered = bool(images) and all(_has_digit(image) for image, _ in images)
+    return ending in found.endings and (ending != "" or not are_numbered or _has_digit(name))
+
+
+def _has_digit(name: str) -> bool:
+    return any(map(str.isdecimal, Path(name).name))
+
+
 def _value(entry: Entry, keyword: str) -> str:
     return str(entry[1].get(keyword) or "").strip()
 
@@ -196,7 +212,7 @@ def _fault(group: Sequence[Entry], groups: Sequence[list[Entry]], unplaced: Sequ
                 "again with this tag, or remove the file if it is not part of the scan."
             )
     for other in groups:
-        if other is group or min(_count(group), _count(other)) >= MIN_SLICES:
+        if other is group or min(_count(group), _count(other)) >= MIN_SLICES or _are_crossed(group[0], other[0]):
             continue
         differs = tuple(keyword for keyword in IDENTITY if _value(group[0], keyword) != _value(other[0], keyword))
         few, many = sorted((group, other), key=_count)
@@ -211,6 +227,15 @@ def _fault(group: Sequence[Entry], groups: Sequence[list[Entry]], unplaced: Sequ
                 "they are one series. Export the series again."
             )
     return ""
+
+
+def _are_crossed(one: Entry, other: Entry) -> bool:
+    """Return whether two images state orientations that no volume has together, as of a localizer in three planes."""
+    axes = [tag_value(header, "ImageOrientationPatient") for _, header in (one, other)]
+    try:
+        return any(abs(abs(float(a)) - abs(float(b))) > CROSSED for a, b in zip(*axes, strict=True))
+    except (TypeError, ValueError):  # missing, as in multi-frame objects, or damaged
+        return False
 
 
 def _not_copied(listed: Mapping[str, str], present: Collection[str]) -> str:

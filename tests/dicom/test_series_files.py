@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from helpers.dicom_files import read, volume, write_enhanced, write_series
+from helpers.dicom_files import CORONAL, SAGITTAL, read, volume, write_enhanced, write_series
 from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
 from pydicom.uid import SecondaryCaptureImageStorage
@@ -247,3 +247,27 @@ def test_files_that_the_archive_had_are_missed(tmp_path: Path, capsys: pytest.Ca
     write_series(tmp_path, volume(), change=lambda ds, k: setattr(ds, "NumberOfSeriesRelatedInstances", 6))
     read(tmp_path)
     assert "NumberOfSeriesRelatedInstances is 6, but 5 files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", bytes(300)], ids=["empty", "zeros"])
+@pytest.mark.parametrize("name", ["LOCKFILE", "VERSION", "Readme", "disc/INDEX"])
+def test_the_files_of_a_medium_are_not_slices(tmp_path: Path, name: str, content: bytes) -> None:
+    write_series(tmp_path, volume())
+    (tmp_path / "disc").mkdir()
+    (tmp_path / name).write_bytes(content)
+    assert np.array_equal(read(tmp_path)[0], volume())
+
+
+@pytest.mark.parametrize("name", [lambda k: f"IM{k}", lambda k: "abcde"[k]], ids=["numbered", "lettered"])
+def test_an_empty_file_called_like_the_images_is_missed(tmp_path: Path, name: Callable[[int], str]) -> None:
+    last = write_series(tmp_path, volume(), name=name)[-1]
+    last.write_bytes(b"")
+    assert f"{last.name}: is empty" in refusal(tmp_path)
+
+
+def test_a_localizer_in_three_planes_is_not_one_series(tmp_path: Path) -> None:
+    """Some scanners give each of its images a series UID, but one number."""
+    write_series(tmp_path / "scan", volume())
+    for k, plane in enumerate((CORONAL, SAGITTAL, ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)))):
+        write_series(tmp_path / f"plane{k}", volume((1, 16, 16)), number=1, words="localizer", plane=plane)
+    assert np.array_equal(read(tmp_path)[0], volume())
