@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dvtplan.core.text import shorten_list
-from dvtplan.dicom.reader import SEGMENTATION, segment_label, series_number
+from dvtplan.dicom.reader import SEGMENTATION, readable, series_number
 
 FRAMES, SURFACES, LABEL_MAP = (f"1.2.840.10008.5.1.4.1.1.66.{kind}" for kind in (4, 5, 7))
 """SOP classes (0008,0016) of segmentations: a frame for each slice and segment, surfaces, values that are segments."""
@@ -58,6 +58,11 @@ def describe_object(name: str, header: Any) -> Segmentation | UnreadMask | None:
         names = (str(one.get("ROIName") or "").strip() for one in header.get("StructureSetROISequence") or ())
         return UnreadMask(file=name, title=_with_names("contours (RTSTRUCT)", names))
     return None
+
+
+def segment_label(segment: Any) -> str:
+    """Return the name of a segment, or its number if it has no name."""
+    return readable(segment.get("SegmentLabel") or segment.get("SegmentNumber"))
 
 
 def _with_names(kind: str, names: Any) -> str:

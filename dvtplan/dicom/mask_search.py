@@ -18,7 +18,7 @@ from dvtplan.dicom.series import StudyContents, Volume, read_tags
 from dvtplan.dicom.series_files import ARCHIVE_ENDINGS
 from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM
 from dvtplan.imaging.geometry import same_grid
-from dvtplan.imaging.volume_names import MASK_ENDINGS, is_hidden, stem
+from dvtplan.imaging.volume_names import MASK_ENDINGS, has_ending, is_hidden, stem
 
 SLICER_ENDING = ".seg"
 """3D Slicer ends the names of its segmentations with this and the ending of a volume."""
@@ -58,12 +58,13 @@ def find_mask(
     """
     reasons = {one.file: _why_not(one, study, volumes) for one in study.segmentations}
     objects = [one for one in study.segmentations if not reasons[one.file]]
-    files = _mask_files(path)
+    others = other_files(path)
+    files = _mask_files(path, others)
     mask = _choose(path, objects, files, volumes, options, mask_table, [r for r in reasons.values() if r])
     unused = [reasons[one.file] or f"{one.file} is not chosen" for one in study.segmentations if one != mask]
     unused += [f"{one.file}: {one.title} are not read" for one in study.unread_masks]
     unused += [f"{_within(file, path)} is not chosen" for file in files if file != mask]
-    unused += _unread_files(path)
+    unused += _unread_files(path, others)
     return FoundMask(mask=mask, unused=tuple(unused))
 
 
@@ -77,14 +78,15 @@ def unused_line(path: Path, unused: Sequence[str]) -> str:
     return f"{path}: not used: {shorten_list(unused, '; ')}."
 
 
-def other_files(source: Path, endings: Sequence[str] = (*MASK_ENDINGS, *UNREAD_ENDINGS, *ARCHIVE_ENDINGS)) -> list[str]:
+def other_files(source: Path) -> list[str]:
     """Return the names of the files within a DICOM folder or archive that end like volumes or masks, hidden ones not
     included."""
     if source.is_file() and source.suffix.lower() != ".zip":
         return []
     with open_files(source) as files:
         names = [name for name, _ in files]
-    return [name for name in names if name.lower().endswith(tuple(endings)) and not is_hidden(Path(name).name)]
+    endings = (*MASK_ENDINGS, *UNREAD_ENDINGS, *ARCHIVE_ENDINGS)
+    return [name for name in names if has_ending(Path(name), endings) and not is_hidden(Path(name).name)]
 
 
 def _choose(
@@ -197,9 +199,9 @@ def _why_not_by_position(one: Segmentation, study: StudyContents, volumes: Seque
 # --- files ----------------------------------------------------------------------------------------
 
 
-def _mask_files(path: Path) -> list[Path]:
+def _mask_files(path: Path, others: Sequence[str]) -> list[Path]:
     """Return the volume files in a folder, and those next to it with its name."""
-    inside = [path / name for name in other_files(path, MASK_ENDINGS)] if path.is_dir() else []
+    inside = [path / name for name in others if has_ending(Path(name), MASK_ENDINGS)] if path.is_dir() else []
     absolute = path.absolute()
     try:
         names = sorted(entry.name for entry in absolute.parent.iterdir() if entry.name.startswith(stem(absolute)))
@@ -215,11 +217,14 @@ def mask_stem(name: str) -> str | None:
     return None if ending is None else name[: -len(ending)].removesuffix(SLICER_ENDING)
 
 
-def _unread_files(path: Path) -> list[str]:
+def _unread_files(path: Path, others: Sequence[str]) -> list[str]:
     """Return the files that may be masks but are not read: of other formats, and volumes within an archive."""
-    within = [] if path.is_dir() else [f"{name} lies in the archive" for name in other_files(path, MASK_ENDINGS)]
-    packed = [f"{name} is an archive of its own" for name in other_files(path, ARCHIVE_ENDINGS)]
-    return within + packed + [f"{name} is of a format that is not read" for name in other_files(path, UNREAD_ENDINGS)]
+    kinds = [
+        *([] if path.is_dir() else [(MASK_ENDINGS, "lies in the archive")]),
+        (ARCHIVE_ENDINGS, "is an archive of its own"),
+        (UNREAD_ENDINGS, "is of a format that is not read"),
+    ]
+    return [f"{name} {why}" for endings, why in kinds for name in others if has_ending(Path(name), endings)]
 
 
 def _within(file: Path, folder: Path) -> str:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.files import walk_files
 from dvtplan.core.text import shorten_list
+from dvtplan.dicom.header import HEADER_KEYWORDS, Header
 from dvtplan.imaging.volume_names import is_hidden
 
 try:
@@ -45,23 +46,6 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 LARGEST_MEMBER = 2 << 30
 """Bytes of an unpacked file of an archive. No image of a leg is larger."""
-
-HEADER_KEYWORDS = [
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType",
-    "PatientID", "StudyInstanceUID", "ProtocolName",
-    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PresentationLUTShape", "PixelPresentation",
-    "PixelSpacing",
-    "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "EchoTime",
-    "ModalityLUTSequence", "RealWorldValueMappingSequence",
-    "InversionTime", "FlipAngle", "RepetitionTime",
-    "DiffusionBValue", "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "AcquisitionTime",
-    "NumberOfSeriesRelatedInstances", "ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber",
-    "StackID", "InstanceNumber", "NumberOfFrames", "ImagesInAcquisition", "NumberOfSlices",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "ReferencedSeriesSequence", "SegmentSequence",
-    "SOPClassUID", "FrameOfReferenceUID", "StructureSetROISequence",
-]  # fmt: skip
-"""Tags that are read from every file before a series is chosen."""
 
 SEGMENTATION = "SEG"
 MR = "MR"
@@ -124,11 +108,6 @@ def _has_first_element(start: bytes) -> bool:
         group in (0x0002, 0x0008) and element in FIRST_ELEMENTS and valid
         for (group, element), valid in ((little, explicit or implicit), (big, explicit))
     )
-
-
-def segment_label(segment: Any) -> str:
-    """Return the name of a segment, or its number if it has no name."""
-    return readable(segment.get("SegmentLabel") or segment.get("SegmentNumber"))
 
 
 def readable(value: object) -> str:
@@ -213,7 +192,7 @@ def reason_of(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:LONGEST_REASON].rstrip(".") or type(error).__name__
 
 
-def read_header(name: str, opener: Opener) -> Any:
+def read_header(name: str, opener: Opener) -> Header | None:
     """Read the tags ``HEADER_KEYWORDS`` of a DICOM file, with or without preamble; None for any other file.
 
     Args:
@@ -234,11 +213,11 @@ def read_header(name: str, opener: Opener) -> Any:
                     _require_other_content(name, start)
                 return None
             file.seek(0)
-            header = pydicom.filereader.read_partial(file, _is_pixels, force=True, specific_tags=_header_tags())
-            has_pixels = header.file_meta.get("TransferSyntaxUID") == DEFLATED or _is_at_pixels(file)
-            series_uid = _whole_uid(header, "SeriesInstanceUID")
-            uid = _whole_uid(header, "SOPClassUID") or _whole_uid(header.file_meta, "MediaStorageSOPClassUID")
-            _settle(header)
+            tags = pydicom.filereader.read_partial(file, _is_pixels, force=True, specific_tags=_header_tags())
+            has_pixels = tags.file_meta.get("TransferSyntaxUID") == DEFLATED or _is_at_pixels(file)
+            series_uid = _whole_uid(tags, "SeriesInstanceUID")
+            uid = _whole_uid(tags, "SOPClassUID") or _whole_uid(tags.file_meta, "MediaStorageSOPClassUID")
+            header = _settle(tags)
     except DvtError:
         raise
     except FileNotFoundError as error:
@@ -282,23 +261,33 @@ def is_directory(name: str) -> bool:
     return Path(name).name.upper() == DIRECTORY
 
 
-def _settle(header: Any) -> None:
+def _settle(tags: Any) -> Header:
     """Convert all values of a header. An invalid value, such as words in place of a number, stays as text.
 
     Raises:
         ValueError: if a sequence is damaged.
         NotImplementedError: if a value representation is unknown.
     """
-    for tag in list(header.keys()):
+    header = Header()
+    for tag in list(tags.keys()):
+        keyword, is_sequence = _described(tag)
         try:
-            is_sequence = header[tag].VR == "SQ"
+            element = tags[tag]
         except NotImplementedError:  # an unknown value representation, so what follows may be misread
             raise
         except Exception:  # pydicom converts values in many ways
-            is_sequence, value = False, _raw_text(header, tag)
-            header[tag] = pydicom.dataelem.DataElement(tag, "LO", value, already_converted=True)
-        if pydicom.datadict.dictionary_has_tag(tag) and (pydicom.datadict.dictionary_VR(tag) == "SQ") != is_sequence:
-            raise ValueError(f"{pydicom.datadict.keyword_for_tag(tag)} is damaged")
+            header[keyword], found = _raw_text(tags, tag), False
+        else:
+            header[keyword], found = element.value, element.VR == "SQ"
+        if found != is_sequence:
+            raise ValueError(f"{keyword} is damaged")
+    return header
+
+
+@functools.cache
+def _described(tag: Any) -> tuple[str, bool]:
+    """Return the keyword of a tag of ``HEADER_KEYWORDS``, and whether it is a sequence."""
+    return pydicom.datadict.keyword_for_tag(tag), pydicom.datadict.dictionary_VR(tag) == "SQ"
 
 
 def tag_value(tags: Any, keyword: str) -> Any:

@@ -14,14 +14,9 @@ from dvtplan.core.errors import DamagedScan, DvtError
 from dvtplan.core.text import plural, shorten_list
 from dvtplan.dicom.frame import Frame
 from dvtplan.dicom.frame_tags import FrameTags, named_damage, read_frames
-from dvtplan.dicom.mask_objects import Segmentation
+from dvtplan.dicom.mask_objects import Segmentation, segment_label
 from dvtplan.dicom.pixels import read_pixels
-from dvtplan.dicom.reader import (
-    open_files,
-    pydicom,
-    require_pydicom,
-    segment_label,
-)
+from dvtplan.dicom.reader import open_files, pydicom, require_pydicom
 from dvtplan.dicom.series import StudyContents, read_tags
 from dvtplan.dicom.slice_grid import POSITION_TOLERANCE_MM, SPACING_TOLERANCE
 from dvtplan.imaging.geometry import Grid
