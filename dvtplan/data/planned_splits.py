@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dvtplan.core import console, json_records
 from dvtplan.core.errors import DvtError
+from dvtplan.core.process_group import is_main_process
 from dvtplan.core.text import shorten_list
 from dvtplan.data import cases_table
 from dvtplan.data.folds import Fold, Splits
@@ -48,20 +49,22 @@ def load_splits(workspace: Workspace, patient_of: Mapping[str, str], known_from:
                 f"patient {leak.patient}. Restore the file or {cases_table.FILE_NAME}, or run {STAGE} again and train "
                 "this fold again."
             )
-        if known_from is None:
-            _warn_of_similar_patients(fold, patient_of, workspace)
+    if known_from is None and is_main_process():
+        _warn_of_similar_patients(splits, patient_of, workspace)
     return splits
 
 
-def _warn_of_similar_patients(fold: Fold, patient_of: Mapping[str, str], workspace: Workspace) -> None:
-    """Warn of patients in training and test whose names differ only in case."""
-    folded = {case_id: visible(patient_of[case_id]).casefold() for case_id in (*fold.train, *fold.test)}
-    if leak := find_leak(fold.train, fold.test, folded):
-        console.warn(
-            f"{workspace.splits}: fold {fold.index} trains on {leak.trained} and tests {leak.tested}, whose patients "
-            f"differ only in case: {patient_of[leak.tested]}. If they are one, write one name in "
-            f"{cases_table.FILE_NAME}; then run {STAGE} again and train again."
-        )
+def _warn_of_similar_patients(splits: Splits, patient_of: Mapping[str, str], workspace: Workspace) -> None:
+    """Warn of the first patients in training and test whose names differ only in case."""
+    folded = {case_id: visible(patient).casefold() for case_id, patient in patient_of.items()}
+    for fold in splits.folds:
+        if leak := find_leak(fold.train, fold.test, folded):
+            console.warn(
+                f"{workspace.splits}: fold {fold.index} trains on {leak.trained} and tests {leak.tested}, whose "
+                f"patients differ only in case: {patient_of[leak.tested]}. If they are one, write one name in "
+                f"{cases_table.FILE_NAME}; then run {STAGE} again and train again."
+            )
+            return
 
 
 def _fault(fold: Fold, position: int, patient_of: Mapping[str, str], known_from: Path) -> str:

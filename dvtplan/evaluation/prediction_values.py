@@ -109,7 +109,7 @@ def check_values(rows: pd.DataFrame, reading: Reading, regions: Sequence[str]) -
     if reading.numbers is None or len(regions) < 2 or set(rows["rule"]) != {"by-label"}:
         return ()
     if len(predicted) == 1:
-        return (_check_single(reading, regions, true, *predicted),)
+        return _check_single(reading, regions, true, *predicted)
     if len(true) == 1 and predicted - true:
         others = [regions[k - 1] for k in sorted(predicted - true)]
         note = (
@@ -121,8 +121,11 @@ def check_values(rows: pd.DataFrame, reading: Reading, regions: Sequence[str]) -
     return ()
 
 
-def _check_single(reading: Reading, regions: Sequence[str], true: set[int], number: int) -> str:
-    """Refuse or warn of predictions that only have the label with this number; return the note."""
+def _check_single(reading: Reading, regions: Sequence[str], true: set[int], number: int) -> tuple[str, ...]:
+    """Refuse or warn of predictions that only have the label with this number; return the note.
+
+    Values that are labels by declaration are sound if the truth has no other label, as in a single patient.
+    """
     value = next(value for value, its_number in (reading.numbers or {}).items() if its_number == number)
     only = f"predictions have only the label {regions[number - 1]}, value {value}"
     others = [regions[k - 1] for k in sorted(true - {number})]
@@ -131,10 +134,12 @@ def _check_single(reading: Reading, regions: Sequence[str], true: set[int], numb
             f"{reading.folder}: all {only}, but the truth has {shorten_list(others)}. If every value above 0 is "
             "thrombus, set `prediction_values=lesion`; if not, set `prediction_values=labels`."
         )
+    if not reading.assumed and not others:
+        return ()
     others = others or [name for k, name in enumerate(regions, start=1) if k != number]
     note = (
         f"All {only}, so nothing is predicted as {shorten_list(others)}. If this value is thrombus of any label, these "
         "scores are wrong"
     )
     console.warn(f"{reading.folder}: {note[0].lower()}{note[1:]}: set `prediction_values=lesion`.")
-    return f"{note}."
+    return (f"{note}.",)

@@ -99,6 +99,19 @@ def test_masks_of_one_value_that_are_labels_by_declaration_are_scored_with_a_war
     assert "nothing is predicted as distal" in unwrapped(evaluation.text)
 
 
+def test_a_patient_with_one_label_is_scored_without_a_warning_if_values_are_labels_by_declaration(
+    folders: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, theirs, out = folders
+    put(labels / "c.nii.gz", "..11 ..1. .... ....")
+    put(theirs / "c.nii.gz", "..11 .... .... ....")
+    one = labels / "c.nii.gz", theirs / "c.nii.gz", out
+    assert counts(evaluate_folders(*one, prediction_values="labels").rows, "c", "proximal") == (2, 0, 1)
+    assert "warning" not in capsys.readouterr().err
+    evaluate_folders(*one)  # the values may be thrombus of any label
+    assert "only the label proximal, value 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("rows", "options"),
     [
