@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,10 +16,17 @@ SPACING_TOLERANCE = 0.02
 """Allowed deviation of a slice distance, as a fraction of the median. Scanners round positions."""
 POSITION_TOLERANCE_MM = 0.02
 """Allowed deviation of a position in mm, in addition."""
+ROUNDED_MM = 0.1
+"""Digit to which some programs round positions."""
+ROUNDING = 0.75
+"""Largest distance of a rounded position from a line through all, as a fraction of the digit. Rounding gives 0.5, and
+the line is not exactly the true one."""
 
 
 def grid_of(frames: Sequence[Frame], name: str) -> Grid:
     """Return the grid of a volume. Each pixel of each image lies on it, within the tolerances.
+
+    Positions that were rounded to 0.1 mm are replaced by even ones if they are too uneven otherwise.
 
     Args:
         frames: the images, in order along their normal.
@@ -28,6 +36,30 @@ def grid_of(frames: Sequence[Frame], name: str) -> Grid:
         DvtError: if a slice is missing, distances are uneven, rows and columns are not at right angles, or images are
             shifted or turned against each other.
     """
+    try:
+        return _grid(frames, name)
+    except DvtError:
+        even = _without_rounding(frames)
+        if even is None:
+            raise
+    return _grid(even, name)
+
+
+def _without_rounding(frames: Sequence[Frame]) -> list[Frame] | None:
+    """Return images at the even positions that were rounded; None if they are not even positions that were rounded."""
+    positions = np.array([frame.position_mm for frame in frames])
+    if not np.allclose(positions, np.round(positions / ROUNDED_MM) * ROUNDED_MM, rtol=0, atol=1e-6):
+        return None
+    number = np.arange(len(frames)) - (len(frames) - 1) / 2
+    step_mm = float(number @ positions @ frames[0].normal / (number @ number))
+    even = positions.mean(axis=0) + np.outer(number, step_mm * frames[0].normal)
+    if np.abs(positions - even).max() > ROUNDING * ROUNDED_MM:
+        return None
+    return [replace(frame, position_mm=(x, y, z)) for frame, (x, y, z) in zip(frames, even.tolist(), strict=True)]
+
+
+def _grid(frames: Sequence[Frame], name: str) -> Grid:
+    """Return the grid of a volume; arguments and errors are those of ``grid_of``."""
     first, normal = frames[0], frames[0].normal
     places_mm = np.array([float(normal @ frame.position_mm) for frame in frames])
     median_mm = float(np.median(np.diff(places_mm)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.dicom_files import read, volume, write_series
-from helpers.dicom_frames import frames, only, refusal
+from helpers.dicom_frames import AXIAL, Plane, frames, only, refusal
 
 from dvtplan.core.errors import DvtError
 from dvtplan.dicom.frame import Frame
@@ -80,3 +80,28 @@ def test_a_direction_that_has_not_the_length_1_is_refused(tmp_path: Path, length
     )
     with pytest.raises(DvtError, match=f"has the length {length:g}, expected 1"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("step", [0.9766, 1.25, 3.0])
+@pytest.mark.parametrize("plane", [AXIAL, ((0.8, 0.6, 0.0), (-0.36, 0.48, 0.8))], ids=["axial", "oblique"])
+def test_positions_that_were_rounded_to_a_tenth_are_even(step: float, plane: Plane) -> None:
+    true = frames(60, step, plane)
+    rounded = [replace(f, position_mm=tuple(round(mm, 1) for mm in f.position_mm)) for f in true]  # type: ignore[arg-type]
+    grid = only(sort_into_volumes(rounded, "s")).grid
+    for k in (0, 30, 59):
+        assert np.linalg.norm(grid.position_mm(np.array([k, 0, 0])) - true[k].position_mm) < 0.1
+
+
+@pytest.mark.parametrize("shift", [0.1, 0.2])
+@pytest.mark.parametrize("axis", [0, 2], ids=["beside", "along"])
+def test_a_shift_is_not_taken_for_rounding(axis: int, shift: float) -> None:
+    images = frames(20, 1.0)
+    moved = list(images[10].position_mm)
+    moved[axis] += shift
+    images[10] = replace(images[10], position_mm=(moved[0], moved[1], moved[2]))
+    assert "10.dcm" in refusal(images)
+
+
+def test_a_slice_that_is_missing_is_not_taken_for_rounding() -> None:
+    images = frames(40, 0.3)
+    assert "gap" in refusal(images[:20] + images[21:])
