@@ -11,7 +11,14 @@ from torch import nn
 from dvtplan.core.errors import DvtError
 from dvtplan.models.networks.blocks import UpConv
 from dvtplan.models.networks.gcn import LargeKernel
-from dvtplan.models.networks.registry import NETWORKS, build, parameter_count, require_divisible
+from dvtplan.models.networks.registry import (
+    NETWORKS,
+    NetworkEntry,
+    build,
+    parameter_count,
+    require_divisible,
+    uses_norm_groups,
+)
 from dvtplan.models.networks.unet import mirror_to, valid_input
 from dvtplan.planning import plan_rules
 
@@ -215,3 +222,14 @@ def test_weights_of_the_unet_have_the_names_that_checkpoints_hold() -> None:
 def test_an_unknown_network_is_refused_with_the_choices() -> None:
     with pytest.raises(DvtError, match=r"`network=vnet`: .* Choose one of: gn_unet"):
         build("vnet", 1, 1, **SMALL)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "gcn"])
+def test_norm_groups_have_an_effect_where_the_registry_says_so(name: str) -> None:
+    modules = build(name, 1, 1, **SMALL).modules()
+    groups = {module.num_groups for module in modules if isinstance(module, nn.GroupNorm)}
+    assert groups == ({2} if uses_norm_groups(name) else set())
+
+
+def test_a_network_of_others_is_not_said_to_ignore_the_norm_groups() -> None:
+    assert NetworkEntry(build=lambda *_: nn.Identity(), divisor=1).uses_norm_groups

@@ -24,39 +24,44 @@ class NetworkEntry:
     norm groups."""
     divisor: int
     """H and W must be multiples of this."""
-    uses_norm_groups: bool = False
-    """Whether the norm groups have an effect."""
+    uses_norm_groups: bool = True
+    """Whether the norm groups have an effect; if not, choosing them gives a warning."""
 
 
 NETWORKS: dict[str, NetworkEntry] = {
     "gn_unet": NetworkEntry(
         build=lambda c_in, c_out, width, groups: UNet(c_in, c_out, width=width, norm=group_norm(groups)),
         divisor=16,
-        uses_norm_groups=True,
     ),
     "unet": NetworkEntry(
         build=lambda c_in, c_out, width, _: OriginalUNet(c_in, c_out, width=2 * width, norm=no_norm, valid=False),
         divisor=16,
+        uses_norm_groups=False,
     ),
     "unet_valid": NetworkEntry(
         build=lambda c_in, c_out, width, _: OriginalUNet(c_in, c_out, width=2 * width, norm=no_norm, valid=True),
         divisor=16,
+        uses_norm_groups=False,
     ),
     "unet32": NetworkEntry(
         build=lambda c_in, c_out, width, _: UNet(c_in, c_out, width=width, norm=no_norm),
         divisor=16,
+        uses_norm_groups=False,
     ),
     "segnet": NetworkEntry(
         build=lambda c_in, c_out, width, _: SegNet(c_in, c_out, width=2 * width),
         divisor=32,
+        uses_norm_groups=False,
     ),
     "gcn": NetworkEntry(
         build=lambda c_in, c_out, width, _: GCN(c_in, c_out, width=2 * width, layers=152),
         divisor=32,
+        uses_norm_groups=False,
     ),
     "gcn50": NetworkEntry(
         build=lambda c_in, c_out, width, _: GCN(c_in, c_out, width=2 * width, layers=50),
         divisor=32,
+        uses_norm_groups=False,
     ),
 }
 """Networks by name:
