@@ -67,7 +67,7 @@ def require_same_way(rows: Sequence[KeyRow], folder: Path, options: ImportOption
         )
     if options.patient_by == "folder" and any(row.dicom_patient_id for row in rows):
         raise DvtError(
-            f"{folder}: its patients are told apart by their PatientID, but `patient_by='folder'` is given. Omit it, "
+            f"{folder}: its patients are identified by their PatientID, but `patient_by='folder'` is given. Omit it, "
             "or choose another `output`."
         )
 

@@ -173,7 +173,7 @@ def _why_not_by_position(one: Segmentation, study: StudyContents, volumes: Seque
     first = volumes[0]
     start = f"{one.file} refers to no series"
     if not one.frame_of_reference or one.frame_of_reference != first.frame_of_reference:
-        return f"{start}, and has not the frame of reference of series {first.name}"
+        return f"{start}, and does not have the frame of reference of series {first.name}"
     header = read_tags(study, [one.file])[one.file]
     fault = misplaced(study, one, header, first.grid)
     if fault:

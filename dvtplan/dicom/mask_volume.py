@@ -83,7 +83,7 @@ def grid_mismatch(name: Path, grid: Grid, series: str, expected: Grid) -> str:
 def _renumber(path: Path, array: np.ndarray, names: ValueNames, labels: Mapping[str, int]) -> np.ndarray:
     """Return a mask with the values of its labels, found by the names in its header.
 
-    A text that names neither every value nor any label is no list of names: the numbers count.
+    A text that names neither every value nor any label is not a list of names: the numbers count.
     """
     present = set(array_ops.unique_values(array).tolist()) - {0}
     unnamed = present - {one.value for one in names.values}
@@ -125,7 +125,7 @@ def _merge(path: Path, layers: np.ndarray, names: ValueNames, labels: Mapping[st
     described = {(one.layer, one.value) for one in names.values}
     undescribed = {value for layer, value in present if value and (layer, value) not in described}
     if undescribed:
-        raise DvtError(f"{path}: has voxels of the value {min(undescribed):g}, which is no segment. Save it again.")
+        raise DvtError(f"{path}: has voxels of the value {min(undescribed):g}, which is not a segment. Save it again.")
     if (last := max(one.layer for one in names.values)) >= len(layers):
         raise DvtError(f"{path}: has {plural(len(layers), 'layer')}, but a segment in layer {last + 1}. Save it again.")
     mask = np.zeros(layers.shape[1:], np.uint8)
@@ -156,7 +156,7 @@ def _values(
         labels: name -> value.
 
     Raises:
-        DvtError: if one has not the name of a label.
+        DvtError: if one does not have the name of a label.
     """
     used = [one for one in named if (one.layer, one.value) in present]
     values = labels_by_name(used, labels)

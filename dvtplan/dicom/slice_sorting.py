@@ -58,7 +58,7 @@ def sort_into_volumes(frames: Sequence[Frame], name: str) -> SortedSeries:
         name: of the series, for messages.
 
     Returns:
-        One stack, or several with titles. Groups of fewer than ``MIN_SLICES`` images are no stack.
+        One stack, or several with titles. Groups of fewer than ``MIN_SLICES`` images are not a stack.
 
     Raises:
         DvtError: if no volume is left, because of a missing slice, uneven slice distances, images shifted or turned
