@@ -26,15 +26,14 @@ def _home_is_writable() -> bool:
             Path(os.environ.get(variable) or Path.home() / name) / "matplotlib"
             for variable, name in (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache"))
         ]
-    except RuntimeError:  # no home folder
+        return all(_can_be_created(folder) for folder in folders)
+    except (RuntimeError, OSError):  # no home folder, or one that this user must not open
         return False
-    return all(_can_be_created(folder) for folder in folders)
 
 
 def _can_be_created(folder: Path) -> bool:
     """Return whether a folder exists or could be created; nothing is created."""
-    # Not Path.exists, which fails below a folder that this user must not open.
-    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 
