@@ -47,6 +47,12 @@ def inspect(path: Path) -> Grid:
         return _layout(path, file.read(348)).grid
 
 
+def description(path: Path) -> str:
+    """Read the text in a NIfTI header (descrip); raises as ``inspect`` where the file cannot be read."""
+    with _unzipped(_halves(path)[0]) as file:
+        return file.read(348)[148:228].partition(b"\0")[0].decode("ascii", "replace").strip()
+
+
 def read(path: Path) -> tuple[np.ndarray | None, Grid]:
     """Check that a NIfTI file is complete and its voxels are finite, and read the voxels.
 

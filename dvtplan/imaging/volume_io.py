@@ -187,11 +187,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     The text that ``write_mask`` wrote is ``ITK_FileNotes``, whatever the format.
     """
     _, stated = _inspect(path, voxels=False)
+    if stated is not None:
+        return {"ITK_FileNotes": nifti.description(path)}
     try:
         reader = _header_reader(path)
     except RuntimeError as error:
-        if stated is not None:  # its voxels may be readable all the same
-            return {}
         raise DvtError(_unreadable(path, error)) from error
     return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
 
