@@ -364,13 +364,21 @@ def _whole_uid(tags: Any, keyword: str) -> str:
 
 def is_image(header: Any) -> bool:
     """Return whether a header is of an image with a position in the patient."""
-    return not missing_tags(header) and "Rows" in header and header.get("Modality") not in OTHER_MODALITIES
+    return not missing_tags(header) and "Rows" in header and not _is_other_object(header)
+
+
+def _is_other_object(header: Any) -> bool:
+    """Return whether an object is not a scan by its modality; an image with such a modality by mistake is one."""
+    modality = header.get("Modality")
+    if modality not in OTHER_MODALITIES or modality == SEGMENTATION:
+        return modality == SEGMENTATION
+    return "Image Storage" not in pydicom.uid.UID(str(header.get("SOPClassUID") or "")).name
 
 
 def missing_tags(header: Any) -> list[str]:
     """Return the tags that the header of an image lacks for a place in the patient; none for another object."""
     uid = str(header.get("SOPClassUID") or "")
-    if header.get("Modality") in OTHER_MODALITIES or not ("Rows" in header or _is_image_class(uid)):
+    if _is_other_object(header) or not ("Rows" in header or _is_image_class(uid)):
         return []
     needed = ["Rows", "Columns"]
     if "PerFrameFunctionalGroupsSequence" not in header:

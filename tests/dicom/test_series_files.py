@@ -130,6 +130,20 @@ def test_series_without_number_and_description_are_told_apart_by_their_uids(tmp_
     assert np.array_equal(read(tmp_path)[0], volume())
 
 
+@pytest.mark.parametrize("modality", ["PR", "KO", "RTDOSE"])
+@pytest.mark.parametrize("which", ["last", "all"])
+def test_a_slice_with_a_wrong_modality_is_not_lost(tmp_path: Path, modality: str, which: str) -> None:
+    def change(ds: Dataset, k: int) -> None:
+        if which == "all" or k == 4:
+            ds.Modality = modality
+
+    paths = write_series(tmp_path, volume(), change=change)
+    if which == "all":
+        assert np.array_equal(read(tmp_path)[0], volume())
+    else:
+        assert paths[-1].name in refusal(tmp_path)
+
+
 PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows")
 
 
