@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 
@@ -39,3 +39,8 @@ def size(count: float) -> str:
         if count >= 0.9995 * scale:  # three digits of the smaller unit would round up to 1e+03
             return f"{count / scale:.3g} {unit}"
     return f"{count / 1e3:.3g} kB"
+
+
+def show(values: Iterable[float]) -> str:
+    """Return numbers in parentheses, with six digits: "(1, 2.5, 3)"."""
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

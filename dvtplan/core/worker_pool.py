@@ -26,6 +26,8 @@ R = TypeVar("R")
 
 FORKSERVER = "forkserver"
 """Python's name for the start method that copies a prepared process."""
+UNAVAILABLE = (OSError, NotImplementedError, ImportError)
+"""Errors of a system that gives no semaphores (/dev/shm), sockets or processes."""
 MEMORY_SHARE = 0.7
 """Share of the free memory that all workers together may use."""
 TERMINATED = 143
@@ -119,7 +121,7 @@ def _start_pool(
                 futures[pool.submit(_or_exit, function, item)] = index
     except BrokenProcessPool:
         pass  # what is missing is reported by ``_collect``
-    except (OSError, NotImplementedError, ImportError) as error:  # no semaphores (/dev/shm), no sockets, no processes
+    except UNAVAILABLE as error:
         if pool is not None:
             _stop(pool)
         console.warn(f"{title}: cannot start worker processes here ({error}); everything is done in one process.")
@@ -202,7 +204,7 @@ def sharing_fault() -> str:
     """Return why processes cannot share semaphores here, mostly because of /dev/shm; empty if they can."""
     try:
         multiprocessing.get_context("spawn").Semaphore()
-    except (OSError, NotImplementedError, ImportError) as error:
+    except UNAVAILABLE as error:
         return str(error)
     return ""
 

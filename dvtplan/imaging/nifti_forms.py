@@ -17,6 +17,7 @@ import numpy as np
 
 from dvtplan.core import shared_settings
 from dvtplan.core.errors import DvtError
+from dvtplan.core.text import show
 from dvtplan.imaging.geometry import HEADER_TOLERANCE, HEADER_TOLERANCE_MM, Grid, nearest_axes
 
 FORMS = ("sform", "qform")
@@ -124,14 +125,14 @@ def _faults(header: _Header) -> list[tuple[str, str]]:
         found.append(("sform", fault))
     sizes = header.sizes
     if not (np.isfinite(sizes).all() and (sizes > 0).all()):
-        found.append(("qform", f"its header has the pixdim {_show(sizes)}, expected sizes above 0"))
+        found.append(("qform", f"its header has the pixdim {show(sizes)}, expected sizes above 0"))
     elif is_set["qform"] and (fault := _qform_fault(header)):
         found.append(("qform", fault))
     if found or not is_set["sform"]:
         return found
     norms = np.linalg.norm(header.sform[:, :3], axis=0)
     if (np.abs(norms / sizes - 1) > HEADER_TOLERANCE).any():
-        return [("both", f"its sform has voxels of {_show(norms)}, but its pixdim {_show(sizes)}")]
+        return [("both", f"its sform has voxels of {show(norms)}, but its pixdim {show(sizes)}")]
     if is_set["qform"] and (fault := _difference(header)):
         return [("both", fault)]
     return []
@@ -141,7 +142,7 @@ def _sform_fault(header: _Header) -> str:
     steps = header.sform[:, :3]
     norms = np.linalg.norm(steps, axis=0)
     if not np.isfinite(header.sform).all() or not (norms > 0).all():
-        return f"its sform has the rows {'; '.join(map(_show, header.sform))}, expected finite axes"
+        return f"its sform has the rows {'; '.join(map(show, header.sform))}, expected finite axes"
     cosines = (steps / norms).T @ (steps / norms)
     skew = np.abs(cosines - np.eye(3)).max()
     if skew > HEADER_TOLERANCE:
@@ -152,9 +153,9 @@ def _sform_fault(header: _Header) -> str:
 
 def _qform_fault(header: _Header) -> str:
     if not np.isfinite([*header.quaternion, *header.offset]).all():
-        return f"its qform has the quaternion {_show(header.quaternion)} and the offset {_show(header.offset)}"
+        return f"its qform has the quaternion {show(header.quaternion)} and the offset {show(header.offset)}"
     if (square := float(header.quaternion @ header.quaternion)) > 1 + HEADER_TOLERANCE:
-        return f"its qform has the quaternion {_show(header.quaternion)} of length {math.sqrt(square):.6g}, expected 1"
+        return f"its qform has the quaternion {show(header.quaternion)} of length {math.sqrt(square):.6g}, expected 1"
     # qfac 0 counts as 1 (nifti1.h); for -3, programs differ.
     if header.qfac not in (-1, 0, 1):
         return f"its header has the qfac (pixdim[0]) {header.qfac:g}, expected 1 or -1"
@@ -174,8 +175,8 @@ def _difference(header: _Header) -> str:
     mirrored = np.linalg.det(sform[:, :3]) * np.linalg.det(qform[:, :3]) < 0
     what = "are mirrored" if mirrored else f"lie up to {shift + turned:.3g} mm apart"
     return (
-        f"its sform and qform {what}: axes {_axes(sform)} and origin {_show(sform[:, 3])} against {_axes(qform)} and "
-        f"{_show(qform[:, 3])}"
+        f"its sform and qform {what}: axes {_axes(sform)} and origin {show(sform[:, 3])} against {_axes(qform)} and "
+        f"{show(qform[:, 3])}"
     )
 
 
@@ -212,7 +213,7 @@ def _to_grid(header: _Header, trusted: str | None) -> Grid:
     if header.unit in UNITS_MM and not all(PLAUSIBLE_MM[0] <= size <= PLAUSIBLE_MM[1] for size in sizes):
         name = "metres" if header.unit == 1 else "micrometres"
         raise DvtError(
-            f"{header.path}: its header gives sizes in {name} (xyzt_units), so voxels of {_show(sizes)} mm; expected "
+            f"{header.path}: its header gives sizes in {name} (xyzt_units), so voxels of {show(sizes)} mm; expected "
             f"{PLAUSIBLE_MM[0]:g} to {PLAUSIBLE_MM[1]:g} mm. Fix the unit or export it again."
         )
     lps = np.array([-1.0, -1.0, 1.0])
@@ -225,10 +226,6 @@ def _to_grid(header: _Header, trusted: str | None) -> Grid:
         origin_mm=(origin[0], origin[1], origin[2]),
         direction=tuple((float(r[0]), float(r[1]), float(r[2])) for r in axes),
     )
-
-
-def _show(values: np.ndarray) -> str:
-    return "(" + ", ".join(f"{v:.6g}" for v in values) + ")"
 
 
 def _axes(rows: np.ndarray) -> str:

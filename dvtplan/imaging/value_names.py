@@ -16,7 +16,6 @@ from dvtplan.core.text import shorten_list
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.volume_names import stem
 
-NOTES = "ITK_FileNotes"
 MITK_GROUPS = "org.mitk.multilabel.segmentation.labelgroups"
 """Field of MITK: the labels of each layer, as JSON."""
 LABEL_DESCRIPTION = re.compile(r'(\d{1,5})\s+\d+\s+\d+\s+\d+\s+[\d.]+\s+[01]\s+[01]\s+"([^"]*)"')
@@ -66,7 +65,7 @@ def read_value_names(path: Path) -> ValueNames:
         return _of_slicer(path, segments, fields.get(OFFSET, "0 0 0"))
     if MITK_GROUPS in fields:
         return _of_mitk(path, fields[MITK_GROUPS])
-    return _of_notes(fields.get(NOTES, "").strip())
+    return _of_notes(fields.get(volume_io.NOTES, "").strip())
 
 
 def _of_slicer(path: Path, segments: Mapping[int, Mapping[str, str]], offset: str) -> ValueNames:

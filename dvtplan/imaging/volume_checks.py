@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dvtplan.core.text import shorten_list
+from dvtplan.core.text import shorten_list, show
 from dvtplan.imaging import array_ops, nifti
 from dvtplan.imaging.geometry import GRID_TOLERANCE_MM, Grid, distance_mm
 
@@ -59,13 +59,9 @@ def grid_faults(
     elif (apart := distance_mm(grid, image_grid)) > tolerance_mm:
         yield (
             f"{path}: lies up to {apart:.3g} mm away from {image_path.name} (tolerance {tolerance_mm:g} mm); "
-            f"spacing x, y, z {_show(grid.spacing_mm[::-1])} against {_show(image_grid.spacing_mm[::-1])} mm, origin "
-            f"{_show(grid.origin_mm)} against {_show(image_grid.origin_mm)} mm. Export it on the image's grid."
+            f"spacing x, y, z {show(grid.spacing_mm[::-1])} against {show(image_grid.spacing_mm[::-1])} mm, origin "
+            f"{show(grid.origin_mm)} against {show(image_grid.origin_mm)} mm. Export it on the image's grid."
         )
-
-
-def _show(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{v:.6g}" for v in values) + ")"
 
 
 IN_DATASET_JSON = ("dataset.json lists", "Fix the mask or the list.")

@@ -42,6 +42,8 @@ _KEEP = {np.dtype(t) for t in ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")}
 PLACE_TOLERANCE_MM, PLACE_TOLERANCE = 0.02, 0.02
 """Distance in mm, and share of the smallest voxel size, by which a written volume may be displaced: axes that are
 slightly skew, as in DICOM, are written at right angles."""
+NOTES = "ITK_FileNotes"
+"""SimpleITK's field for a text in a header (NIfTI: descrip)."""
 MAX_NOTES = 79
 """Characters of descrip in nifti1.h, without its end."""
 
@@ -132,7 +134,7 @@ def _write(
     image.SetOrigin(grid.origin_mm)
     image.SetDirection(nearest_axes(np.asarray(grid.direction))[::-1].T.ravel().tolist())
     if notes:
-        image.SetMetaData("ITK_FileNotes", notes)
+        image.SetMetaData(NOTES, notes)
     with atomic_write(path) as draft:
         try:
             with _silent():
@@ -184,11 +186,11 @@ def read_grid(path: str | Path) -> Grid:
 def read_metadata(path: Path) -> dict[str, str]:
     """Read the texts in a volume's header, such as the names of segments; raises as ``read_grid``.
 
-    The text that ``write_mask`` wrote is ``ITK_FileNotes``, whatever the format.
+    The text that ``write_mask`` wrote is that of ``NOTES``, whatever the format.
     """
     _, stated = _inspect(path, voxels=False)
     if stated is not None:
-        return {"ITK_FileNotes": nifti.description(path)}
+        return {NOTES: nifti.description(path)}
     try:
         reader = _header_reader(path)
     except RuntimeError as error:
