@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,6 +84,21 @@ def progress(items: Iterable[T], title: str, total: int | None = None, *, leave:
     """Iterate over items with a progress bar on stderr; ``leave`` keeps the bar at the end. No items, no bar."""
     if isinstance(items, Sized) and len(items) == 0:
         return items
+    bar: Iterable[T] = _bar(title, items, total, leave=leave)
+    return bar
+
+
+def progress_in_blocks(count: int, block: int, title: str, *, leave: bool = True) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of each block of ``count`` items; a progress bar on stderr counts the items, not blocks."""
+    with _bar(title, None, count, leave=leave) as bar:
+        for start in range(0, count, block):
+            stop = min(start + block, count)
+            yield start, stop
+            bar.update(stop - start)
+
+
+def _bar(title: str, items: Iterable[T] | None, total: int | None, *, leave: bool) -> Any:
+    """Return a progress bar of tqdm."""
     from tqdm import tqdm  # slow to load, and every command sets up this module before it prints its help
 
     return tqdm(

@@ -113,8 +113,7 @@ def probabilities(
         for n_in, n_out in zip(shape, native, strict=True)
     )
     block = slices_at_once(shape, device)
-    for start in console.progress(range(0, count, block), "slices", leave=False):
-        stop = min(start + block, count)
+    for start, stop in console.progress_in_blocks(count, block, "slices", leave=False):
         image = _preprocess_block(opened, start, stop, shape)
         with torch.inference_mode():
             total, votes = torch.zeros((), device=device), None

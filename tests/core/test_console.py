@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvtplan.core.console import info, progress
+from dvtplan.core.console import info, progress, progress_in_blocks
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import duration, size
 from dvtplan.models.epoch_log import read_epochs, write_epochs
@@ -23,6 +23,11 @@ def test_a_bar_yields_every_item_and_prints_nothing_for_no_items(capfd: pytest.C
     assert capfd.readouterr().err == ""
     assert list(progress("abc", "Verify")) == ["a", "b", "c"]
     assert "Verify: 100%" in capfd.readouterr().err
+
+
+def test_a_bar_of_blocks_counts_their_items(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(progress_in_blocks(10, 4, "slices")) == [(0, 4), (4, 8), (8, 10)]
+    assert re.findall(r"\d+/10 ", capfd.readouterr().err)[-1] == "10/10 "
 
 
 def test_notes_go_to_stderr_and_with_the_time_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -98,6 +99,16 @@ def test_the_mask_does_not_depend_on_the_block_size(
     monkeypatch.setattr("dvtplan.inference.model.BLOCK_PIXELS", 4 * 32 * 32)
     predict_path(image, tmp_path / "in_blocks.nii.gz", bright)
     assert np.array_equal(mask_of(tmp_path / "at_once.nii.gz"), mask_of(tmp_path / "in_blocks.nii.gz"))
+
+
+def test_the_progress_bar_counts_slices_not_blocks(
+    scan: Path, tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dvtplan.inference.model.BLOCK_PIXELS", 4 * 32 * 32)
+    monkeypatch.setattr("dvtplan.core.console.refresh_interval_s", lambda: 0.0)  # so that a short bar is shown, too
+    predict_path(scan, tmp_path / "mask.nii.gz", bright)
+    shown = re.findall(r"slices: .*?(\d+/\d+) ", capfd.readouterr().err)
+    assert {"0/6", "4/6"} <= set(shown) <= {"0/6", "4/6", "6/6"}
 
 
 def test_a_compiled_network_gets_whole_blocks(
