@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--time-budget",
         type=seconds,
         metavar="TIME",
-        help="train as many epochs as fit, at most the recipe's: 90s, 20m, 8h",
+        help="train each fold for this time, at most for the recipe's epochs: 90s, 20m, 8h; predictions come on top",
     )
     parser.add_argument("--only", type=whole_number, help=argparse.SUPPRESS)
     parser.add_argument("--parent", type=whole_number, help=argparse.SUPPRESS)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.core.files import atomic_write
 from dvtplan.models.networks.registry import NETWORKS, build, outputs_of, parameter_count
-from dvtplan.models.training_run import Run
+from dvtplan.models.training_run import Run, Schedule
 
 SCHEMA = 1
 COPY_AGAIN = "Copy the model again, or train this fold again."
@@ -30,19 +32,39 @@ FIELDS = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialEpoch:
+    """The steps of an epoch that has not all of them."""
+
+    losses: torch.Tensor
+    """(steps,), averaged over the processes."""
+    seconds: float
+    waited: float
+    """Seconds of waiting for data."""
+
+
 def save(
     path: Path,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     epochs_done: int,
     *,
+    schedule: Schedule | None = None,
+    partial: PartialEpoch | None = None,
     before_move: Callable[[], object] | None = None,
 ) -> None:
-    """Write weights, optimizer, random generators and the number of finished epochs, atomically.
+    """Write weights, optimizer, random generators and how far the training is, atomically.
 
-    ``before_move`` is called with the complete temporary file on disk, before it is moved to ``path``.
+    Args:
+        path: the file.
+        network: its weights are saved.
+        optimizer: its moments are saved.
+        epochs_done: number of finished epochs. The last one of a time budget may be partial.
+        schedule: of a training that a time budget shortened.
+        partial: the last epoch, if it is partial.
+        before_move: called with the complete temporary file on disk, before it is moved to ``path``.
     """
-    state = {
+    state: dict[str, Any] = {
         "schema": SCHEMA,
         "epochs_done": epochs_done,
         "network": network.state_dict(),
@@ -50,6 +72,10 @@ def save(
         "rng_cpu": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+    if schedule is not None:
+        state["schedule"] = json_records.to_json(schedule)
+    if partial is not None:
+        state["partial"] = {"losses": partial.losses.cpu(), "seconds": partial.seconds, "waited": partial.waited}
     # Through memory: torch would write the file's name into the archive, but equal states must give equal bytes. On
     # a full disk torch's own writer raises an unclear error.
     archive = io.BytesIO()
@@ -65,6 +91,21 @@ def save(
 def epochs_done(path: Path) -> int:
     """Return the number of finished epochs of a checkpoint; raises as ``restore``."""
     return int(_load(path, mapped=True)["epochs_done"])
+
+
+def schedule(path: Path) -> Schedule | None:
+    """Return the schedule of a training that a time budget shortened; None for any other. Raises as ``restore``."""
+    found = _load(path, mapped=True).get("schedule")
+    try:
+        return None if found is None else cast(Schedule, json_records.from_json(Schedule, found, "schedule"))
+    except ValueError as error:
+        raise DvtError(f"{path}: {error}. {COPY_AGAIN}") from error
+
+
+def partial_epoch(path: Path) -> PartialEpoch | None:
+    """Return the last epoch if it is partial; None if it is complete. Raises as ``restore``."""
+    found = _load(path).get("partial")
+    return None if found is None else PartialEpoch(**found)
 
 
 def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:

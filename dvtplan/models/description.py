@@ -90,7 +90,7 @@ def to_text(model: ModelDescription) -> str:
         *(("folds" if k == next(iter(model.runs)) else "", _fold(run)) for k, run in model.runs.items()),
         ("plan", f"{model.plan.preset}: slices along {model.plan.slice_axis}, as {rows}x{columns}, scaled by "
                  f"{normal.scope}{clipped}; of data set {model.plan.dataset}"),
-        ("recipe", f"{recipe.name}: {plural(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}, learning rate "
+        ("recipe", f"{recipe.name}: {first.length}, batches of {recipe.batch_size}, learning rate "
                    f"{recipe.learning_rate:g}, loss {recipe.describe_loss()}, oversampling "
                    f"{recipe.oversampling:g}, seed {recipe.seed}"),
         *_data_lines(model.data),
@@ -103,9 +103,9 @@ def to_text(model: ModelDescription) -> str:
 
 
 def _fold(run: Run) -> str:
-    unfinished = "" if run.epochs_done >= run.recipe.epochs else f" of {run.recipe.epochs}"
     cases = f"{plural(len(run.train), 'training case')}; {plural(len(run.test), 'test case')}"
-    return f"{run.fold}: {run.epochs_done}{unfinished} epochs on {cases}"
+    epochs = f"{run.done} epochs" if run.is_finished else f"{run.done} of {run.length}"
+    return f"{run.fold}: {epochs} on {cases}"
 
 
 def _data_lines(data: TrainingData | None) -> list[tuple[str, str]]:

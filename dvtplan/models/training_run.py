@@ -3,10 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from dvtplan.core.text import plural
+from dvtplan.core.errors import require
+from dvtplan.core.json_records import OMIT_DEFAULT
 from dvtplan.planning.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The steps of a training that a time budget shortened. Steps are counted from the start of the training."""
+
+    budget_s: float
+    """Time budget in seconds."""
+    steps_per_epoch: int
+    planned: int
+    """Steps that the training planned at its start."""
+    steps: int
+    """Steps that it plans now; those of a finished training."""
+    taken: int
+    """Steps that it has taken."""
+    drops: tuple[int, ...]
+    """For each drop of the learning rate, the first step, counted from 0, that has the lower rate."""
+
+    def __post_init__(self) -> None:
+        require(self.budget_s > 0, f"budget_s must be positive, not {self.budget_s}")
+        require(self.steps_per_epoch >= 1, f"steps_per_epoch must be at least 1, not {self.steps_per_epoch}")
+        require(self.planned >= 1, f"planned must be at least 1, not {self.planned}")
+        require(0 <= self.taken <= self.steps, f"taken must be from 0 to {self.steps}, not {self.taken}")
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, of which the last may be partial."""
+        return -(-self.steps // self.steps_per_epoch)
+
+    def in_epochs(self, steps: int) -> str:
+        """Return a number of steps as epochs: '3', '3.4' or '0.35'."""
+        whole, rest = divmod(steps, self.steps_per_epoch)
+        share = steps / self.steps_per_epoch
+        return str(whole) if not rest else f"{share:.1f}" if whole else f"{share:.2g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +51,7 @@ class Run:
     network: str
     fold: int
     recipe: Recipe
-    """As used; no field is 'auto'."""
+    """As used; no field is 'auto'. If a time budget shortened the training, the last of its epochs may be partial."""
     classes: dict[str, int]
     """Meaning of the outputs: class name -> value in predicted masks. One class: a sigmoid."""
     channels: int
@@ -35,13 +70,32 @@ class Run:
     """Training time over all resumes."""
     waiting_share: float
     """Share of ``seconds`` spent waiting for data."""
+    schedule: Schedule | None = field(default=None, metadata={OMIT_DEFAULT: True})
+    """None: all steps of all epochs of ``recipe``."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no step remains."""
+        return self.epochs_done >= self.recipe.epochs
+
+    @property
+    def length(self) -> str:
+        """The planned length: '1 epoch', '60 epochs' or '3.4 epochs'."""
+        epochs = str(self.recipe.epochs) if self.schedule is None else self.schedule.in_epochs(self.schedule.steps)
+        return f"{epochs} {'epoch' if epochs == '1' else 'epochs'}"
+
+    @property
+    def done(self) -> str:
+        """The number of finished epochs, of which the last may be partial: '3' or '3.4'."""
+        return str(self.epochs_done) if self.schedule is None else self.schedule.in_epochs(self.schedule.taken)
 
 
 def training_differences(runs: Sequence[Run]) -> list[str]:
-    """Return a line if folds or networks were trained by different recipes or plans; an empty list if not."""
-    kinds: dict[tuple[Recipe, str], list[Run]] = {}
+    """Return a line if folds or networks were trained by different recipes, lengths or plans; an empty list if not."""
+    kinds: dict[tuple[Recipe, str, str], list[Run]] = {}
     for run in runs:
-        kinds.setdefault((replace(run.recipe, name=""), run.plan_digest), []).append(run)
+        # Two trainings of the same time budget seldom have the same number of steps.
+        kinds.setdefault((replace(run.recipe, name="", epochs=1), run.length, run.plan_digest), []).append(run)
     if len(kinds) < 2:
         return []
     networks = dict.fromkeys(run.network for run in runs)
@@ -49,9 +103,8 @@ def training_differences(runs: Sequence[Run]) -> list[str]:
     for members in kinds.values():
         folds = {name: ", ".join(str(run.fold) for run in members if run.network == name) for name in networks}
         who = [f"{name} fold {k}" if len(networks) > 1 else f"fold {k}" for name, k in folds.items() if k]
-        recipe = members[0].recipe
-        groups.append(f"{', '.join(who)}: {recipe.name}, {plural(recipe.epochs, 'epoch')}")
-    plans = len({digest for _, digest in kinds})
+        groups.append(f"{', '.join(who)}: {members[0].recipe.name}, {members[0].length}")
+    plans = len({digest for *_, digest in kinds})
     how = "different recipes or plans" if plans > 1 else "different recipes"
     what = "networks" if len(networks) > 1 else "folds"
     return [f"These {what} were trained by {how} ({'; '.join(groups)})."]

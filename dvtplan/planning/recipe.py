@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -67,7 +68,7 @@ class Recipe:
         unit="share of the epochs",
         help="shares of the epochs after which the learning rate drops",
     )
-    """Shares of the epochs after which the learning rate drops (ours)."""
+    """Shares of the epochs, or of the steps of a shorter training, after which the learning rate drops (ours)."""
     lr_factor: float = _setting(
         0.1, label="factor of each drop", help="factor by which each drop multiplies the learning rate"
     )
@@ -153,10 +154,19 @@ class Recipe:
         targets = settings()["target"].choices
         require(self.target in targets, f"target must be one of {', '.join(targets)}, not {self.target!r}")
 
-    def learning_rate_at(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, counted from 0."""
-        passed = sum(epoch >= round(f * self.epochs) for f in self.lr_drops)
-        return self.learning_rate * self.lr_factor**passed
+    def drop_steps(self, steps: int, steps_per_epoch: int) -> tuple[int, ...]:
+        """Return for each drop the first step, counted from 0, that has the lower learning rate.
+
+        With all of its epochs a training drops between two epochs. A shorter one drops between any two steps, and
+        before its last one.
+        """
+        if steps == self.epochs * steps_per_epoch:
+            return tuple(round(f * self.epochs) * steps_per_epoch for f in self.lr_drops)
+        return tuple(max(1, min(round(f * steps), steps - 1)) for f in self.lr_drops)
+
+    def learning_rate_at(self, step: int, drops: Sequence[int]) -> float:
+        """Return the learning rate of a step, counted from 0; ``drops`` are those of ``drop_steps``."""
+        return self.learning_rate * self.lr_factor ** sum(step >= drop for drop in drops)
 
     def describe_loss(self) -> str:
         """Return the loss and its options: 'focal (gamma 2.0, alpha None)'."""

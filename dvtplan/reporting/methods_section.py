@@ -98,7 +98,7 @@ def _runs(results: Sequence[ScoredNetwork]) -> Html:
             rows.append(
                 (
                     f"fold\u00a0{fold.index}",
-                    f"{run.recipe.name}, {run.epochs_done} of {plural(run.recipe.epochs, 'epoch')}",
+                    f"{run.recipe.name}, {run.done} of {run.length}",
                     f"{run.parameters:,}",
                     f"{duration(run.seconds)}\n{run.waiting_share:.0%} waiting for data",
                     f"{run.setup} {plural(run.processes, 'process', 'processes')}.",
@@ -112,12 +112,17 @@ def _runs(results: Sequence[ScoredNetwork]) -> Html:
 
 def _recipes(results: Sequence[ScoredNetwork]) -> Html:
     """Return a column per recipe, with the networks and folds that were trained by it."""
-    kinds = _kinds((run.recipe, f"{one.network} fold {fold}") for one in results for fold, run in one.runs.items())
+    kinds = _kinds(
+        ((run.recipe, run.length), f"{one.network} fold {fold}") for one in results for fold, run in one.runs.items()
+    )
     if not kinds:
         return html_page.text("")
     rows = [
-        (setting.title, *(_value(getattr(recipe, name)) for recipe, _ in kinds)) for name, setting in settings().items()
+        (setting.title, *(_value(getattr(recipe, name)) for (recipe, _), _ in kinds))
+        for name, setting in settings().items()
+        if name != "epochs"
     ]
+    rows.insert(1, (settings()["epochs"].title, *(length.partition(" ")[0] for (_, length), _ in kinds)))
     header = ("Setting", *("; ".join(names) for _, names in kinds))
     return html_page.table("Recipe: everything besides the plan that determines a training.", header, [("", rows)])
 

@@ -233,8 +233,8 @@ def _without_case_names(run: Run) -> Run:
 
 def _unfinished(runs: Mapping[int, Run]) -> Iterator[str]:
     for k, run in runs.items():
-        if run.epochs_done < run.recipe.epochs:
-            yield f"fold {k} is exported after {run.epochs_done} of {plural(run.recipe.epochs, 'epoch')}"
+        if not run.is_finished:
+            yield f"fold {k} is exported after {run.done} of {run.length}"
 
 
 # --- data and scores of the model ------------------------------------------------------------------

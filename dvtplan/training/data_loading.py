@@ -43,8 +43,8 @@ class Batch(NamedTuple):
 class Loader(Protocol):
     """A source of batches."""
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield all of this rank's batches of an epoch, in order."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield this rank's batches of an epoch from batch number ``first`` on, in order."""
 
     def close(self) -> None:
         """Release processes and memory."""
@@ -167,9 +167,9 @@ class InMemoryLoader:
             raise ValueError("no slices")
         self._image, self._label = image, label
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches. The order is sent to the device once, so no step waits for the host."""
-        order, variants = (torch.from_numpy(a).to(self._image.device) for a in self.sampler.order(epoch))
+        order, variants = (torch.from_numpy(a[first:]).to(self._image.device) for a in self.sampler.order(epoch))
         for numbers, variant in zip(order, variants, strict=True):
             yield Batch(self._image[numbers], self._label[numbers], variant)
 
@@ -178,14 +178,14 @@ class InMemoryLoader:
 
 
 class _BatchLoader(SlimDataLoaderBase):
-    """The loader in each worker process: worker k of n reads the batches k, k + n, k + 2n, ... from an epoch on."""
+    """The loader in each worker process: worker k of n reads the batches k, k + n, k + 2n, ... from a step on."""
 
-    def __init__(self, slices: SliceDataset, sampler: SliceSampler, first_epoch: int, workers: int) -> None:
+    def __init__(self, slices: SliceDataset, sampler: SliceSampler, first_step: int, workers: int) -> None:
         super().__init__(None, sampler.batch_size // sampler.world, workers)
         self.slices, self.sampler = slices, sampler
         self._epoch = -1
         self._order: tuple[np.ndarray, np.ndarray] | None = None
-        self._step = first_epoch * sampler.steps
+        self._step = first_step
 
     def set_thread_id(self, thread_id: int) -> None:
         """Set the worker's number; called once in each worker process."""
@@ -212,19 +212,20 @@ class StreamingLoader:
         self._fault: str | None = None
         self._expected = -1
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches in order: the augmenter takes them from its workers in turn.
 
-        The workers read ahead into the next epoch. If another epoch is requested, they are restarted.
+        The workers read ahead into the next epoch. If another step is requested, they are restarted.
 
         Raises:
             DvtError: if a worker process dies.
         """
-        if self._feeder is None or epoch != self._expected:
+        step = epoch * self.sampler.steps + first
+        if self._feeder is None or step != self._expected:
             self.close()
-            self._feeder = self._open_feeder(epoch)
+            self._feeder = self._open_feeder(step)
         self._expected = -1  # an epoch that is abandoned half-way cannot be continued
-        for _ in range(self.sampler.steps):
+        for _ in range(self.sampler.steps - first):
             try:
                 arrays = next(self._feeder)
             except RuntimeError as error:
@@ -233,17 +234,17 @@ class StreamingLoader:
                     "with fewer `workers`, and set `resume=True` to continue."
                 ) from error
             yield Batch(*(self._send(arrays[key]) for key in ("image", "label", "variant")))
-        self._expected = epoch + 1
+        self._expected = (epoch + 1) * self.sampler.steps
 
-    def _open_feeder(self, epoch: int) -> SlimDataLoaderBase | MultiThreadedAugmenter:
+    def _open_feeder(self, first_step: int) -> SlimDataLoaderBase | MultiThreadedAugmenter:
         """Start the workers; read in this process where worker processes cannot share anything."""
         if self._fault is None:
             self._fault = worker_pool.sharing_fault()
             if self._fault:
                 console.warn(f"Cannot start processes that read slices ({self._fault}); this process reads them.")
         if self._fault:
-            return _BatchLoader(self.slices, self.sampler, epoch, 1)
-        loader = _BatchLoader(self.slices, self.sampler, epoch, self.workers)
+            return _BatchLoader(self.slices, self.sampler, first_step, 1)
+        loader = _BatchLoader(self.slices, self.sampler, first_step, self.workers)
         return MultiThreadedAugmenter(loader, None, self.workers, seeds=list(range(self.workers)))
 
     def _send(self, array: np.ndarray) -> torch.Tensor:

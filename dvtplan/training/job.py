@@ -13,7 +13,7 @@ import torch
 from dvtplan import __version__
 from dvtplan.core import console, files, json_records, worker_pool
 from dvtplan.core.errors import DvtError, InvalidValue, require_whole
-from dvtplan.core.text import now, plural
+from dvtplan.core.text import duration, now, plural
 from dvtplan.data import edited_masks, raw_files
 from dvtplan.data.dataset import survey
 from dvtplan.data.dataset_json import FILE_NAME as DESCRIPTION
@@ -21,7 +21,7 @@ from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import FoldFolder, Workspace
 from dvtplan.data.planned_splits import current_patients, load_splits
 from dvtplan.data.prediction_log import forget_masks
-from dvtplan.models import epoch_log
+from dvtplan.models import checkpoint, epoch_log
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.networks.registry import build, outputs_of, parameter_count, require_divisible, uses_norm_groups
 from dvtplan.models.training_run import Run
@@ -61,7 +61,7 @@ class TrainingOptions:
     batch_size_auto: bool = False
     """Replace the recipe's batch size by the one that gives the most slices per second here."""
     time_budget_s: float | None = None
-    """Train as many epochs as fit into this time, at most the recipe's."""
+    """Train as many steps as fit into this time, at most the recipe's epochs."""
 
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
@@ -153,14 +153,17 @@ def _with_progress(run: Run, rows: Sequence[dict[str, Any]], done: int) -> Run:
 
 def start_message(job: TrainingJob, setup: DeviceConfig, done: int) -> str:
     """Describe device, network, recipe and size of a training that is about to start."""
-    run, recipe = job.run, job.run.recipe
+    run, recipe, shortened = job.run, job.run.recipe, job.run.schedule
     start = f"resumed after epoch {done}" if done else "from the start"
     shared = f", shared by {run.processes} processes" if run.processes > 1 else ""
+    length = f"{plural(recipe.epochs, 'epoch')} x {job.sampler.steps} steps"
+    if shortened:
+        length = f"{shortened.steps} steps ({run.length}, for a time budget of {duration(shortened.budget_s)})"
     return (
         f"{setup.description}\n"
         f"Fold {run.fold}: {run.network}, {run.parameters:,} parameters, {', '.join(run.classes)}; recipe "
-        f"{recipe.name}, {plural(recipe.epochs, 'epoch')} x {job.sampler.steps} steps of {recipe.batch_size} slices "
-        f"at {job.plan.target_shape[0]}x{job.plan.target_shape[1]}{shared}, {start}."
+        f"{recipe.name}, {length} of {recipe.batch_size} slices at {job.plan.target_shape[0]}x"
+        f"{job.plan.target_shape[1]}{shared}, {start}."
     )
 
 
@@ -208,7 +211,13 @@ def open_job(
         _warn_of_norm_groups(request.network, recipe)
     run = _new_run(request.network, inputs, recipe, setup, group.world)
     if previous:
-        run = replace(run, started=previous.started, epochs_done=previous.epochs_done)
+        keeps_steps = request.epochs is None or options.time_budget_s is not None
+        run = replace(
+            run,
+            started=previous.started,
+            epochs_done=previous.epochs_done,
+            schedule=previous.schedule if keeps_steps else None,
+        )
     if recipe.batch_size > len(inputs.slices):
         raise DvtError(
             f"`batch_size={recipe.batch_size}`: fold {request.fold} has only {plural(len(inputs.slices), 'slice')}. "
@@ -271,6 +280,8 @@ def _read_previous(inputs: _Inputs, request: TrainingRequest, options: TrainingO
             f"{folder.path}: nothing to resume, no epoch is finished. Omit `resume` to train from the start."
         )
     run = json_records.load(Run, folder.run, "`train_fold`")
+    schedule = checkpoint.schedule(folder.checkpoint)  # run.json is older if the training was killed between the two
+    run = replace(run, schedule=schedule, recipe=replace(run.recipe, epochs=schedule.epochs)) if schedule else run
     digests = json_records.digest(inputs.plan), json_records.digest(inputs.splits)
     if (run.plan_digest, run.splits_digest) != digests:
         raise DvtError(

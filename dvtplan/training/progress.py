@@ -30,6 +30,10 @@ class StepBar:
         """Count one more step."""
         self._bar.update()
 
+    def set_total(self, total: int) -> None:
+        """Change the number of all steps."""
+        self._bar.total = total
+
     def set_message(self, text: str) -> None:
         """Show a text behind the bar."""
         self._bar.set_postfix_str(text)
@@ -44,8 +48,9 @@ class StepBar:
 class Stopwatch:
     """Measure how long an iteration takes, and its share of waiting for the iterator."""
 
-    def __init__(self) -> None:
-        self._start, self._waited = time.perf_counter(), 0.0
+    def __init__(self, *, seconds: float = 0.0, waited: float = 0.0) -> None:
+        """Start; ``seconds`` and ``waited`` passed before."""
+        self._start, self._waited = time.perf_counter() - seconds, waited
 
     def over(self, stream: Iterator[T]) -> Iterator[T]:
         """Yield the items of an iterator, and add up the time spent waiting for them."""
@@ -62,6 +67,10 @@ class Stopwatch:
     def seconds(self) -> float:
         """Return the seconds since the start."""
         return max(time.perf_counter() - self._start, 1e-9)
+
+    def waited(self) -> float:
+        """Return the seconds of waiting."""
+        return self._waited
 
     def waiting_share(self) -> float:
         """Return the share of this time that was spent waiting."""

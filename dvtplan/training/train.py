@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 from dvtplan.core import files
@@ -27,8 +28,9 @@ from dvtplan.training.job import (
     start_message,
     write_run,
 )
+from dvtplan.training.pace import Budget, Pace
 from dvtplan.training.trainer import Trainer, fit
-from dvtplan.training.tuning import tune
+from dvtplan.training.tuning import set_pace, tune
 
 OUT_OF_MEMORY_ADVICE = "Use a smaller `batch_size`, or `precision='bf16'`, or share the batch with `processes`."
 
@@ -64,14 +66,17 @@ def train_fold(
     """
     workspace = as_workspace(workspace)
     options = options or TrainingOptions()
+    budget = None if options.time_budget_s is None else Budget(seconds=options.time_budget_s)
     request = TrainingRequest(fold=fold, network=network, recipe=recipe, epochs=epochs)
     if options.processes > 1 and not under_torchrun():
         devices.one_per_process(options.device, options.processes)
-    distributed.launch(_train, options.processes, workspace, request, options)
+    distributed.launch(_train, options.processes, workspace, request, options, budget)
     return workspace.fold(network, fold)
 
 
-def _train(workspace: Workspace, request: TrainingRequest, options: TrainingOptions) -> None:
+def _train(
+    workspace: Workspace, request: TrainingRequest, options: TrainingOptions, budget: Budget | None = None
+) -> None:
     """Do the work of one process of a training.
 
     The job is opened, restored and tuned by each process alone. Then all processes take the same steps.
@@ -88,7 +93,9 @@ def _train(workspace: Workspace, request: TrainingRequest, options: TrainingOpti
         trainer = Trainer(job, setup, group)
         done = trainer.restore(job.folder) if options.resume else 0
         job = tune(job, trainer, options, done)
-        if _is_finished(job, group, done):
+        pace = set_pace(job, trainer, budget, done)
+        job = replace(job, run=pace.recorded(job.run))
+        if _is_finished(job, pace, group, done):
             return
         with files.exclusive_lock(job.folder.path) if group.is_main else contextlib.nullcontext():
             prepare = functools.partial(_prepare_results, job, workspace, group, done)
@@ -102,11 +109,11 @@ def _train(workspace: Workspace, request: TrainingRequest, options: TrainingOpti
             job.log(start_message(job, setup, done), group)
             loader = data_loading.open_loader(job.slices, job.sampler, setup.device, free_bytes(setup), options.workers)
             with contextlib.closing(loader):
-                fit(job, trainer, loader, done, before_first=prepare if replaces else None)
+                fit(job, trainer, loader, pace, before_first=prepare if replaces else None)
 
 
-def _is_finished(job: TrainingJob, group: TorchProcessGroup, done: int) -> bool:
-    """Return whether no epoch remains. Then complete the record of a training that was killed at its very end.
+def _is_finished(job: TrainingJob, pace: Pace, group: TorchProcessGroup, done: int) -> bool:
+    """Return whether no step remains. Then complete the record of a training that was killed at its very end.
 
     Raises:
         DvtError: if more epochs are finished than requested.
@@ -117,13 +124,12 @@ def _is_finished(job: TrainingJob, group: TorchProcessGroup, done: int) -> bool:
             f"`epochs={epochs}`: {job.folder.path} already has {plural(done, 'finished epoch')}. "
             "Request more epochs, or set `overwrite=True` to train from the start."
         )
-    if done < epochs:
+    if not pace.is_finished:
         return False
     if group.is_main and job.run.epochs_done < done:  # killed between checkpoint and record
         write_run(job, epoch_log.read_epochs(job.folder.epochs, before=done), done)
     job.log(
-        f"Fold {job.run.fold} is trained: {plural(done, 'epoch')}. To add epochs, set `resume=True` and a larger "
-        "`epochs`.",
+        f"Fold {job.run.fold} is trained: {job.run.length}. To add epochs, set `resume=True` and a larger `epochs`.",
         group,
     )
     return True

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from dvtplan.core.errors import DvtError
-from dvtplan.core.text import duration, plural
+from dvtplan.core.text import duration
 from dvtplan.data.paths import FoldFolder
 from dvtplan.models import checkpoint, devices, epoch_log
+from dvtplan.models.checkpoint import PartialEpoch
 from dvtplan.models.devices import DeviceConfig, Forward
 from dvtplan.models.networks.registry import build, outputs_of
 from dvtplan.training import progress
@@ -22,6 +23,7 @@ from dvtplan.training.data_loading import Batch, Loader
 from dvtplan.training.distributed import TorchProcessGroup
 from dvtplan.training.job import TrainingJob, write_run
 from dvtplan.training.losses import loss_function
+from dvtplan.training.pace import Pace
 
 CHECK_EVERY = 50
 """Steps between checks of the loss on a CPU. An accelerator is checked once an epoch, because each check makes the
@@ -94,42 +96,47 @@ class Trainer:
 
 
 def fit(
-    job: TrainingJob, trainer: Trainer, loader: Loader, done: int, *, before_first: Callable[[], None] | None = None
+    job: TrainingJob, trainer: Trainer, loader: Loader, pace: Pace, *, before_first: Callable[[], None] | None = None
 ) -> None:
-    """Run the remaining epochs. Write the row, the checkpoint and ``run.json`` after each.
+    """Take the remaining steps. Write the row, the checkpoint and ``run.json`` after each epoch.
 
     Args:
         job: what to train.
-        trainer: with the weights of ``done`` epochs.
+        trainer: with the weights of the steps that the pace has taken.
         loader: source of batches.
-        done: number of finished epochs.
+        pace: decides the steps.
         before_first: called in the main process once the first checkpoint is on disk, before it and its row replace
             those of an earlier training.
 
     Raises:
         DvtError: if a loss or a weight is not finite.
     """
-    recipe, steps, group = job.run.recipe, job.sampler.steps, trainer.group
-    rows = epoch_log.read_epochs(job.folder.epochs, before=done)
-    run, begin = job.run, time.monotonic()
-    drawn = begin
-    title = f"Train fold {run.fold}"
-    with progress.StepBar(title, total=recipe.epochs * steps, done=done * steps, shown=group.is_main) as bar:
-        for epoch in range(done, recipe.epochs):
-            trainer.set_learning_rate(recipe.learning_rate_at(epoch))
-            row = _run_epoch(job, trainer, loader, epoch, bar)
+    group, started = trainer.group, pace.epoch
+    rows = epoch_log.read_epochs(job.folder.epochs, before=started)
+    begin = drawn = time.monotonic()
+    partial = checkpoint.partial_epoch(job.folder.checkpoint) if pace.taken % pace.steps_per_epoch else None
+    earlier_s = partial.seconds if partial else 0.0
+    title = f"Train fold {job.run.fold}"
+    pace.check()  # the slices are loaded now
+    with progress.StepBar(title, total=pace.steps, done=pace.taken, shown=group.is_main) as bar:
+        while not pace.is_finished:
+            epoch = pace.epoch
+            part = _take_steps(job, trainer, loader, pace, bar, partial)
+            partial = None
             if not group.is_main:
                 continue
-            rows.append(row)
-            _save_epoch(job, trainer, rows, epoch + 1, before_first if epoch == done else None)
-            draw = epoch + 1 == recipe.epochs or time.monotonic() - drawn > REDRAW_AFTER_S
-            run = write_run(job, rows, epoch + 1, draw=draw)
-            drawn = time.monotonic() if draw else drawn
-    inside = sum(float(row["seconds"]) for row in rows[done:])
+            with pace.saving():
+                job = replace(job, run=pace.recorded(job.run))
+                rows.append(_row(job, pace, epoch, part))
+                _save_epoch(job, trainer, rows, pace, part, before_first if epoch == started else None)
+                draw = pace.is_finished or time.monotonic() - drawn > REDRAW_AFTER_S
+                job = replace(job, run=write_run(job, rows, pace.epochs_done, draw=draw))
+                drawn = time.monotonic() if draw else drawn
+    inside = sum(float(row["seconds"]) for row in rows[started:]) - earlier_s
     between = max(0.0, 1 - inside / max(time.monotonic() - begin, 1e-9))
     job.log(
-        f"Trained {plural(recipe.epochs, 'epoch')} in {duration(run.seconds)}, {run.waiting_share:.1%} of it waiting "
-        f"for data. This run spent {between:.1%} of its time between epochs (checkpoints, curves).",
+        f"Trained {job.run.length} in {duration(job.run.seconds)}, {job.run.waiting_share:.1%} of it waiting for data. "
+        f"This run spent {between:.1%} of its time between epochs (checkpoints, curves).{pace.report()}",
         group,
     )
 
@@ -138,56 +145,87 @@ def _save_epoch(
     job: TrainingJob,
     trainer: Trainer,
     rows: Sequence[dict[str, Any]],
-    done: int,
+    pace: Pace,
+    part: PartialEpoch,
     before_first: Callable[[], None] | None,
 ) -> None:
     """Write rows and checkpoint. With ``before_first`` they replace an earlier training in a single moment."""
+
+    def write_rows() -> None:
+        if before_first is not None:
+            before_first()
+        epoch_log.write_epochs(job.folder.epochs, rows)
+
     if before_first is None:
-        epoch_log.write_epochs(job.folder.epochs, rows)
-        checkpoint.save(job.folder.checkpoint, trainer.network, trainer.optimizer, done)
-        return
+        write_rows()
+    checkpoint.save(
+        job.folder.checkpoint,
+        trainer.network,
+        trainer.optimizer,
+        pace.epochs_done,
+        schedule=job.run.schedule,
+        partial=part if len(part.losses) < pace.steps_per_epoch else None,
+        before_move=None if before_first is None else write_rows,
+    )
 
-    def replace_earlier() -> None:
-        before_first()
-        epoch_log.write_epochs(job.folder.epochs, rows)
 
-    checkpoint.save(job.folder.checkpoint, trainer.network, trainer.optimizer, done, before_move=replace_earlier)
-
-
-def _run_epoch(job: TrainingJob, trainer: Trainer, loader: Loader, epoch: int, bar: progress.StepBar) -> dict[str, Any]:
-    """Take all steps of an epoch. Return its row of ``epochs.csv``."""
-    recipe, steps = job.run.recipe, job.sampler.steps
+def _take_steps(
+    job: TrainingJob,
+    trainer: Trainer,
+    loader: Loader,
+    pace: Pace,
+    bar: progress.StepBar,
+    before: PartialEpoch | None,
+) -> PartialEpoch:
+    """Take the steps of an epoch that remain after those of ``before``. Return all of them."""
+    epoch, steps = pace.epoch, pace.steps_per_epoch
     check_every = CHECK_EVERY if trainer.setup.device == "cpu" else steps
-    losses: list[torch.Tensor] = []
-    watch, mean = progress.Stopwatch(), float("nan")
-    for batch in watch.over(loader.epoch(epoch)):
+    before = before or PartialEpoch(losses=torch.empty(0), seconds=0.0, waited=0.0)
+    earlier, losses = before.losses.to(trainer.setup.device), list[torch.Tensor]()
+    watch = progress.Stopwatch(seconds=before.seconds, waited=before.waited)
+    values = earlier
+    for batch in watch.over(loader.epoch(epoch, pace.taken % steps)):
+        trainer.set_learning_rate(pace.learning_rate())
         losses.append(trainer.step(batch))
+        pace.count_step(losses[-1].item)
         bar.update()
-        if len(losses) % check_every == 0 or len(losses) == steps:
-            mean = _finite_mean(losses, job, trainer.group, epoch)
+        if len(losses) % check_every == 0 or pace.is_finished or pace.taken % steps == 0:
+            values = _finite_losses(earlier, losses, job, trainer.group, epoch)
+            mean = float(values.mean())
+            bar.set_total(pace.steps)
             bar.set_message(f"epoch {epoch + 1}, loss {mean:.3g}, waiting for data {watch.waiting_share():.0%}")
+        if pace.is_finished:
+            break
     if not trainer.is_finite():
-        raise _not_finite("a weight is", job, epoch, steps - 1)
+        raise _not_finite("a weight is", job, epoch, len(values) - 1)
+    return PartialEpoch(losses=values, seconds=watch.seconds(), waited=watch.waited())
+
+
+def _row(job: TrainingJob, pace: Pace, epoch: int, part: PartialEpoch) -> dict[str, Any]:
+    """Return the row of an epoch in ``epochs.csv``."""
+    slices = len(part.losses) * job.run.recipe.batch_size
     return {
         "epoch": epoch,
-        "loss": f"{mean:.6g}",
-        "learning_rate": f"{recipe.learning_rate_at(epoch):.3g}",
-        "seconds": f"{watch.seconds():.3f}",
-        "waiting_share": f"{watch.waiting_share():.4f}",
-        "slices_per_s": f"{steps * recipe.batch_size / watch.seconds():.2f}",
+        "loss": f"{float(part.losses.mean()):.6g}",
+        "learning_rate": f"{pace.learning_rate(pace.taken - 1):.3g}",
+        "seconds": f"{part.seconds:.3f}",
+        "waiting_share": f"{part.waited / part.seconds:.4f}",
+        "slices_per_s": f"{slices / part.seconds:.2f}",
     }
 
 
-def _finite_mean(losses: Sequence[torch.Tensor], job: TrainingJob, group: TorchProcessGroup, epoch: int) -> float:
-    """Return the mean loss of an epoch so far, over the group.
+def _finite_losses(
+    earlier: torch.Tensor, losses: Sequence[torch.Tensor], job: TrainingJob, group: TorchProcessGroup, epoch: int
+) -> torch.Tensor:
+    """Return the losses of an epoch so far, averaged over the group.
 
     Raises:
         DvtError: naming the first batch whose loss is not finite, and its slices.
     """
-    values = group.mean(torch.stack(list(losses)))
+    values = torch.cat([earlier, group.mean(torch.stack(list(losses)))])
     finite = torch.isfinite(values)
     if bool(finite.all()):
-        return float(values.mean())
+        return values
     raise _not_finite("the loss is", job, epoch, int(torch.nonzero(~finite)[0]))
 
 

@@ -1,4 +1,4 @@
-"""Decide what depends on this machine: batch size, compilation, the epochs that fit a time budget."""
+"""Decide what depends on this machine: batch size, compilation, the steps that fit a time budget."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import torch
 
 from dvtplan.core import console, worker_pool
 from dvtplan.core.errors import DvtError, cannot_write
-from dvtplan.core.text import duration
+from dvtplan.core.text import duration, plural
 from dvtplan.models import checkpoint
 from dvtplan.models.devices import Forward
+from dvtplan.models.training_run import Schedule
 from dvtplan.planning.cost import training_bytes
 from dvtplan.training.data_loading import Batch
 from dvtplan.training.job import TrainingJob, TrainingOptions
+from dvtplan.training.pace import Budget, Forecast, Pace
 from dvtplan.training.trainer import Trainer
 
-BUDGET_SHARE = 0.9
-"""Share of a time budget that the epochs may use."""
+LEAST_STEPS = 4
+"""A time budget that holds fewer steps is refused."""
 TRIAL_S = 4.0
 """Seconds for which steps are timed, if four steps take less."""
 MIN_SPEEDUP = 1.05
@@ -31,20 +33,56 @@ CHECKPOINT_PARTS = 3
 
 
 def tune(job: TrainingJob, trainer: Trainer, options: TrainingOptions, done: int) -> TrainingJob:
-    """Return the job with everything decided that depends on this machine.
+    """Return the job with everything decided that depends on this machine, except for the steps of a time budget.
 
-    The order matters: steps are timed for the epochs with the chosen batch size and the compiled network.
-    A resumed training keeps its batch size and epochs.
+    The order matters: the network is compiled for the chosen batch size. A resumed training keeps its batch size.
     """
     if options.batch_size_auto and done == 0:
         job = _with_batch_size(job, _fastest_batch_size(job, trainer))
-    job = _compile(job, trainer)
-    if options.time_budget_s is None:
-        return job
+    return _compile(job, trainer)
+
+
+def set_pace(job: TrainingJob, trainer: Trainer, budget: Budget | None, done: int) -> Pace:
+    """Return the pace of a job: how many steps it takes, at which learning rate.
+
+    A time budget holds as many steps as fit, by timing some steps and a checkpoint. A resumed training keeps its steps.
+
+    Raises:
+        DvtError: if not even a few steps fit.
+    """
+    run, group, steps = job.run, trainer.group, job.sampler.steps
     if done > 0:
-        job.log("`time_budget_s` has no effect on a resumed training; `epochs` adds epochs.", trainer.group)
-        return job
-    return _with_epochs(job, _epochs_within(job, trainer, options.time_budget_s))
+        if budget is not None:
+            job.log("`time_budget_s` has no effect on a resumed training. Without it, `epochs` adds epochs.", group)
+        shortened = checkpoint.schedule(job.folder.checkpoint)
+        taken = shortened.taken if shortened else done * steps
+        return Pace(run.recipe, steps, group, taken=taken, schedule=run.schedule)
+    if budget is None:
+        return Pace(run.recipe, steps, group)
+    step_s = _step_seconds(job, trainer, job.sampler.batch_size // job.sampler.world)
+    save_s = _save_seconds(job, trainer) if group.is_main else 0.0
+    forecast = Forecast(budget, step_s=step_s, save_s=save_s, steps_per_epoch=steps)
+    fitting, elapsed = group.broadcast((forecast.fitting(0, run.recipe.epochs * steps), budget.elapsed()))
+    if fitting < min(LEAST_STEPS, run.recipe.epochs * steps):
+        raise DvtError(
+            f"`time_budget_s`: of {duration(budget.seconds)}, {duration(elapsed)} passed before the first step. A step "
+            f"takes about {step_s:.2g} s here, and saving {save_s:.2g} s, so fewer than {LEAST_STEPS} steps fit. Allow "
+            "more time, or use a GPU."
+        )
+    if fitting < steps and group.is_main:
+        console.warn(
+            f"`time_budget_s`: only {fitting} of {plural(steps, 'step')} of an epoch fit, so the training sees "
+            f"{fitting / steps:.0%} of the slices."
+        )
+    schedule = Schedule(
+        budget_s=budget.seconds,
+        steps_per_epoch=steps,
+        planned=fitting,
+        steps=fitting,
+        taken=0,
+        drops=run.recipe.drop_steps(fitting, steps),
+    )
+    return Pace(run.recipe, steps, group, schedule=schedule, forecast=forecast)
 
 
 def _step_seconds(job: TrainingJob, trainer: Trainer, slices: int, forward: Forward | None = None) -> float:
@@ -118,35 +156,18 @@ def _with_batch_size(job: TrainingJob, batch_size: int) -> TrainingJob:
     return replace(job, run=replace(job.run, recipe=recipe), sampler=replace(job.sampler, batch_size=batch_size))
 
 
-def _with_epochs(job: TrainingJob, epochs: int) -> TrainingJob:
-    return replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=epochs)))
+def _save_seconds(job: TrainingJob, trainer: Trainer) -> float:
+    """Time the writing of a checkpoint and a learning curve to the disk of the results."""
+    from dvtplan.rendering import charts  # slow to load, and not every process draws
 
-
-def _epochs_within(job: TrainingJob, trainer: Trainer, budget_s: float) -> int:
-    """Return how many epochs fit a time budget, at most the recipe's, by timing steps and a checkpoint.
-
-    Raises:
-        DvtError: if not even one epoch fits.
-    """
-    step_s = _step_seconds(job, trainer, job.sampler.batch_size // job.sampler.world)
-    checkpoint_s = _checkpoint_seconds(job, trainer) if trainer.group.is_main else 0.0
-    epoch_s = trainer.group.broadcast(step_s * job.sampler.steps + checkpoint_s)
-    fitting = int(budget_s * BUDGET_SHARE // epoch_s)
-    if fitting < 1:
-        raise DvtError(
-            f"`time_budget_s`: one epoch takes about {duration(epoch_s)} here, more than "
-            f"{BUDGET_SHARE:.0%} of {duration(budget_s)}. Allow more time, or use a GPU."
-        )
-    return min(fitting, job.run.recipe.epochs)
-
-
-def _checkpoint_seconds(job: TrainingJob, trainer: Trainer) -> float:
-    """Time the writing of a checkpoint to the disk of the results."""
     existing = next(parent for parent in job.folder.path.absolute().parents if parent.exists())
+    row = {"epoch": 0, "loss": 1.0, "learning_rate": job.run.recipe.learning_rate}
     try:
         with tempfile.TemporaryDirectory(dir=existing, prefix=".trial_") as folder:
             begin = time.monotonic()
             checkpoint.save(Path(folder) / "checkpoint.pt", trainer.network, trainer.optimizer, 0)
-            return CHECKPOINT_PARTS * (time.monotonic() - begin)
+            drawn = time.monotonic()
+            charts.learning_curve([row], Path(folder) / job.folder.progress.name, "")
+            return CHECKPOINT_PARTS * (drawn - begin) + time.monotonic() - drawn
     except OSError as error:
         raise DvtError(cannot_write(existing, error)) from error

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 from helpers.records import PLAN, STILL
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.core.errors import InvalidValue
 from dvtplan.core.json_records import digest, from_json, to_json
 from dvtplan.imaging.normalize import Normalization
-from dvtplan.models.training_run import Run, training_differences
+from dvtplan.models.training_run import Run, Schedule, training_differences
 from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.recipe import RECIPES, Recipe, settings
 
@@ -116,16 +116,33 @@ def test_the_recipe_without_changes_is_the_papers() -> None:
 
 def test_the_learning_rate_falls_tenfold_at_epochs_150_and_212_of_250() -> None:
     recipe = Recipe()  # 0.6 x 250 = 150; 0.85 x 250 = 212.5, which rounds to the even 212
-    rates = [recipe.learning_rate_at(epoch) for epoch in (0, 149, 150, 211, 212, 249)]
+    drops = recipe.drop_steps(250 * 9, 9)
+    rates = [recipe.learning_rate_at(9 * epoch, drops) for epoch in (0, 149, 150, 211, 212, 249)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
-@given(st.integers(1, 400), st.lists(st.floats(0.01, 0.99), max_size=4).map(sorted))
-def test_the_learning_rate_never_rises_and_ends_after_every_drop(epochs: int, drops: list[float]) -> None:
-    recipe = Recipe(epochs=epochs, lr_drops=tuple(drops))
-    rates = [recipe.learning_rate_at(epoch) for epoch in range(epochs + 1)]
-    assert rates == sorted(rates, reverse=True)
-    assert rates[-1] == pytest.approx(recipe.learning_rate * recipe.lr_factor ** len(drops))
+@given(st.integers(1, 300), st.lists(st.floats(0.01, 0.99), max_size=4).map(sorted), st.integers(1, 3))
+@example(250, [0.6, 0.85], 9)
+@example(60, [0.75, 0.92], 9)
+def test_all_epochs_have_the_learning_rates_of_the_rule_by_epochs(
+    epochs: int, shares: list[float], per_epoch: int
+) -> None:
+    """As they were when the epoch was the unit: to the bit."""
+    recipe = Recipe(epochs=epochs, lr_drops=tuple(shares))
+    drops = recipe.drop_steps(epochs * per_epoch, per_epoch)
+    for step in range(epochs * per_epoch):
+        passed = sum(step // per_epoch >= round(f * epochs) for f in shares)
+        assert recipe.learning_rate_at(step, drops) == recipe.learning_rate * recipe.lr_factor**passed
+
+
+@given(st.integers(2, 2000), st.lists(st.floats(0.01, 0.99), max_size=4).map(sorted))
+def test_a_shorter_training_has_every_drop_before_its_last_step(steps: int, shares: list[float]) -> None:
+    recipe = Recipe(lr_drops=tuple(shares))
+    drops = recipe.drop_steps(steps, 9)
+    rates = [recipe.learning_rate_at(step, drops) for step in range(steps)]
+    assert rates == sorted(rates, reverse=True) and rates[0] == recipe.learning_rate
+    assert rates[-1] == pytest.approx(recipe.learning_rate * recipe.lr_factor ** len(shares))
+    assert all(abs(drop - share * steps) <= 1 for drop, share in zip(drops, shares, strict=True))
 
 
 def test_levels_need_a_limb() -> None:
@@ -176,6 +193,46 @@ def test_folds_that_were_not_trained_alike_are_named() -> None:
     assert line == "These folds were trained by different recipes (fold 0: paper, 250 epochs; fold 1: paper, 2 epochs)."
     (line,) = training_differences([run, replace(run, plan_digest="q")])
     assert line.startswith("These folds were trained by different recipes or plans (")
+
+
+SHORT = replace(
+    RUN,
+    recipe=replace(RUN.recipe, epochs=4),
+    epochs_done=4,
+    schedule=Schedule(budget_s=9.0, steps_per_epoch=100, planned=345, steps=340, taken=340, drops=(204, 289)),
+)
+"""A training that a time budget ended within its fourth epoch."""
+
+
+def test_a_training_that_a_time_budget_ended_says_how_long_it_was() -> None:
+    assert (SHORT.length, SHORT.done, SHORT.is_finished) == ("3.4 epochs", "3.4", True)
+    assert SHORT.schedule is not None
+    half = replace(SHORT, epochs_done=2, schedule=replace(SHORT.schedule, taken=200))
+    assert (half.length, half.done, half.is_finished) == ("3.4 epochs", "2", False)
+    tiny = replace(SHORT.schedule, steps=9, taken=9)
+    assert (replace(SHORT, schedule=tiny).length, tiny.epochs) == ("0.09 epochs", 1)
+    assert (RUN.length, RUN.done, replace(RUN, recipe=Recipe(epochs=1)).length) == ("250 epochs", "1", "1 epoch")
+
+
+def test_folds_of_a_time_budget_differ_if_their_length_does() -> None:
+    assert SHORT.schedule is not None
+    alike = replace(SHORT, fold=1, schedule=replace(SHORT.schedule, steps=341, taken=341))
+    assert training_differences([SHORT, alike]) == []
+    other = replace(SHORT, fold=1, schedule=replace(SHORT.schedule, steps=390, taken=390))
+    (line,) = training_differences([SHORT, other])
+    assert "(fold 0: paper, 3.4 epochs; fold 1: paper, 3.9 epochs)" in line
+
+
+def test_records_of_trainings_from_before_the_schedule_are_read_and_keep_their_digest() -> None:
+    old = {name: value for name, value in to_json(RUN).items() if name != "schedule"}
+    assert from_json(Run, old, "") == RUN and "schedule" not in to_json(RUN, for_digest=True)
+    assert from_json(Run, to_json(SHORT), "") == SHORT and digest(SHORT) != digest(replace(SHORT, schedule=None))
+
+
+@pytest.mark.parametrize("change", [{"steps_per_epoch": 0}, {"taken": 341}, {"taken": -1}, {"planned": 0}])
+def test_a_schedule_that_cannot_be_is_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        from_json(Run, {**to_json(SHORT), "schedule": {**to_json(SHORT.schedule), **change}}, "")
 
 
 def test_networks_that_were_not_trained_alike_are_named_with_their_folds() -> None:

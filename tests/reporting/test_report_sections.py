@@ -14,7 +14,7 @@ from dvtplan.evaluation import table1
 from dvtplan.evaluation.lesion_detection import Lesions
 from dvtplan.evaluation.secondary_metrics import lesion_counts
 from dvtplan.imaging.normalize import Normalization
-from dvtplan.models.training_run import Run
+from dvtplan.models.training_run import Run, Schedule
 from dvtplan.planning.plan import Plan, Variant
 from dvtplan.planning.recipe import Recipe
 from dvtplan.reporting import methods_section, report_sections, scored_network
@@ -180,6 +180,13 @@ def test_folds_runs_and_recipes_are_shown() -> None:
     assert "0 2 2 two c0, c1 1 2 2 two c2, c3" in text
     assert "paper, 6 of 8 epochs 7,851,969 2 min 05 s 2% waiting for data CPU. 1 process." in text
     assert "Setting two fold 0 two fold 1" in text and "0.6, 0.85 none" in text
+
+
+def test_a_training_that_a_time_budget_ended_shows_its_part_of_an_epoch() -> None:
+    schedule = Schedule(budget_s=9.0, steps_per_epoch=100, planned=600, steps=740, taken=740, drops=(1, 2))
+    short = dataclasses.replace(run(0), epochs_done=8, schedule=schedule)
+    text = Reader(methods_section.methods([dataclasses.replace(GOOD, runs={0: short})], SPLITS, [], 1)).text
+    assert "paper, 7.4 of 7.4 epochs" in text and "epochs (passes over the training slices) 7.4 " in text
 
 
 def test_a_fold_without_a_run_is_unknown_and_not_an_error() -> None:

@@ -20,8 +20,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     save = checkpoint.save
 
     def arrange(epochs: int) -> None:
-        def saved(path: Path, network: object, optimizer: object, done: int) -> None:
-            save(path, network, optimizer, done)  # type: ignore[arg-type]
+        def saved(path: Path, network: object, optimizer: object, done: int, **more: object) -> None:
+            save(path, network, optimizer, done, **more)  # type: ignore[arg-type]
             if done == epochs:
                 raise Stop
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,9 +24,10 @@ from helpers.trainings import CPU, TINY, load_run, rows
 from dvtplan.core import process_group
 from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
-from dvtplan.training import distributed, train, tuning
+from dvtplan.training import distributed, pace, train, tuning
 from dvtplan.training.distributed import TorchProcessGroup
 from dvtplan.training.job import TrainingOptions, TrainingRequest
+from dvtplan.training.pace import Budget
 from dvtplan.training.train import train_fold
 
 
@@ -165,6 +168,7 @@ WAITING_GROUP = """
 import sys
 sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
+from types import SimpleNamespace
 import test_distributed
 from dvtplan.training import distributed
 if __name__ == "__main__":
@@ -260,14 +264,34 @@ def train_at_an_own_pace(workspace: Workspace) -> None:
     """What a process does that tries more steps than the other before it trains."""
     distributed.TIMEOUT = timedelta(seconds=40)
     tuning.TRIAL_S = 1e9 if process_group.rank_and_world_size()[0] else 0.0
-    options = replace(CPU, time_budget_s=3600.0)
-    train._train(workspace, TrainingRequest(fold=0, network="gn_unet", recipe=TINY, epochs=None), options)
+    request = TrainingRequest(fold=0, network="gn_unet", recipe=TINY, epochs=None)
+    train._train(workspace, request, CPU, Budget(seconds=3600.0))
 
 
 def test_processes_may_try_different_numbers_of_steps(fresh: Workspace) -> None:
     """How many depends on each one's clock; a sum over the group in any of them would wait for ever."""
     distributed.launch(train_at_an_own_pace, 2, fresh)
     assert load_run(fresh.fold("gn_unet", 0)).epochs_done == TINY.epochs
+
+
+def train_by_an_own_clock(workspace: Workspace) -> None:
+    """What a process does whose clock runs faster or slower than the other's."""
+    distributed.TIMEOUT = timedelta(seconds=40)
+    rank = process_group.rank_and_world_size()[0]
+    clock = (0.25 * (1 + 3 * rank) * n for n in itertools.count())
+    pace.time = SimpleNamespace(monotonic=lambda: next(clock))  # type: ignore[assignment]
+    tuning._step_seconds = lambda *what: 0.2 + rank
+    tuning._save_seconds = lambda *what: 0.0
+    request = TrainingRequest(fold=0, network="gn_unet", recipe=replace(TINY, epochs=9), epochs=None)
+    train._train(workspace, request, CPU, Budget(seconds=8.0))
+
+
+def test_processes_take_the_same_steps_of_a_time_budget(fresh: Workspace) -> None:
+    """The main process decides; one that took another step would wait for ever."""
+    distributed.launch(train_by_an_own_clock, 2, fresh)
+    run = load_run(fresh.fold("gn_unet", 0))
+    assert run.schedule is not None and run.is_finished
+    assert 4 < run.schedule.taken == run.schedule.steps < run.schedule.planned < 9 * 6
 
 
 def test_more_gpus_than_there_are_is_refused_before_anything_starts(

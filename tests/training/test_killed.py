@@ -33,11 +33,11 @@ def cut(path):
         yield draft
         os.truncate(draft, draft.stat().st_size // 2)
         die_at("half")
-def counted(path, network, optimizer, done):
+def counted(path, network, optimizer, done, **more):
     global now
     now = done
     checkpoint.atomic_write = cut if (where, at) == ("half", now) else atomic_write
-    save(path, network, optimizer, done)
+    save(path, network, optimizer, done, **more)
     die_at("after")
 checkpoint.save = counted
 cli.train()

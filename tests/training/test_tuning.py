@@ -1,15 +1,13 @@
-"""What depends on the machine: epochs within a time budget, compilation, batch size."""
+"""What depends on the machine: compilation, batch size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.refusals import refused
 from helpers.trainings import CPU, TINY, link, load_run
 
 from dvtplan.core import json_records, worker_pool
@@ -20,66 +18,6 @@ from dvtplan.planning.cost import training_bytes
 from dvtplan.planning.plan import Plan
 from dvtplan.training import tuning
 from dvtplan.training.train import train_fold
-
-# --- time budget ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock for ``tuning`` on which every step takes one second: six an epoch."""
-    ticks = iter(range(10**6))
-    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)), monotonic=lambda: 0.0)
-    monkeypatch.setattr(tuning, "time", clock)
-
-
-@pytest.mark.usefixtures("slow_clock")
-def test_a_time_budget_picks_the_epochs_and_records_them(fresh: Workspace, straight: FoldFolder) -> None:
-    """Nine tenths of 27 s hold four epochs of 6 s; they are the epochs of a recipe of four."""
-    recipe = replace(TINY, epochs=50)
-    folder = train_fold(fresh, 0, recipe=recipe, options=replace(CPU, time_budget_s=27.0))
-    assert load_run(folder).recipe == replace(TINY, target="lesion")
-    assert folder.checkpoint.read_bytes() == straight.checkpoint.read_bytes()
-
-
-@pytest.mark.usefixtures("slow_clock")
-def test_a_time_budget_never_exceeds_the_recipe(fresh: Workspace) -> None:
-    recipe = replace(TINY, epochs=1)
-    folder = train_fold(fresh, 0, recipe=recipe, options=replace(CPU, time_budget_s=1e6))
-    assert load_run(folder).recipe.epochs == 1
-
-
-@pytest.mark.usefixtures("slow_clock")
-def test_a_time_budget_below_one_epoch_is_refused(fresh: Workspace) -> None:
-    message = refused(lambda: train_fold(fresh, 0, recipe=TINY, options=replace(CPU, time_budget_s=6.0)))
-    assert "`time_budget_s`: one epoch takes about 6 s here" in message
-    assert not fresh.fold("gn_unet", 0).path.exists()
-
-
-def test_a_time_budget_without_effect_is_said(fresh: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
-    train_fold(fresh, 0, epochs=2, options=replace(CPU, resume=True, time_budget_s=1.0))
-    assert "has no effect on a resumed training" in capsys.readouterr().err
-
-
-def test_a_time_budget_counts_a_checkpoint_for_every_epoch(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six steps of a second and a checkpoint of three, a third of it tried: nine tenths of 27 s hold two epochs."""
-    ticks = iter(range(10**6))
-    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)), monotonic=lambda: float(next(ticks)))
-    monkeypatch.setattr(tuning, "time", clock)
-    folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=50), options=replace(CPU, time_budget_s=27.0))
-    assert load_run(folder).recipe.epochs == 2
-
-
-@pytest.mark.usefixtures("slow_clock")
-def test_measuring_a_step_leaves_no_trace_in_batch_statistics(fresh: Workspace, tmp_path: Path) -> None:
-    """Nine tenths of 14 s hold two epochs of 6 s: the checkpoint is that of a recipe of two."""
-    (tmp_path / "whole").mkdir()
-    whole = train_fold(
-        link(fresh, tmp_path / "whole"), 0, network="segnet", recipe=replace(TINY, epochs=2), options=CPU
-    )
-    folder = train_fold(fresh, 0, network="segnet", recipe=TINY, options=replace(CPU, time_budget_s=14.0))
-    assert folder.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
-
 
 # --- compiled -------------------------------------------------------------------------------------
 

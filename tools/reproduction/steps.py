@@ -115,7 +115,7 @@ def _is_trained(workspace: Workspace, network: str, fold: int) -> bool:
     training = json_records.load(Run, folder.run, f"dvt_train {fold}")
     test = json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds[fold].test
     predicted_cases = json_records.load(PredictionIndex, folder.prediction_index, f"dvt_train {fold} --resume").cases
-    return training.epochs_done == training.recipe.epochs and set(test) <= set(predicted_cases)
+    return training.is_finished and set(test) <= set(predicted_cases)
 
 
 def _seconds_left(study: Study, network: str, fold: int) -> float | None:

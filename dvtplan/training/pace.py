@@ -1,0 +1,190 @@
+"""The steps of a training: how many, at which learning rate, and how many of them fit a time budget."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from dvtplan.core.process_group import ProcessGroup
+from dvtplan.core.text import duration, plural
+from dvtplan.models.training_run import Run, Schedule
+from dvtplan.planning.recipe import Recipe
+
+EARLIEST, TARGET, LATEST = 0.94, 0.97, 0.99
+"""Shares of a time budget. A training that would end before the first or after the last is planned again, to end at the
+second."""
+WINDOW = 0.1
+"""Share of a time budget over which the time of a step is averaged. A short disturbance must not lower the learning
+rate too early."""
+SHORTEST = 0.02
+"""Share of a time budget that must be measured before the time of a step replaces that of the trial."""
+CHECKS = 100
+"""The time is checked after this part of the remaining steps, so more and more often. A machine that becomes slower by
+this factor still ends in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A time budget, and when it began."""
+
+    seconds: float
+    began: float = field(default_factory=lambda: time.monotonic())
+
+    def elapsed(self) -> float:
+        """Return the seconds since its start."""
+        return time.monotonic() - self.began
+
+
+class Forecast:
+    """Estimate how many steps fit a time budget, from the steps and the saved epochs so far."""
+
+    def __init__(self, budget: Budget, *, step_s: float, save_s: float, steps_per_epoch: int) -> None:
+        self.budget, self.step_s, self.save_s = budget, step_s, save_s
+        self._steps_per_epoch = steps_per_epoch
+        self._saving, self._saved = 0.0, 0
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def seconds(self, taken: int, steps: int) -> float:
+        """Return the seconds from a number of taken steps to the end of ``steps``, with all epochs saved."""
+        unsaved = -(-steps // self._steps_per_epoch) - self._saved
+        return (steps - taken) * self.step_s + unsaved * self.save_s
+
+    def fitting(self, taken: int, most: int) -> int:
+        """Return the steps, at least ``taken`` and at most ``most``, that the training can have in time."""
+        left = TARGET * self.budget.seconds - self.budget.elapsed()
+        ends = range(taken, most + 1)
+        return max(taken, taken - 1 + bisect_right(ends, left, key=lambda steps: self.seconds(taken, steps)))
+
+    def plan(self, taken: int, steps: int, most: int) -> int:
+        """Measure again. Return ``steps`` if they still fit the budget well, else another number of them."""
+        self._measure(taken)
+        end = (self.budget.elapsed() + self.seconds(taken, steps)) / self.budget.seconds
+        return steps if EARLIEST <= end <= LATEST else self.fitting(taken, most)
+
+    def saved(self, epochs: int, seconds: float) -> None:
+        """Count the time of saving an epoch."""
+        self._saved, self._saving = epochs, self._saving + seconds
+        self.save_s = (self.save_s + seconds) / 2
+
+    def _measure(self, taken: int) -> None:
+        now = self.budget.elapsed() - self._saving
+        self._marks.append((now, taken))
+        while len(self._marks) > 2 and self._marks[1][0] <= now - WINDOW * self.budget.seconds:
+            self._marks.popleft()
+        since, before = self._marks[0]
+        if taken > before and now - since >= SHORTEST * self.budget.seconds:
+            self.step_s = (now - since) / (taken - before)
+
+
+class Pace:
+    """Count the steps of a training. Decide its end and its learning rate.
+
+    Every process of a group holds the same numbers. Only the main process reads the clock; it tells the others at
+    steps that all of them know.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        steps_per_epoch: int,
+        group: ProcessGroup,
+        *,
+        taken: int = 0,
+        schedule: Schedule | None = None,
+        forecast: Forecast | None = None,
+    ) -> None:
+        """Start at ``taken`` steps.
+
+        Args:
+            recipe: decides the learning rate and, without a schedule, the number of steps.
+            steps_per_epoch: batches of an epoch.
+            group: the processes that take the same steps.
+            taken: steps before this start.
+            schedule: how a time budget shortened the training; of a forecast, as it is planned now.
+            forecast: plans again during the training; None: the number of steps stays.
+        """
+        self.taken, self.steps_per_epoch = taken, steps_per_epoch
+        self._recipe, self._group, self._forecast, self._schedule = recipe, group, forecast, schedule
+        self._most = recipe.epochs * steps_per_epoch
+        self.steps = schedule.steps if schedule else self._most
+        self._drops = schedule.drops if schedule else recipe.drop_steps(self.steps, steps_per_epoch)
+        self._next_check = taken
+        self._is_shortened = forecast is None and schedule is not None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next step, counted from 0."""
+        return self.taken // self.steps_per_epoch
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of epochs with a step; the last may be partial."""
+        return -(-self.taken // self.steps_per_epoch)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no step remains."""
+        return self.taken >= self.steps
+
+    def learning_rate(self, step: int | None = None) -> float:
+        """Return the learning rate of a step, counted from 0; None: of the next one."""
+        return self._recipe.learning_rate_at(self.taken if step is None else step, self._drops)
+
+    def count_step(self, wait: Callable[[], object]) -> None:
+        """Count a step. ``wait`` waits for it; it is called only if the time is checked now."""
+        self.taken += 1
+        if self._forecast is not None and self.taken >= self._next_check:
+            wait()
+            self.check()
+
+    def check(self) -> None:
+        """Plan the remaining steps again if there is a time budget. Every process must call it after the same step."""
+        if self._forecast is None:
+            return
+        steps = self._forecast.plan(self.taken, self.steps, self._most) if self._group.is_main else 0
+        self._set_steps(int(self._group.broadcast(steps)))
+        self._next_check = self.taken + max(1, (self.steps - self.taken) // CHECKS)
+
+    def _set_steps(self, steps: int) -> None:
+        """Change the number of steps. The learning rate never rises, and reaches its last value."""
+        if steps == self.steps:
+            return
+        is_last = all(drop < self.taken for drop in self._drops)
+        self.steps = steps if is_last and self.taken else max(steps, self.taken + 1)
+        planned = self._recipe.drop_steps(self.steps, self.steps_per_epoch)
+        self._drops = tuple(
+            old if old < self.taken else max(self.taken, new) for old, new in zip(self._drops, planned, strict=True)
+        )
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Count the time of saving an epoch."""
+        begin = time.monotonic()
+        yield
+        if self._forecast is not None:
+            self._forecast.saved(self.epochs_done, time.monotonic() - begin)
+
+    def recorded(self, run: Run) -> Run:
+        """Return the record of a training with the steps that are planned and taken."""
+        if self._schedule is None:
+            return run
+        whole = self._recipe.drop_steps(self._most, self.steps_per_epoch)
+        self._is_shortened |= (self.steps, self._drops) != (self._most, whole)
+        if not self._is_shortened:  # as without a time budget
+            return run
+        schedule = replace(self._schedule, steps=self.steps, taken=self.taken, drops=self._drops)
+        return replace(run, schedule=schedule, recipe=replace(run.recipe, epochs=schedule.epochs))
+
+    def report(self) -> str:
+        """Return a sentence about the time budget; an empty string if there is none."""
+        if self._forecast is None or self._schedule is None:
+            return ""
+        budget = self._forecast.budget
+        return (
+            f" It took {plural(self.taken, 'step')} ({self._schedule.planned} planned at the start) and "
+            f"{budget.elapsed() / budget.seconds:.0%} of the time budget of {duration(budget.seconds)}."
+        )
