@@ -60,12 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     existing.add_argument(
         "--resume",
         action="store_true",
-        help="continue after the last finished epoch; with several folds, also start those that are not trained",
+        help="continue after the last checkpoint; with several folds, also start those that are not trained",
     )
     existing.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace an existing training, once the first epoch of the new one is finished",
+        help="replace an existing training, once the new one is saved for the first time",
     )
     parser.add_argument(
         "--time-budget",

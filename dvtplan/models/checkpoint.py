@@ -59,9 +59,9 @@ def save(
         path: the file.
         network: its weights are saved.
         optimizer: its moments are saved.
-        epochs_done: number of finished epochs. The last one of a time budget may be partial.
+        epochs_done: number of finished epochs. That which a time budget ended counts, although it is partial.
         schedule: of a training that a time budget shortened.
-        partial: the last epoch, if it is partial.
+        partial: the steps of the last epoch that was begun, if it is not complete.
         before_move: called with the complete temporary file on disk, before it is moved to ``path``.
     """
     state: dict[str, Any] = {
@@ -103,9 +103,17 @@ def schedule(path: Path) -> Schedule | None:
 
 
 def partial_epoch(path: Path) -> PartialEpoch | None:
-    """Return the last epoch if it is partial; None if it is complete. Raises as ``restore``."""
+    """Return the last epoch that was begun; None if it is complete. Raises as ``restore``."""
     found = _load(path).get("partial")
     return None if found is None else PartialEpoch(**found)
+
+
+def steps_taken(path: Path, steps_per_epoch: int) -> int:
+    """Return the number of steps that a training has taken. Raises as ``restore``."""
+    shortened, partial = schedule(path), partial_epoch(path)
+    if shortened is not None:
+        return shortened.taken
+    return epochs_done(path) * steps_per_epoch + (0 if partial is None else len(partial.losses))
 
 
 def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:

@@ -55,7 +55,7 @@ class TrainingOptions:
     workers: int | None = None
     """Processes that read slices; 0 keeps all slices in memory; None: as the free memory allows."""
     resume: bool = False
-    """Continue after the last finished epoch."""
+    """Continue after the last checkpoint."""
     overwrite: bool = False
     """Replace an existing training."""
     batch_size_auto: bool = False
@@ -108,20 +108,22 @@ class TrainingJob:
 # --- results of a fold ----------------------------------------------------------------------------
 
 
-def prepare_fold_folder(job: TrainingJob, results_plan: Path, done: int) -> None:
+def prepare_fold_folder(job: TrainingJob, results_plan: Path, done: int | None) -> None:
     """Prepare a fold's folder for the next epochs, and remove what belongs to an earlier training.
+
+    A resumed training has ``done`` epochs.
 
     Raises:
         MaskEdited: if a predicted mask was edited; nothing was changed.
     """
     edited_masks.require_unedited(job.folder.predictions)
-    if done == 0:  # by other folds the earlier training may have tested what this one trains on
+    if done is None:  # by other folds the earlier training may have tested what this one trains on
         edited_masks.remove_predicted(job.folder.predictions)
         job.folder.checkpoint.unlink(missing_ok=True)
     forget_masks(job.folder.predictions)
-    rows = epoch_log.read_epochs(job.folder.epochs, before=done)
+    rows = epoch_log.read_epochs(job.folder.epochs, before=done or 0)
     json_records.save(job.plan, results_plan)
-    json_records.save(_with_progress(job.run, rows, done), job.folder.run)
+    json_records.save(_with_progress(job.run, rows, done or 0), job.folder.run)
 
 
 def copy_dataset_description(workspace: Workspace, network: str) -> None:
@@ -151,10 +153,11 @@ def _with_progress(run: Run, rows: Sequence[dict[str, Any]], done: int) -> Run:
     return replace(run, epochs_done=done, seconds=seconds, waiting_share=waited / max(seconds, 1e-9))
 
 
-def start_message(job: TrainingJob, setup: DeviceConfig, done: int) -> str:
-    """Describe device, network, recipe and size of a training that is about to start."""
+def start_message(job: TrainingJob, setup: DeviceConfig, taken: int) -> str:
+    """Describe device, network, recipe and size of a training that is about to start after some steps."""
     run, recipe, shortened = job.run, job.run.recipe, job.run.schedule
-    start = f"resumed after epoch {done}" if done else "from the start"
+    epoch, rest = divmod(taken, job.sampler.steps)
+    start = f"resumed after epoch {epoch}{f' and {rest} steps' if rest else ''}" if taken else "from the start"
     shared = f", shared by {run.processes} processes" if run.processes > 1 else ""
     length = f"{plural(recipe.epochs, 'epoch')} x {job.sampler.steps} steps"
     if shortened:
@@ -212,12 +215,8 @@ def open_job(
     run = _new_run(request.network, inputs, recipe, setup, group.world)
     if previous:
         keeps_steps = request.epochs is None or options.time_budget_s is not None
-        run = replace(
-            run,
-            started=previous.started,
-            epochs_done=previous.epochs_done,
-            schedule=previous.schedule if keeps_steps else None,
-        )
+        schedule = previous.schedule if keeps_steps else None
+        run = replace(run, started=previous.started, epochs_done=previous.epochs_done, schedule=schedule)
     if recipe.batch_size > len(inputs.slices):
         raise DvtError(
             f"`batch_size={recipe.batch_size}`: fold {request.fold} has only {plural(len(inputs.slices), 'slice')}. "

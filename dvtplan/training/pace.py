@@ -25,6 +25,10 @@ SHORTEST = 0.02
 CHECKS = 100
 """The time is checked after this part of the remaining steps, so more and more often. A machine that becomes slower by
 this factor still ends in time."""
+SAVE_AFTER_S = 600.0
+"""Seconds after which an epoch that is longer is saved before its end."""
+CLOCK_S = 30.0
+"""Without a time budget, the clock is read about this often, and not more than twice as often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +116,10 @@ class Pace:
         self._most = recipe.epochs * steps_per_epoch
         self.steps = schedule.steps if schedule else self._most
         self._drops = schedule.drops if schedule else recipe.drop_steps(self.steps, steps_per_epoch)
-        self._next_check = taken
+        self._interval, self._next_check = 1, taken + 1
+        self._checked = self._saved = time.monotonic()
+        self.must_save = False
+        """Whether the steps since the last checkpoint took long."""
         self._is_shortened = forecast is None and schedule is not None
 
     @property
@@ -122,8 +129,8 @@ class Pace:
 
     @property
     def epochs_done(self) -> int:
-        """Number of epochs with a step; the last may be partial."""
-        return -(-self.taken // self.steps_per_epoch)
+        """Number of finished epochs; the last one of the training may be partial."""
+        return -(-self.taken // self.steps_per_epoch) if self.is_finished else self.epoch
 
     @property
     def is_finished(self) -> bool:
@@ -135,19 +142,30 @@ class Pace:
         return self._recipe.learning_rate_at(self.taken if step is None else step, self._drops)
 
     def count_step(self, wait: Callable[[], object]) -> None:
-        """Count a step. ``wait`` waits for it; it is called only if the time is checked now."""
+        """Count a step. ``wait`` waits for it; it is called only if a time budget is checked now."""
         self.taken += 1
-        if self._forecast is not None and self.taken >= self._next_check:
-            wait()
+        if self.taken >= self._next_check:
+            if self._forecast is not None:
+                wait()
             self.check()
 
     def check(self) -> None:
-        """Plan the remaining steps again if there is a time budget. Every process must call it after the same step."""
-        if self._forecast is None:
-            return
-        steps = self._forecast.plan(self.taken, self.steps, self._most) if self._group.is_main else 0
-        self._set_steps(int(self._group.broadcast(steps)))
-        self._next_check = self.taken + max(1, (self.steps - self.taken) // CHECKS)
+        """Plan the remaining steps again, and whether to save. Every process must call it after the same step."""
+        decided = self._decide() if self._group.is_main else None
+        steps, self._interval, self.must_save = self._group.broadcast(decided)
+        self._set_steps(steps)
+        self._next_check = self.taken + self._interval
+
+    def _decide(self) -> tuple[int, int, bool]:
+        """Return the number of steps, the steps until the next check, and whether to save now."""
+        now = time.monotonic()
+        passed, self._checked = now - self._checked, now
+        must_save = self.taken > 0 and now - self._saved >= SAVE_AFTER_S
+        if self._forecast is not None:
+            steps = self._forecast.plan(self.taken, self.steps, self._most)
+            return steps, max(1, (steps - self.taken) // CHECKS), must_save
+        longer = 2 * self._interval if passed < CLOCK_S / 2 else self._interval
+        return self.steps, longer if passed < CLOCK_S else max(1, longer // 2), must_save
 
     def _set_steps(self, steps: int) -> None:
         """Change the number of steps. The learning rate never rises, and reaches its last value."""
@@ -162,11 +180,12 @@ class Pace:
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
-        """Count the time of saving an epoch."""
+        """Count the time of saving."""
         begin = time.monotonic()
         yield
+        self.must_save, self._saved = False, time.monotonic()
         if self._forecast is not None:
-            self._forecast.saved(self.epochs_done, time.monotonic() - begin)
+            self._forecast.saved(self.epochs_done, self._saved - begin)
 
     def recorded(self, run: Run) -> Run:
         """Return the record of a training with the steps that are planned and taken."""

@@ -46,7 +46,8 @@ def train_fold(
 ) -> FoldFolder:
     """Train one fold.
 
-    Every finished epoch is on disk, complete. A resumed training equals an uninterrupted one.
+    Every finished epoch is on disk, complete, and of a longer epoch every ten minutes. A resumed training equals an
+    uninterrupted one.
 
     Args:
         workspace: a preprocessed data set, or the folder that holds ``datasets_raw`` with this data set only.
@@ -91,22 +92,25 @@ def _train(
     with distributed.process_group(setup.device) as group, devices.explain_out_of_memory(OUT_OF_MEMORY_ADVICE):
         job = open_job(workspace, request, options, setup, group)
         trainer = Trainer(job, setup, group)
-        done = trainer.restore(job.folder) if options.resume else 0
-        job = tune(job, trainer, options, done)
+        done = trainer.restore(job.folder) if options.resume else None
+        job = tune(job, trainer, options)
         pace = set_pace(job, trainer, budget, done)
         job = replace(job, run=pace.recorded(job.run))
-        if _is_finished(job, pace, group, done):
+        if done is not None and _is_finished(job, pace, group, done):
             return
         with files.exclusive_lock(job.folder.path) if group.is_main else contextlib.nullcontext():
             prepare = functools.partial(_prepare_results, job, workspace, group, done)
-            replaces = done == 0 and job.folder.checkpoint.exists()
+            replaces = done is None and job.folder.checkpoint.exists()
             if group.is_main and replaces:
                 require_unedited(job.folder.predictions)
-                job.log(f"{job.folder.path}: the earlier training is kept until the first epoch is finished.", group)
+                job.log(
+                    f"{job.folder.path}: the earlier training is kept until the new one is saved.",
+                    group,
+                )
             elif group.is_main:
                 prepare()
             trainer.join_group()
-            job.log(start_message(job, setup, done), group)
+            job.log(start_message(job, setup, pace.taken), group)
             loader = data_loading.open_loader(job.slices, job.sampler, setup.device, free_bytes(setup), options.workers)
             with contextlib.closing(loader):
                 fit(job, trainer, loader, pace, before_first=prepare if replaces else None)
@@ -135,7 +139,7 @@ def _is_finished(job: TrainingJob, pace: Pace, group: TorchProcessGroup, done: i
     return True
 
 
-def _prepare_results(job: TrainingJob, workspace: Workspace, group: TorchProcessGroup, done: int) -> None:
+def _prepare_results(job: TrainingJob, workspace: Workspace, group: TorchProcessGroup, done: int | None) -> None:
     network = job.run.network
     prepare_fold_folder(job, workspace.results_plan(network), done)
     copy_dataset_description(workspace, network)

@@ -100,6 +100,8 @@ def fit(
 ) -> None:
     """Take the remaining steps. Write the row, the checkpoint and ``run.json`` after each epoch.
 
+    A long epoch is also saved before its end, without a row.
+
     Args:
         job: what to train.
         trainer: with the weights of the steps that the pace has taken.
@@ -122,13 +124,14 @@ def fit(
         while not pace.is_finished:
             epoch = pace.epoch
             part = _take_steps(job, trainer, loader, pace, bar, partial)
-            partial = None
-            if not group.is_main:
-                continue
+            partial = part if pace.epochs_done == epoch else None
             with pace.saving():
+                if not group.is_main:
+                    continue
                 job = replace(job, run=pace.recorded(job.run))
-                rows.append(_row(job, pace, epoch, part))
-                _save_epoch(job, trainer, rows, pace, part, before_first if epoch == started else None)
+                rows += [_row(job, pace, epoch, part)] if partial is None else []
+                _save(job, trainer, rows, pace, part, before_first)
+                before_first = None
                 draw = pace.is_finished or time.monotonic() - drawn > REDRAW_AFTER_S
                 job = replace(job, run=write_run(job, rows, pace.epochs_done, draw=draw))
                 drawn = time.monotonic() if draw else drawn
@@ -141,7 +144,7 @@ def fit(
     )
 
 
-def _save_epoch(
+def _save(
     job: TrainingJob,
     trainer: Trainer,
     rows: Sequence[dict[str, Any]],
@@ -154,7 +157,10 @@ def _save_epoch(
     def write_rows() -> None:
         if before_first is not None:
             before_first()
-        epoch_log.write_epochs(job.folder.epochs, rows)
+        if rows:
+            epoch_log.write_epochs(job.folder.epochs, rows)
+        else:
+            job.folder.epochs.unlink(missing_ok=True)
 
     if before_first is None:
         write_rows()
@@ -177,7 +183,7 @@ def _take_steps(
     bar: progress.StepBar,
     before: PartialEpoch | None,
 ) -> PartialEpoch:
-    """Take the steps of an epoch that remain after those of ``before``. Return all of them."""
+    """Take steps after those of ``before`` until the epoch or the training ends, or must be saved. Return all."""
     epoch, steps = pace.epoch, pace.steps_per_epoch
     check_every = CHECK_EVERY if trainer.setup.device == "cpu" else steps
     before = before or PartialEpoch(losses=torch.empty(0), seconds=0.0, waited=0.0)
@@ -189,12 +195,13 @@ def _take_steps(
         losses.append(trainer.step(batch))
         pace.count_step(losses[-1].item)
         bar.update()
-        if len(losses) % check_every == 0 or pace.is_finished or pace.taken % steps == 0:
+        must_stop = pace.is_finished or pace.must_save
+        if len(losses) % check_every == 0 or must_stop or pace.taken % steps == 0:
             values = _finite_losses(earlier, losses, job, trainer.group, epoch)
             mean = float(values.mean())
             bar.set_total(pace.steps)
             bar.set_message(f"epoch {epoch + 1}, loss {mean:.3g}, waiting for data {watch.waiting_share():.0%}")
-        if pace.is_finished:
+        if must_stop and pace.taken % steps:  # an epoch that is taken to its end lets the loader read ahead
             break
     if not trainer.is_finite():
         raise _not_finite("a weight is", job, epoch, len(values) - 1)

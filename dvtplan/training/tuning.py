@@ -32,30 +32,30 @@ CHECKPOINT_PARTS = 3
 """Weights and Adam's two moments. The moments exist only after the first step."""
 
 
-def tune(job: TrainingJob, trainer: Trainer, options: TrainingOptions, done: int) -> TrainingJob:
+def tune(job: TrainingJob, trainer: Trainer, options: TrainingOptions) -> TrainingJob:
     """Return the job with everything decided that depends on this machine, except for the steps of a time budget.
 
     The order matters: the network is compiled for the chosen batch size. A resumed training keeps its batch size.
     """
-    if options.batch_size_auto and done == 0:
+    if options.batch_size_auto and not options.resume:
         job = _with_batch_size(job, _fastest_batch_size(job, trainer))
     return _compile(job, trainer)
 
 
-def set_pace(job: TrainingJob, trainer: Trainer, budget: Budget | None, done: int) -> Pace:
+def set_pace(job: TrainingJob, trainer: Trainer, budget: Budget | None, done: int | None) -> Pace:
     """Return the pace of a job: how many steps it takes, at which learning rate.
 
-    A time budget holds as many steps as fit, by timing some steps and a checkpoint. A resumed training keeps its steps.
+    A time budget holds as many steps as fit, by timing some steps and a checkpoint. A resumed training, which has
+    ``done`` epochs, keeps its steps.
 
     Raises:
         DvtError: if not even a few steps fit.
     """
     run, group, steps = job.run, trainer.group, job.sampler.steps
-    if done > 0:
+    if done is not None:
         if budget is not None:
             job.log("`time_budget_s` has no effect on a resumed training. Without it, `epochs` adds epochs.", group)
-        shortened = checkpoint.schedule(job.folder.checkpoint)
-        taken = shortened.taken if shortened else done * steps
+        taken = checkpoint.steps_taken(job.folder.checkpoint, steps)
         return Pace(run.recipe, steps, group, taken=taken, schedule=run.schedule)
     if budget is None:
         return Pace(run.recipe, steps, group)

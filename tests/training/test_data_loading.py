@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -52,6 +53,15 @@ def assert_equal(a: list[Batch], b: list[Batch]) -> None:
     for one, other in zip(a, b, strict=True):
         for x, y in zip(one, other, strict=True):
             assert x.dtype == y.dtype and torch.equal(x, y)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_begin_at_any_batch(slices: SliceDataset, workers: int) -> None:
+    source = open_loader(slices, schedule(), "cpu", None, workers)
+    with contextlib.closing(source):
+        whole = [*source.epoch(1), *source.epoch(2)]
+        for first in (1, 5):
+            assert_equal([*source.epoch(1, first), *source.epoch(2)], whole[first:])
 
 
 # --- the schedule ---------------------------------------------------------------------------------

@@ -282,6 +282,7 @@ def train_by_an_own_clock(workspace: Workspace) -> None:
     pace.time = SimpleNamespace(monotonic=lambda: next(clock))  # type: ignore[assignment]
     tuning._step_seconds = lambda *what: 0.2 + rank
     tuning._save_seconds = lambda *what: 0.0
+    pace.SAVE_AFTER_S = 1.0  # also within epochs
     request = TrainingRequest(fold=0, network="gn_unet", recipe=replace(TINY, epochs=9), epochs=None)
     train._train(workspace, request, CPU, Budget(seconds=8.0))
 
@@ -292,6 +293,7 @@ def test_processes_take_the_same_steps_of_a_time_budget(fresh: Workspace) -> Non
     run = load_run(fresh.fold("gn_unet", 0))
     assert run.schedule is not None and run.is_finished
     assert 4 < run.schedule.taken == run.schedule.steps < run.schedule.planned < 9 * 6
+    assert run.epochs_done == len(rows(fresh.fold("gn_unet", 0))) == run.recipe.epochs
 
 
 def test_more_gpus_than_there_are_is_refused_before_anything_starts(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from helpers.machines import Machine, always
 from helpers.refusals import refused
 from helpers.trainings import CPU, TINY, Stop, link, load_run, rows, timeless
 
 from dvtplan.cli.runner import for_command_line
 from dvtplan.core import json_records
 from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.models import checkpoint
 from dvtplan.models.networks.registry import NETWORKS
 from dvtplan.planning.recipe import RECIPES, override
+from dvtplan.training import tuning
 from dvtplan.training.train import train_fold
 
 
@@ -143,3 +148,87 @@ def test_every_network_trains_and_resumes_to_the_bit(
     stop_after(0)
     resumed = train_fold(fresh, 0, network=network, options=replace(CPU, resume=True))
     assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+
+
+# --- within an epoch ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that takes 15 minutes for the six steps of an epoch."""
+    Machine(always(150.0)).run_trainings(monkeypatch)
+
+
+@pytest.fixture
+def stop_at_save(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """End the next training once it has written a number of checkpoints."""
+    save = checkpoint.save
+
+    def arrange(number: int) -> None:
+        count = itertools.count(1)
+
+        def saved(*what: Any, **how: Any) -> None:
+            save(*what, **how)
+            if next(count) == number:
+                raise Stop
+
+        monkeypatch.setattr(checkpoint, "save", saved)
+
+    return arrange
+
+
+@pytest.mark.usefixtures("slow_machine")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_training_killed_within_a_long_epoch_loses_ten_minutes_at_most(
+    fresh: Workspace, straight: FoldFolder, stop_at_save: Callable[[int], None], workers: int
+) -> None:
+    """Stopped in the first epoch, then in the second."""
+    options = replace(CPU, workers=workers)
+    stop_at_save(1)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, recipe=TINY, options=options)
+    folder = fresh.fold("gn_unet", 0)
+    assert checkpoint.steps_taken(folder.checkpoint, 6) == 4 and checkpoint.epochs_done(folder.checkpoint) == 0
+    assert load_run(folder).epochs_done == 0 and not folder.epochs.exists()
+    stop_at_save(2)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, options=replace(options, resume=True))
+    assert checkpoint.steps_taken(folder.checkpoint, 6) == 10 and len(rows(folder)) == 1
+    stop_at_save(0)
+    train_fold(fresh, 0, options=replace(options, resume=True))
+    assert folder.checkpoint.read_bytes() == straight.checkpoint.read_bytes()
+    assert timeless(folder) == timeless(straight)
+    assert "resumed after epoch 1 and 4 steps" in folder.log.read_text()
+
+
+@pytest.mark.usefixtures("slow_machine")
+def test_the_first_checkpoint_within_an_epoch_replaces_an_earlier_training(
+    fresh: Workspace, straight: FoldFolder, stop_at_save: Callable[[int], None]
+) -> None:
+    """A kill in the moment between the two files would otherwise leave rows of another training."""
+    train_fold(fresh, 0, recipe=replace(TINY, seed=3), options=CPU)
+    stop_at_save(1)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, recipe=TINY, options=replace(CPU, overwrite=True))
+    folder = fresh.fold("gn_unet", 0)
+    assert load_run(folder).recipe.seed == 0 and not folder.epochs.exists()
+    stop_at_save(0)
+    train_fold(fresh, 0, options=replace(CPU, resume=True))
+    assert folder.checkpoint.read_bytes() == straight.checkpoint.read_bytes()
+
+
+@pytest.mark.usefixtures("slow_machine")
+def test_a_batch_size_that_was_chosen_is_kept_within_the_first_epoch(
+    fresh: Workspace, stop_at_save: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto = replace(CPU, batch_size_auto=True)
+    monkeypatch.setattr(tuning, "_step_seconds", lambda job, trainer, slices, *_: {1: 1.0, 2: 1.0, 4: 4.0}[slices])
+    stop_at_save(1)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, recipe=replace(TINY, epochs=1, batch_size=4), options=auto)
+    folder = fresh.fold("gn_unet", 0)
+    assert load_run(folder).recipe.batch_size == 2 and load_run(folder).epochs_done == 0
+    stop_at_save(0)
+    monkeypatch.setattr(tuning, "_step_seconds", lambda *what: pytest.fail("tried again"))
+    train_fold(fresh, 0, options=replace(auto, resume=True))
+    assert load_run(folder).recipe.batch_size == 2 and load_run(folder).epochs_done == 1
