@@ -179,7 +179,7 @@ def test_a_wait_is_attributed_to_the_function_that_waited(fresh: Workspace, monk
     monkeypatch.setattr(torch, "isfinite", waiting)
     found = training._waits(fresh, "cpu", 1, 6)
     # An epoch has two steps, whose losses are checked together; then every weight is checked once.
-    assert {place.split()[0] for place in found} == {"trainer.py"} and found["trainer.py _finite_mean"] == 1
+    assert {place.split()[0] for place in found} == {"trainer.py"} and found["trainer.py _finite_losses"] == 1
 
 
 @pytest.mark.parametrize("way", [steps.TUNED, steps.CHANNELS_FIRST])
