@@ -17,7 +17,6 @@ from dvtplan.inference.options import EXTRA_FORMATS
 def predict(argv: list[str]) -> None:
     """Run dvt_predict."""
     arguments = _parser().parse_args(argv)
-    from dvtplan.core import console
     from dvtplan.findings.options import ReportOptions
     from dvtplan.inference import session
     from dvtplan.inference.options import PredictOptions
@@ -50,7 +49,6 @@ def predict(argv: list[str]) -> None:
         channels_last=arguments.channels_last,
         compiled=arguments.compile,
     )
-    console.info(setup.description)
     outcome = session.predict_scans(
         arguments.input, arguments.output, arguments.model, options, reports, folds=arguments.folds, setup=setup
     )

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from dvtplan import __version__
-from dvtplan.core import console
+from dvtplan.core import allocator, console
 from dvtplan.data.paths import model_fold
 from dvtplan.data.phantom import is_phantom
 from dvtplan.findings.record import ModelIdentity
-from dvtplan.models import checkpoint, devices, model_store, weight_files
+from dvtplan.models import checkpoint, devices, model_store, speed_trial, weight_files
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.model_store import StoredModel
 from dvtplan.models.training_run import training_differences
@@ -76,21 +76,25 @@ def load_model(path: Path | str, *, folds: Sequence[int] | None = None, setup: D
     Args:
         path: a results folder, ``results/DATASET/NETWORK``, or an archive that ``export_model`` wrote.
         folds: their numbers; None for all trained folds.
-        setup: how to run; None chooses.
+        setup: how to run; None chooses. Among its alternatives a trial on this machine decides.
 
     Raises:
         DvtError: if folds are missing or differ in plan or classes, or if an archive is damaged or not a model.
     """
     path, setup = Path(path), setup or devices.choose()
     with model_store.open_model(path, folds) as stored:
-        loaded = [_load_network(stored, k, setup) for k in stored.runs]
-    runs = list(stored.runs.values())
+        loaded = [_load_network(stored, k) for k in stored.runs]
+    runs, shape = list(stored.runs.values()), stored.plan.target_shape
+    setup = speed_trial.fastest_for_prediction(loaded[0][0], runs[0].channels, shape, setup)
+    if setup.device == "cpu":
+        allocator.keep_freed_memory()
+    networks = [_place(network, run.channels, shape, setup) for run, (network, _) in zip(runs, loaded, strict=True)]
     if stored.warning:
         console.warn(stored.warning)
     for line in training_differences(runs):
         console.info(f"{path}: {line}")
     return Model(
-        networks=tuple(network for network, _ in loaded),
+        networks=tuple(networks),
         folds=tuple(stored.runs),
         plan=stored.plan,
         classes=runs[0].classes,
@@ -102,8 +106,8 @@ def load_model(path: Path | str, *, folds: Sequence[int] | None = None, setup: D
     )
 
 
-def _load_network(stored: StoredModel, fold: int, setup: DeviceConfig) -> tuple[nn.Module, str]:
-    """Return a fold's network, ready to run, and the digest of its weights."""
+def _load_network(stored: StoredModel, fold: int) -> tuple[nn.Module, str]:
+    """Return a fold's network in evaluation mode on the CPU, and the digest of its weights."""
     run = stored.runs[fold]
     if stored.archive is None:
         network = checkpoint.build_network(run)
@@ -113,16 +117,19 @@ def _load_network(stored: StoredModel, fold: int, setup: DeviceConfig) -> tuple[
         weights = weight_files.archived_weights(stored.archive, fold, needed)
         network = checkpoint.build_network(run)
         checkpoint.set_weights(network, weights)
-    digest = weight_files.weights_digest(checkpoint.get_weights(network))
-    network = setup.place(network.eval())
+    return network.eval(), weight_files.weights_digest(checkpoint.get_weights(network))
+
+
+def _place(network: nn.Module, channels: int, shape: tuple[int, int], setup: DeviceConfig) -> nn.Module:
+    """Return a network as the setup runs it, compiled if it says so and that works."""
+    network = setup.place(network)
 
     def trial(forward: devices.Forward) -> None:
-        shape = stored.plan.target_shape
-        slices = torch.zeros(slices_at_once(shape, setup.device), run.channels, *shape, device=setup.device)
+        slices = torch.zeros(slices_at_once(shape, setup.device), channels, *shape, device=setup.device)
         with torch.inference_mode(), setup.autocast():
-            forward(slices.contiguous(memory_format=setup.memory_format))
+            forward(setup.images(slices))
 
     compiled, problem = devices.try_compile(network, setup, trial)
     if problem:
         console.info(problem)
-    return compiled, digest  # type: ignore[return-value]  # a compiled module is one
+    return compiled  # type: ignore[return-value]  # a compiled module is one

@@ -149,7 +149,7 @@ def _fold_probabilities(image_BCHW: torch.Tensor, model: Model, block: int) -> I
     count = len(image_BCHW)
     if model.setup.compiled and count < block:
         image_BCHW = nn.functional.pad(image_BCHW, (0, 0, 0, 0, 0, 0, 0, block - count))
-    image = image_BCHW.contiguous(memory_format=model.setup.memory_format)
+    image = model.setup.images(image_BCHW)
     for network in model.networks:
         with model.setup.autocast():
             logits = network(image)[:count].float()

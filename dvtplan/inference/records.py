@@ -28,7 +28,7 @@ def opening_record(model: Model, options: Mapping[str, str]) -> PredictionRecord
         started=text.now(),
         device=model.setup.device,
         precision=model.setup.precision,
-        setup=model.setup.description,
+        setup=model.setup.description_with_trial,
         options=dict(options),
         versions=software_versions(),
     )

@@ -59,6 +59,7 @@ def predict_scans(
         burden_table.require_replaceable(Path(reports.burden))
     findings = reports.findings_options()
     loaded = load_model(model, folds=folds, setup=setup)
+    console.info(loaded.setup.description_with_trial)
     outcome = predict_input(Path(input), Path(output), loaded, options, findings)
     written = list(outcome.files)
     if options.save_probabilities:

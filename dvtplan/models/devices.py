@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from dvtplan.core.errors import DvtError
+from dvtplan.models.networks.inference_form import convert_for_inference
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 BF16_CAPABILITY = (8, 0)
@@ -25,20 +26,50 @@ class DeviceConfig:
 
     device: str
     precision: str
-    """'fp32', or 'bf16': autocast with float32 weights."""
+    """'fp32' or 'bf16'. bf16 is autocast with float32 weights, or for predictions on a CPU convolutions in bf16."""
     channels_last: bool
     compiled: bool
     training: bool
     """Whether backward passes run, too."""
-    description: str
-    """The choice in words, for the user."""
+    hardware: str = ""
+    """Device in words: 'Running on cuda:0: NVIDIA H200'."""
+    alternatives: tuple[DeviceConfig, ...] = ()
+    """Other ways that may be faster on this processor; ``speed_trial`` decides."""
+    trial: str = ""
+    """Times of the trial that decided, in words; empty if there was none."""
+
+    @property
+    def description(self) -> str:
+        """The choice in words: 'Running on cpu: 2 threads (bf16, channels last).'."""
+        return f"{self.hardware} ({self.words})."
+
+    @property
+    def description_with_trial(self) -> str:
+        """``description`` and why, if a trial decided."""
+        return f"{self.description} {self.trial}".rstrip()
+
+    @property
+    def words(self) -> str:
+        """Precision, layout and compilation: 'bf16, channels last'."""
+        layout = "channels last" if self.channels_last else "channels first"
+        return ", ".join([self.precision, layout, *(["compiled"] if self.compiled else [])])
+
+    @property
+    def _converts(self) -> bool:
+        """Whether ``place`` gives the convolutions bf16 weights. Autocast would convert them in every pass."""
+        return self.precision == "bf16" and self.device == "cpu" and not self.training
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return the context in which forward passes run."""
         dtype = PRECISIONS[self.precision]
-        if dtype is None:
+        if dtype is None or self._converts:
             return contextlib.nullcontext()
         return torch.autocast(torch.device(self.device).type, dtype=dtype)
+
+    def images(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return images on this device in the layout and number type that a placed network takes."""
+        dtype = torch.bfloat16 if self._converts else image_BCHW.dtype
+        return image_BCHW.to(dtype).contiguous(memory_format=self.memory_format)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -46,8 +77,14 @@ class DeviceConfig:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def place(self, network: nn.Module) -> nn.Module:
-        """Move a network to the device and give its weights the memory layout."""
-        return network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        """Move a network to the device and give its weights the memory layout.
+
+        For predictions on a CPU it is also converted: it can no longer be trained.
+        """
+        placed: nn.Module = network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        if self.device == "cpu" and not self.training:
+            convert_for_inference(placed, torch.bfloat16 if self._converts else torch.float32)
+        return placed
 
     def free_bytes(self) -> int | None:
         """Return the free memory of a CUDA device; None for other devices, which share the system's memory."""
@@ -88,21 +125,37 @@ def choose(
     layout_helps = kind == "cuda" or (kind == "cpu" and not training)
     layout = layout_helps if channels_last is None else channels_last
     does_compile = (compiles and training) if compiled is None else compiled
-    words = [chosen, "channels last" if layout else "channels first", *(["compiled"] if does_compile else [])]
-    missing = "No GPU found: running on the CPU, " if device == "auto" and kind == "cpu" else ""
+    setup = DeviceConfig(device=name, precision=chosen, channels_last=layout, compiled=does_compile, training=training)
+    place = "No GPU found: running on the CPU," if device == "auto" and kind == "cpu" else f"Running on {name}:"
     threads = torch.get_num_threads()
     where = f"{threads} thread{'s' if threads > 1 else ''}" if kind == "cpu" else _title(name)
-    description = (
-        f"{missing}{where} ({', '.join(words)})." if missing else f"Running on {name}: {where} ({', '.join(words)})."
-    )
-    return DeviceConfig(
-        device=name,
-        precision=chosen,
-        channels_last=layout,
-        compiled=does_compile,
-        training=training,
-        description=description,
-    )
+    setup = replace(setup, hardware=f"{place} {where}")
+    if kind != "cpu" or does_compile:
+        return setup
+    return replace(setup, alternatives=_alternatives(setup, precision is None, channels_last is None))
+
+
+def _alternatives(setup: DeviceConfig, any_precision: bool, any_layout: bool) -> tuple[DeviceConfig, ...]:
+    """Return the ways of running on a CPU that may be faster, of those that the user left open."""
+    precisions = ("fp32", "bf16") if any_precision and _cpu_supports_bf16() else (setup.precision,)
+    layouts = (False, True) if any_layout and setup.training else (setup.channels_last,)
+    # bf16 in channels-first layout is never the fastest: its convolutions need the other layout.
+    ways = [(p, last) for p in precisions for last in layouts if p == "fp32" or last or not any_layout]
+    here = setup.precision, setup.channels_last
+    return tuple(replace(setup, precision=p, channels_last=last) for p, last in ways if (p, last) != here)
+
+
+def processor() -> str:
+    """Return what the CPU computes with, as far as it decides rounding: 'AVX512 bf16 AMX'."""
+    units = {"bf16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
+    present = [name for name, test in units.items() if getattr(torch.cpu, test, lambda: False)()]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *present])
+
+
+def _cpu_supports_bf16() -> bool:
+    """Return whether the CPU's convolutions take bf16; whether they are faster, only a trial can show."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and bool(supported())
 
 
 Forward = Callable[[torch.Tensor], torch.Tensor]

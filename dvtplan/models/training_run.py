@@ -45,6 +45,19 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Arithmetic:
+    """How a CPU computed a training; decides its rounding."""
+
+    precision: str
+    """'fp32' or 'bf16'."""
+    channels_last: bool
+    processor: str
+    """``devices.processor``: on another kind of processor rounding differs in any case."""
+    trial: str
+    """Times of the trial that decided; empty if there was none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """How a fold was trained, and how far: ``run.json``."""
 
@@ -70,6 +83,8 @@ class Run:
     """Training time over all resumes."""
     waiting_share: float
     """Share of ``seconds`` spent waiting for data."""
+    arithmetic: Arithmetic | None = field(default=None, metadata={OMIT_DEFAULT: True})
+    """None on other devices than a CPU, and in older files."""
     schedule: Schedule | None = field(default=None, metadata={OMIT_DEFAULT: True})
     """None: all steps of all epochs of ``recipe``."""
 

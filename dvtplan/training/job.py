@@ -163,7 +163,7 @@ def start_message(job: TrainingJob, setup: DeviceConfig, taken: int) -> str:
     if shortened:
         length = f"{shortened.steps} steps ({run.length}, for a time budget of {duration(shortened.budget_s)})"
     return (
-        f"{setup.description}\n"
+        f"{setup.description_with_trial}\n"
         f"Fold {run.fold}: {run.network}, {run.parameters:,} parameters, {', '.join(run.classes)}; recipe "
         f"{recipe.name}, {length} of {recipe.batch_size} slices at {job.plan.target_shape[0]}x"
         f"{job.plan.target_shape[1]}{shared}, {start}."
@@ -216,7 +216,13 @@ def open_job(
     if previous:
         keeps_steps = request.epochs is None or options.time_budget_s is not None
         schedule = previous.schedule if keeps_steps else None
-        run = replace(run, started=previous.started, epochs_done=previous.epochs_done, schedule=schedule)
+        run = replace(
+            run,
+            started=previous.started,
+            epochs_done=previous.epochs_done,
+            arithmetic=previous.arithmetic,
+            schedule=schedule,
+        )
     if recipe.batch_size > len(inputs.slices):
         raise DvtError(
             f"`batch_size={recipe.batch_size}`: fold {request.fold} has only {plural(len(inputs.slices), 'slice')}. "

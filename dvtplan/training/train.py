@@ -7,7 +7,7 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-from dvtplan.core import files
+from dvtplan.core import allocator, files
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import under_torchrun
 from dvtplan.core.text import plural
@@ -16,6 +16,7 @@ from dvtplan.data.paths import FoldFolder, Workspace, as_workspace
 from dvtplan.models import devices, epoch_log
 from dvtplan.planning.recipe import Recipe
 from dvtplan.training import data_loading, distributed
+from dvtplan.training.arithmetic import choose_arithmetic
 from dvtplan.training.distributed import TorchProcessGroup
 from dvtplan.training.job import (
     TrainingJob,
@@ -91,6 +92,9 @@ def _train(
     )
     with distributed.process_group(setup.device) as group, devices.explain_out_of_memory(OUT_OF_MEMORY_ADVICE):
         job = open_job(workspace, request, options, setup, group)
+        job, setup = choose_arithmetic(job, setup, group, resume=options.resume)
+        if setup.device == "cpu":
+            allocator.keep_freed_memory()
         trainer = Trainer(job, setup, group)
         done = trainer.restore(job.folder) if options.resume else None
         job = tune(job, trainer, options)

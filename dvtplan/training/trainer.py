@@ -60,9 +60,7 @@ class Trainer:
         """Augment a batch, run the network, or ``forward`` in its place, and return the loss."""
         image, label = self._augment(*batch)
         with self.setup.autocast():
-            logits = (self._forward if forward is None else forward)(
-                image.contiguous(memory_format=self.setup.memory_format)
-            )
+            logits = (self._forward if forward is None else forward)(self.setup.images(image))
         return self._loss(logits, label, self._recipe)
 
     def step(self, batch: Batch) -> torch.Tensor:

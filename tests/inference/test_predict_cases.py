@@ -267,9 +267,12 @@ def test_the_record_lists_kept_and_new_masks(half_done: Path, bright: Model) -> 
     before = record(half_done / "run.json")
     (half_done / "b.nii.gz").unlink()
     write(half_done.parent / "in" / "c.nii.gz")
-    remade(half_done, replace(bright, setup=replace(bright.setup, description="Elsewhere.")))
+    remade(half_done, replace(bright, setup=replace(bright.setup, hardware="Elsewhere")))
     after = record(half_done / "run.json")
-    assert [after.starts[after.cases[k].start].setup for k in "abc"] == [bright.setup.description, *["Elsewhere."] * 2]
+    assert [after.starts[after.cases[k].start].setup for k in "abc"] == [
+        bright.setup.description,
+        *["Elsewhere (fp32, channels last)."] * 2,
+    ]
     assert after.cases["a"] == before.cases["a"]
 
 

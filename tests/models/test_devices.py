@@ -138,7 +138,7 @@ def test_several_processes_get_a_gpu_each_or_share_the_cpu(monkeypatch: pytest.M
 
 def test_autocast_is_bf16_or_nothing() -> None:
     layer, image = torch.nn.Conv2d(1, 1, 1), torch.rand(1, 1, 2, 2)
-    with devices.choose("cpu", precision="bf16").autocast():
+    with devices.choose("cpu", training=True, precision="bf16").autocast():
         assert layer(image).dtype == torch.bfloat16
     plain = devices.choose("cpu").autocast()
     assert isinstance(plain, contextlib.nullcontext)
