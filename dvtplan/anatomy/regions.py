@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from dvtplan.anatomy.levels import UNASSIGNED, Levels
 from dvtplan.imaging import array_ops
@@ -105,6 +104,8 @@ def midline_of(grid: Grid, levels: Levels | None) -> float:
 
 def _nearest(positions_mm: np.ndarray, truth_mm: np.ndarray, truth_regions: np.ndarray, limit_mm: float) -> np.ndarray:
     """Return the region of the nearest truth voxel, ``UNASSIGNED`` if none is within the limit."""
+    from scipy.spatial import cKDTree  # slow to load; a mask without thrombus does not need it
+
     nearest_mm = np.full(len(positions_mm), np.inf)
     regions = np.full(len(positions_mm), UNASSIGNED, np.uint8)
     for region in np.unique(truth_regions):

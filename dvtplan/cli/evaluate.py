@@ -24,6 +24,10 @@ def evaluate(argv: list[str]) -> None:
     _add_scoring(parser)
     options = parser.parse_args(argv)
     _refuse_conflicts(parser, options)
+    from dvtplan.core import worker_pool
+
+    if options.jobs != 1 and worker_pool.available_cores() > 1:
+        worker_pool.preload("dvtplan.evaluation.case_scores", "scipy.ndimage", "scipy.spatial", "SimpleITK")
     from dvtplan.evaluation.evaluate import Evaluation, NetworkComparison, compare_networks, evaluate, evaluate_folders
     from dvtplan.evaluation.options import EvaluationOptions
 

@@ -209,8 +209,14 @@ def sharing_fault() -> str:
     return ""
 
 
-def preload(module: str) -> None:
-    """Start to import a module in the process that workers are copied from, while this process imports it too."""
+def preload(module: str, *libraries: str) -> None:
+    """Start to import a module in the process that workers are copied from, while this process imports it too.
+
+    Args:
+        module: the module of the workers' function.
+        libraries: what its functions import when they run; this process may never need it.
+    """
+    _libraries[:] = libraries
     if _context(module).get_start_method() == FORKSERVER:
         from multiprocessing import forkserver  # not available on every system
 
@@ -228,8 +234,11 @@ def _context(module: str) -> BaseContext:
     if FORKSERVER not in multiprocessing.get_all_start_methods() or len(os.fsencode(tempfile.gettempdir())) > room:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context(FORKSERVER)
-    context.set_forkserver_preload([module])
+    context.set_forkserver_preload([module, *_libraries])
     return context
+
+
+_libraries: list[str] = []
 
 
 def _prepare_worker(settings: tuple[dict[str, bool], list[Callable[[str], str]]], shared: dict[str, str]) -> None:

@@ -57,7 +57,7 @@ SENSITIVITY = "level_sensitivity.csv"
 BYTES_PER_VOXEL = 24
 """Peak memory of scoring a case: both masks as read, as maps, and their copies."""
 
-FEW_VOXELS = 300_000_000
+FEW_VOXELS = 60_000_000
 """Below this number, over all cases, starting processes costs more time than it saves."""
 
 

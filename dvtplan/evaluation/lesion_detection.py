@@ -31,7 +31,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from dvtplan.imaging import array_ops
 
@@ -130,6 +129,8 @@ def _overlaps(mask: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarr
     box = array_ops.bounding_box(mask)
     if box is None:
         return np.zeros(0, int), np.zeros(0, bool)
+    from scipy import ndimage
+
     mask, other = mask[box], other[box]
     labels, n = ndimage.label(mask, array_ops.CONNECTIVITY_26)
     sizes = np.bincount(labels[mask], minlength=n + 1)[1:]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from dvtplan.anatomy import regions
 from dvtplan.anatomy.levels import PROXIMAL_DISTAL, Levels
 from dvtplan.evaluation import confusion, table1, table_text
 from dvtplan.evaluation.summary_statistics import INTERVAL_RULE, Summary, summarize
 from dvtplan.imaging.geometry import Grid
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHIFTS_MM = (-20.0, -10.0, 0.0, 10.0, 20.0)
 """Shifts of the levels; up is positive. The division of the popliteal artery varies by 12 to 20 mm (SD) between limbs
@@ -108,6 +110,8 @@ def to_csv(table: LevelSensitivity) -> str:
         for line in table.lines
         for score, summary in line.scores.items()
     ]
+    import pandas as pd
+
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dvtplan.anatomy import scan_landmarks
 from dvtplan.anatomy.landmarks import LEVEL_BELOW_KNEE_MM
 from dvtplan.anatomy.levels import ALL, PROXIMAL_DISTAL, Levels
 from dvtplan.anatomy.regions import NEAR_MM
@@ -149,7 +148,7 @@ def _warn_of_levels(pairs: Sequence[Pair]) -> None:
     for pair in pairs:
         if pair.levels is not None:
             with contextlib.suppress(DvtError):
-                for line in level_warnings(pair.case_id, pair.levels, volume_io.read_grid(pair.truth)):
+                for line in level_warnings(pair.case_id, pair.levels, volume_io.read_stated_grid(pair.truth)):
                     console.warn(line)
 
 
@@ -218,6 +217,8 @@ def _estimate_missing(
     pairs: Sequence[Pair], images: Mapping[str, Path], cases_table: Path, jobs: int | None
 ) -> _Levels:
     """Estimate the levels of cases without one from their images."""
+    from dvtplan.anatomy import scan_landmarks  # slow to load, and seldom needed
+
     missing = [pair.case_id for pair in pairs if pair.levels is None and pair.case_id in images]
     found = scan_landmarks.estimate_scans({case_id: images[case_id] for case_id in missing}, jobs)
     done = [case_id for case_id, of in found.items() if of.levels is not None]

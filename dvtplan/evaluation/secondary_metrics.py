@@ -25,8 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from dvtplan.core.text import plural
 from dvtplan.evaluation import table_text
@@ -35,6 +34,9 @@ from dvtplan.evaluation.lesion_detection import OVERLAP, VOLUMES, Lesions
 from dvtplan.evaluation.summary_statistics import INTERVAL_RULE, Summary, summarize
 from dvtplan.evaluation.surface_distance import PERCENTILE, SurfaceScores
 from dvtplan.evaluation.table_text import mean_sd, number, span
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VOXELS = ("iou", "volume_difference_ml", "volume_difference_percent")
 """Columns that follow from voxel counts and volumes."""
@@ -204,6 +206,8 @@ def by_patient(rows: pd.DataFrame) -> pd.DataFrame:
     patients = rows.groupby(keys, sort=False)
     added = patients[["tp", "fp", "fn", "truth_ml", "predicted_ml", "false_positive_ml", *COUNTS]].sum()
     pooled = added.join([patients[list(SURFACES)].mean(), patients["counted"].any()])
+    import pandas as pd
+
     scored = pd.DataFrame([scores(dict(counts)) for _, counts in added.iterrows()], index=pooled.index)
     return pooled.join(scored).reset_index()
 
@@ -280,6 +284,8 @@ def to_csv(table: MeasuresTable) -> str:
         for name, summary in region.measures.items()
     ]
     whole = {"lesions": "Int64", "lesions_overlapping": "Int64"}
+    import pandas as pd
+
     return pd.DataFrame(lines).astype(whole).to_csv(index=False, lineterminator="\n")
 
 

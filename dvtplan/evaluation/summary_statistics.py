@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 CONFIDENCE = 0.95
 """Coverage of the interval of the mean."""
@@ -87,6 +87,8 @@ def _bca_interval(values: np.ndarray) -> tuple[float, float]:
 
     Equal values have this value as both ends. The order of the values does not matter.
     """
+    from scipy.special import ndtr, ndtri
+
     values = np.sort(values)  # the seed chooses positions, which must not depend on the order of patients
     if values[0] == values[-1]:
         return float(values[0]), float(values[0])
@@ -108,7 +110,15 @@ def _bca_interval(values: np.ndarray) -> tuple[float, float]:
 def _resampled_means(values: np.ndarray) -> np.ndarray:
     """Return the means of ``RESAMPLES`` draws of as many values with replacement."""
     n = len(values)
+    if n * RESAMPLES <= BLOCK:
+        return np.asarray(values[_draws(n)].mean(axis=1))
     random = np.random.default_rng(SEED)
     step = max(1, BLOCK // n)
     sizes = [min(step, RESAMPLES - start) for start in range(0, RESAMPLES, step)]
     return np.concatenate([values[random.integers(0, n, (size, n))].mean(axis=1) for size in sizes])
+
+
+@functools.lru_cache(maxsize=2)
+def _draws(n: int) -> np.ndarray:
+    """Return the drawn positions, shape (``RESAMPLES``, n); the measures of a region share them."""
+    return np.random.default_rng(SEED).integers(0, n, (RESAMPLES, n))

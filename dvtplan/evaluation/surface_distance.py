@@ -34,7 +34,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from dvtplan.imaging import array_ops
 from dvtplan.imaging.geometry import GRID_TOLERANCE_MM
@@ -117,6 +116,8 @@ def _surface_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.
 
 def _distances_mm(from_mm: np.ndarray, to_mm: np.ndarray) -> np.ndarray:
     """Return the distance from each position to the nearest of others, shape (n,)."""
+    from scipy.spatial import cKDTree
+
     # Voxel centres form rows, which a median splits badly: unbalanced trees are twice as fast.
     tree = cKDTree(to_mm, balanced_tree=False, compact_nodes=False)
     return np.asarray(tree.query(from_mm)[0])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from dvtplan.core.text import plural
 from dvtplan.evaluation import table_text
 from dvtplan.evaluation.confusion import EMPTY_MASK_RULE, Confusion
 from dvtplan.evaluation.summary_statistics import INTERVAL_RULE, Summary, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCORES = {"dsc": "DSC", "precision": "Precision", "recall": "Recall"}
 """Columns of the table, with the paper's order and titles."""
@@ -145,6 +147,8 @@ def to_csv(table: Table) -> str:
         for region in table.regions
         for score, summary in region.scores.items()
     ]
+    import pandas as pd
+
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 

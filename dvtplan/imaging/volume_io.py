@@ -10,23 +10,19 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import SimpleITK as sitk
 
 from dvtplan.core.errors import DvtError, WriteFailed, cannot_write, require_unicode
 from dvtplan.core.files import atomic_write
 from dvtplan.imaging import headers, nifti
-from dvtplan.imaging.geometry import (
-    HEADER_TOLERANCE,
-    Grid,
-    distance_mm,
-    nearest_axes,
-    same_grid,
-)
+from dvtplan.imaging.geometry import HEADER_TOLERANCE, Grid, distance_mm, nearest_axes, same_grid
 from dvtplan.imaging.nifti import not_3d
 from dvtplan.imaging.volume_names import GIPL, WRITTEN, has_ending
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 T = TypeVar("T")
 
@@ -61,6 +57,8 @@ def read(path: str | Path) -> tuple[np.ndarray, Grid]:
     voxels, stated = _inspect(path)
     if voxels is not None and stated is not None:
         return voxels, _header_grid(path, stated) or stated
+    import SimpleITK as sitk  # slow to load, and nothing else here needs it
+
     try:
         with _silent(), nifti.plain_name(path) as name:
             image = sitk.ReadImage(str(name), imageIO=_reader_of(path))
@@ -129,6 +127,8 @@ def _write(
     if not path.name.endswith(WRITTEN):
         raise WriteFailed(f"{path}: is not a format in which volumes are written. Use {', '.join(WRITTEN)}.")
     require_unicode(path)
+    import SimpleITK as sitk
+
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(grid.spacing_mm[::-1])
     image.SetOrigin(grid.origin_mm)
@@ -208,6 +208,8 @@ def read_layers(path: Path) -> tuple[np.ndarray, Grid]:
         DvtError: as ``read``.
     """
     _inspect(path)
+    import SimpleITK as sitk  # slow to load, and nothing else here needs it
+
     try:
         with _silent(), nifti.plain_name(path) as name:
             image = sitk.ReadImage(str(name), imageIO=_reader_of(path))
@@ -220,15 +222,20 @@ def read_layers(path: Path) -> tuple[np.ndarray, Grid]:
     return (array[None] if array.ndim == 3 else np.moveaxis(array, -1, 0)), grid
 
 
+def read_stated_grid(path: Path) -> Grid:
+    """Read the grid that a volume's header states; as ``read_grid`` except for rounding, in a tenth of its time."""
+    return _checked(path, nifti.inspect) if has_ending(path, nifti.ENDINGS) else read_grid(path)
+
+
 def count_voxels(path: Path) -> int:
-    """Return the number of voxels in a volume's header; raises as ``read_grid``, but takes a tenth of its time."""
-    if has_ending(path, nifti.ENDINGS):
-        return math.prod(_checked(path, nifti.inspect).shape)
-    return math.prod(read_grid(path).shape)
+    """Return the number of voxels in a volume's header; raises as ``read_stated_grid``."""
+    return math.prod(read_stated_grid(path).shape)
 
 
 def _header_reader(path: Path) -> sitk.ImageFileReader:
     """Read a header; a RuntimeError is ITK's."""
+    import SimpleITK as sitk
+
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_reader_of(path))
     with _silent(), nifti.plain_name(path) as name:
@@ -298,6 +305,8 @@ def _reader_of(path: Path) -> str:
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """Keep the warnings of ITK and its libraries, which write to the process's stderr, off the screen."""
+    import SimpleITK as sitk
+
     sitk.ProcessObject_SetGlobalWarningDisplay(False)
     try:
         sys.stderr.flush()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,13 @@ from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
 from dvtplan.evaluation.evaluate import evaluate, evaluate_folders
 from dvtplan.imaging import volume_io
+
+
+def test_workers_load_neither_tables_nor_what_no_mask_needs() -> None:
+    """Every worker process would wait for them."""
+    code = "import sys, dvtplan.evaluation.case_scores; print(sorted({'pandas', 'SimpleITK'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
 
 # --- what is measured -----------------------------------------------------------------------------
 

@@ -92,6 +92,13 @@ def test_a_sound_header_gives_the_place(tmp_path: Path, header: dict[str, object
             assert volume_io.read_grid(path) == found
 
 
+def test_a_header_is_read_once_but_each_faulty_file_is_named(tmp_path: Path) -> None:
+    one, other = (write(tmp_path / f"{name}.nii.gz", sform=ROWS) for name in ("one", "other"))
+    assert volume_io.read_stated_grid(one) is volume_io.read_stated_grid(other)
+    for name in ("bad", "worse"):
+        assert "pixdim (2, 3, 4)" in refused(write(tmp_path / f"{name}.nii.gz", sform=rows(2.0)))  # with this name
+
+
 CONTRADICTIONS: dict[str, tuple[dict[str, object], str, str]] = {
     "sform twice as large": ({"sform": rows(2.0), "qform": True}, "(4, 6, 8), but its pixdim (2, 3, 4)", "sform qform"),
     "sform without sizes": ({"sform": rows(x=[-1, 0, 0, 20])}, "(1, 3, 4), but its pixdim (2, 3, 4)", "sform"),
