@@ -68,6 +68,7 @@ _RENAMED = {"predict": "predict_path"}
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'dvtplan' has no attribute {name!r}")
+    importlib.import_module("dvtplan.core.threads").prepare()  # before torch is loaded
     return getattr(importlib.import_module(_PLACES[name]), _RENAMED.get(name, name))
 
 

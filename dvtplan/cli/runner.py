@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dvtplan.cli import cache_folder, streams
-from dvtplan.core import child_processes, process_group
+from dvtplan.core import child_processes, process_group, threads
 from dvtplan.core.child_processes import INTERRUPTED
 from dvtplan.core.errors import DvtError
 
@@ -102,6 +102,7 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
 
         streams.prepare()
         cache_folder.prepare()
+        threads.prepare()
         console.set_translation(for_command_line)
         name = Path(sys.argv[0]).name
         if process_group.is_child_of_torchrun():

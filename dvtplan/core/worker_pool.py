@@ -15,7 +15,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
-from dvtplan.core import child_processes, console, shared_settings
+from dvtplan.core import child_processes, console, shared_settings, threads
 from dvtplan.core.console import progress
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import local_world_size
@@ -40,8 +40,7 @@ SOCKET_NAME = 32
 
 def available_cores() -> int:
     """Return how many cores this process may use; processes that torchrun started on this machine share its cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // local_world_size())
+    return max(1, threads.usable_cores() // local_world_size())
 
 
 def free_memory_bytes() -> int | None:
