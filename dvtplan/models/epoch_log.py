@@ -1,4 +1,8 @@
-"""``epochs.csv``: one row for each finished epoch of a training."""
+"""``epochs.csv``: one row for each finished epoch of a training.
+
+In a time budget the last epoch may be partial, and the learning rate may change within an epoch. A row contains that of
+the last step.
+"""
 
 from __future__ import annotations
 

@@ -26,13 +26,10 @@ class StepBar:
             mininterval=refresh_interval_s(),
         )
 
-    def update(self) -> None:
-        """Count one more step."""
-        self._bar.update()
-
-    def set_total(self, total: int) -> None:
-        """Change the number of all steps."""
+    def update(self, total: int) -> None:
+        """Count one more step, of ``total``."""
         self._bar.total = total
+        self._bar.update()
 
     def set_message(self, text: str) -> None:
         """Show a text behind the bar."""

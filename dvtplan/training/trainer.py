@@ -192,12 +192,11 @@ def _take_steps(
         trainer.set_learning_rate(pace.learning_rate())
         losses.append(trainer.step(batch))
         pace.count_step(losses[-1].item)
-        bar.update()
+        bar.update(pace.steps)
         must_stop = pace.is_finished or pace.must_save
         if len(losses) % check_every == 0 or must_stop or pace.taken % steps == 0:
             values = _finite_losses(earlier, losses, job, trainer.group, epoch)
             mean = float(values.mean())
-            bar.set_total(pace.steps)
             bar.set_message(f"epoch {epoch + 1}, loss {mean:.3g}, waiting for data {watch.waiting_share():.0%}")
         if must_stop and pace.taken % steps:  # an epoch that is taken to its end lets the loader read ahead
             break

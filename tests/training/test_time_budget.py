@@ -83,12 +83,15 @@ def test_a_time_budget_of_hardly_a_step_is_refused(fresh: Workspace, machine: Ma
     assert not fresh.fold("gn_unet", 0).path.exists()
 
 
-def test_a_machine_that_becomes_slower_ends_earlier_and_says_so(fresh: Workspace, machine: Machine) -> None:
+def test_a_machine_that_becomes_slower_ends_earlier_and_says_so(
+    fresh: Workspace, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
     machine.step_s = changed(1.0, 20.0, 4.0)
     folder = train_fold(fresh, 0, recipe=LONG, options=within(60.0))
     run = load_run(folder)
     assert run.schedule is not None and run.schedule.planned == 58 and run.schedule.steps == run.schedule.taken < 32
     assert 54 <= machine.now <= 63 and run.is_finished and rows(folder)[-1]["learning_rate"] == "1e-05"
+    assert f"{run.schedule.taken}/{run.schedule.taken} " in capsys.readouterr().err  # the progress bar
 
 
 def test_a_time_budget_without_effect_is_said(

@@ -83,7 +83,7 @@ def train(settings: Settings) -> Iterator[Row]:
     rows = epoch_log.read_epochs(folder.epochs, before=run.epochs_done)
     shutil.copyfile(folder.progress, settings.out / "learning_curve.png")
     yield Row(
-        section="study", what="epochs of the paper's recipe", value=run.epochs_done, unit="",
+        section="study", what="epochs of the paper's recipe", value=float(run.done), unit="",
         note=f"{len(run.train)} patients, batch {run.recipe.batch_size}, {run.seconds:.0f} s of training, "
         f"{seconds:.0f} s with start and prediction; loss {rows[0]['loss']} to {rows[-1]['loss']}",
         detail={"budget_s": budget, "setup": run.setup, "epochs": rows},
