@@ -24,6 +24,8 @@ READING = 1.5
 """Largest ratio of a stage to reading its files."""
 COHORT = 24
 """Number of cases; with few, the start of processes would dominate."""
+PAIRS = 58
+"""Number of pairs of masks, likewise: the paper's patients."""
 NNUNET = 5.0
 """Goal for the ratio of nnU-Net to dvtplan."""
 
@@ -53,7 +55,7 @@ def preprocess(bench: Bench) -> Iterator[Row]:
 
 def evaluate(bench: Bench) -> Iterator[Row]:
     """`dvt_evaluate` on labels and a second rater's masks: counts, regions, surfaces, lesions, tables."""
-    workspace = bench.cohort(bench.middle, 2 if bench.tiny else COHORT)
+    workspace = bench.cohort(bench.middle, 2 if bench.tiny else PAIRS)
     labels, masks = workspace.raw / "labelsTr", workspace.raw / "rater2"
     files = [*sorted(labels.glob("*.nii.gz")), *sorted(masks.glob("*.nii.gz"))]
     out = bench.scratch / "scores"
