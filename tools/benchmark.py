@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from arguments import at_least, print_error
-from bench import limits, machine, nnunet, prediction, results, stages, startup, steps, training
+from bench import busy, limits, machine, nnunet, prediction, results, stages, startup, steps, training
 from bench.inputs import Bench
 from bench.results import Row
 
@@ -36,6 +36,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], ...]] = {
     "synchronisations": (training.synchronisations,),
     "forward": (prediction.forward, prediction.forward_rate),
     "predict": (prediction.predict,),
+    "busy": (busy.busy,),
     "parallel": (training.parallel,),
     "scale": (stages.growth, prediction.memory),
 }
