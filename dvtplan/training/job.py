@@ -155,18 +155,18 @@ def _with_progress(run: Run, rows: Sequence[dict[str, Any]], done: int) -> Run:
 
 def start_message(job: TrainingJob, setup: DeviceConfig, taken: int) -> str:
     """Describe device, network, recipe and size of a training that is about to start after some steps."""
-    run, recipe, shortened = job.run, job.run.recipe, job.run.schedule
+    run, recipe, short = job.run, job.run.recipe, job.run.schedule
     epoch, rest = divmod(taken, job.sampler.steps)
     start = f"resumed after epoch {epoch}{f' and {rest} steps' if rest else ''}" if taken else "from the start"
     shared = f", shared by {run.processes} processes" if run.processes > 1 else ""
     length = f"{plural(recipe.epochs, 'epoch')} x {job.sampler.steps} steps"
-    if shortened:
-        length = f"{shortened.steps} steps ({run.length}, for a time budget of {duration(shortened.budget_s)})"
+    if short:
+        length = f"{short.steps} steps ({run.length}, for a time budget of {duration(short.budget_s)})"
+    rows, columns = job.plan.target_shape
     return (
-        f"{setup.description_with_trial}\n"
-        f"Fold {run.fold}: {run.network}, {run.parameters:,} parameters, {', '.join(run.classes)}; recipe "
-        f"{recipe.name}, {length} of {recipe.batch_size} slices at {job.plan.target_shape[0]}x"
-        f"{job.plan.target_shape[1]}{shared}, {start}."
+        f"{setup.description_with_trial}\nFold {run.fold}: {run.network}, {run.parameters:,} parameters, "
+        f"{', '.join(run.classes)}; recipe {recipe.name}, {length} of {recipe.batch_size} slices at {rows}x{columns}"
+        f"{shared}, {start}."
     )
 
 
@@ -214,15 +214,9 @@ def open_job(
         _warn_of_norm_groups(request.network, recipe)
     run = _new_run(request.network, inputs, recipe, setup, group.world)
     if previous:
-        keeps_steps = request.epochs is None or options.time_budget_s is not None
-        schedule = previous.schedule if keeps_steps else None
-        run = replace(
-            run,
-            started=previous.started,
-            epochs_done=previous.epochs_done,
-            arithmetic=previous.arithmetic,
-            schedule=schedule,
-        )
+        run = replace(run, started=previous.started, epochs_done=previous.epochs_done, arithmetic=previous.arithmetic)
+        adds_epochs = request.epochs is not None and options.time_budget_s is None
+        run = replace(run, schedule=None if adds_epochs else previous.schedule)
     if recipe.batch_size > len(inputs.slices):
         raise DvtError(
             f"`batch_size={recipe.batch_size}`: fold {request.fold} has only {plural(len(inputs.slices), 'slice')}. "
