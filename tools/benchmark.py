@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from arguments import at_least, print_error
-from bench import busy, limits, machine, nnunet, prediction, results, stages, startup, steps, training
+from bench import busy, earlier, limits, machine, nnunet, prediction, results, stages, startup, steps, training
 from bench.inputs import Bench
 from bench.results import Row
 
@@ -37,6 +37,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], Iterator[Row]], ...]] = {
     "forward": (prediction.forward, prediction.forward_rate),
     "predict": (prediction.predict,),
     "busy": (busy.busy,),
+    "earlier": (earlier.earlier,),
     "parallel": (training.parallel,),
     "scale": (stages.growth, prediction.memory),
 }
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=at_least(1), default=3, help="each value is the median of the rounds")
     parser.add_argument("--tiny", action="store_true", help="use the smallest inputs: only a test that everything runs")
     parser.add_argument("--nnunet", type=Path, metavar="DIR", help="environment with nnU-Net, made if missing")
+    parser.add_argument("--earlier", type=Path, metavar="DIR", help="source tree of an earlier commit, to compare with")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep phantoms there; default: a temporary folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     options = parser.parse_args(arguments)
@@ -78,6 +80,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Row]:
         device=devices.choose(options.device).device,
         rounds=options.rounds,
         tiny=options.tiny,
+        earlier=options.earlier,
         nnunet=None if options.nnunet is None else nnunet.ready(options.nnunet),
     )
     found: list[Row] = []

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import benchmark
 import pytest
-from bench import results, timing
+from bench import earlier, results, speed_probe, timing
+from bench.inputs import Bench
 from bench.results import Row, absent
+
+from dvtplan.core import allocator
 
 ROW = Row(section="train", what="loop over bare steps", value=0.5, unit="x", at_least=0.95, note="slices/s")
 
@@ -120,12 +124,43 @@ def test_every_section_runs_on_the_smallest_inputs(tmp_path: Path, capsys: pytes
     assert {row["section"] for row in content["rows"]} == set(benchmark.SECTIONS)
     reasons = [row["note"] for row in content["rows"] if row["value"] is None]
     assert sum("--nnunet" in reason for reason in reasons) == 2 and reasons.count("no GPU") == 4
-    assert len(reasons) == 6
+    assert reasons.count("needs a CPU and --earlier") == 1 and len(reasons) == 7
     assert all(row["value"] is None or math.isfinite(row["value"]) for row in content["rows"])
     same = next(row for row in content["rows"] if row["what"].startswith("voxels that differ"))
     assert same["value"] < 1e-3  # of 10,240: no more than rounding
     assert {"processor", "cores", "versions", "commit", "date"} <= set(content["machine"])
     assert "training rate" in capsys.readouterr().out
+
+
+def test_an_earlier_commit_runs_the_same_tasks_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"plain": 8.0, "forward": 4.0, "step": 6.0}
+    trees: list[str] = []
+
+    def child(words: list[str], variables: dict[str, str]) -> tuple[float, str]:
+        tree = variables["PYTHONPATH"].split(os.pathsep)[0]
+        trees.append(tree)
+        return 0.0, f"{seconds[words[3]] / (1 if tree == str(tmp_path) else 2)}\n"
+
+    monkeypatch.setattr(earlier, "child", child)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    bench = Bench(scratch=tmp_path, device="cpu", rounds=2, tiny=True, earlier=tmp_path)
+    rows = {row.what.partition(",")[2]: row for row in earlier.earlier(bench)}
+    assert [row.value for row in rows.values()] == [2.0, 2.0, 2.0]
+    assert all("ONEDNN_MAX_CPU_ISA=AVX2" in (row.note or "") for row in rows.values())
+    assert trees[:3] == [
+        str(Path(benchmark.__file__).parents[1]),
+        str(tmp_path),
+        str(Path(benchmark.__file__).parents[1]),
+    ]
+
+
+@pytest.mark.parametrize("task", ["plain", "forward", "step"])
+def test_every_task_of_the_comparison_runs(
+    task: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: None)  # it would hold for the other tests, too
+    speed_probe.main(task, 16, 16, 1)
+    assert float(capsys.readouterr().out) > 0
 
 
 def test_an_unknown_section_is_refused_before_anything_is_made() -> None:

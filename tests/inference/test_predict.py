@@ -25,6 +25,7 @@ from dvtplan.imaging import volume_io
 from dvtplan.inference.model import Model, load_model
 from dvtplan.inference.options import PredictOptions
 from dvtplan.inference.predict import predict_fold, predict_path
+from dvtplan.models import devices
 from dvtplan.planning.plan import Plan
 
 
@@ -248,3 +249,24 @@ def test_a_prediction_removes_what_a_killed_one_left(tmp_path: Path, bright: Mod
         path.touch()
     predict_path(write(tmp_path / "a.nii.gz"), out, bright)
     assert [p.name for p in out.glob(".*")] == [".other.lock"]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_masks_in_bf16_are_those_in_float32(trained_once: Workspace, tmp_path: Path, channels_last: bool) -> None:
+    """A trained network: Dice of each case at least .99 between the masks, and within .005 against the truth."""
+    scores = {}
+    for precision in ("fp32", "bf16"):
+        setup = devices.choose("cpu", precision=precision, channels_last=channels_last)
+        model = load_model(trained_once.results("gn_unet"), setup=setup)
+        predict_path(trained_once.raw / "imagesTr", tmp_path / precision, model)
+        assert model.setup.precision == precision
+    for truth_path in sorted((trained_once.raw / "labelsTr").glob("*.nii.gz")):
+        truth = volume_io.read(truth_path)[0] > 0
+        exact, found = (volume_io.read(tmp_path / p / truth_path.name)[0] > 0 for p in ("fp32", "bf16"))
+        assert exact.any() and dice(exact, found) >= 0.99
+        scores[truth_path.name] = dice(exact, truth) - dice(found, truth)
+    assert max(map(abs, scores.values())) <= 0.005
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return 2 * float((one & other).sum()) / float(one.sum() + other.sum())

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from phantom.cohort import Design, make_cohort
 from torch import nn
 
-from dvtplan.core import json_records, worker_pool
+from dvtplan.core import allocator, json_records, worker_pool
 from dvtplan.data.paths import Workspace
 from dvtplan.inference.model import Model
+from dvtplan.models import devices, speed_trial
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.networks.registry import build
 from dvtplan.planning.plan import Plan
@@ -37,6 +39,8 @@ class Bench:
     """Use the smallest inputs and no warm-up: a test that the benchmark runs, not a measurement."""
     nnunet: Path | None = None
     """Folder of programs of an environment with nnU-Net v2, for comparison; None omits it."""
+    earlier: Path | None = None
+    """Source tree of an earlier commit, for comparison; None omits it."""
     study: Workspace | None = None
     """A planned and preprocessed cohort for training and prediction; None makes one."""
 
@@ -104,10 +108,27 @@ class Bench:
 
 def gn_unet(setup: DeviceConfig, channels: int = 1) -> nn.Module:
     """Return an untrained GN-U-Net of the paper's width on a device. Training does not change its speed."""
-    return setup.place(build("gn_unet", channels, 1, width=WIDTH, norm_groups=NORM_GROUPS))
+    return setup.place(_build(channels))
+
+
+def _build(channels: int) -> nn.Module:
+    torch.manual_seed(0)
+    return build("gn_unet", channels, 1, width=WIDTH, norm_groups=NORM_GROUPS)
 
 
 def untrained(plan: Plan, setup: DeviceConfig) -> Model:
-    """Return a model with an untrained GN-U-Net."""
-    network = gn_unet(setup, len(plan.channels)).eval()
+    """Return a model with an untrained GN-U-Net, run as ``load_model`` would run it."""
+    channels = len(plan.channels)
+    setup = speed_trial.fastest_for_prediction(_build(channels).eval(), channels, plan.target_shape, setup)
+    if setup.device == "cpu":
+        allocator.keep_freed_memory()
+    network = gn_unet(setup, channels).eval()
     return Model(networks=(network,), folds=(0,), plan=plan, classes={"lesion": 1}, setup=setup, digest="none")
+
+
+def training_setup(bench: Bench, batch: tuple[int, int, int, int], *, compiled: bool | None = None) -> DeviceConfig:
+    """Return how ``train_fold`` would train a GN-U-Net on batches (B, C, H, W)."""
+    setup = devices.choose(bench.device, training=True, compiled=compiled)
+    if setup.device == "cpu":
+        allocator.keep_freed_memory()
+    return speed_trial.fastest_for_training(_build(batch[1]), batch, setup)

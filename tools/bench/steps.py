@@ -13,7 +13,7 @@ from bench.inputs import Bench, gn_unet
 from bench.limits import matrix_flop_per_s, wait
 from bench.results import Row, absent
 from bench.timing import in_turn
-from dvtplan.core import text
+from dvtplan.core import allocator, text
 from dvtplan.models import devices
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.networks.blocks import UpConv
@@ -178,6 +178,7 @@ class _CpuWay:
     """A way to run a training step on a CPU."""
 
     batch: int
+    precision: str = "fp32"
     channels_last: bool = False
     upsample_first: bool = False
 
@@ -185,27 +186,31 @@ class _CpuWay:
     def name(self) -> str:
         layout = "channels last" if self.channels_last else "channels first"
         suffix = ", upsampled before the convolution" if self.upsample_first else ""
-        return f"batch {self.batch}, {layout}{suffix}"
+        return f"batch {self.batch}, {self.precision}, {layout}{suffix}"
 
 
 CPU_WAYS = (
-    *(_CpuWay(batch, channels_last) for batch in (1, 2, 4) for channels_last in (False, True)),
-    _CpuWay(2, upsample_first=True),
+    *(_CpuWay(batch, *way) for batch in (1, 2, 4) for way in (("fp32", False), ("fp32", True), ("bf16", True))),
+    _CpuWay(2, "bf16", channels_last=True, upsample_first=True),
+    _CpuWay(2, "bf16"),
 )
 
 
 def _on_cpu(bench: Bench) -> Iterator[Row]:
-    """Measure steps by batch size, memory layout and place of upsampling, in units of a forward pass."""
+    """Measure steps by batch size, precision, layout and place of upsampling, in units of a float32 forward pass."""
     shape = TINY_SHAPE if bench.tiny else PAPER_SHAPE
+    allocator.keep_freed_memory()
     setups = {
-        last: devices.choose("cpu", training=True, precision="fp32", channels_last=last, compiled=False)
-        for last in (False, True)
+        way: devices.choose(
+            "cpu", training=True, precision=way.precision, channels_last=way.channels_last, compiled=False
+        )
+        for way in CPU_WAYS
     }
     image = torch.rand(1, 1, *shape)
-    plain = gn_unet(setups[False]).eval()
+    plain = gn_unet(devices.choose("cpu", precision="fp32", channels_last=False)).eval()
     tasks: dict[str, Callable[[], object]] = {"forward": lambda: _forward(plain, image)}
     for way in CPU_WAYS:
-        step = bare_step(setups[way.channels_last], way.batch, shape, upsample_first=way.upsample_first)
+        step = bare_step(setups[way], way.batch, shape, upsample_first=way.upsample_first)
         tasks[way.name] = step.run
     timing = in_turn(tasks, min(bench.rounds, 2), bench.warm_up)
     size = f"{shape[0]}x{shape[1]}"

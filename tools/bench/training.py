@@ -14,14 +14,14 @@ import torch
 
 import dvtplan
 from bench import steps
-from bench.inputs import TINY_CASES, Bench
+from bench.inputs import TINY_CASES, Bench, training_setup
 from bench.limits import matrix_flop_per_s
 from bench.results import Row, absent
 from bench.timing import in_turn
 from dvtplan.core import json_records, text
 from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace
-from dvtplan.models import devices, epoch_log
+from dvtplan.models import epoch_log
 from dvtplan.models.training_run import Run
 from dvtplan.planning.cost import FORWARD_FLOP_PER_PIXEL
 from dvtplan.planning.plan import Plan
@@ -72,8 +72,8 @@ def loop(bench: Bench, recipe: Recipe, options: TrainingOptions, section: str) -
     """Compare the last epoch of a training loop with bare steps of the same batch size and shape."""
     workspace = bench.training_data()
     plan = json_records.load(Plan, workspace.plan, STAGE)
-    setup = devices.choose(bench.device, training=True, compiled=options.compiled)
     batch, slices = recipe.batch_size, _slices_per_epoch(workspace, recipe)
+    setup = training_setup(bench, (batch, len(plan.channels), *plan.target_shape), compiled=options.compiled)
     bare = steps.bare_step(setup, batch, plan.target_shape)
     timing = in_turn(
         {
