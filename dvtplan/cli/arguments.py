@@ -94,7 +94,9 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     """Add the options of the computing device."""
     parser.add_argument("--device", default="auto", help="where to compute: auto, cuda, cuda:N, cpu or mps")
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), help="number format; default: the best that the device supports"
+        "--precision",
+        choices=("fp32", "bf16"),
+        help="number format; default: bf16 on a GPU that supports it, on a CPU the faster in a short trial",
     )
     parser.add_argument(
         "--compile",
@@ -104,7 +106,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channels-last",
         action=argparse.BooleanOptionalAction,
-        help="store images with channels last; default: chosen for the device",
+        help="store images with channels last; default: by device, for training on a CPU the faster in a trial",
     )
 
 

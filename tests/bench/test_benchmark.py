@@ -139,7 +139,7 @@ def test_an_earlier_commit_runs_the_same_tasks_in_turn(tmp_path: Path, monkeypat
     def child(words: list[str], variables: dict[str, str]) -> tuple[float, str]:
         tree = variables["PYTHONPATH"].split(os.pathsep)[0]
         trees.append(tree)
-        return 0.0, f"{seconds[words[3]] / (1 if tree == str(tmp_path) else 2)}\n"
+        return 0.0, f"{seconds[words[4]] / (1 if tree == str(tmp_path) else 2)}\n"
 
     monkeypatch.setattr(earlier, "child", child)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")

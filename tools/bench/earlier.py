@@ -66,5 +66,6 @@ def _goal(value: float) -> float | None:
 
 def _seconds(tree: Path, task: str, shape: tuple[int, int, int]) -> float:
     """Return the seconds of a task of ``bench.speed_probe`` with the package of a source tree."""
-    words = [sys.executable, "-m", "bench.speed_probe", task, *map(str, shape)]
+    # -P: not the package of the current folder, which is probably this source tree.
+    words = [sys.executable, "-P", "-m", "bench.speed_probe", task, *map(str, shape)]
     return float(child(words, {"PYTHONPATH": os.pathsep.join([str(tree), str(TOOLS)])})[1])
