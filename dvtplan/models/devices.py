@@ -104,10 +104,11 @@ def choose(
 ) -> DeviceConfig:
     """Choose how networks run on this machine. Arguments override each choice.
 
+    On a CPU the choice is the default, float32, with the alternatives that the arguments leave open.
+
     Args:
         device: 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'.
-        training: whether backward passes run, too. On a CPU, channels-last layout makes them slower, but forward
-            passes alone faster.
+        training: whether backward passes run, too. Then the default layout on a CPU is channels first.
         precision: 'fp32' or 'bf16'; None: the device decides.
         channels_last: memory layout; None: the device decides.
         compiled: whether to use torch.compile; None: only for training on a GPU. Compiling takes longer than the

@@ -27,7 +27,7 @@ def choose_arithmetic(
     if not resume or (earlier is not None and earlier.processor != devices.processor()):
         chosen = group.broadcast(_fastest(job, setup) if group.is_main else None)
     else:
-        chosen = setup if earlier is None else _kept(setup, earlier)
+        chosen = _kept(setup, earlier)
     arithmetic = Arithmetic(
         precision=chosen.precision,
         channels_last=chosen.channels_last,
@@ -44,9 +44,9 @@ def _fastest(job: TrainingJob, setup: DeviceConfig) -> DeviceConfig:
     return speed_trial.fastest_for_training(build_network(job.run), batch, setup)
 
 
-def _kept(setup: DeviceConfig, earlier: Arithmetic) -> DeviceConfig:
-    """Return the way that a run was started with, or the default if the user now excludes it."""
+def _kept(setup: DeviceConfig, earlier: Arithmetic | None) -> DeviceConfig:
+    """Return the way that a run was started with, or the default if that is unknown or the user now excludes it."""
     for way in (setup, *setup.alternatives):
-        if (way.precision, way.channels_last) == (earlier.precision, earlier.channels_last):
+        if earlier and (way.precision, way.channels_last) == (earlier.precision, earlier.channels_last):
             return replace(way, alternatives=(), trial=earlier.trial)
     return replace(setup, alternatives=())
