@@ -37,8 +37,8 @@ def _work(work: str, *, tiny: bool) -> Callable[[], object]:
     training = work == "training step"
     setup = devices.choose("cpu", training=training, precision="fp32", channels_last=not training, compiled=False)
     if training:
-        return bare_step(setup, STEP_BATCH, TINY_SHAPE if tiny else STEP_SHAPE).run
-    network = gn_unet(setup).eval()
+        return bare_step(setup, STEP_BATCH, TINY_SHAPE if tiny else STEP_SHAPE, tiny=tiny).run
+    network = gn_unet(setup, tiny=tiny).eval()
     image = torch.rand(1, 1, *(TINY_SHAPE if tiny else PAPER_SHAPE)).contiguous(memory_format=setup.memory_format)
 
     def forward() -> None:

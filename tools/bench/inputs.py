@@ -23,8 +23,8 @@ from dvtplan.planning.recipe import Recipe, override
 SEED = 5
 CASES, TINY_CASES = 4, 2
 """Patients of a cohort for training, in two folds."""
-WIDTH, NORM_GROUPS = 32, 32
-"""The paper's GN-U-Net."""
+WIDTH, TINY_WIDTH = 32, 4
+"""Channels of the first level, and groups of a normalization: the paper's GN-U-Net, and one for tests."""
 
 
 @dataclass(frozen=True)
@@ -106,23 +106,24 @@ class Bench:
         return workspace, planned.plan
 
 
-def gn_unet(setup: DeviceConfig, channels: int = 1) -> nn.Module:
-    """Return an untrained GN-U-Net of the paper's width on a device. Training does not change its speed."""
-    return setup.place(_build(channels))
+def gn_unet(setup: DeviceConfig, channels: int = 1, *, tiny: bool = False) -> nn.Module:
+    """Return an untrained GN-U-Net on a device. Training does not change its speed."""
+    return setup.place(_build(channels, tiny))
 
 
-def _build(channels: int) -> nn.Module:
+def _build(channels: int, tiny: bool) -> nn.Module:
     torch.manual_seed(0)
-    return build("gn_unet", channels, 1, width=WIDTH, norm_groups=NORM_GROUPS)
+    width = TINY_WIDTH if tiny else WIDTH
+    return build("gn_unet", channels, 1, width=width, norm_groups=width)
 
 
-def untrained(plan: Plan, setup: DeviceConfig) -> Model:
+def untrained(plan: Plan, setup: DeviceConfig, *, tiny: bool = False) -> Model:
     """Return a model with an untrained GN-U-Net, run as ``load_model`` would run it."""
     channels = len(plan.channels)
-    setup = speed_trial.fastest_for_prediction(_build(channels).eval(), channels, plan.target_shape, setup)
+    setup = speed_trial.fastest_for_prediction(_build(channels, tiny).eval(), channels, plan.target_shape, setup)
     if setup.device == "cpu":
         allocator.keep_freed_memory()
-    network = gn_unet(setup, channels).eval()
+    network = gn_unet(setup, channels, tiny=tiny).eval()
     return Model(networks=(network,), folds=(0,), plan=plan, classes={"lesion": 1}, setup=setup, digest="none")
 
 
@@ -131,4 +132,4 @@ def training_setup(bench: Bench, batch: tuple[int, int, int, int], *, compiled: 
     setup = devices.choose(bench.device, training=True, compiled=compiled)
     if setup.device == "cpu":
         allocator.keep_freed_memory()
-    return speed_trial.fastest_for_training(_build(batch[1]), batch, setup)
+    return speed_trial.fastest_for_training(_build(batch[1], bench.tiny), batch, setup)

@@ -1,4 +1,4 @@
-"""Predict one volume and print the peak memory: ``python -m bench.memory_probe PLAN VOLUME MASK DEVICE``."""
+"""Predict one volume and print the peak memory: ``python -m bench.memory_probe PLAN VOLUME MASK DEVICE [tiny]``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def main(plan: str, volume: str, mask: str, device: str) -> None:
+def main(plan: str, volume: str, mask: str, device: str, size: str = "") -> None:
     """Predict with a plan on disk and an untrained network."""
     # Imported here, so that ``peak_bytes`` can be used without PyTorch.
     from bench.inputs import untrained
@@ -18,7 +18,9 @@ def main(plan: str, volume: str, mask: str, device: str) -> None:
     from dvtplan.models import devices
     from dvtplan.planning.plan import Plan
 
-    model = untrained(json_records.load(Plan, Path(plan), "tools/benchmark.py"), devices.choose(device))
+    model = untrained(
+        json_records.load(Plan, Path(plan), "tools/benchmark.py"), devices.choose(device), tiny=size == "tiny"
+    )
     predict_case(find_cases(Path(volume), 1)[0], Path(mask), model)
     print(peak_bytes())
 

@@ -36,7 +36,7 @@ PAPER_SLICE_S, PAPER_PATIENT_S = 1.5, 13.5
 def predict(bench: Bench) -> Iterator[Row]:
     """One patient at the paper's scale: read, normalize, resize, network, resize back, write."""
     workspace, plan = bench.patients()
-    model = untrained(plan, devices.choose(bench.device))
+    model = untrained(plan, devices.choose(bench.device), tiny=bench.tiny)
     case = discover(workspace.raw).cases[0]
     slices = volume_io.read_grid(case.images[0]).shape
     count = min(slices)
@@ -77,8 +77,9 @@ def predict(bench: Bench) -> Iterator[Row]:
 def forward(bench: Bench) -> Iterator[Row]:
     """Forward pass of one slice as `dvt_predict` runs it, against plain float32 PyTorch with the same weights."""
     workspace, plan = bench.patients()
-    chosen = untrained(plan, devices.choose(bench.device))
-    plain = untrained(plan, devices.choose(bench.device, precision="fp32", channels_last=False, compiled=False))
+    chosen = untrained(plan, devices.choose(bench.device), tiny=bench.tiny)
+    default = devices.choose(bench.device, precision="fp32", channels_last=False, compiled=False)
+    plain = untrained(plan, default, tiny=bench.tiny)
     volume, _ = volume_io.read(discover(workspace.raw).cases[0].images[0])
     across = volume.shape.index(min(volume.shape))
     middle = volume.take(volume.shape[across] // 2, axis=across)
@@ -115,7 +116,7 @@ def forward_rate(bench: Bench) -> Iterator[Row]:
         precision = "bf16" if bench.on_cpu else None
         setup = devices.choose(bench.device, compiled=compiled, precision=precision)
         block = slices_at_once(PAPER_SHAPE, setup.device)
-        network = gn_unet(setup).eval()
+        network = gn_unet(setup, tiny=bench.tiny).eval()
         image = setup.images(torch.rand(block, 1, *shape, device=setup.device))
 
         def run(forward: devices.Forward, setup: DeviceConfig = setup, image: torch.Tensor = image) -> None:
@@ -152,7 +153,16 @@ def memory(bench: Bench) -> Iterator[Row]:
         path = bench.scratch / f"deep_{times}.nii.gz"
         deep = np.concatenate([volume] * times, axis=across).astype(np.float32)
         volume_io.write_probabilities(path, deep, replace(grid, shape=deep.shape))
-        command = [sys.executable, "-m", "bench.memory_probe", str(plan), str(path), str(mask), bench.device]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.memory_probe",
+            str(plan),
+            str(path),
+            str(mask),
+            bench.device,
+            *(["tiny"] if bench.tiny else []),
+        ]
         _, output = child(command, {"PYTHONPATH": str(TOOLS)})
         peaks[times] = int(output)
     yield Row(

@@ -48,17 +48,20 @@ class BareStep:
     """Why compilation failed; empty otherwise."""
 
 
-def bare_step(setup: DeviceConfig, batch: int, shape: tuple[int, int], *, upsample_first: bool = False) -> BareStep:
+def bare_step(
+    setup: DeviceConfig, batch: int, shape: tuple[int, int], *, upsample_first: bool = False, tiny: bool = False
+) -> BareStep:
     """Return a training step of GN-U-Net without data loading, augmentation or focal loss.
 
     Args:
         setup: with ``training``; a compiled step on a GPU uses CUDA graphs.
         batch: number of slices.
         shape: rows and columns of a slice.
+        tiny: use a narrow network.
         upsample_first: in the decoder, upsample before the convolution on every device, as the paper writes it.
     """
     forget_compiled()
-    network = gn_unet(setup)
+    network = gn_unet(setup, tiny=tiny)
     if upsample_first:
         for module in network.modules():
             if isinstance(module, UpConv):
@@ -141,7 +144,7 @@ def on_gpu(bench: Bench, way: str, batch: int) -> Row:
     torch.backends.cudnn.benchmark = way in (TUNED, TUNED_GRAPHS)
     try:
         # Without ``training``, compilation does not use CUDA graphs.
-        step = bare_step(replace(setup, training=way != COMPILED), batch, shape)
+        step = bare_step(replace(setup, training=way != COMPILED), batch, shape, tiny=bench.tiny)
         count = max(4, round(TIMED_S / max(seconds_of_steps(step, bench.device, 2) / 2, 1e-6)))
         seconds = min(seconds_of_steps(step, bench.device, count) for _ in range(bench.rounds + 1)) / count
     finally:
@@ -207,10 +210,10 @@ def _on_cpu(bench: Bench) -> Iterator[Row]:
         for way in CPU_WAYS
     }
     image = torch.rand(1, 1, *shape)
-    plain = gn_unet(devices.choose("cpu", precision="fp32", channels_last=False)).eval()
+    plain = gn_unet(devices.choose("cpu", precision="fp32", channels_last=False), tiny=bench.tiny).eval()
     tasks: dict[str, Callable[[], object]] = {"forward": lambda: _forward(plain, image)}
     for way in CPU_WAYS:
-        step = bare_step(setups[way], way.batch, shape, upsample_first=way.upsample_first)
+        step = bare_step(setups[way], way.batch, shape, upsample_first=way.upsample_first, tiny=bench.tiny)
         tasks[way.name] = step.run
     timing = in_turn(tasks, min(bench.rounds, 2), bench.warm_up)
     size = f"{shape[0]}x{shape[1]}"

@@ -74,7 +74,7 @@ def loop(bench: Bench, recipe: Recipe, options: TrainingOptions, section: str) -
     plan = json_records.load(Plan, workspace.plan, STAGE)
     batch, slices = recipe.batch_size, _slices_per_epoch(workspace, recipe)
     setup = training_setup(bench, (batch, len(plan.channels), *plan.target_shape), compiled=options.compiled)
-    bare = steps.bare_step(setup, batch, plan.target_shape)
+    bare = steps.bare_step(setup, batch, plan.target_shape, tiny=bench.tiny)
     timing = in_turn(
         {
             "loop": lambda: _epoch_seconds(workspace, recipe, options),
