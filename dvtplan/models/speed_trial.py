@@ -17,7 +17,7 @@ MIN_SPEEDUP = 1.1
 MIN_WORK = 5e10
 """Pixels times parameters of a pass from which a trial is worth its time."""
 TRIAL_PIXELS = 128 * 320
-"""Pixels of each image in a trial, if images are larger."""
+"""Pixels of a batch in a trial, if the batch has more."""
 ROWS = 32
 """Rows of an image in a trial are a multiple of this, which every network accepts."""
 REPEATS = 2
@@ -86,9 +86,9 @@ def _work(network: nn.Module, slices: int, shape: tuple[int, int]) -> float:
 
 
 def _noise(slices: int, channels: int, shape: tuple[int, int]) -> torch.Tensor:
-    """Return images of at most about ``TRIAL_PIXELS``. Own generator: the global one decides the training."""
+    """Return images of about ``TRIAL_PIXELS`` or fewer. Own generator: the global one decides the training."""
     rows, columns = shape
-    rows = min(rows, max(ROWS, TRIAL_PIXELS // columns // ROWS * ROWS))
+    rows = min(rows, max(ROWS, TRIAL_PIXELS // (slices * columns) // ROWS * ROWS))
     return torch.rand(slices, channels, rows, columns, generator=torch.Generator().manual_seed(0))
 
 
