@@ -81,11 +81,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _recipe_of_run(folder: FoldFolder) -> Recipe:
-    """Return the recipe of a started fold, which the other folds must share."""
+    """Return the recipe of a started fold, which the other folds must share, as it was before a time budget."""
     from dvtplan.core import json_records
     from dvtplan.models.training_run import Run
 
-    return json_records.load(Run, folder.run, "`train_fold`").recipe
+    return json_records.load(Run, folder.run, "`train_fold`").whole_recipe
 
 
 def _train_and_predict(

@@ -16,6 +16,8 @@ class Schedule:
 
     budget_s: float
     """Time budget in seconds."""
+    recipe_epochs: int
+    """Epochs of the recipe, which the time budget shortened."""
     steps_per_epoch: int
     planned: int
     """Steps that the training planned at its start."""
@@ -28,6 +30,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         require(self.budget_s > 0, f"budget_s must be positive, not {self.budget_s}")
+        require(self.recipe_epochs >= 1, f"recipe_epochs must be at least 1, not {self.recipe_epochs}")
         require(self.steps_per_epoch >= 1, f"steps_per_epoch must be at least 1, not {self.steps_per_epoch}")
         require(self.planned >= 1, f"planned must be at least 1, not {self.planned}")
         require(0 <= self.taken <= self.steps, f"taken must be from 0 to {self.steps}, not {self.taken}")
@@ -87,6 +90,11 @@ class Run:
     """None on other devices than a CPU, and in older files."""
     schedule: Schedule | None = field(default=None, metadata={OMIT_DEFAULT: True})
     """None: all steps of all epochs of ``recipe``."""
+
+    @property
+    def whole_recipe(self) -> Recipe:
+        """The recipe with the epochs that it has without a time budget."""
+        return self.recipe if self.schedule is None else replace(self.recipe, epochs=self.schedule.recipe_epochs)
 
     @property
     def is_finished(self) -> bool:

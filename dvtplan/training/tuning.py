@@ -76,6 +76,7 @@ def set_pace(job: TrainingJob, trainer: Trainer, budget: Budget | None, done: in
         )
     schedule = Schedule(
         budget_s=budget.seconds,
+        recipe_epochs=run.recipe.epochs,
         steps_per_epoch=steps,
         planned=fitting,
         steps=fitting,

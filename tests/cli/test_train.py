@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from dvtplan.core import json_records
 from dvtplan.data.paths import Workspace
-from dvtplan.models.training_run import Run
+from dvtplan.models.training_run import Run, Schedule
 
 
 def test_a_fold_is_trained_with_the_paper_recipe_by_default_and_then_predicted(
@@ -102,6 +103,19 @@ def test_resuming_several_folds_starts_those_that_were_not_started(
     begun = json_records.load(Run, trained.fold("gn_unet", 0).run, "test").recipe
     assert [one.recipe for one in trainings] == [None, begun]  # which is not the paper's
     assert begun.width == 4
+
+
+def test_folds_not_yet_started_follow_the_recipe_that_a_time_budget_shortened(
+    trained: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
+) -> None:
+    """Each fold has the whole time budget, so it may be longer than the first."""
+    folder = trained.fold("gn_unet", 0)
+    run = json_records.load(Run, folder.run, "test")
+    schedule = Schedule(budget_s=9.0, recipe_epochs=50, steps_per_epoch=6, planned=8, steps=8, taken=8, drops=(5, 7))
+    json_records.save(replace(run, schedule=schedule, recipe=replace(run.recipe, epochs=schedule.epochs)), folder.run)
+    trained.fold("gn_unet", 1).checkpoint.unlink()
+    assert call("train", "all", "--resume", "--time-budget", "9s", "--root", trained.root) == 0
+    assert trainings[1].recipe == replace(run.recipe, epochs=50)
 
 
 def test_resuming_without_a_started_training_is_an_error(toy_once: Workspace, call: Callable[..., Any]) -> None:

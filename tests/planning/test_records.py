@@ -199,7 +199,9 @@ SHORT = replace(
     RUN,
     recipe=replace(RUN.recipe, epochs=4),
     epochs_done=4,
-    schedule=Schedule(budget_s=9.0, steps_per_epoch=100, planned=345, steps=340, taken=340, drops=(204, 289)),
+    schedule=Schedule(
+        budget_s=9.0, recipe_epochs=250, steps_per_epoch=100, planned=345, steps=340, taken=340, drops=(204, 289)
+    ),
 )
 """A training that a time budget ended within its fourth epoch."""
 

@@ -183,7 +183,9 @@ def test_folds_runs_and_recipes_are_shown() -> None:
 
 
 def test_a_training_that_a_time_budget_ended_shows_its_part_of_an_epoch() -> None:
-    schedule = Schedule(budget_s=9.0, steps_per_epoch=100, planned=600, steps=740, taken=740, drops=(1, 2))
+    schedule = Schedule(
+        budget_s=9.0, recipe_epochs=8, steps_per_epoch=100, planned=600, steps=740, taken=740, drops=(1, 2)
+    )
     short = dataclasses.replace(run(0), epochs_done=8, schedule=schedule)
     text = Reader(methods_section.methods([dataclasses.replace(GOOD, runs={0: short})], SPLITS, [], 1)).text
     assert "paper, 7.4 of 7.4 epochs" in text and "epochs (passes over the training slices) 7.4 " in text

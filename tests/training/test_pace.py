@@ -23,7 +23,15 @@ def begin(machine: Machine, budget_s: float, *, per_epoch: int, recipe: Recipe =
     forecast = Forecast(budget, step_s=step_s, save_s=save_s, steps_per_epoch=per_epoch)
     steps = forecast.fitting(0, recipe.epochs * per_epoch)
     drops = recipe.drop_steps(steps, per_epoch)
-    schedule = Schedule(budget_s=budget_s, steps_per_epoch=per_epoch, planned=steps, steps=steps, taken=0, drops=drops)
+    schedule = Schedule(
+        budget_s=budget_s,
+        recipe_epochs=recipe.epochs,
+        steps_per_epoch=per_epoch,
+        planned=steps,
+        steps=steps,
+        taken=0,
+        drops=drops,
+    )
     return Pace(recipe, per_epoch, ProcessGroup(), schedule=schedule, forecast=forecast)
 
 

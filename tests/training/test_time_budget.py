@@ -52,7 +52,9 @@ def test_a_time_budget_holds_as_many_steps_as_fit_and_records_them(fresh: Worksp
     """97 % of 27 s are 26 steps: four epochs and two steps of the fifth."""
     folder = train_fold(fresh, 0, recipe=LONG, options=within(27.0))
     run = load_run(folder)
-    assert run.schedule == Schedule(budget_s=27.0, steps_per_epoch=6, planned=26, steps=26, taken=26, drops=(16, 22))
+    assert run.schedule == Schedule(
+        budget_s=27.0, recipe_epochs=50, steps_per_epoch=6, planned=26, steps=26, taken=26, drops=(16, 22)
+    )
     assert (run.recipe, run.epochs_done) == (replace(TINY, epochs=5, target="lesion"), 5)
     assert run.length == "4.3 epochs" and run.is_finished and machine.now == 26
     assert [row["learning_rate"] for row in rows(folder)] == ["0.001", "0.001", "0.0001", "1e-05", "1e-05"]
