@@ -76,7 +76,8 @@ def load_model(path: Path | str, *, folds: Sequence[int] | None = None, setup: D
     Args:
         path: a results folder, ``results/DATASET/NETWORK``, or an archive that ``export_model`` wrote.
         folds: their numbers; None for all trained folds.
-        setup: how to run; None chooses. Among its alternatives a trial on this machine decides.
+        setup: how to run; None chooses. Among its alternatives a trial on this machine decides. On a CPU the whole
+            process then keeps memory that it has freed (``core.allocator``).
 
     Raises:
         DvtError: if folds are missing or differ in plan or classes, or if an archive is damaged or not a model.

@@ -63,6 +63,7 @@ def predict_fold(
     fold = load_splits(workspace, raw.patient_of).fold(index, workspace.splits)
     # Test patients are from the data set of the training, so no comparison with the training scans is needed.
     model = replace(load_model(workspace.results(network), folds=[index], setup=setup), training=None)
+    console.info(model.setup.description_with_trial)
     run = workspace.fold(network, index).run
     trained_on = json_records.load(Run, run, "`train_fold`").train
     require_untrained(run, trained_on, fold.test, raw.patient_of, workspace.splits)

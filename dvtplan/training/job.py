@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dvtplan import __version__
-from dvtplan.core import console, files, json_records, worker_pool
+from dvtplan.core import console, files, json_records
 from dvtplan.core.errors import DvtError, InvalidValue, require_whole
 from dvtplan.core.text import duration, now, plural
 from dvtplan.data import edited_masks, raw_files
@@ -45,9 +45,9 @@ class TrainingOptions:
     device: str = "auto"
     """'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'."""
     precision: str | None = None
-    """'fp32' or 'bf16'; None: the device decides."""
+    """'fp32' or 'bf16'; None: the device decides, on a CPU a trial."""
     channels_last: bool | None = None
-    """Memory layout; None: the device decides."""
+    """Memory layout; None: the device decides, on a CPU a trial."""
     compiled: bool | None = None
     """Whether to use torch.compile; None: the device decides."""
     processes: int = 1
@@ -168,12 +168,6 @@ def start_message(job: TrainingJob, setup: DeviceConfig, taken: int) -> str:
         f"{', '.join(run.classes)}; recipe {recipe.name}, {length} of {recipe.batch_size} slices at {rows}x{columns}"
         f"{shared}, {start}."
     )
-
-
-def free_bytes(setup: DeviceConfig) -> int | None:
-    """Return the free memory for slices: the accelerator's, or the machine's; None if unknown."""
-    free = setup.free_bytes()
-    return worker_pool.free_memory_bytes() if free is None else free
 
 
 # --- before the first step ------------------------------------------------------------------------

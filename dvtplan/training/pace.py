@@ -163,7 +163,9 @@ class Pace:
         must_save = self.taken > 0 and now - self._saved >= SAVE_AFTER_S
         if self._forecast is not None:
             steps = self._forecast.plan(self.taken, self.steps, self._most)
-            return steps, max(1, (steps - self.taken) // CHECKS), must_save
+            unsaved_s = 0.0 if must_save else now - self._saved
+            until_save = int((SAVE_AFTER_S - unsaved_s) / max(self._forecast.step_s, 1e-6))
+            return steps, max(1, min((steps - self.taken) // CHECKS, until_save)), must_save
         longer = 2 * self._interval if passed < CLOCK_S / 2 else self._interval
         return self.steps, longer if passed < CLOCK_S else max(1, longer // 2), must_save
 

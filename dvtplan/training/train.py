@@ -7,7 +7,7 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-from dvtplan.core import allocator, files
+from dvtplan.core import allocator, files, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import under_torchrun
 from dvtplan.core.text import plural
@@ -23,7 +23,6 @@ from dvtplan.training.job import (
     TrainingOptions,
     TrainingRequest,
     copy_dataset_description,
-    free_bytes,
     open_job,
     prepare_fold_folder,
     start_message,
@@ -91,8 +90,9 @@ def _train(
         compiled=options.compiled,
     )
     with distributed.process_group(setup.device) as group, devices.explain_out_of_memory(OUT_OF_MEMORY_ADVICE):
+        host_bytes = worker_pool.free_memory_bytes()  # before trials, whose memory this process keeps
         job = open_job(workspace, request, options, setup, group)
-        job, setup = choose_arithmetic(job, setup, group, resume=options.resume)
+        job, setup = choose_arithmetic(job, setup, group, options)
         if setup.device == "cpu":
             allocator.keep_freed_memory()
         trainer = Trainer(job, setup, group)
@@ -115,7 +115,9 @@ def _train(
                 prepare()
             trainer.join_group()
             job.log(start_message(job, setup, pace.taken), group)
-            loader = data_loading.open_loader(job.slices, job.sampler, setup.device, free_bytes(setup), options.workers)
+            device_bytes = setup.free_bytes()
+            free = host_bytes if device_bytes is None else device_bytes
+            loader = data_loading.open_loader(job.slices, job.sampler, setup.device, free, options.workers)
             with contextlib.closing(loader):
                 fit(job, trainer, loader, pace, before_first=prepare if replaces else None)
 

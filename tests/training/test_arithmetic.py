@@ -49,6 +49,24 @@ def test_the_fastest_way_is_taken_recorded_and_kept_bit_by_bit(
     assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
 
 
+def test_what_the_options_named_at_the_start_is_kept_without_them(
+    fresh: Workspace, stop_after: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """bf16 with channels first is no alternative of the default, and a compiled training has none."""
+    stop_after(1)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, recipe=TINY, options=replace(CPU, precision="bf16", channels_last=False))
+    began = load_run(fresh.fold("gn_unet", 0)).arithmetic
+    stop_after(2)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, options=replace(CPU, resume=True))
+    assert load_run(fresh.fold("gn_unet", 0)).arithmetic == began and "bit-identical" not in capsys.readouterr().err
+    folder = train_fold(fresh, 0, options=replace(CPU, resume=True, precision="fp32"))
+    arithmetic = load_run(folder).arithmetic
+    assert arithmetic is not None and (arithmetic.precision, arithmetic.channels_last) == ("fp32", False)
+    assert "`precision='fp32'`" in capsys.readouterr().err
+
+
 def test_bf16_learns_what_float32_learns(fresh: Workspace, straight: FoldFolder, bf16_is_fastest: list[str]) -> None:
     folder = train_fold(fresh, 0, recipe=TINY, options=CPU)
     losses, exact = ([float(row["loss"]) for row in timeless(one)] for one in (folder, straight))

@@ -136,3 +136,19 @@ def test_the_clock_is_read_at_few_steps(monkeypatch: pytest.MonkeyPatch) -> None
         machine.step()
         pace.count_step(lambda: waits.append(pace.taken))
     assert pace.taken == 97_000 and len(waits) < 900
+
+
+def test_a_long_epoch_of_a_long_budget_is_saved_every_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three days and epochs of 20,000 steps of a second: a hundredth of the steps would be 40 minutes."""
+    machine = Machine(always(1.0))
+    machine.keep_time(monkeypatch)
+    saves, pace = [machine.now], begin(machine, 3 * 86400.0, per_epoch=20_000)
+    pace.check()
+    while pace.taken < 10_000:
+        machine.step()
+        pace.count_step(lambda: None)
+        if pace.must_save:
+            with pace.saving():
+                saves.append(machine.now)
+    gaps = [late - early for early, late in itertools.pairwise(saves)]
+    assert len(gaps) > 10 and max(gaps) <= 605
