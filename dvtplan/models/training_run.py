@@ -96,6 +96,10 @@ class Run:
         """The recipe with the epochs that it has without a time budget."""
         return self.recipe if self.schedule is None else replace(self.recipe, epochs=self.schedule.recipe_epochs)
 
+    def with_schedule(self, schedule: Schedule) -> Run:
+        """Return the record of a training of this length."""
+        return replace(self, schedule=schedule, recipe=replace(self.recipe, epochs=schedule.epochs))
+
     @property
     def is_finished(self) -> bool:
         """Whether no step remains."""

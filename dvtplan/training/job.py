@@ -111,7 +111,7 @@ class TrainingJob:
 def prepare_fold_folder(job: TrainingJob, results_plan: Path, done: int | None) -> None:
     """Prepare a fold's folder for the next epochs, and remove what belongs to an earlier training.
 
-    A resumed training has ``done`` epochs.
+    A resumed training has ``done`` epochs. Until more are saved, its record says what the checkpoint contains.
 
     Raises:
         MaskEdited: if a predicted mask was edited; nothing was changed.
@@ -123,7 +123,9 @@ def prepare_fold_folder(job: TrainingJob, results_plan: Path, done: int | None) 
     forget_masks(job.folder.predictions)
     rows = epoch_log.read_epochs(job.folder.epochs, before=done or 0)
     json_records.save(job.plan, results_plan)
-    json_records.save(_with_progress(job.run, rows, done or 0), job.folder.run)
+    schedule = None if done is None else checkpoint.schedule(job.folder.checkpoint)
+    run = job.run if schedule is None else job.run.with_schedule(schedule)
+    json_records.save(_with_progress(run, rows, done or 0), job.folder.run)
 
 
 def copy_dataset_description(workspace: Workspace, network: str) -> None:
@@ -274,7 +276,7 @@ def _read_previous(inputs: _Inputs, request: TrainingRequest, options: TrainingO
         )
     run = json_records.load(Run, folder.run, "`train_fold`")
     schedule = checkpoint.schedule(folder.checkpoint)  # run.json is older if the training was killed between the two
-    run = replace(run, schedule=schedule, recipe=replace(run.recipe, epochs=schedule.epochs)) if schedule else run
+    run = run.with_schedule(schedule) if schedule else replace(run, schedule=None)
     digests = json_records.digest(inputs.plan), json_records.digest(inputs.splits)
     if (run.plan_digest, run.splits_digest) != digests:
         raise DvtError(

@@ -7,13 +7,14 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-from dvtplan.core import allocator, files, worker_pool
+from dvtplan.core import allocator, files, json_records, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.core.process_group import under_torchrun
 from dvtplan.core.text import plural
 from dvtplan.data.edited_masks import require_unedited
 from dvtplan.data.paths import FoldFolder, Workspace, as_workspace
 from dvtplan.models import devices, epoch_log
+from dvtplan.models.training_run import Run
 from dvtplan.planning.recipe import Recipe
 from dvtplan.training import data_loading, distributed
 from dvtplan.training.arithmetic import choose_arithmetic
@@ -123,21 +124,26 @@ def _train(
 
 
 def _is_finished(job: TrainingJob, pace: Pace, group: TorchProcessGroup, done: int) -> bool:
-    """Return whether no step remains. Then complete the record of a training that was killed at its very end.
+    """Return whether no step remains. Then correct the record of a training that was killed before it was written.
 
     Raises:
-        DvtError: if more epochs are finished than requested.
+        DvtError: if more steps are taken than requested.
     """
     epochs = job.run.recipe.epochs
-    if done > epochs:
+    if pace.taken > epochs * pace.steps_per_epoch:
+        whole, rest = divmod(pace.taken, pace.steps_per_epoch)
+        more = f" and {plural(rest, 'step')} of the next" if rest else ""
         raise DvtError(
-            f"`epochs={epochs}`: {job.folder.path} already has {plural(done, 'finished epoch')}. "
+            f"`epochs={epochs}`: {job.folder.path} already has {plural(whole, 'finished epoch')}{more}. "
             "Request more epochs, or set `overwrite=True` to train from the start."
         )
     if not pace.is_finished:
         return False
-    if group.is_main and job.run.epochs_done < done:  # killed between checkpoint and record
-        write_run(job, epoch_log.read_epochs(job.folder.epochs, before=done), done)
+    if group.is_main:
+        known = json_records.load(Run, job.folder.run, "`train_fold`")
+        run = replace(known, recipe=job.run.recipe, schedule=job.run.schedule, epochs_done=done)
+        if run != known:
+            write_run(replace(job, run=run), epoch_log.read_epochs(job.folder.epochs, before=done), done)
     job.log(
         f"Fold {job.run.fold} is trained: {job.run.length}. To add epochs, set `resume=True` and a larger `epochs`.",
         group,

@@ -202,6 +202,21 @@ def test_a_training_killed_within_a_long_epoch_loses_ten_minutes_at_most(
 
 
 @pytest.mark.usefixtures("slow_machine")
+def test_fewer_epochs_than_a_checkpoint_within_an_epoch_has_are_refused(
+    fresh: Workspace, stop_at_save: Callable[[int], None]
+) -> None:
+    stop_at_save(3)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, recipe=TINY, options=CPU)
+    folder = fresh.fold("gn_unet", 0)
+    assert checkpoint.steps_taken(folder.checkpoint, 6) == 10
+    before = folder.run.read_bytes()
+    message = refused(lambda: train_fold(fresh, 0, epochs=1, options=replace(CPU, resume=True)))
+    assert "`epochs=1`" in message and "1 finished epoch and 4 steps" in message
+    assert folder.run.read_bytes() == before
+
+
+@pytest.mark.usefixtures("slow_machine")
 def test_the_first_checkpoint_within_an_epoch_replaces_an_earlier_training(
     fresh: Workspace, straight: FoldFolder, stop_at_save: Callable[[int], None]
 ) -> None:

@@ -160,6 +160,56 @@ def test_added_epochs_first_complete_the_partial_one(fresh: Workspace, tmp_path:
     )
 
 
+@pytest.mark.parametrize("epochs", [5, 6])
+def test_epochs_whose_adding_is_interrupted_leave_a_true_record(
+    fresh: Workspace, machine: Machine, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    """Before the first save, so the checkpoint still holds 4.3 epochs."""
+    folder = train_fold(fresh, 0, recipe=STEADY, options=within(27.0))
+    before = load_run(folder)
+
+    def stop(*_: object, **__: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr("dvtplan.training.train.fit", stop)
+        train_fold(fresh, 0, epochs=epochs, options=AGAIN)
+    assert load_run(folder) == before and before.length == "4.3 epochs"
+    train_fold(fresh, 0, epochs=epochs, options=AGAIN)
+    assert load_run(folder).schedule is None and load_run(folder).epochs_done == epochs
+
+
+def test_added_epochs_that_are_killed_before_their_record_is_written_are_kept(
+    fresh: Workspace, machine: Machine, stop_after: Callable[[int], None]
+) -> None:
+    """The checkpoint completes the partial epoch, and ``run.json`` still says 4.3 epochs."""
+    folder = train_fold(fresh, 0, recipe=STEADY, options=within(27.0))
+    stop_after(5)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, epochs=6, options=AGAIN)
+    assert load_run(folder).length == "4.3 epochs"
+    train_fold(fresh, 0, options=AGAIN)
+    run = load_run(folder)
+    assert run.schedule is None and (run.length, run.epochs_done) == ("5 epochs", 5)
+
+
+@pytest.mark.parametrize("epochs", [5, 6])
+def test_a_false_record_of_a_finished_training_is_corrected(fresh: Workspace, machine: Machine, epochs: int) -> None:
+    folder = train_fold(fresh, 0, recipe=LONG, options=within(27.0))
+    run = load_run(folder)
+    json_records.save(replace(run, schedule=None, recipe=replace(run.recipe, epochs=epochs)), folder.run)
+    train_fold(fresh, 0, options=AGAIN)
+    assert load_run(folder) == run
+
+
+def test_fewer_epochs_than_the_partial_one_are_refused(fresh: Workspace, machine: Machine) -> None:
+    folder = train_fold(fresh, 0, recipe=LONG, options=within(27.0))
+    before = folder.run.read_bytes()
+    message = refused(lambda: train_fold(fresh, 0, epochs=4, options=AGAIN))
+    assert "`epochs=4`" in message and "4 finished epochs and 2 steps" in message
+    assert folder.run.read_bytes() == before
+
+
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_part_of_an_epoch_is_completed(fresh: Workspace, tmp_path: Path, machine: Machine, epochs: int) -> None:
     """Nothing of a training of less than an epoch is thrown away."""
