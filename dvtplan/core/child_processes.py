@@ -109,6 +109,30 @@ def startable_main() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def starts_without_interrupts() -> Iterator[None]:
+    """Hold back Ctrl-C in this block, and in all processes that start in it for as long as they live.
+
+    Python protects the process that workers are copied from only after its imports. A worker is protected by
+    ``become_worker``, which it reaches later. A held interrupt is raised here at the end of the block, so that the
+    parent knows all children that it has to end. SIGTERM is not held back.
+
+    Raises:
+        OSError, ImportError: if processes cannot be started here.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker  # not available on every system
+
+    resource_tracker.ensure_running()  # before, because its start unblocks SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def ends_in_order() -> Iterator[None]:
     """Raise ``Terminated`` in this block on SIGTERM or SIGHUP, so that files are cleaned up and children end.
 

@@ -109,7 +109,7 @@ def _start_pool(
     futures: dict[Future[R], int] = {}
     pool: ProcessPoolExecutor | None = None
     try:
-        with child_processes.startable_main():
+        with child_processes.startable_main(), child_processes.starts_without_interrupts():
             pool = ProcessPoolExecutor(
                 jobs,
                 mp_context=_context(work.__module__),
@@ -216,11 +216,12 @@ def preload(module: str, *libraries: str) -> None:
         libraries: what its functions import when they run; this process may never need it.
     """
     _libraries[:] = libraries
-    if _context(module).get_start_method() == FORKSERVER:
-        from multiprocessing import forkserver  # not available on every system
+    with contextlib.suppress(*UNAVAILABLE):  # ``over_cases`` does without
+        if _context(module).get_start_method() == FORKSERVER:
+            from multiprocessing import forkserver  # not available on every system
 
-        with contextlib.suppress(OSError):  # ``over_cases`` does without
-            forkserver.ensure_running()
+            with child_processes.starts_without_interrupts():
+                forkserver.ensure_running()
 
 
 def _context(module: str) -> BaseContext:

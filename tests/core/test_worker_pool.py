@@ -132,6 +132,65 @@ def test_only_the_parent_reports_an_interruption(tmp_path: Path) -> None:
     assert all(ended(pid, 20) for pid in pids)
 
 
+# In the process that workers are copied from, this import waits; the parent has its own copy at once.
+SLOW_MODULE = """
+import os, pathlib, time
+def work(_): pass
+if os.environ["PARENT"] != str(os.getpid()):
+    here = pathlib.Path(__file__)
+    here.with_suffix(".pid").write_text(str(os.getpid()))
+    here.with_suffix(".started").touch()
+    while not here.with_suffix(".go_on").exists():
+        time.sleep(0.01)
+"""
+PARENT = """
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ["PARENT"] = str(os.getpid())
+import slow
+from dvtplan.core import worker_pool
+try:
+    {start}
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("Interrupted")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "start",
+    ["worker_pool.preload('slow')", "worker_pool.over_cases(slow.work, [1, 2], ['a', 'b'], title='Verify', jobs=2)"],
+)
+def test_ctrl_c_while_the_workers_module_is_imported_is_reported_by_the_parent_alone(
+    tmp_path: Path, start: str, number: signal.Signals
+) -> None:
+    """SIGTERM ends all of them."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(SLOW_MODULE)
+    code = PARENT.format(start=start)
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    while not slow.with_suffix(".started").exists():
+        assert parent.poll() is None
+        time.sleep(0.01)
+    os.killpg(parent.pid, number)
+    if number == signal.SIGTERM:
+        assert ended(int(slow.with_suffix(".pid").read_text()), 20)
+    slow.with_suffix(".go_on").touch()
+    printed, said = parent.communicate(timeout=60)
+    assert "Traceback" not in said
+    assert printed == ("Interrupted\n" if number == signal.SIGINT else "")
+    assert ended(int(slow.with_suffix(".pid").read_text()), 20)
+
+
 @pytest.mark.parametrize(
     ("jobs", "tasks", "gigabytes_each", "expected"),
     [
@@ -186,6 +245,24 @@ def test_without_shared_semaphores_one_process_does_everything(
     assert found == [(number, os.getpid()) for number in range(3)]
     assert "Verify: cannot start worker processes here (" in capfd.readouterr().err
     assert "Read-only" in worker_pool.sharing_fault()
+
+
+@pytest.mark.parametrize("error", worker_pool.UNAVAILABLE)
+def test_a_system_that_cannot_start_processes_early_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", refuse)
+    worker_pool.preload("helpers.workers")
+
+
+def test_a_start_of_workers_leaves_ctrl_c_to_this_process() -> None:
+    worker_pool.preload("helpers.workers")
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    over_cases(slow_first, range(2), ["a", "b"], title="Verify", jobs=2)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def unfinished(folder: str) -> None:
