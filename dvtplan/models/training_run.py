@@ -131,7 +131,7 @@ def training_differences(runs: Sequence[Run]) -> list[str]:
         folds = {name: ", ".join(str(run.fold) for run in members if run.network == name) for name in networks}
         who = [f"{name} fold {k}" if len(networks) > 1 else f"fold {k}" for name, k in folds.items() if k]
         groups.append(f"{', '.join(who)}: {members[0].recipe.name}, {members[0].length}")
-    plans = len({digest for *_, digest in kinds})
-    how = "different recipes or plans" if plans > 1 else "different recipes"
+    parts = zip(("recipes", "lengths", "plans"), zip(*kinds, strict=True), strict=True)
+    differing = " and ".join(name for name, values in parts if len(set(values)) > 1)
     what = "networks" if len(networks) > 1 else "folds"
-    return [f"These {what} were trained by {how} ({'; '.join(groups)})."]
+    return [f"These {what} were trained with different {differing} ({'; '.join(groups)})."]

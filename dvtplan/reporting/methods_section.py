@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from dvtplan.core.text import duration, plural
@@ -112,17 +113,18 @@ def _runs(results: Sequence[ScoredNetwork]) -> Html:
 
 def _recipes(results: Sequence[ScoredNetwork]) -> Html:
     """Return a column per recipe, with the networks and folds that were trained by it."""
-    kinds = _kinds(
-        ((run.recipe, run.length), f"{one.network} fold {fold}") for one in results for fold, run in one.runs.items()
-    )
+    runs = {f"{one.network} fold {fold}": run for one in results for fold, run in one.runs.items()}
+    # Two trainings of the same time budget seldom have the same number of steps.
+    kinds = _kinds((replace(run.recipe, epochs=1), name) for name, run in runs.items())
     if not kinds:
         return html_page.text("")
     rows = [
-        (setting.title, *(_value(getattr(recipe, name)) for (recipe, _), _ in kinds))
+        (setting.title, *(_value(getattr(recipe, name)) for recipe, _ in kinds))
         for name, setting in settings().items()
         if name != "epochs"
     ]
-    rows.insert(1, (settings()["epochs"].title, *(length.partition(" ")[0] for (_, length), _ in kinds)))
+    lengths = [dict.fromkeys(runs[name].length.partition(" ")[0] for name in names) for _, names in kinds]
+    rows.insert(1, (settings()["epochs"].title, *map(", ".join, lengths)))
     header = ("Setting", *("; ".join(names) for _, names in kinds))
     return html_page.table("Recipe: everything besides the plan that determines a training.", header, [("", rows)])
 

@@ -190,9 +190,12 @@ def test_folds_that_were_not_trained_alike_are_named() -> None:
     named = replace(run, fold=1, recipe=replace(run.recipe, name="another name"))
     assert training_differences([]) == training_differences([run]) == training_differences([run, named]) == []
     (line,) = training_differences([run, replace(run, fold=1, recipe=replace(run.recipe, epochs=2))])
-    assert line == "These folds were trained by different recipes (fold 0: paper, 250 epochs; fold 1: paper, 2 epochs)."
+    differences = "fold 0: paper, 250 epochs; fold 1: paper, 2 epochs"
+    assert line == f"These folds were trained with different lengths ({differences})."
     (line,) = training_differences([run, replace(run, plan_digest="q")])
-    assert line.startswith("These folds were trained by different recipes or plans (")
+    assert line.startswith("These folds were trained with different plans (")
+    (line,) = training_differences([run, replace(run, fold=1, recipe=replace(run.recipe, seed=5))])
+    assert line.startswith("These folds were trained with different recipes (")
 
 
 SHORT = replace(
@@ -222,7 +225,9 @@ def test_folds_of_a_time_budget_differ_if_their_length_does() -> None:
     assert training_differences([SHORT, alike]) == []
     other = replace(SHORT, fold=1, schedule=replace(SHORT.schedule, steps=390, taken=390))
     (line,) = training_differences([SHORT, other])
-    assert "(fold 0: paper, 3.4 epochs; fold 1: paper, 3.9 epochs)" in line
+    assert line.endswith("with different lengths (fold 0: paper, 3.4 epochs; fold 1: paper, 3.9 epochs).")
+    other = replace(other, recipe=replace(other.recipe, seed=5))
+    assert "with different recipes and lengths (" in training_differences([SHORT, other])[0]
 
 
 def test_records_of_trainings_from_before_the_schedule_are_read_and_keep_their_digest() -> None:
@@ -238,10 +243,10 @@ def test_a_schedule_that_cannot_be_is_refused(change: dict[str, int]) -> None:
 
 
 def test_networks_that_were_not_trained_alike_are_named_with_their_folds() -> None:
-    other = replace(RUN, network="unet", recipe=replace(RUN.recipe, epochs=1, name="quick"))
+    other = replace(RUN, network="unet", recipe=replace(RUN.recipe, epochs=1, name="quick", seed=5))
     (line,) = training_differences([RUN, replace(RUN, fold=1), other])
     differences = "gn_unet fold 0, 1: paper, 250 epochs; unet fold 0: quick, 1 epoch"
-    assert line == f"These networks were trained by different recipes ({differences})."
+    assert line == f"These networks were trained with different recipes and lengths ({differences})."
 
 
 def test_every_field_of_a_recipe_is_described_to_users() -> None:

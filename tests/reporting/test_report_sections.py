@@ -125,7 +125,7 @@ def test_networks_that_were_not_trained_alike_are_shown_below_table_2() -> None:
     short = dataclasses.replace(POOR, runs={0: dataclasses.replace(run(0, epochs=2), network="seg")})
     (table,), _ = report_sections.compared([GOOD, short], "Toy")
     assert table.notes[0] == (
-        "These networks were trained by different recipes (net fold 0: paper, 8 epochs; seg fold 0: paper, 2 epochs)."
+        "These networks were trained with different lengths (net fold 0: paper, 8 epochs; seg fold 0: paper, 2 epochs)."
     )
 
 
@@ -189,6 +189,13 @@ def test_a_training_that_a_time_budget_ended_shows_its_part_of_an_epoch() -> Non
     short = dataclasses.replace(run(0), epochs_done=8, schedule=schedule)
     text = Reader(methods_section.methods([dataclasses.replace(GOOD, runs={0: short})], SPLITS, [], 1)).text
     assert "paper, 7.4 of 7.4 epochs" in text and "epochs (passes over the training slices) 7.4 " in text
+
+
+def test_folds_of_one_recipe_share_a_column_that_lists_their_lengths() -> None:
+    runs = {0: run(0), 1: run(1, epochs=9)}
+    text = Reader(methods_section.methods([dataclasses.replace(GOOD, runs=runs)], SPLITS, [], 1)).text
+    assert "Setting gn fold 0; gn fold 1" in text
+    assert "epochs (passes over the training slices) 8, 9 " in text
 
 
 def test_a_fold_without_a_run_is_unknown_and_not_an_error() -> None:
