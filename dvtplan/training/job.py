@@ -272,7 +272,7 @@ def _read_previous(inputs: _Inputs, request: TrainingRequest, options: TrainingO
     folder = inputs.folder
     if not folder.checkpoint.exists():
         raise DvtError(
-            f"{folder.path}: nothing to resume, no epoch is finished. Omit `resume` to train from the start."
+            f"{folder.path}: nothing to resume, no checkpoint is saved. Omit `resume` to train from the start."
         )
     run = json_records.load(Run, folder.run, "`train_fold`")
     schedule = checkpoint.schedule(folder.checkpoint)  # run.json is older if the training was killed between the two

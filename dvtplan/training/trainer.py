@@ -53,7 +53,7 @@ class Trainer:
         self._forward: Forward = self.network  # later compiled, then shared by the group
 
     def restore(self, folder: FoldFolder) -> int:
-        """Restore the last finished epoch. Return the number of finished epochs."""
+        """Restore the last checkpoint, which may be within an epoch. Return the number of finished epochs."""
         return checkpoint.restore(folder.checkpoint, self.network, self.optimizer)
 
     def loss(self, batch: Batch, forward: Forward | None = None) -> torch.Tensor:
@@ -235,7 +235,7 @@ def _finite_losses(
 
 def _not_finite(what: str, job: TrainingJob, epoch: int, step: int) -> DvtError:
     numbers = replace(job.sampler, rank=0, world=1).order(epoch)[0][step]
-    kept = f"The last good checkpoint, of epoch {epoch}, is kept." if epoch else "No epoch was finished."
+    kept = "The last good checkpoint is kept." if job.folder.checkpoint.exists() else "There is no checkpoint yet."
     return DvtError(
         f"{job.folder.path}: {what} not finite in epoch {epoch + 1}, batch {step + 1} "
         f"({'; '.join(job.slices.name(int(n)) for n in numbers)}). {kept} Check these slices, or train again with a "

@@ -54,7 +54,8 @@ def set_pace(job: TrainingJob, trainer: Trainer, budget: Budget | None, done: in
     run, group, steps = job.run, trainer.group, job.sampler.steps
     if done is not None:
         if budget is not None:
-            job.log("`time_budget_s` has no effect on a resumed training. Without it, `epochs` adds epochs.", group)
+            advice = " Without it, `epochs` adds epochs." if run.schedule is not None else ""
+            job.log(f"`time_budget_s` has no effect on a resumed training.{advice}", group)
         taken = checkpoint.steps_taken(job.folder.checkpoint, steps)
         return Pace(run.recipe, steps, group, taken=taken, schedule=run.schedule)
     if budget is None:

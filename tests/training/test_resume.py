@@ -74,7 +74,7 @@ def test_more_epochs_may_be_added(fresh: Workspace) -> None:
 
 def test_resume_with_nothing_there_is_an_error(fresh: Workspace) -> None:
     message = refused(lambda: train_fold(fresh, 0, recipe=TINY, options=replace(CPU, resume=True)))
-    assert "nothing to resume" in message and "`resume`" in message
+    assert "nothing to resume" in message and "checkpoint" in message and "`resume`" in message
     assert not fresh.results("gn_unet").exists()
 
 

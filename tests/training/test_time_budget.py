@@ -101,7 +101,12 @@ def test_a_time_budget_without_effect_is_said(
 ) -> None:
     train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
     train_fold(fresh, 0, epochs=2, options=replace(AGAIN, time_budget_s=1.0))
-    assert "has no effect on a resumed training" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "has no effect on a resumed training" in said and "Without it" not in said
+    assert load_run(fresh.fold("gn_unet", 0)).epochs_done == 2
+    train_fold(fresh, 1, recipe=LONG, options=within(27.0))
+    train_fold(fresh, 1, options=within(27.0, resume=True))
+    assert "Without it, `epochs`" in capsys.readouterr().err
 
 
 def test_measuring_leaves_no_trace_in_batch_statistics(fresh: Workspace, tmp_path: Path) -> None:

@@ -7,10 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.machines import Machine, always
 from helpers.refusals import refused
 from helpers.trainings import CPU, TINY, Stop, load_run
 
+from dvtplan.core import json_records
+from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace
+from dvtplan.models import checkpoint
 from dvtplan.training import data_loading
 from dvtplan.training.train import train_fold
 
@@ -34,7 +38,7 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_and_slices_and_keeps_the_ch
     poison(toy, run.train[1], 3)
     message = refused(lambda: train_fold(toy, 0, options=replace(CPU, resume=True)))
     assert f"{run.train[1]}, slice 3" in message and "epoch 3, batch " in message
-    assert "The last good checkpoint, of epoch 2, is kept" in message and "`learning_rate`" in message
+    assert "checkpoint is kept" in message and "`learning_rate`" in message
     numbers = data_loading.SliceSampler(slices=12, variants=12, batch_size=2, seed=0).order(2)[0]
     batch = int(np.argwhere(numbers == 9)[0][0])
     assert f"batch {batch + 1} (" in message
@@ -45,8 +49,20 @@ def test_in_the_first_epoch_no_checkpoint_is_promised(toy: Workspace) -> None:
     for case in ("c0", "c1", "c2", "c3"):
         poison(toy, case, 0)
     message = refused(lambda: train_fold(toy, 0, recipe=TINY, options=CPU))
-    assert "epoch 1, batch " in message and "No epoch was finished." in message
+    assert "epoch 1, batch " in message and "no checkpoint" in message
     assert not toy.fold("gn_unet", 0).checkpoint.exists()
+
+
+def test_a_checkpoint_within_the_first_epoch_is_kept(toy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that saves after four of six steps."""
+    Machine(always(150.0)).run_trainings(monkeypatch)
+    numbers = data_loading.SliceSampler(slices=12, variants=12, batch_size=2, seed=0).order(0)[0]
+    case, index = divmod(int(numbers[5][0]), 6)
+    folds = json_records.load(Splits, toy.splits, "test").folds
+    poison(toy, folds[0].train[case], index)
+    message = refused(lambda: train_fold(toy, 0, recipe=TINY, options=CPU))
+    assert "epoch 1, batch 6 (" in message and "checkpoint is kept" in message
+    assert checkpoint.steps_taken(toy.fold("gn_unet", 0).checkpoint, 6) == 4
 
 
 def test_weights_that_are_not_finite_are_not_saved(fresh: Workspace) -> None:
