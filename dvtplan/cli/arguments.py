@@ -96,7 +96,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16"),
-        help="number format; default: bf16 on a GPU that supports it, on a CPU the faster in a short trial",
+        help="number format; default: bf16 on a GPU that supports it, on a CPU if a short trial is clearly faster",
     )
     parser.add_argument(
         "--compile",

@@ -108,7 +108,7 @@ def choose(
 
     Args:
         device: 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'.
-        training: whether backward passes run, too. Then the default layout on a CPU is channels first.
+        training: whether backward passes run, too. Then the default layout on a CPU is channels first in float32.
         precision: 'fp32' or 'bf16'; None: the device decides.
         channels_last: memory layout; None: the device decides.
         compiled: whether to use torch.compile; None: only for training on a GPU. Compiling takes longer than the
@@ -123,7 +123,7 @@ def choose(
     kind = torch.device(name).type
     bf16, compiles = _cuda_gains(name) if kind == "cuda" else (False, False)
     chosen = precision or ("bf16" if bf16 else "fp32")
-    layout_helps = kind == "cuda" or (kind == "cpu" and not training)
+    layout_helps = kind == "cuda" or (kind == "cpu" and (not training or chosen == "bf16"))
     layout = layout_helps if channels_last is None else channels_last
     does_compile = (compiles and training) if compiled is None else compiled
     setup = DeviceConfig(device=name, precision=chosen, channels_last=layout, compiled=does_compile, training=training)

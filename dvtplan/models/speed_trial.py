@@ -16,12 +16,13 @@ MIN_SPEEDUP = 1.1
 """How much faster than the default another way must be. It differs in rounding, so it must be worth it."""
 MIN_WORK = 5e10
 """Pixels times parameters of a pass from which a trial is worth its time."""
-TRIAL_PIXELS = 128 * 320
+TRIAL_PIXELS = 64 * 320
 """Pixels of a batch in a trial, if the batch has more."""
 ROWS = 32
 """Rows of an image in a trial are a multiple of this, which every network accepts."""
-REPEATS = 2
-"""Timed passes of each way, after one that is not timed; the fastest counts, because other programs slow some."""
+ROUNDS, LIMIT_S = 3, 1.0
+"""Rounds of timed passes, after one that is not timed, and the seconds after which no further round begins. In a round
+each way has its turn, so that other programs slow all of them; the fastest pass of each way counts."""
 
 
 def fastest_for_prediction(
@@ -86,8 +87,12 @@ def _work(network: nn.Module, slices: int, shape: tuple[int, int]) -> float:
 
 
 def _noise(slices: int, channels: int, shape: tuple[int, int]) -> torch.Tensor:
-    """Return images of about ``TRIAL_PIXELS`` or fewer. Own generator: the global one decides the training."""
+    """Return images of about ``TRIAL_PIXELS`` or fewer. Own generator: the global one decides the training.
+
+    A batch keeps two images: with one, batch normalization could have a single value.
+    """
     rows, columns = shape
+    slices = min(slices, max(2, TRIAL_PIXELS // (ROWS * columns)))
     rows = min(rows, max(ROWS, TRIAL_PIXELS // (slices * columns) // ROWS * ROWS))
     return torch.rand(slices, channels, rows, columns, generator=torch.Generator().manual_seed(0))
 
@@ -97,24 +102,33 @@ def _fastest(
 ) -> DeviceConfig:
     if not setup.alternatives or work < MIN_WORK:
         return replace(setup, alternatives=())
-    seconds: dict[DeviceConfig, float] = {}
-    for way in (setup, *setup.alternatives):
-        try:
-            seconds[way] = _seconds(preparation(way))
-        except RuntimeError:  # this PyTorch or processor lacks an operation in bf16
-            if way is setup:
-                raise
+    seconds = _seconds(setup, preparation)
     best = min(seconds, key=lambda way: seconds[way])
     chosen = best if seconds[best] * MIN_SPEEDUP < seconds[setup] else setup
     times = "; ".join(f"{way.words} {seconds[way]:.2g} s" for way in seconds)
     return replace(chosen, alternatives=(), trial=f"Trial: {times}.")
 
 
-def _seconds(run: Callable[[], None]) -> float:
-    run()
-    taken = []
-    for _ in range(REPEATS):
-        begin = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - begin)
-    return min(taken)
+def _seconds(
+    setup: DeviceConfig, preparation: Callable[[DeviceConfig], Callable[[], None]]
+) -> dict[DeviceConfig, float]:
+    """Return the seconds of the fastest pass of the setup and of each alternative that works."""
+    runs: dict[DeviceConfig, Callable[[], None]] = {}
+    for way in (setup, *setup.alternatives):
+        run = preparation(way)
+        try:
+            run()
+        except RuntimeError:  # this PyTorch or processor lacks an operation in bf16
+            if way is setup:
+                raise
+            continue
+        runs[way] = run
+    taken: dict[DeviceConfig, list[float]] = {way: [] for way in runs}
+    for _ in range(ROUNDS):
+        for way, run in runs.items():
+            begin = time.perf_counter()
+            run()
+            taken[way].append(time.perf_counter() - begin)
+        if sum(map(sum, taken.values())) > LIMIT_S:
+            break
+    return {way: min(passes) for way, passes in taken.items()}

@@ -56,8 +56,14 @@ class Arithmetic:
     channels_last: bool
     processor: str
     """``devices.processor``: on another kind of processor rounding differs in any case."""
+    threads: int
+    """Of each process; another number changes the last digits."""
     trial: str
     """Times of the trial that decided; empty if there was none."""
+
+    def __post_init__(self) -> None:
+        require(self.precision in ("fp32", "bf16"), f"precision must be fp32 or bf16, not {self.precision!r}")
+        require(self.threads >= 1, f"threads must be at least 1, not {self.threads}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

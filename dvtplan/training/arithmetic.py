@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from dvtplan.core import console
 from dvtplan.models import devices, speed_trial
 from dvtplan.models.checkpoint import build_network
@@ -29,6 +31,7 @@ def choose_arithmetic(
         precision=chosen.precision,
         channels_last=chosen.channels_last,
         processor=devices.processor(),
+        threads=torch.get_num_threads(),
         trial=chosen.trial,
     )
     return replace(job, run=replace(job.run, setup=chosen.description, arithmetic=arithmetic)), chosen
@@ -54,11 +57,16 @@ def _kept(setup: DeviceConfig, earlier: Arithmetic, options: TrainingOptions) ->
         alternatives=(),
         trial=earlier.trial,
     )
-    for name in ("precision", "channels_last"):
-        now, then = getattr(kept, name), getattr(earlier, name)
-        if now != then:
-            console.warn(
-                f"`{name}={now!r}`: this training was started with {name.replace('_', ' ')} {then}. Its result will "
-                "not be bit-identical to an uninterrupted training."
-            )
+    threads = torch.get_num_threads()
+    values = {
+        "precision": (earlier.precision, kept.precision),
+        "channels last": (earlier.channels_last, kept.channels_last),
+        "threads": (earlier.threads, threads),
+    }
+    changed = [f"{name} {then}, now {now}" for name, (then, now) in values.items() if then != now]
+    if changed:
+        console.warn(
+            f"This training was started with {'; '.join(changed)}. Its result will not be bit-identical to an "
+            "uninterrupted training."
+        )
     return kept

@@ -46,6 +46,7 @@ def test_training_on_a_cpu_takes_the_layout_that_backward_passes_like(
 ) -> None:
     pretend(monkeypatch)
     assert not devices.choose("cpu", training=True).channels_last
+    assert devices.choose("cpu", training=True, precision="bf16").channels_last
     pretend(monkeypatch, (9, 0))
     assert devices.choose("cuda", training=True).channels_last
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -30,19 +31,25 @@ def conv() -> nn.Module:
 def timed(monkeypatch: pytest.MonkeyPatch, seconds: dict[Way, float]) -> list[Way]:
     """Let each way take its seconds; return the list of the ways that were placed, which fills."""
     placed: list[Way] = []
-    place = DeviceConfig.place
+    running: list[Way] = []
+    place, autocast = DeviceConfig.place, DeviceConfig.autocast
 
-    def watched(setup: DeviceConfig, network: nn.Module) -> nn.Module:
+    def placing(setup: DeviceConfig, network: nn.Module) -> nn.Module:
         placed.append((setup.precision, setup.channels_last))
         return place(setup, network)
+
+    def entering(setup: DeviceConfig) -> contextlib.AbstractContextManager[object]:
+        running.append((setup.precision, setup.channels_last))
+        return autocast(setup)
 
     ticks = [0.0]
 
     def clock() -> float:
-        ticks[0] += seconds[placed[-1]]
+        ticks[0] += seconds[running[-1]]
         return ticks[0]
 
-    monkeypatch.setattr(DeviceConfig, "place", watched)
+    monkeypatch.setattr(DeviceConfig, "place", placing)
+    monkeypatch.setattr(DeviceConfig, "autocast", entering)
     monkeypatch.setattr(speed_trial, "time", SimpleNamespace(perf_counter=clock))
     return placed
 
@@ -92,7 +99,7 @@ def test_a_training_takes_the_fastest_precision_and_layout(
         ({"channels_last": False}, [("bf16", False)]),
         ({"compiled": True}, []),
         ({"training": True, "precision": "fp32"}, [FP32_LAST]),
-        ({"training": True, "precision": "bf16"}, [BF16]),
+        ({"training": True, "precision": "bf16"}, []),
         ({"training": True, "channels_last": True}, [BF16]),
         ({"training": True, "precision": "bf16", "channels_last": True}, []),
     ],
@@ -141,7 +148,31 @@ def test_a_network_that_has_no_bf16_stays_in_float32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "rows"), [((960, 320), 64), ((320, 128), 160), ((480, 160), 128), ((96, 2048), 32), ((16, 16), 16)]
+    ("slices", "shape", "expected"),
+    [
+        (1, (960, 320), (1, 3, 64, 320)),
+        (2, (960, 320), (2, 3, 32, 320)),
+        (4, (320, 128), (4, 3, 32, 128)),
+        (32, (160, 64), (10, 3, 32, 64)),
+        (2, (96, 2048), (2, 3, 32, 2048)),
+        (2, (16, 16), (2, 3, 16, 16)),
+    ],
 )
-def test_images_of_a_trial_are_small_and_fit_every_network(shape: tuple[int, int], rows: int) -> None:
-    assert speed_trial._noise(2, 3, shape).shape == (2, 3, rows, shape[1])
+def test_images_of_a_trial_are_small_and_fit_every_network(
+    slices: int, shape: tuple[int, int], expected: tuple[int, ...]
+) -> None:
+    assert speed_trial._noise(slices, 3, shape).shape == expected
+
+
+def test_a_slow_trial_ends_after_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed(monkeypatch, {FP32_LAST: 40.0, BF16: 20.0})
+    runs: list[Way] = []
+    autocast = DeviceConfig.autocast
+
+    def entering(setup: DeviceConfig) -> contextlib.AbstractContextManager[object]:
+        runs.append(chosen(setup))
+        return autocast(setup)
+
+    monkeypatch.setattr(DeviceConfig, "autocast", entering)
+    speed_trial.fastest_for_prediction(conv().eval(), 1, (32, 32), devices.choose("cpu"))
+    assert runs == [FP32_LAST, BF16] * 2  # one round is not timed

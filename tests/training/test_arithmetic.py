@@ -64,7 +64,7 @@ def test_what_the_options_named_at_the_start_is_kept_without_them(
     folder = train_fold(fresh, 0, options=replace(CPU, resume=True, precision="fp32"))
     arithmetic = load_run(folder).arithmetic
     assert arithmetic is not None and (arithmetic.precision, arithmetic.channels_last) == ("fp32", False)
-    assert "`precision='fp32'`" in capsys.readouterr().err
+    assert "precision bf16, now fp32" in capsys.readouterr().err
 
 
 def test_bf16_learns_what_float32_learns(fresh: Workspace, straight: FoldFolder, bf16_is_fastest: list[str]) -> None:
