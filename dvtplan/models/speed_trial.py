@@ -16,7 +16,7 @@ MIN_SPEEDUP = 1.1
 """How much faster than the default another way must be. It differs in rounding, so it must be worth it."""
 MIN_WORK = 5e10
 """Pixels times parameters of a pass from which a trial is worth its time."""
-TRIAL_PIXELS = 64 * 320
+TRIAL_PIXELS = 128 * 320
 """Pixels of a batch in a trial, if the batch has more."""
 ROWS = 32
 """Rows of an image in a trial are a multiple of this, which every network accepts."""
