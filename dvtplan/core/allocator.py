@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Make this process keep memory that it has freed, for its next allocations.
 
     By default glibc returns every large block to the system when it is freed. The maps of a network are such blocks.
-    They are allocated anew in every pass, and the system then clears each page again: a third of a training step at
+    They are allocated again in every pass, and the system then clears each page again: a third of a training step at
     960x320 on two cores. Does nothing where the C library has no ``mallopt``.
     """
     try:

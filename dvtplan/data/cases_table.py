@@ -142,7 +142,7 @@ def survey_cases_table(path: Path) -> CasesTable:
 
 
 def level_warnings(case_id: str, levels: Levels | None, grid: Grid) -> tuple[str, ...]:
-    """Warn of levels above or below the whole scan and of a midline beside it: possible, but often a mistake."""
+    """Warn of levels above or below the whole scan and of a midline next to it: possible, but often a mistake."""
     if levels is None:
         return ()
     (left, _, low), (right, _, high) = (ends(grid.corners_mm(), axis=0) for ends in (np.min, np.max))

@@ -104,8 +104,8 @@ def schedule(path: Path) -> Schedule | None:
 
 def partial_epoch(path: Path) -> PartialEpoch | None:
     """Return the last epoch that was begun; None if it is complete. Raises as ``restore``."""
-    found = _load(path).get("partial")
-    return None if found is None else PartialEpoch(**found)
+    found = _load(path, mapped=True).get("partial")
+    return None if found is None else PartialEpoch(**{**found, "losses": found["losses"].clone()})
 
 
 def steps_taken(path: Path, steps_per_epoch: int) -> int:

@@ -126,11 +126,17 @@ def choose(
     layout_helps = kind == "cuda" or (kind == "cpu" and (not training or chosen == "bf16"))
     layout = layout_helps if channels_last is None else channels_last
     does_compile = (compiles and training) if compiled is None else compiled
-    setup = DeviceConfig(device=name, precision=chosen, channels_last=layout, compiled=does_compile, training=training)
     place = "No GPU found: running on the CPU," if device == "auto" and kind == "cpu" else f"Running on {name}:"
     threads = torch.get_num_threads()
     where = f"{threads} thread{'s' if threads > 1 else ''}" if kind == "cpu" else _title(name)
-    setup = replace(setup, hardware=f"{place} {where}")
+    setup = DeviceConfig(
+        device=name,
+        precision=chosen,
+        channels_last=layout,
+        compiled=does_compile,
+        training=training,
+        hardware=f"{place} {where}",
+    )
     if kind != "cpu" or does_compile:
         return setup
     return replace(setup, alternatives=_alternatives(setup, precision is None, channels_last is None))

@@ -69,7 +69,7 @@ def noisy(seed: int) -> Seconds:
         (changed(0.5, 50, 1.0), 1.0),  # slower from the middle on
         (changed(0.5, 90, 5.0), 1.0),
         (changed(0.5, 50, 0.1), 1.0),
-        (changed(0.1, 20, 2.0), 1.0),  # as the demo beside other programs: from 10 to 0.5 steps/s
+        (changed(0.1, 20, 2.0), 1.0),  # as the demo next to other programs: from 10 to 0.5 steps/s
         (hiccup, 1.0),
         (noisy(0), 1.0),
     ],
