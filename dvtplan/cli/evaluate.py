@@ -38,6 +38,7 @@ def evaluate(argv: list[str]) -> None:
         tolerance_mm=options.tolerance,
         level_sensitivity=options.level_sensitivity,
         estimate_levels=options.estimate_levels,
+        by=options.by,
         trust=options.trust,
     )
     done: Evaluation | NetworkComparison
@@ -120,6 +121,9 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         "--estimate-levels",
         action="store_true",
         help="estimate a level that is missing in cases.csv from the image (automatic if the rule needs levels)",
+    )
+    parser.add_argument(
+        "--by", metavar="COLUMN", help="column of cases.csv, such as centre: also write Table 1 per group, with a test"
     )
     parser.add_argument("--jobs", type=positive, help="worker processes; default: chosen by the size of the data")
     add_trust(parser)

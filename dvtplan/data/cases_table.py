@@ -41,7 +41,11 @@ _ATTRIBUTES = re.compile(
     r"comments?|kommentar|remarks?|bemerkung|date|datum|group|type|class|count|history|status)"
 )
 """Words in names of columns that describe a patient and name none, also with a word for a patient before them."""
-_NO_PATIENT = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil", "-", "--", "?", ".", "unknown"})
+_GROUPS = re.compile(
+    r"cent(re|er)s?|sites?|hospitals?|clinics?|scanners?|vendors?|manufacturers?|fieldstrength|sex|gender"
+)
+"""Words in names of columns that group patients: they are no mistake of a user who gives them."""
+NO_VALUE = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil", "-", "--", "?", ".", "unknown"})
 """What other programs write for a missing value, in small letters."""
 
 
@@ -60,6 +64,8 @@ class CasesTable:
     columns: tuple[str, ...]
     cases: dict[str, CaseDetails]
     """By case. Names are composed (NFC) and have no invisible characters."""
+    others: dict[str, dict[str, str]]
+    """By case: the values of the columns that the pipeline does not use, such as centre or sex; text."""
     faults: tuple[str, ...]
     """What is wrong in the rows, one line each."""
     warnings: tuple[str, ...]
@@ -82,7 +88,8 @@ def read_cases_table(path: Path, case_ids: Collection[str] = ()) -> dict[str, Ca
     """Read ``cases.csv``, and print its warnings, also of those ``case_ids`` that it does not list.
 
     Columns: case_id, and optionally patient_id, level_left_mm, level_right_mm, midline_mm (LPS coordinates in mm).
-    Without patient_id each case is its own patient. Other columns and empty lines are ignored.
+    Without patient_id each case is its own patient. Other columns may group patients (``patient_groups``). Empty lines
+    are ignored.
 
     Returns:
         Case -> patient and levels (None if the row has no level).
@@ -138,7 +145,24 @@ def survey_cases_table(path: Path) -> CasesTable:
     if all(case.patient == case_id for case_id, case in cases.items()):
         repeating = _repeating(columns, [row for _, row in rows if len(row) == len(columns)])
     warnings = _warnings(path, columns, cases, unused, repeating)
-    return CasesTable(path=path, columns=tuple(columns), cases=cases, faults=tuple(faults), warnings=tuple(warnings))
+    return CasesTable(
+        path=path,
+        columns=tuple(columns),
+        cases=cases,
+        others=_other_values(columns, [row for _, row in rows]),
+        faults=tuple(faults),
+        warnings=tuple(warnings),
+    )
+
+
+def _other_values(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, dict[str, str]]:
+    """Return case -> the values of its columns that the pipeline does not use; faulty rows are left out."""
+    found = {}
+    for row in rows:
+        if len(row) == len(columns):
+            values = dict(zip(columns, row, strict=True))
+            found[values["case_id"]] = {name: value for name, value in values.items() if name not in CASES_COLUMNS}
+    return found
 
 
 def level_warnings(case_id: str, levels: Levels | None, grid: Grid) -> tuple[str, ...]:
@@ -226,6 +250,10 @@ def _describes(tokens: Sequence[str]) -> bool:
     return any(_ATTRIBUTES.fullmatch(token) for token in tokens)
 
 
+def _groups(name: str) -> bool:
+    return any(_GROUPS.fullmatch(token) for token in _tokens(name))
+
+
 def _repeating(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the unused columns that may name patients: text or whole numbers, some of which occur in several rows."""
     found = []
@@ -236,6 +264,7 @@ def _repeating(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
             name
             and name not in CASES_COLUMNS
             and not _describes(_tokens(name))
+            and not _groups(name)
             and 1 < len(different) < len(values)
             and not any(_NUMBER.fullmatch(value) and not value.isdecimal() for value in different)
         ):
@@ -247,7 +276,7 @@ def _missing_patients(path: Path, cases: Mapping[str, CaseDetails]) -> list[str]
     """Refuse words for a missing value that would make several cases one patient."""
     groups: dict[str, list[str]] = {}
     for case_id, case in cases.items():
-        if case.patient.casefold() in _NO_PATIENT:
+        if case.patient.casefold() in NO_VALUE:
             groups.setdefault(case.patient, []).append(case_id)
     return [
         f"{path}: the patient_id of {shorten_list(case_ids)} is {patient!r}, which would be one patient. Name the "
@@ -265,7 +294,7 @@ def _warnings(
     repeating: Sequence[str],
 ) -> list[str]:
     found = []
-    others = [name for name in columns if name and name not in CASES_COLUMNS]
+    others = [name for name in columns if name and name not in CASES_COLUMNS and not _groups(name)]
     if others:
         advice = ""
         if repeating:
@@ -274,8 +303,8 @@ def _warnings(
                 "patients, call it patient_id: else one patient may be in training and test."
             )
         found.append(
-            f"{path}: the columns {shorten_list(others)} are not used; known columns are {', '.join(CASES_COLUMNS)}."
-            f"{advice}"
+            f"{path}: the columns {shorten_list(others)} are not used, except by `by`; known columns "
+            f"are {', '.join(CASES_COLUMNS)}.{advice}"
         )
     if unused:
         found.append(f"{path}: midline_mm is not used without a level: {shorten_list(unused)}. Give a level, too.")

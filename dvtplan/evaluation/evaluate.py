@@ -19,7 +19,7 @@ from dvtplan.data.dataset import PHANTOM_NOTE, Dataset, discover
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.paths import METRICS, Workspace, as_workspace, require_own_folder
 from dvtplan.data.planned_splits import load_splits
-from dvtplan.evaluation import level_sensitivity, secondary_metrics, stored_scores, table1, table2
+from dvtplan.evaluation import level_sensitivity, secondary_metrics, stored_scores, table1, table1_by_group, table2
 from dvtplan.evaluation.case_scores import score_case
 from dvtplan.evaluation.level_sensitivity import LevelSensitivity
 from dvtplan.evaluation.options import DEFAULTS, EvaluationOptions, require_choice
@@ -41,6 +41,7 @@ from dvtplan.evaluation.region_rules import (
     plan_scoring,
     region_order,
 )
+from dvtplan.evaluation.table1_by_group import GroupTable, read_groups, summarize_groups
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.nifti_forms import trusting
 from dvtplan.planning.planned_reading import read_as_planned
@@ -71,13 +72,17 @@ class Evaluation:
     measures: secondary_metrics.MeasuresTable
     """Measures in addition to the scores of Table 1."""
     written: tuple[Path, ...]
+    by_group: GroupTable | None = None
+    """Table 1 per group of patients, if wanted."""
     shifts: LevelSensitivity | None = None
     """Table 1 with shifted levels, if level sensitivity was wanted."""
 
     @property
     def text(self) -> str:
         """All tables as text to print."""
-        texts = [table1.to_text(self.table), secondary_metrics.to_text(self.measures)]
+        texts = [table1.to_text(self.table)]
+        texts += [] if self.by_group is None else [table1_by_group.to_text(self.by_group)]
+        texts += [secondary_metrics.to_text(self.measures)]
         return "\n".join(texts if self.shifts is None else [*texts, level_sensitivity.to_text(self.shifts)])
 
 
@@ -323,6 +328,7 @@ def _score_and_write(
 ) -> Evaluation:
     """Score every case, and write into ``out`` only if ``check`` accepts the rows; it returns further notes."""
     rule = plan.scheme.text
+    groups = None if options.by is None else read_groups(plan.cases_table, options.by, plan.pairs)
     # Digests come first: a file that changes during scoring then makes the scores stale.
     digests = stored_scores.digest_files(stored_scores.scored_files(plan.pairs, plan.cases_table, checkpoints))
     found = _score(plan, options)
@@ -339,17 +345,22 @@ def _score_and_write(
         "table1.md": table1.to_markdown(table),
         "table1.tex": table1.to_latex(table),
         "measures.csv": secondary_metrics.to_csv(measures),
-        stored_scores.RECORD: stored_scores.dump_record(rule, metrics, digests),
+        stored_scores.RECORD: stored_scores.dump_record(rule, metrics, digests, groups),
     }
+    by_group = None
+    if groups is not None:
+        by_group = summarize_groups(rows, groups, subject=caption.subject, rule=rule, folds=caption.folds, notes=notes)
+        texts |= table1_by_group.all_files(by_group)
     shifts = None
     if plan.levels_to_shift is not None:
         shift_notes = (f"Scored: {caption.folds}.", *plan.shift_notes)
         shifts = level_sensitivity.summarize_shifts(_frame(shifted for _, shifted in found), notes=shift_notes)
         texts[SENSITIVITY] = level_sensitivity.to_csv(shifts)
     written = () if out is None else _write(out, texts)
-    if out is not None and shifts is None:
-        (out / SENSITIVITY).unlink(missing_ok=True)  # of earlier scores
-    return Evaluation(rows=rows, table=table, measures=measures, written=written, shifts=shifts)
+    if out is not None:
+        for name in {SENSITIVITY, *table1_by_group.FILES} - set(texts):
+            (out / name).unlink(missing_ok=True)  # of earlier scores
+    return Evaluation(rows=rows, table=table, measures=measures, written=written, by_group=by_group, shifts=shifts)
 
 
 _Rows = list[dict[str, Any]]

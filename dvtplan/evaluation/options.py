@@ -34,6 +34,9 @@ class EvaluationOptions:
     estimate_levels: bool = False
     """Use the level estimated from the image where cases.csv has none. Always true where the rule needs levels, or
     levels are moved."""
+    by: str | None = None
+    """Column of cases.csv that groups the patients, such as centre: Table 1 per group, with a test of the
+    difference."""
     trust: str | None = None
     """'sform' or 'qform': read NIfTI headers that contradict themselves by this form; None: refuse them, but those of a
     planned data set are read as in its plan."""

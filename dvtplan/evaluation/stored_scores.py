@@ -21,6 +21,7 @@ from dvtplan.data import cases_table
 from dvtplan.data.dataset import Dataset
 from dvtplan.data.mask_files import mask_path
 from dvtplan.data.paths import METRICS, model_fold
+from dvtplan.data.patient_groups import PatientGroups
 from dvtplan.evaluation import secondary_metrics, table1
 from dvtplan.evaluation.pairing import Pair
 from dvtplan.models.model_store import StoredModel
@@ -38,6 +39,8 @@ class ScoreRecord:
     """SHA-256 of ``metrics.csv``."""
     files: dict[str, str]
     """Key of a file (see ``scored_files``) -> its SHA-256; empty: there was no such file."""
+    groups: PatientGroups | None = None
+    """Of the patients, if Table 1 per group was wanted."""
 
 
 # --- which files ----------------------------------------------------------------------------------
@@ -63,10 +66,10 @@ def checkpoint_key(fold: int) -> str:
     return f"fold_{fold}/checkpoint.pt"
 
 
-def dump_record(rule: str, metrics: str, files: dict[str, str]) -> str:
+def dump_record(rule: str, metrics: str, files: dict[str, str], groups: PatientGroups | None = None) -> str:
     """Return the text of ``scores.json`` for a text of ``metrics.csv`` and the digests of ``digest_files``."""
     digest = hashlib.sha256(metrics.encode()).hexdigest()
-    return json_records.dump(ScoreRecord(rule=rule, metrics=digest, files=files))
+    return json_records.dump(ScoreRecord(rule=rule, metrics=digest, files=files, groups=groups))
 
 
 def digest_files(files: Mapping[str, Path]) -> dict[str, str]:

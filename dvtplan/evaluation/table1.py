@@ -98,17 +98,7 @@ def table_1(rows: pd.DataFrame, *, subject: str, rule: str, folds: str, notes: t
         notes: further footnotes.
     """
     pooled = by_patient(rows)
-    regions = []
-    for region, patients in pooled.groupby("region", sort=False):
-        counted, others = patients[patients["counted"]], patients[~patients["counted"]]
-        regions.append(
-            RegionScores(
-                region=str(region),
-                scores={score: summarize(counted[score]) for score in SCORES},
-                without_truth=len(others),
-                false_positive_ml=float(others["false_positive_ml"].sum()),
-            )
-        )
+    regions = [region_scores(str(region), patients) for region, patients in pooled.groupby("region", sort=False)]
     return Table(
         caption=f"Table 1. Segmentation performance by region: {subject}.",
         regions=tuple(regions),
@@ -126,6 +116,17 @@ def table_1(rows: pd.DataFrame, *, subject: str, rule: str, folds: str, notes: t
         ),
         rule=rule,
         folds=folds,
+    )
+
+
+def region_scores(region: str, patients: pd.DataFrame) -> RegionScores:
+    """Summarize one region over some patients, which are rows of ``by_patient``."""
+    counted, others = patients[patients["counted"]], patients[~patients["counted"]]
+    return RegionScores(
+        region=region,
+        scores={score: summarize(counted[score]) for score in SCORES},
+        without_truth=len(others),
+        false_positive_ml=float(others["false_positive_ml"].sum()),
     )
 
 

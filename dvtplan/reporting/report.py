@@ -20,6 +20,7 @@ from dvtplan.data.paths import Workspace, as_workspace
 from dvtplan.data.planned_splits import load_splits
 from dvtplan.evaluation import stored_scores, table1
 from dvtplan.evaluation.pairing import Pair, choose_folds, fold_pairs, name_folds, note_training_differences
+from dvtplan.evaluation.table1_by_group import summarize_groups
 from dvtplan.imaging import volume_io
 from dvtplan.models import epoch_log
 from dvtplan.models.training_run import Run
@@ -192,14 +193,16 @@ def _gather(
     if omitted:
         notes.append(f"fold {', '.join(map(str, omitted))} has predictions, but was not scored.")
     runs = {fold.index: workspace.fold(network, fold.index).run for fold in chosen}
+    subject, rule, groups = f"{network} on {dataset.subject}", record.rule, record.groups
     return ScoredNetwork(
         network=network,
         rows=rows,
         folds=chosen,
         plan=json_records.load(Plan, workspace.results_plan(network), "`train_fold`"),
         runs={k: json_records.load(Run, path, "`train_fold`") for k, path in runs.items() if path.exists()},
-        table=table1.table_1(rows, subject=f"{network} on {dataset.subject}", rule=record.rule, folds=folds_text),
+        table=table1.table_1(rows, subject=subject, rule=rule, folds=folds_text),
         notes=tuple(notes),
+        by_group=summarize_groups(rows, groups, subject=subject, rule=rule, folds=folds_text) if groups else None,
     ), pairs
 
 

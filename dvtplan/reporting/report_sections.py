@@ -13,9 +13,10 @@ from dvtplan.core import console
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
 from dvtplan.data.dataset import PHANTOM_WARNING
-from dvtplan.evaluation import secondary_metrics, table1, table2, table_text
+from dvtplan.evaluation import secondary_metrics, table1, table1_by_group, table2, table_text
 from dvtplan.evaluation.summary_statistics import INTERVAL_RULE, Summary
 from dvtplan.evaluation.table1 import SCORES, Table
+from dvtplan.evaluation.table1_by_group import GroupTable
 from dvtplan.evaluation.table2 import Comparison
 from dvtplan.models.training_run import training_differences
 from dvtplan.rendering import html_page
@@ -106,7 +107,7 @@ def overview(results: Sequence[ScoredNetwork]) -> Html:
 
 
 def scores(results: Sequence[ScoredNetwork], comparisons: Sequence[Comparison], unpaired: Sequence[str]) -> Html:
-    """Return Tables 1 and 2 and the further measures.
+    """Return Table 1, also per group of patients if there is one, Table 2 and the further measures.
 
     Args:
         results: the networks.
@@ -114,6 +115,7 @@ def scores(results: Sequence[ScoredNetwork], comparisons: Sequence[Comparison], 
         unpaired: sentences on the networks that are not in Table 2.
     """
     parts = [html_page.grid(*(_table_1(one.table) for one in results), kind="tables"), _shared_notes(results)]
+    parts += [_table_1_by_group(one.by_group) for one in results if one.by_group is not None]
     parts += [_table_2(one) for one in comparisons]
     parts += [html_page.paragraph(sentence) for sentence in unpaired]
     return section("scores", *parts, _measures(results))
@@ -219,6 +221,12 @@ def _table_1(table: Table) -> Html:
     for rows in map(table1.region_rows, table.regions):
         groups.append((rows[0][0], [tuple(cell.replace("-", "−") for cell in cells) for _, *cells in rows]))
     return html_page.table(table.caption, ("Statistic", *table1.HEADER[2:]), groups)
+
+
+def _table_1_by_group(table: GroupTable) -> Html:
+    """Return Table 1 per group with its notes; those of Table 1 itself are not repeated."""
+    groups = [(region.region, [cells for _, *cells in table1_by_group.region_rows(region)]) for region in table.regions]
+    return html_page.join((html_page.table(table.caption, table.header[1:], groups), _notes(table.notes[:2])))
 
 
 def _shared_notes(results: Sequence[ScoredNetwork]) -> Html:

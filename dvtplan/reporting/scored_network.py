@@ -13,6 +13,7 @@ from dvtplan.evaluation import secondary_metrics, table1, table_text
 from dvtplan.evaluation.secondary_metrics import MeasuresTable
 from dvtplan.evaluation.summary_statistics import Summary, summarize
 from dvtplan.evaluation.table1 import Table
+from dvtplan.evaluation.table1_by_group import GroupTable
 from dvtplan.models.training_run import Run
 from dvtplan.planning.plan import Plan
 
@@ -32,6 +33,8 @@ class ScoredNetwork:
     """Table 1."""
     notes: tuple[str, ...]
     """Warnings that come before the numbers."""
+    by_group: GroupTable | None = None
+    """Table 1 per group of patients, if the network was scored with one."""
 
     @property
     def measures(self) -> MeasuresTable:

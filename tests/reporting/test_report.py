@@ -19,6 +19,7 @@ from helpers.processes import command, python
 from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
 from dvtplan.evaluation.evaluate import COLUMNS, evaluate
+from dvtplan.evaluation.options import EvaluationOptions
 from dvtplan.evaluation.stored_scores import read_metrics
 from dvtplan.imaging import volume_io
 from dvtplan.rendering import output
@@ -129,6 +130,18 @@ def test_levels_give_regions_and_lines(trained: Workspace) -> None:
     page = read(trained)
     assert "proximal (n" in page.text and "Dotted: the level of each limb." in page.text
     assert "Dotted yellow lines are the levels of cases.csv" in page.text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_groups_of_patients_are_shown_if_they_were_scored(trained: Workspace) -> None:
+    (trained.raw / "cases.csv").write_text("case_id,centre\nc0,North\nc1,North\nc2,South\nc3,South\n")
+    evaluate(trained, "gn_unet", options=EvaluationOptions(by="centre"))
+    page = read(trained)
+    assert "Table 1 by centre. Segmentation performance by region and centre: gn_unet on Toy." in page.text
+    assert "North 2, South 2" in page.text and "p Mann-Whitney 4" in page.text
+    assert "North 1, South 1" in read(trained, folds=[0]).text  # c0 and c2
+    evaluate(trained, "gn_unet")
+    assert "by centre" not in read(trained).text
 
 
 @pytest.mark.usefixtures("unpainted")
