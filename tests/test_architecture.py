@@ -52,6 +52,7 @@ TORCH_INSIDE = {"reporting.model_export"}
 TOOLS_MAY_IMPORT = {
     "phantom": set(),
     "bench": {"dvtplan", "phantom"},
+    "compare": {"dvtplan"},
     "gpucheck": {"dvtplan", "phantom", "bench"},
     "validation": {"dvtplan", "phantom"},
     "reproduction": {"dvtplan", "phantom"},

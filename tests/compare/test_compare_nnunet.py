@@ -1,0 +1,104 @@
+"""The command: options, messages, and the whole comparison with programs that are fake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import compare_nnunet
+import pytest
+from bench import nnunet as installed
+from compare import ours
+from helpers.comparisons import fake_programs
+
+from dvtplan.data.paths import Workspace
+
+
+def words(workspace: Workspace, out: Path, *more: str) -> list[str]:
+    return ["--root", str(workspace.root), "--out", str(out), "--threads", "1", "--minutes", "1", *more]
+
+
+@pytest.fixture
+def environment(toy: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment with fake programs."""
+    folder, _ = fake_programs(tmp_path / "env", toy)
+    monkeypatch.setattr(ours, "COMMANDS", (str(folder / "bin" / "dvt"),))
+    return folder
+
+
+def test_the_whole_comparison_and_a_further_recipe(
+    toy: Workspace, tmp_path: Path, environment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    more = ("--nnunet", str(environment), "--recipes")
+    assert compare_nnunet.main(words(toy, out, *more, "paper", "paper")) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("paper")] == [
+        "paper"
+    ] * 2
+    calls = (environment / "calls.txt").read_text().splitlines()
+    assert len(calls) == 5
+    assert compare_nnunet.main(words(toy, out, *more, "paper", "quick")) == 0
+    assert len((environment / "calls.txt").read_text().splitlines()) == 7  # only the new recipe
+    content = json.loads((out / "comparison.json").read_text())
+    assert [one["name"] for one in content["methods"]] == ["nnU-Net 2D", "paper", "quick"]
+    assert content["methods"][0]["dsc"]["all"]["mean"] == 1.0 and len(content["tests"]) == 2
+    assert (out / "comparison.txt").exists() and (out / "comparison.md").exists()
+
+
+def test_other_conditions_need_another_folder(
+    toy: Workspace, tmp_path: Path, environment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, more = tmp_path / "out", ("--nnunet", str(environment))
+    assert compare_nnunet.main(words(toy, out, *more)) == 0
+    assert compare_nnunet.main(words(toy, out, *more, "--minutes", "2")) == 1
+    assert "settings.json" in capsys.readouterr().err
+
+
+def test_a_failed_training_ends_in_one_line_and_keeps_the_rest(
+    toy: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = fake_programs(tmp_path / "env", toy, fail="paper")
+    monkeypatch.setattr(ours, "COMMANDS", (str(folder / "bin" / "dvt"),))
+    assert compare_nnunet.main(words(toy, tmp_path / "out", "--nnunet", str(folder))) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("compare_nnunet: ") and "train.log" in error and "the disk is on fire" in error
+    assert (tmp_path / "out" / "nnunet" / "predict.json").exists()
+
+
+def test_without_a_network_nnunet_cannot_be_installed(
+    toy: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def create(folder: Path, **_: object) -> None:
+        python = folder / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text("#!/bin/sh\necho ERROR: No matching distribution found >&2\nexit 1\n")
+        python.chmod(0o755)
+
+    monkeypatch.setattr(installed.venv, "create", create)
+    assert compare_nnunet.main(words(toy, tmp_path / "out")) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nnU-Net could not be installed" in line and "No matching distribution" in line
+
+
+def test_a_data_set_is_planned_if_it_is_not(toy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+    monkeypatch.setattr("dvtplan.planning.preprocess.plan_and_preprocess", lambda *place: planned.append(place))
+    compare_nnunet._plan(toy)
+    assert planned == []
+    toy.splits.unlink()
+    compare_nnunet._plan(toy)
+    assert planned == [(toy.root, "Toy")]
+
+
+@pytest.mark.parametrize("wrong", [["--minutes", "0"], ["--minutes", "x"], ["--threads", "0"], ["--recipes", "none"]])
+def test_a_wrong_option_ends_with_status_2(toy_once: Workspace, tmp_path: Path, wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        compare_nnunet.main(words(toy_once, tmp_path, *wrong))
+    assert ended.value.code == 2
+
+
+def test_a_fold_that_does_not_exist_is_named(
+    toy: Workspace, tmp_path: Path, environment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare_nnunet.main(words(toy, tmp_path / "out", "--nnunet", str(environment), "--fold", "7")) == 1
+    assert "fold 7" in capsys.readouterr().err

@@ -1,0 +1,55 @@
+"""A command runs once; a failed or interrupted one leaves no record."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from compare.stages import once
+
+from dvtplan.core.errors import DvtError
+
+
+def test_a_finished_command_is_not_run_again(tmp_path: Path) -> None:
+    record, trace = tmp_path / "method" / "train.json", tmp_path / "trace"
+    command = ["sh", "-c", f'echo "$WORD" >> {trace}; echo shown']
+    first = once(record, command, {"WORD": "hello"})
+    assert once(record, command, {"WORD": "hello"}) == first
+    assert trace.read_text() == "hello\n" and record.with_suffix(".log").read_text() == "shown\n"
+    assert first.seconds > 0 and 100_000 < first.peak_bytes < 30_000_000  # not that of this process
+
+
+def test_a_failed_command_is_named_with_its_last_line_and_runs_again(tmp_path: Path) -> None:
+    record = tmp_path / "train.json"
+    with pytest.raises(DvtError, match=r"train\.log: the command ended with status 3 \(no space left\)"):
+        once(record, ["sh", "-c", "echo no space left; exit 3"], {})
+    assert not record.exists()
+    once(record, ["true"], {})
+    assert record.exists()
+
+
+def test_a_missing_program_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DvtError, match="nowhere/program"):
+        once(tmp_path / "train.json", ["/nowhere/program"], {})
+
+
+def test_an_interrupt_ends_the_command(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+
+    def interrupt() -> None:
+        while not started.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        once(
+            tmp_path / "train.json", ["sh", "-c", f"echo $$ > {started}.pid; mv {started}.pid {started}; sleep 60"], {}
+        )
+    assert not (tmp_path / "train.json").exists()
+    assert subprocess.run(["kill", "-0", started.read_text().strip()], capture_output=True).returncode

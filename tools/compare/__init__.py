@@ -1,0 +1,1 @@
+"""nnU-Net 2D and recipes of dvtplan on the same fold, cores and wall time."""

@@ -1,0 +1,170 @@
+"""Give nnU-Net the same files, fold, cores and time; train its 2-D configuration and predict the test patients."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from compare.methods import Method
+from compare.settings import MADE_BY, Setup
+from compare.stages import Stage, once
+from dvtplan.core.errors import DvtError
+from dvtplan.core.files import write_text
+from dvtplan.core.text import show
+from dvtplan.data import dataset_json
+from dvtplan.data.dataset import Dataset, discover
+from dvtplan.data.folds import Splits
+from dvtplan.imaging.volume_names import WRITTEN
+
+NAME = "nnU-Net 2D"
+FOLDER = "nnunet"
+TIMED = Path(__file__).absolute().with_name("timed_trainer.py")
+NUMBER = 1
+"""nnU-Net's number of the data set."""
+ENDINGS = (".nii.gz", ".nrrd", ".mha")
+"""File endings that both programs read."""
+MOST_WORKERS = 12
+"""nnU-Net's default number of processes for augmentation, if there are as many cores."""
+
+
+def run(setup: Setup, splits: Splits, programs: Path) -> Method:
+    """Convert, plan, train and predict, as far as it is not done.
+
+    Args:
+        setup: of the comparison.
+        splits: all folds.
+        programs: folder of nnU-Net's commands.
+
+    Raises:
+        DvtError: if the data set does not suit nnU-Net, or a command fails.
+    """
+    folder, number, threads = setup.folder(FOLDER), str(NUMBER), str(setup.conditions.threads)
+    name = write_raw(discover(setup.workspace.raw), folder / "raw")
+    variables = _variables(setup)
+    options = ["-d", number, "-c", "2d", "-npfp", threads, "-np", threads]
+    preprocess = [str(programs / "nnUNetv2_plan_and_preprocess"), *options, "--verify_dataset_integrity"]
+    once(folder / "preprocess.json", preprocess, variables)
+    write_splits(splits, folder / "preprocessed" / name)
+    limit_batch(folder / "preprocessed" / name / "nnUNetPlans.json", setup.conditions.nnunet_batch)
+    fold = str(setup.fold.index)
+    timed = [str(programs / "python"), "-P", str(TIMED)]  # -P: its folder holds modules of dvtplan's tools
+    train = [*timed, "train", number, "2d", fold, "-device", "cpu"]
+    # With one core, augmentation and training take turns in one process.
+    alone = {"nnUNet_n_proc_DA": "0"} if setup.conditions.threads == 1 else {}
+    trained = once(folder / "train.json", train, {**variables, **alone})
+    predicting = folder / "predict.json"
+    if not predicting.exists():
+        shutil.rmtree(setup.predictions(FOLDER), ignore_errors=True)
+    places = ["-i", str(setup.test_images.absolute()), "-o", str(setup.predictions(FOLDER).absolute())]
+    model = ["-d", number, "-c", "2d", "-f", fold, "-chk", "checkpoint_final.pth", "-npp", threads, "-nps", threads]
+    quiet = ["-device", "cpu", "--disable_progress_bar"]
+    predicted = once(predicting, [*timed, "predict", *places, *model, *quiet], variables)
+    return _method(setup, folder / "training.json", (trained, predicted))
+
+
+def require_suitable(dataset: Dataset) -> None:
+    """Refuse a data set that nnU-Net cannot read, before anything is trained.
+
+    Raises:
+        DvtError: for label values with gaps, or a file format that nnU-Net does not read.
+    """
+    values = sorted(dataset.labels.values())
+    description = dataset.folder / dataset_json.FILE_NAME
+    if values != list(range(1, len(values) + 1)):
+        raise DvtError(
+            f"{description}: the labels have the values {show(values)}; nnU-Net requires 1, 2, ... without gaps. "
+            "Renumber the labels in the file and in the masks."
+        )
+    ending = ending_of(dataset)
+    if ending not in ENDINGS:
+        raise DvtError(f"{description}: nnU-Net does not read {ending} files. Convert them to {ENDINGS[0]}.")
+
+
+def ending_of(dataset: Dataset) -> str:
+    """Return the file ending of a data set's images, in lower case."""
+    name = dataset.cases[0].images[0].name.lower()
+    return next(ending for ending in WRITTEN if name.endswith(ending))
+
+
+def write_raw(dataset: Dataset, raw: Path) -> str:
+    """Write a data set in nnU-Net's layout, with links to its files; return nnU-Net's name of it.
+
+    Links that exist are kept. dataset.json is written last.
+    """
+    name = f"Dataset{NUMBER:03d}_{dataset.name}"
+    ending = ending_of(dataset)
+    for case in dataset.cases:
+        for channel, image in enumerate(case.images):
+            link(image, raw / name / "imagesTr" / f"{case.id}_{channel:04d}{ending}")
+        if case.label is not None:
+            link(case.label, raw / name / "labelsTr" / f"{case.id}{ending}")
+    body = {
+        "channel_names": {str(number): channel for number, channel in enumerate(dataset.channels)},
+        "labels": {"background": 0, **dataset.labels},
+        "numTraining": len(dataset.cases),
+        "file_ending": ending,
+    }
+    write_text(raw / name / "dataset.json", json.dumps(body, indent=1))
+    return name
+
+
+def link(target: Path, place: Path) -> None:
+    """Make a link to a file, unless the place exists."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.is_symlink():
+        place.symlink_to(target.absolute())
+
+
+def write_splits(splits: Splits, preprocessed: Path) -> None:
+    """Write our folds as nnU-Net's; its validation cases are our test cases."""
+    folds = [{"train": list(fold.train), "val": list(fold.test)} for fold in splits.folds]
+    write_text(preprocessed / "splits_final.json", json.dumps(folds, indent=1))
+
+
+def limit_batch(plans: Path, most: int) -> None:
+    """Reduce the batch size of nnU-Net's 2-D plan if it is larger than ``most``."""
+    try:
+        content = json.loads(plans.read_text(encoding="utf-8"))
+        configuration = content["configurations"]["2d"]
+        batch = min(int(configuration["batch_size"]), most)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DvtError(f"{plans}: is not a plan of nnU-Net ({error!r}). Use a new folder as --out.") from error
+    if configuration["batch_size"] != batch:
+        content["configurations"]["2d"]["batch_size"] = batch
+        write_text(plans, json.dumps(content, indent=1))
+
+
+def _variables(setup: Setup) -> dict[str, str]:
+    """Return the environment variables of nnU-Net's commands, with its default number of processes for augmentation."""
+    folder, threads = setup.folder(FOLDER).absolute(), setup.conditions.threads
+    return {
+        **{f"nnUNet_{part}": str(folder / part) for part in ("raw", "preprocessed", "results")},
+        **setup.thread_variables,
+        "nnUNet_n_proc_DA": str(min(threads, MOST_WORKERS)),
+        "nnUNet_def_n_proc": str(threads),
+        "DVT_COMPARE_SECONDS": f"{setup.conditions.budget_s:g}",
+        "DVT_COMPARE_THREADS": str(threads),
+        "DVT_COMPARE_RECORD": str(folder / "training.json"),
+    }
+
+
+def _method(setup: Setup, record: Path, stages: tuple[Stage, Stage]) -> Method:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        return Method(
+            name=NAME,
+            training_s=float(found["training_s"]),
+            steps=int(found["steps"]),
+            batch_size=int(found["batch_size"]),
+            parameters=int(found["parameters"]),
+            precision="fp32",
+            peak_bytes=max(stage.peak_bytes for stage in stages),
+            prediction_s=stages[1].seconds,
+            cases=len(setup.fold.test),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DvtError(
+            f"{record}: is not a record of a training ({error!r}). Remove train.json next to it, then run {MADE_BY} "
+            "again."
+        ) from error

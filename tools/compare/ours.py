@@ -1,0 +1,86 @@
+"""Train a recipe of dvtplan with a time budget, in results of its own, and predict the test patients."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from compare.methods import Method
+from compare.settings import Setup
+from compare.stages import Stage, once
+from dvtplan.core import json_records
+from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.models.training_run import Run
+
+NETWORK = "gn_unet"
+COMMANDS = (sys.executable, "-m", "dvtplan.cli")
+
+
+def run(setup: Setup, recipe: str) -> Method:
+    """Train and predict, as far as it is not done.
+
+    Raises:
+        DvtError: if a command fails.
+    """
+    workspace = linked(setup.workspace, setup.folder(recipe))
+    folder = workspace.fold(NETWORK, setup.fold.index)
+    trained = once(setup.folder(recipe) / "train.json", _training(setup, recipe, workspace), _variables(setup))
+    predicting = setup.folder(recipe) / "predict.json"
+    if not predicting.exists():
+        shutil.rmtree(setup.predictions(recipe), ignore_errors=True)
+    model = str(workspace.results(NETWORK))
+    places = ["-i", str(setup.test_images), "-o", str(setup.predictions(recipe)), "--model", model]
+    command = [*COMMANDS, "predict", *places, "--folds", str(setup.fold.index), "--device", "cpu", "--no-levels"]
+    predicted = once(predicting, command, _variables(setup))
+    return _method(setup, recipe, folder, (trained, predicted))
+
+
+def linked(workspace: Workspace, root: Path) -> Workspace:
+    """Return a workspace under another root with the same raw and preprocessed data and results of its own."""
+    root.mkdir(parents=True, exist_ok=True)
+    for folder in (workspace.raw.parent, workspace.preprocessed.parent):
+        link = root / folder.name
+        if not link.is_symlink():
+            link.symlink_to(folder.absolute())
+    return Workspace(root, workspace.dataset)
+
+
+def _variables(setup: Setup) -> dict[str, str]:
+    return {**setup.thread_variables, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def _training(setup: Setup, recipe: str, workspace: Workspace) -> list[str]:
+    """Return the command that trains, or continues an interrupted training."""
+    fold = setup.fold.index
+    place = ["--root", str(workspace.root), "--dataset", workspace.dataset]
+    begun = workspace.fold(NETWORK, fold).checkpoint.exists()
+    length = ["--time-budget", f"{setup.conditions.budget_s:g}s"]
+    how = ["--resume"] if begun else ["--recipe", recipe, *length]
+    return [*COMMANDS, "train", str(fold), *place, "--network", NETWORK, "--device", "cpu", *how]
+
+
+def _method(setup: Setup, recipe: str, folder: FoldFolder, stages: tuple[Stage, Stage]) -> Method:
+    training = json_records.load(Run, folder.run, "dvt_train")
+    return Method(
+        name=recipe,
+        training_s=training.seconds,
+        steps=_steps(setup.workspace, training),
+        batch_size=training.recipe.batch_size,
+        parameters=training.parameters,
+        precision=training.arithmetic.precision if training.arithmetic else training.setup,
+        peak_bytes=max(stage.peak_bytes for stage in stages),
+        prediction_s=stages[1].seconds,
+        cases=len(setup.fold.test),
+    )
+
+
+def _steps(workspace: Workspace, training: Run) -> int:
+    """Return the number of training steps, also of a training that did not need all of its time budget."""
+    if training.schedule is not None:
+        return training.schedule.taken
+    images = (workspace.preprocessed_case(case) / "image.npy" for case in training.train)
+    slices = sum(len(np.load(image, mmap_mode="r")) for image in images)
+    return training.epochs_done * -(-slices // training.recipe.batch_size)

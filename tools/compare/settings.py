@@ -1,0 +1,111 @@
+"""What is compared, and the check that earlier results in the folder belong to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from dvtplan.core import digests, json_records, worker_pool
+from dvtplan.core.errors import DvtError
+from dvtplan.data.folds import Fold
+from dvtplan.data.paths import Workspace
+
+MADE_BY = "compare_nnunet.py"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """The conditions that all methods share: ``settings.json``."""
+
+    dataset: str
+    fold: int
+    budget_s: float
+    """Training time of each method in seconds."""
+    threads: int
+    """Threads of each method, pinned to as many cores."""
+    nnunet_batch: int
+    """Largest batch size of nnU-Net."""
+    splits_digest: str
+    """SHA-256 of splits.json."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Everything that a method needs to run."""
+
+    workspace: Workspace
+    out: Path
+    conditions: Conditions
+    fold: Fold
+
+    def folder(self, method: str) -> Path:
+        """Return the folder of a method."""
+        return self.out / method
+
+    def predictions(self, method: str) -> Path:
+        """Return the folder of a method's masks of the test patients."""
+        return self.folder(method) / "predictions"
+
+    @property
+    def test_images(self) -> Path:
+        """Folder with the images of the test patients, as links."""
+        return self.out / "test_images"
+
+    @property
+    def test_labels(self) -> Path:
+        """Folder with their true masks, as links."""
+        return self.out / "test_labels"
+
+    @property
+    def thread_variables(self) -> dict[str, str]:
+        """Environment variables that limit the threads of a process."""
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        return dict.fromkeys(names, str(self.conditions.threads))
+
+
+def splits_digest(workspace: Workspace) -> str:
+    """Return the digest of the splits of a planned data set."""
+    return digests.sha256(workspace.splits)
+
+
+def require_the_same(out: Path, conditions: Conditions) -> None:
+    """Save the conditions, or check that they are those of the earlier results in the folder.
+
+    Raises:
+        DvtError: if they differ; names the first difference.
+    """
+    path = out / "settings.json"
+    if not path.exists():
+        json_records.save(conditions, path)
+        return
+    earlier = json_records.load(Conditions, path, MADE_BY, "Use a new folder as --out.")
+    for one in fields(Conditions):
+        before, now = getattr(earlier, one.name), getattr(conditions, one.name)
+        if before != now:
+            raise DvtError(
+                f"{path}: the results in this folder have {one.name} {before}, not {now}. Use a new folder as --out."
+            )
+
+
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Limit this process, and processes started inside, to as many cores as threads.
+
+    Raises:
+        DvtError: if there are fewer cores.
+    """
+    cores = worker_pool.available_cores()
+    if threads > cores:
+        raise DvtError(f"--threads {threads}: this process may use {cores} cores. Choose at most {cores}.")
+    if not hasattr(os, "sched_setaffinity"):  # macOS
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,0 +1,131 @@
+"""The tables of a comparison as text, Markdown and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compare.methods import Method
+from compare.nnunet import NAME as NNUNET
+from compare.scores import Scores
+from compare.scores import Test as PairedTest
+from compare.settings import Conditions
+from dvtplan.core.text import duration, plural, size
+from dvtplan.evaluation import paired_tests
+from dvtplan.evaluation.summary_statistics import Summary
+from dvtplan.evaluation.table_text import Rows, markdown_table, text_table
+
+TEST_HEADER = ("Against nnU-Net 2D", "Region", "n", "Difference of DSC", "CI", "p", "p Holm")
+
+
+def to_text(methods: Sequence[Method], scores: Scores, conditions: Conditions, machine: str) -> str:
+    """Format both tables for a terminal."""
+    first = text_table(_title(conditions), _rows(methods, scores), _notes(scores, conditions, machine))
+    return f"{first}\n{text_table('Paired tests', _test_rows(scores), _test_notes())}" if scores.tests else first
+
+
+def to_markdown(methods: Sequence[Method], scores: Scores, conditions: Conditions, machine: str) -> str:
+    """Format both tables in Markdown."""
+    first = markdown_table(_title(conditions), _rows(methods, scores), _notes(scores, conditions, machine))
+    return f"{first}\n{markdown_table('Paired tests', _test_rows(scores), _test_notes())}" if scores.tests else first
+
+
+def to_json(
+    methods: Sequence[Method], scores: Scores, conditions: Conditions, machine: Mapping[str, object], command: str
+) -> str:
+    """Format everything in full precision; undefined numbers are null."""
+    content = {
+        "command": command,
+        "machine": dict(machine),
+        "conditions": dataclasses.asdict(conditions),
+        "prediction_values": scores.values,
+        "region_rule": scores.rule,
+        "methods": [
+            {
+                **dataclasses.asdict(method),
+                "slices": method.slices,
+                "prediction_s_per_case": method.prediction_s_per_case,
+                "dsc": {region: dataclasses.asdict(summary) for region, summary in scores.dsc[method.name].items()},
+            }
+            for method in methods
+        ],
+        "tests": [dataclasses.asdict(test) for test in scores.tests],
+    }
+    return json.dumps(_finite(content), indent=1) + "\n"
+
+
+def _title(conditions: Conditions) -> str:
+    cores = plural(conditions.threads, "core")
+    return f"{conditions.dataset}, fold {conditions.fold}: {duration(conditions.budget_s)} of training on {cores}"
+
+
+def _rows(methods: Sequence[Method], scores: Scores) -> Rows:
+    regions = scores.dsc[methods[0].name]
+    header = ["Method", *(f"{region} (n {summary.n})" for region, summary in regions.items())]
+    header += ["Training", "Slices seen", "Parameters", "Precision", "Peak memory", "Prediction of a case"]
+    return [header, *([one.name, *map(_mean_sd, scores.dsc[one.name].values()), *_costs(one)] for one in methods)]
+
+
+def _costs(method: Method) -> list[str]:
+    return [
+        duration(method.training_s),
+        f"{method.slices:,} in {plural(method.steps, 'step')}",
+        f"{method.parameters / 1e6:.2f} million",
+        method.precision,
+        size(method.peak_bytes),
+        f"{method.prediction_s_per_case:.2f} s",
+    ]
+
+
+def _mean_sd(summary: Summary) -> str:
+    """Format with three decimals: the methods differ by hundredths."""
+    return f"{_number(summary.mean)} ± {_number(summary.sd)}"
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def _notes(scores: Scores, conditions: Conditions, machine: str) -> list[str]:
+    union = " The labels of predicted voxels do not count, because a method predicts the union of the labels."
+    return [
+        "Cells: mean ± SD of the DSC over the patients with truth in the region (n).",
+        f"Machine: {machine}.",
+        f"Region rule: {scores.rule.removesuffix('.')}.{union if scores.values == 'lesion' else ''}",
+        f"The time starts after preprocessing. Training: the training loop, without its preparation. {NNUNET} has "
+        f"batches of at most {conditions.nnunet_batch}; its learning rate falls to 0 within the time.",
+        "Slices seen: slices, or patches of slices. Peak memory: the largest process of training and prediction. "
+        "Prediction of a case: the whole command, with its start, over the number of cases.",
+        "docs/developer/comparing.md lists what is not equal.",
+    ]
+
+
+def _test_rows(scores: Scores) -> Rows:
+    return [TEST_HEADER, *map(_test_row, scores.tests)]
+
+
+def _test_row(test: PairedTest) -> tuple[str, ...]:
+    one = test.difference
+    interval = "-" if math.isnan(one.ci_low) else f"{one.ci_low:+.3f} to {one.ci_high:+.3f}"
+    estimate = "n/a" if math.isnan(one.estimate) else f"{one.estimate:+.3f}"
+    return test.method, test.region, str(one.n), estimate, interval, _p(one.p), _p(test.p_holm)
+
+
+def _p(value: float) -> str:
+    return "n/a" if math.isnan(value) else "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def _test_notes() -> list[str]:
+    return [f"The method minus {NNUNET}: {paired_tests.RULE}."]
+
+
+def _finite(content: Any) -> Any:
+    """Replace numbers that JSON does not have by None."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,0 +1,156 @@
+"""Compare nnU-Net 2D and recipes of dvtplan: the same fold, cores and wall time.
+
+Each method trains for the same time, predicts the test patients of the fold, and is scored by the same function.
+docs/developer/comparing.md describes the conditions and what is not equal.
+
+    python tools/compare_nnunet.py --dataset Hippocampus --recipes paper --minutes 20 --out comparison
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # dvtplan need not be installed
+
+from arguments import at_least, print_error
+from compare import nnunet, ours, scores, settings, table
+from compare.methods import Method
+from compare.settings import Conditions, Setup
+
+from dvtplan.core import child_processes, files, worker_pool
+from dvtplan.core.errors import DvtError
+from dvtplan.data.dataset import Dataset, discover
+from dvtplan.data.paths import Workspace, open_workspace
+from dvtplan.data.planned_splits import load_splits
+from dvtplan.planning.recipe import RECIPES
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        with child_processes.ends_in_order(), files.exclusive_lock(options.out), settings.pinned(options.threads):
+            _compare(options, shlex.join(["python", "tools/compare_nnunet.py", *words]))
+    except (DvtError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        print_error("compare_nnunet", error)
+        return 1
+    except KeyboardInterrupt:
+        print("\ncompare_nnunet: interrupted. Run it again to continue.", file=sys.stderr)
+        return child_processes.exit_status()
+    return 0
+
+
+def _compare(options: argparse.Namespace, command: str) -> None:
+    """Run every method, and write the tables after each."""
+    from bench import machine
+    from bench import nnunet as installed  # loads PyTorch, which --help need not wait for
+
+    workspace = open_workspace(options.root, options.dataset)
+    dataset = discover(workspace.raw)
+    nnunet.require_suitable(dataset)
+    programs = installed.ready(options.nnunet or options.out / "nnunet_environment").absolute()
+    _plan(workspace)
+    splits = load_splits(workspace, dataset.patient_of)
+    setup = Setup(
+        workspace=workspace,
+        out=options.out,
+        conditions=_conditions(options, workspace),
+        fold=splits.fold(options.fold, workspace.splits),
+    )
+    settings.require_the_same(options.out, setup.conditions)
+    _link_test(setup, dataset)
+    here = machine.describe("cpu")
+    folders = {nnunet.NAME: nnunet.FOLDER}
+    done = [nnunet.run(setup, splits, programs)]
+    for recipe in dict.fromkeys(options.recipes):
+        done.append(ours.run(setup, recipe))
+        folders[recipe] = recipe
+        text = _write(setup, done, folders, here, command)
+    print(text)
+
+
+def _conditions(options: argparse.Namespace, workspace: Workspace) -> Conditions:
+    return Conditions(
+        dataset=workspace.dataset,
+        fold=options.fold,
+        budget_s=60 * options.minutes,
+        threads=options.threads,
+        nnunet_batch=options.nnunet_batch,
+        splits_digest=settings.splits_digest(workspace),
+    )
+
+
+def _plan(workspace: Workspace) -> None:
+    """Plan and preprocess the data set, unless it is planned."""
+    if workspace.plan.exists() and workspace.splits.exists():
+        return
+    from dvtplan.planning.preprocess import plan_and_preprocess
+
+    plan_and_preprocess(workspace.root, workspace.dataset)
+
+
+def _link_test(setup: Setup, dataset: Dataset) -> None:
+    """Link images and true masks of the test cases into folders of their own."""
+    ending, test = nnunet.ending_of(dataset), set(setup.fold.test)
+    for case in dataset.cases:
+        if case.id in test and case.label is not None:
+            for channel, image in enumerate(case.images):
+                nnunet.link(image, setup.test_images / f"{case.id}_{channel:04d}{ending}")
+            nnunet.link(case.label, setup.test_labels / f"{case.id}{ending}")
+
+
+def _write(
+    setup: Setup, done: Sequence[Method], folders: dict[str, str], machine: dict[str, object], command: str
+) -> str:
+    """Score the finished methods and write the tables; return them as text."""
+    found = scores.score(setup, folders)
+    name = f"{machine['processor']}, {machine['date']}"
+    text = table.to_text(done, found, setup.conditions, name)
+    files.write_text(setup.out / "comparison.txt", text)
+    files.write_text(setup.out / "comparison.md", table.to_markdown(done, found, setup.conditions, name))
+    files.write_text(setup.out / "comparison.json", table.to_json(done, found, setup.conditions, machine, command))
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\n")[0],
+        epilog="example: python tools/compare_nnunet.py --dataset Hippocampus --recipes paper --out comparison",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--root", type=Path, default=Path(), help="folder with datasets_raw; default: this folder")
+    parser.add_argument("--dataset", help="data set in nnU-Net's layout; default: the only one")
+    parser.add_argument("--fold", type=at_least(0), default=0, help="fold to train and test (default: 0)")
+    parser.add_argument("--recipes", nargs="+", choices=tuple(RECIPES), default=["paper"], help="recipes to compare")
+    parser.add_argument("--minutes", type=_minutes, default=20.0, help="training time of each method (default: 20)")
+    parser.add_argument(
+        "--threads", type=at_least(1), default=worker_pool.available_cores(),
+        help="threads and cores of each method; default: all cores",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for trainings and tables")
+    parser.add_argument(
+        "--nnunet", type=Path, metavar="DIR", help="environment with nnU-Net, made if missing; default: in --out"
+    )
+    parser.add_argument(
+        "--nnunet-batch", type=at_least(1), default=32, help="largest batch size of nnU-Net (default: 32)"
+    )
+    return parser
+
+
+def _minutes(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (minutes := float(text)) <= 100_000:
+            return minutes
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
