@@ -28,7 +28,7 @@ from dvtplan.planning.recipe import RECIPES
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Reproduce the study of Huang 2019 (networks, folds, tables, figures) on phantoms or your data.",
-        epilog="example: bash tools/reproduce.sh --scale tiny --run-folds 0 1 --time-budget 3m",
+        epilog="example: bash tools/reproduce.sh --run-folds 0 1 --recipe paper --time-budget 3m",
         allow_abbrev=False,
     )
     parser.add_argument("--root", type=Path, default=Path("reproduction"), help="folder of the study")
@@ -47,7 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run-folds", type=at_least(0), nargs="+", metavar="FOLD", help="folds to train; default: all")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, help="the first is compared with each of the others")
-    parser.add_argument("--recipe", choices=tuple(RECIPES), default="quick", help="'paper' requires a GPU")
+    parser.add_argument(
+        "--recipe", choices=tuple(RECIPES), default="paper",
+        help="recipe of every training (default: paper); without a GPU give a --time-budget",
+    )  # fmt: skip
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=at_least(1), help="epochs of every training; default: those of the recipe")
     length.add_argument("--time-budget", type=seconds, metavar="TIME", help="time of every training: 90s, 20m, 8h")

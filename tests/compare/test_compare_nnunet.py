@@ -12,6 +12,7 @@ from compare import ours
 from helpers.comparisons import fake_programs
 
 from dvtplan.data.paths import Workspace
+from dvtplan.planning.recipe import RECIPES, Recipe
 
 
 def words(workspace: Workspace, out: Path, *more: str) -> list[str]:
@@ -20,7 +21,8 @@ def words(workspace: Workspace, out: Path, *more: str) -> list[str]:
 
 @pytest.fixture
 def environment(toy: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment with fake programs."""
+    """An environment with fake programs, and a second recipe."""
+    monkeypatch.setitem(RECIPES, "other", Recipe(name="other"))
     folder, _ = fake_programs(tmp_path / "env", toy)
     monkeypatch.setattr(ours, "COMMANDS", (str(folder / "bin" / "dvt"),))
     return folder
@@ -37,10 +39,10 @@ def test_the_whole_comparison_and_a_further_recipe(
     ] * 2
     calls = (environment / "calls.txt").read_text().splitlines()
     assert len(calls) == 5
-    assert compare_nnunet.main(words(toy, out, *more, "paper", "quick")) == 0
+    assert compare_nnunet.main(words(toy, out, *more, "paper", "other")) == 0
     assert len((environment / "calls.txt").read_text().splitlines()) == 7  # only the new recipe
     content = json.loads((out / "comparison.json").read_text())
-    assert [one["name"] for one in content["methods"]] == ["nnU-Net 2D", "paper", "quick"]
+    assert [one["name"] for one in content["methods"]] == ["nnU-Net 2D", "paper", "other"]
     assert content["methods"][0]["dsc"]["all"]["mean"] == 1.0 and len(content["tests"]) == 2
     assert (out / "comparison.txt").exists() and (out / "comparison.md").exists()
 

@@ -177,6 +177,16 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "about 24 min 00 s" in capsys.readouterr().err  # four networks, two folds, three minutes each
 
 
+@pytest.mark.parametrize(("words", "expected"), [([], "paper"), (["--recipe", "toy"], "toy")])
+def test_every_training_has_the_recipe_of_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: str
+) -> None:
+    trainings: list[list[str]] = []
+    monkeypatch.setattr("reproduce.steps_of", lambda study: trainings.append(study.training) or [])
+    assert main(["--root", str(tmp_path), "--time-budget", "3m", "--dry-run", *words]) == 0
+    assert trainings == [["--recipe", expected, "--time-budget", "180s"]]
+
+
 def test_a_failing_command_stops_the_study_with_its_message(tmp_path: Path) -> None:
     with pytest.raises(DvtError, match="ended with status 1"):
         _command(["plan_and_preprocess", "--root", str(tmp_path)])

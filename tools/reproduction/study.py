@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from phantom.cohort import Design
 
@@ -14,7 +14,7 @@ from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace
 from dvtplan.models.training_run import Run
 from dvtplan.planning.plan import Plan
-from dvtplan.planning.recipe import RECIPES
+from dvtplan.planning.recipe import RECIPES, Recipe
 
 NETWORKS = ("gn_unet", "unet", "segnet", "gcn")
 """Networks of the paper's Table 2; the first is the paper's own."""
@@ -96,13 +96,19 @@ def require_the_same(study: Study) -> None:
             if run is None:
                 continue
             epochs = study.epochs or (run.recipe.epochs if study.budget_s is not None else wanted.epochs)
-            expected = replace(wanted, name=run.recipe.name, target=run.recipe.target, epochs=epochs)
+            decided = {one.name: getattr(run.recipe, one.name) for one in fields(wanted) if _is_open(wanted, one.name)}
+            expected = replace(wanted, **{**decided, "epochs": epochs})
             if run.recipe != expected:
                 raise DvtError(
                     f"{workspace.fold(network, fold).run}: expected --recipe {study.recipe} with "
                     f"{plural(epochs, 'epoch')}, found {run.recipe.name} with {plural(run.recipe.epochs, 'epoch')}."
                     f" {remedy}"
                 )
+
+
+def _is_open(recipe: Recipe, name: str) -> bool:
+    """Return whether the training decides a field of a recipe."""
+    return name == "name" or getattr(recipe, name) == "auto"
 
 
 def run_of(workspace: Workspace, network: str, fold: int) -> Run | None:
