@@ -26,11 +26,18 @@ def plan_and_preprocess(argv: list[str]) -> None:
         help="number of folds, split by patient; default: as before, else 8; splits.json in the data set replaces them",
     )
     parser.add_argument("--seed", type=whole_number, help="random seed of the folds; default: as before, else 0")
+    parser.add_argument(
+        "--folds-by",
+        metavar="COLUMN",
+        help="leave one group out at a time: a fold for each value of this column of cases.csv, such as centre",
+    )
     parser.add_argument("--jobs", type=positive, help="worker processes; default: one per core, if memory suffices")
     parser.add_argument("--verify-only", action="store_true", help="only verify the data set; write nothing")
     parser.add_argument("--replan", action="store_true", help="make plan.json again, even if it was edited")
     add_trust(parser)
     options = parser.parse_args(argv)
+    if options.folds_by is not None and (options.folds is not None or options.seed is not None):
+        parser.error("--folds-by cannot be used with --folds or --seed")
     from dvtplan.core import worker_pool
 
     if options.jobs != 1:
@@ -46,6 +53,7 @@ def plan_and_preprocess(argv: list[str]) -> None:
                 preset=options.preset,
                 folds=options.folds,
                 seed=options.seed,
+                folds_by=options.folds_by,
                 jobs=options.jobs,
                 verify_only=options.verify_only,
                 replan=options.replan,

@@ -33,7 +33,7 @@ COMMANDS = {
 """Function of the library -> command."""
 OPTIONS = frozenset({
     "batch_size", "beta1", "burden", "by", "channels", "channels_last", "compare", "compile", "dataset", "device",
-    "epochs", "estimate_levels", "extra_formats", "findings", "focal_alpha", "focal_gamma", "folds", "gpus",
+    "epochs", "estimate_levels", "extra_formats", "findings", "focal_alpha", "focal_gamma", "folds", "folds_by", "gpus",
     "input", "jobs", "keep_names", "key", "label_names", "learning_rate", "level", "level_sensitivity",
     "levels", "levels_table", "licence", "loss", "lr_drops", "lr_factor", "masks", "model", "network",
     "networks", "norm_groups", "output", "overlays", "oversampling", "overwrite", "part", "patient_by",

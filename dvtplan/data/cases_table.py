@@ -303,7 +303,7 @@ def _warnings(
                 "patients, call it patient_id: else one patient may be in training and test."
             )
         found.append(
-            f"{path}: the columns {shorten_list(others)} are not used, except by `by`; known columns "
+            f"{path}: the columns {shorten_list(others)} are not used, except by `by` and `folds_by`; known columns "
             f"are {', '.join(CASES_COLUMNS)}.{advice}"
         )
     if unused:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dvtplan.core.errors import DvtError, InvalidValue
+from dvtplan.core.json_records import added_later
 from dvtplan.core.text import shorten_list
+from dvtplan.data.cases_table import FILE_NAME
 from dvtplan.data.json_text import read_json
-from dvtplan.data.names import normalized
+from dvtplan.data.names import normalized, same_names
+from dvtplan.data.patient_groups import PatientGroups
 
 DEFAULT_FOLDS, DEFAULT_SEED = 8, 0
 """The paper's number of folds, and our seed."""
@@ -24,6 +27,13 @@ class Fold:
     index: int
     train: tuple[str, ...]
     test: tuple[str, ...]
+    group: str | None = added_later(None)
+    """The group that this fold leaves out of the training, and tests; None: the folds do not follow groups."""
+
+    @property
+    def title(self) -> str:
+        """Its index, and the group that it leaves out."""
+        return str(self.index) if self.group is None else f"{self.index} (leaves out {self.group})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +41,10 @@ class Splits:
     """All folds of a cross-validation."""
 
     source: str
-    """'seed N', or the file that they come from."""
+    """'seed N', 'one COLUMN left out at a time', or the file that they come from."""
     folds: tuple[Fold, ...]
+    by: str | None = added_later(None)
+    """Column of ``cases.csv`` whose groups are left out one at a time; None: the folds do not follow groups."""
 
     def fold(self, index: int, file: Path) -> Fold:
         """Return one fold.
@@ -78,6 +90,38 @@ def split(patient_of: dict[str, str], folds: int, seed: int) -> Splits:
     shuffled = np.random.default_rng(seed).permutation(len(patients))
     groups = [{patients[i] for i in part} for part in np.array_split(shuffled, folds)]
     return Splits(source=f"seed {seed}", folds=tuple(_fold(k, g, patient_of) for k, g in enumerate(groups)))
+
+
+def split_by_group(patient_of: dict[str, str], groups: PatientGroups) -> Splits:
+    """Make a fold for each group of patients: it tests this group, and trains on all others.
+
+    Args:
+        patient_of: case -> patient; all cases of a patient are in one fold.
+        groups: of these patients.
+
+    Raises:
+        DvtError: if a patient has no group, there is only one group, or names of groups differ only in case.
+    """
+    column, names = groups.column, groups.names
+    asked = f"`folds_by={column}`"
+    if groups.ungrouped:
+        raise DvtError(
+            f"{asked}: {FILE_NAME} gives no {column} of the patients {shorten_list(groups.ungrouped)}. Add it, or make "
+            "seeded folds with `folds`."
+        )
+    if same := same_names(names):
+        raise DvtError(
+            f"{asked}: the values {shorten_list(same[0])} in {FILE_NAME} differ only in case, so one {column} may be "
+            "in training and test. Write one name, or two that differ."
+        )
+    if len(names) < 2:
+        raise DvtError(
+            f"{asked}: expected at least two values in {FILE_NAME}; all patients have {shorten_list(names) or 'none'}. "
+            "Make seeded folds with `folds`."
+        )
+    held_out = [{patient for patient, group in groups.group_of.items() if group == name} for name in names]
+    made = (replace(_fold(k, held_out[k], patient_of), group=name) for k, name in enumerate(names))
+    return Splits(source=f"one {column} left out at a time", folds=tuple(made), by=column)
 
 
 def _fold(index: int, held_out: set[str], patient_of: dict[str, str]) -> Fold:

@@ -82,11 +82,14 @@ def choose_folds(workspace: Workspace, network: str, splits: Splits, folds: Sequ
 
 
 def name_folds(chosen: Sequence[Fold], splits: Splits) -> str:
-    """Name the folds: 'all 8 folds' or 'folds 0, 2 of 8'."""
+    """Name the folds: 'all 8 folds' or 'folds 0, 2 of 8', with the groups that they leave out."""
     n = len(splits.folds)
-    if len(chosen) == n:
-        return f"all {n} folds"
-    return f"fold{'s' if len(chosen) > 1 else ''} {', '.join(str(fold.index) for fold in chosen)} of {n}"
+    indices = ", ".join(str(fold.index) for fold in chosen)
+    named = f"all {n} folds" if len(chosen) == n else f"fold{'s' if len(chosen) > 1 else ''} {indices} of {n}"
+    if splits.by is None:
+        return named
+    groups = ", ".join(f"fold {fold.index} tests {fold.group}" for fold in chosen)
+    return f"{named}, each trained without the {splits.by} that it tests ({groups})"
 
 
 def fold_pairs(workspace: Workspace, network: str, dataset: Dataset, folds: Sequence[Fold]) -> list[Pair]:

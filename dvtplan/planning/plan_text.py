@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dvtplan.core.text import plural
 from dvtplan.data.folds import Splits
 from dvtplan.planning.cost import describe_cost
 from dvtplan.planning.fingerprint import Fingerprint
@@ -36,5 +37,10 @@ def describe_plan(fingerprint: Fingerprint, plan: Plan, splits: Splits | None) -
         return "\n".join(lines)
     tests = [len(f.test) for f in splits.folds]
     lines.append(f"Folds ({splits.source}): {len(tests)}, with {', '.join(map(str, tests))} test cases")
+    lines += [
+        f"  fold {fold.title}: {plural(len(fold.train), 'case')} to train on, {len(fold.test)} to test"
+        for fold in splits.folds
+        if fold.group is not None
+    ]
     lines.append(describe_cost(plan, splits, fingerprint))
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dvtplan.core import files, json_records, worker_pool
-from dvtplan.core.errors import DatasetProblems, DvtError, require_whole
+from dvtplan.core.errors import DatasetProblems, DvtError, InvalidValue, require_whole
 from dvtplan.core.process_group import ProcessGroup
 from dvtplan.core.text import duration, plural
 from dvtplan.data.dataset import Case, Dataset, consistency_warnings, survey
@@ -52,6 +52,9 @@ class PreprocessOptions:
     """Folds by patient; None: as in an earlier run, else 8. A ``splits.json`` in the raw folder replaces them."""
     seed: int | None = None
     """Of the folds; None: as in an earlier run, else 0."""
+    folds_by: str | None = None
+    """Column of cases.csv, such as centre: one fold for each of its values, which tests the patients with this value
+    and trains on all others. Excludes ``folds`` and ``seed``; None: as in an earlier run, unless these are given."""
     jobs: int | None = None
     """Worker processes; None: one per core, as memory allows."""
     verify_only: bool = False
@@ -66,6 +69,8 @@ class PreprocessOptions:
         require_whole("folds", self.folds, 2, optional=True)
         require_whole("seed", self.seed, 0, optional=True)
         require_whole("jobs", self.jobs, 1, optional=True)
+        if self.folds_by is not None and (self.folds is not None or self.seed is not None):
+            raise InvalidValue("`folds_by` makes one fold for each group. Omit `folds` and `seed`, or omit `folds_by`.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +140,9 @@ def _plan_and_preprocess(workspace: Workspace, options: PreprocessOptions, group
     pool = _CasePool(raw=raw, jobs=options.jobs, group=group)
     fingerprint, warnings, sources = _verify(pool, problems)
     verified_s = time.monotonic() - begin
-    splits, split_warnings = divide(workspace, raw, options.folds, options.seed, verify_only=options.verify_only)
+    splits, split_warnings = divide(
+        workspace, raw, options.folds, options.seed, options.folds_by, verify_only=options.verify_only
+    )
     plan, plan_warnings = _plan(workspace, fingerprint, options)
     result = Preprocessed(
         workspace=workspace,

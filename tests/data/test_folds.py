@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError
-from dvtplan.data.folds import Fold, Splits, check, split
+from dvtplan.data.folds import Fold, Splits, check, split, split_by_group
+from dvtplan.data.patient_groups import PatientGroups
 
 FOUR = {"a1": "A", "a2": "A", "b": "B", "c": "C"}
 """Case -> patient; patient A has two cases."""
@@ -138,3 +140,45 @@ def test_many_cases_are_counted_and_not_all_named() -> None:
     with pytest.raises(DvtError) as error:
         check(splits((f"a1 a2 {strangers}", "b c")), FOUR, "splits.json")
     assert "x07 and 22 more" in str(error.value) and "x08" not in str(error.value)
+
+
+# --- by group -------------------------------------------------------------------------------------
+
+
+def by_group(**group_of: str) -> Splits:
+    return split_by_group(FOUR, PatientGroups(column="centre", group_of=group_of))
+
+
+def test_each_group_is_left_out_once_with_all_cases_of_its_patients() -> None:
+    made = by_group(A="site 10", B="site 2", C="site 10")
+    assert [(fold.group, fold.test, fold.train) for fold in made.folds] == [
+        ("site 2", ("b",), ("a1", "a2", "c")),
+        ("site 10", ("a1", "a2", "c"), ("b",)),
+    ]
+    assert made.by == "centre" and "centre left out" in made.source
+    assert made.folds[1].title == "1 (leaves out site 10)" and GOOD.folds[1].title == "1"
+    check(made, FOUR, "splits.json")
+    assert json_records.parse(Splits, json_records.dump(made)) == made
+
+
+def test_folds_without_groups_keep_their_digest() -> None:
+    """It is in the record of every training."""
+    text = json_records.dump(GOOD)
+    assert '"by": null' in text
+    body = json_records.to_json(GOOD, for_digest=True)
+    assert set(body) == {"source", "folds"} and set(body["folds"][0]) == {"index", "train", "test"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"A": "X", "B": "X", "C": "X"}, "at least two values in cases.csv; all patients have X"),
+        ({"A": "X", "B": "Y", "C": "(none)"}, "gives no centre of the patients C"),
+        ({"A": "X", "B": "x", "C": "Y"}, "X, x in cases.csv differ only in case"),
+    ],
+)
+def test_groups_that_cannot_be_left_out_are_refused(groups: dict[str, str], message: str) -> None:
+    with pytest.raises(DvtError) as caught:
+        by_group(**groups)
+    assert str(caught.value).startswith("`folds_by=centre`: ") and message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -17,10 +17,13 @@ from helpers.processes import tree
 
 from dvtplan.core import digests, json_records
 from dvtplan.core.errors import DvtError
+from dvtplan.data.folds import split, split_by_group
 from dvtplan.data.paths import Workspace
+from dvtplan.data.patient_groups import PatientGroups
 from dvtplan.data.prediction_records import PredictionIndex
 from dvtplan.evaluation.evaluate import evaluate, evaluate_folders
 from dvtplan.evaluation.options import EvaluationOptions
+from dvtplan.evaluation.pairing import name_folds
 
 # --- folds ----------------------------------------------------------------------------------------
 
@@ -328,3 +331,15 @@ def test_a_table_that_does_not_say_what_it_seems_to_is_refused_or_told(
     shown = capsys.readouterr().err
     assert "rater are not used" in shown and "no row for c, d" in shown
     assert set(rows["patient_id"]) == {"P", "c", "d"}
+
+
+def test_folds_by_group_are_named_with_their_groups() -> None:
+    patient_of = {"a": "a", "b": "b", "c": "c"}
+    groups = PatientGroups(column="centre", group_of={"a": "X", "b": "Y", "c": "Y"})
+    splits = split_by_group(patient_of, groups)
+    assert name_folds(splits.folds, splits) == (
+        "all 2 folds, each trained without the centre that it tests (fold 0 tests X, fold 1 tests Y)"
+    )
+    assert name_folds(splits.folds[1:], splits).startswith("fold 1 of 2, each trained without the centre")
+    seeded = split(patient_of, 2, 0)
+    assert name_folds(seeded.folds, seeded) == "all 2 folds" and name_folds(seeded.folds[:1], seeded) == "fold 0 of 2"

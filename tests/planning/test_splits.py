@@ -162,3 +162,81 @@ def test_verifying_alone_tells_of_folds_that_cannot_be_had_without_failing(tmp_p
     assert made.splits is None and "Plan (auto)" in made.summary
     assert any("expected 2 to 3" in warning for warning in made.warnings)
     assert not (tmp_path / "datasets_preprocessed").exists()
+
+
+# --- by group -------------------------------------------------------------------------------------
+
+CENTRES = "case_id,patient_id,centre\na,P,North\nb,P,\nc,c,South\nd,d,West\n"
+
+
+def grouped(root: Path, table: str = CENTRES) -> Workspace:
+    place = tiny_workspace(root, table=table)
+    run(root, folds=None, folds_by="centre")
+    return place
+
+
+def groups_and_tests(place: Workspace) -> dict[str, list[str]]:
+    return {fold["group"]: fold["test"] for fold in json.loads(place.splits.read_text())["folds"]}
+
+
+def test_one_group_is_left_out_at_a_time_and_the_summary_names_it(tmp_path: Path) -> None:
+    place = tiny_workspace(tmp_path, table=CENTRES)
+    made = run(tmp_path, folds=None, folds_by="centre")
+    assert "Folds (one centre left out at a time): 3, with 2, 1, 1 test cases" in made.summary
+    assert "fold 0 (leaves out North): 2 cases to train on, 2 to test" in made.summary
+    assert groups_and_tests(place) == {"North": ["a", "b"], "South": ["c"], "West": ["d"]}
+    assert json.loads(place.splits.read_text())["by"] == "centre"
+
+
+def test_groups_stay_as_they_were_until_others_are_asked_for(tmp_path: Path) -> None:
+    place = grouped(tmp_path)
+    before = place.splits.read_bytes()
+    assert run(tmp_path, folds=None).warnings == () and place.splits.read_bytes() == before
+    tiny_dataset(place.raw, ("a", "b", "c", "d", "e"), table=CENTRES + "e,e,West\n")
+    run(tmp_path, folds=None)
+    assert groups_and_tests(place)["West"] == ["d", "e"]
+    seeded = run(tmp_path, folds=2).splits
+    assert seeded is not None and (seeded.source, seeded.by) == ("seed 0", None)
+
+
+def test_groups_that_have_changed_are_not_replaced_without_being_asked(tmp_path: Path) -> None:
+    place = grouped(tmp_path)
+    before = place.splits.read_bytes()
+    (place.raw / "cases.csv").write_text(CENTRES.replace("West", "South"))
+    with pytest.raises(
+        DvtError, match=r"splits\.json: was edited, or centre in cases\.csv has changed.*`folds_by=centre`"
+    ):
+        run(tmp_path, folds=None)
+    assert place.splits.read_bytes() == before
+    made = run(tmp_path, folds=None, folds_by="centre")
+    assert groups_and_tests(place) == {"North": ["a", "b"], "South": ["c", "d"]}
+    assert any("is replaced by 2 folds, one centre left out" in warning for warning in made.warnings)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("case_id,sex\na,F\nb,F\nc,M\nd,M\n", "no column centre"),
+        (CENTRES.replace("b,P,", "b,P,South"), "different values of centre"),
+        (CENTRES.replace("West", "NA"), "no centre of the patients d"),
+        (None, "not found"),
+    ],
+)
+def test_groups_that_are_not_known_are_refused_and_nothing_is_written(
+    tmp_path: Path, table: str | None, message: str
+) -> None:
+    place = tiny_workspace(tmp_path, table=table)
+    with pytest.raises(DvtError, match=message) as caught:
+        run(tmp_path, folds=None, folds_by="centre")
+    assert "\n" not in str(caught.value) and "cases.csv" in str(caught.value)
+    assert not place.preprocessed.exists()
+
+
+def test_groups_exclude_other_folds(place: Workspace) -> None:
+    for other in ({"folds": 2}, {"seed": 0}):
+        with pytest.raises(DvtError, match="`folds_by`"):
+            PreprocessOptions(folds_by="centre", **other)
+    (place.raw / "cases.csv").write_text(CENTRES)
+    own_splits(place, [{"train": ["c", "d"], "test": ["a", "b"]}])
+    with pytest.raises(DvtError, match=r"splits\.json: replaces all other folds"):
+        run(place.root, folds=None, folds_by="centre")
