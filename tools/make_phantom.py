@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from arguments import at_least, dataset_name
+from phantom.centres import CENTRES
 from phantom.cohort import EXTRAS, Design, make_cohort
 from phantom.difficulty import DIFFICULTIES
 from phantom.grid import SCALES
@@ -36,6 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
         default="default",
         help="noise, contrast in the calf, unfilled veins, gain steps between stations (default: default)",
     )
+    parser.add_argument(
+        "--centres",
+        type=int,
+        choices=range(1, len(CENTRES) + 1),
+        default=1,
+        help="deal the cases to this number of centres, whose scanners differ; cases.csv names them (default: 1)",
+    )
     parser.add_argument("--jobs", type=at_least(1), default=1, help="cases made at the same time (default: 1)")
     parser.add_argument("--thrombus-off", action="store_true", help="the same patients without clot")
     parser.add_argument(
@@ -53,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         seed=options.seed,
         difficulty=options.difficulty,
         thrombus=not options.thrombus_off,
+        centres=options.centres,
     )
     try:
         folder = make_cohort(

@@ -36,6 +36,7 @@ def test_the_command_writes_the_same_files_as_the_function_and_prints_their_fold
         (["--difficulty", "hard", "--thrombus-off"], {"difficulty": "hard", "thrombus": False}),
         (["--extras", "truth", "rater2"], {"extras": ["truth", "rater2"]}),
         (["--overwrite"], {"overwrite": True}),
+        (["--centres", "3"], {"centres": 3}),
     ],
 )
 def test_every_flag_reaches_the_function(
@@ -58,6 +59,7 @@ def test_every_flag_reaches_the_function(
         "difficulty": "default",
         "jobs": 1,
         "thrombus": True,
+        "centres": 1,
         "extras": (),
         "overwrite": False,
     }

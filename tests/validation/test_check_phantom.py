@@ -15,6 +15,7 @@ from check_phantom import main
 from helpers.cohort_checks import assert_one_line
 from helpers.processes import assert_workers_end, python
 from phantom import probes
+from phantom.cohort import Design, make_cohort
 from validation import cohort_check
 from validation.cohort_check import check_cohort
 
@@ -31,6 +32,14 @@ def test_command_prints_a_table_and_writes_json_without_nan(root: Path, tmp_path
     content = json.loads(file.read_text(), parse_constant=pytest.fail)
     assert [row["probe"] for row in content["rows"]] == [row.probe for row in check_cohort(root, "Phantom", 1)[1]]
     assert set(content["cases"][0]["statistics"]) == set(probes.STATISTICS)
+
+
+def test_a_cohort_with_centres_is_made_again_from_its_metadata(tmp_path: Path) -> None:
+    make_cohort(tmp_path, Design(cases=2, seed=3, centres=2))
+    results, rows = check_cohort(tmp_path, "Phantom")
+    assert sorted(result.centre for result in results) == [1, 2]
+    assert {row.verdict for row in rows if row.clause == "0"} == {"met"}
+    assert not any(row.verdict == "NOT MET" for row in rows)
 
 
 def test_failed_cases_are_named_below_the_table(copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def sound_result(number: int, scale: str = "half") -> CaseResult:
         name=f"leg_{number:03d}",
         scale=scale,
         difficulty="default",
+        centre=0,
         image_equal=True,
         label_equal=True,
         metadata_equal=True,
@@ -259,6 +260,12 @@ def test_other_difficulties_are_excused_from_the_lumen(sound: list[CaseResult]) 
     found = verdicts(judge(hard))
     assert found["known clotted veins and one threshold"] == "not required at this difficulty"
     assert found["best intensity interval"] == "met"
+
+
+def test_several_centres_are_excused_from_the_targets_of_one_scanner(sound: list[CaseResult]) -> None:
+    found = verdicts(judge([replace(r, centre=1 + k % 3, top_hat=0.5, image_equal=k > 0) for k, r in enumerate(sound)]))
+    assert found["2-D black top-hat"] == "not required of several centres"
+    assert found["image equals the image made from its metadata"] == "NOT MET"
 
 
 def test_a_few_cases_are_excused_from_what_needs_the_whole_recipe(sound: list[CaseResult]) -> None:

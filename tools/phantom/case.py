@@ -12,6 +12,7 @@ from phantom import VERSION
 from phantom.anatomy import Anatomy, draw_anatomy
 from phantom.artefacts import Scan, acquire, draw_scan, paint_wrap
 from phantom.body import paint_tissue
+from phantom.centres import CENTRES, NO_CENTRE, centre, scanned_at
 from phantom.confounders import OEDEMA, paint_collaterals, paint_confounders, paint_oedema
 from phantom.contrast import paint_vessels, vein_ids
 from phantom.difficulty import DIFFICULTIES
@@ -70,6 +71,8 @@ class Request:
     """False gives the same patient with the same noise, without clot."""
     oedema: bool = True
     """False omits oedema, the only cue outside the veins that is related to thrombus."""
+    centre: int = NO_CENTRE
+    """Number of the centre whose scanner is used, from 1; ``NO_CENTRE`` in a cohort without centres."""
 
     def __post_init__(self) -> None:
         for field, known in (
@@ -80,6 +83,8 @@ class Request:
         ):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} is one of {', '.join(known)}, not {getattr(self, field)!r}")
+        if not NO_CENTRE <= self.centre <= len(CENTRES):
+            raise ValueError(f"centre is {NO_CENTRE} (none) to {len(CENTRES)}, not {self.centre}")
         if self.seed < 0 or self.index < 1:
             raise ValueError(f"seed is 0 or more and index 1 or more, not {self.seed} and {self.index}")
 
@@ -134,21 +139,22 @@ def request_of(metadata: dict[str, Any]) -> Request:
     """
     if metadata.get("version") != VERSION:
         raise ValueError(f"made by version {metadata.get('version')} of the generator, not {VERSION}; make it again")
-    for field in fields(Request):
+    recorded = [field for field in fields(Request) if field.name != "centre" or "centre" in metadata]
+    for field in recorded:
         kind, called = JSON_KINDS[str(field.type)]
         if field.name not in metadata:
             raise ValueError(f"{field.name!r} is missing; make it again")
         if type(metadata[field.name]) is not kind:  # for isinstance, True is an integer
             raise ValueError(f"{field.name} is {metadata[field.name]!r}, expected {called}; make it again")
     try:
-        return Request(**{field.name: metadata[field.name] for field in fields(Request)})
+        return Request(**{field.name: metadata[field.name] for field in recorded})
     except ValueError as error:
         raise ValueError(f"{error}; make it again") from None
 
 
 def make_case(request: Request, diagnostics: bool = True) -> PhantomCase:
     """Draw and sample one patient; without ``diagnostics`` the truth and the map of veins are omitted."""
-    size, difficulty = SCALES[request.scale], DIFFICULTIES[request.difficulty]
+    size, difficulty = SCALES[request.scale], scanned_at(request.centre, DIFFICULTIES[request.difficulty])
     patient = draw_patient(request)
     frame, anatomy, clots, scan = patient.frame, patient.anatomy, patient.clots, patient.scan
     ids = vein_ids(anatomy)
@@ -199,10 +205,12 @@ def second_label(request: Request, case: PhantomCase) -> np.ndarray:
 def draw_patient(request: Request) -> Patient:
     """Draw a patient and a scan without painting them."""
     size = SCALES[request.scale]
-    frame = Frame.of(size, request.matrix)
+    frame = Frame.of(size, request.matrix, centre(request.centre).voxel)
     anatomy = draw_anatomy(request.rng("anatomy"), size.boost, step_mm=0.6 * frame.voxel_mm)
     clots = widen(frame, draw_clots(request.rng("thrombus"), anatomy, request.pattern, request.bilateral))
-    scan = draw_scan(request.rng("artefact"), frame, anatomy, DIFFICULTIES[request.difficulty])
+    scan = draw_scan(
+        request.rng("artefact"), frame, anatomy, scanned_at(request.centre, DIFFICULTIES[request.difficulty])
+    )
     return Patient(frame, anatomy, clots, scan)
 
 
@@ -217,7 +225,7 @@ def _metadata(
     return {
         "case": request.name,
         "version": VERSION,
-        **asdict(request),
+        **{name: value for name, value in asdict(request).items() if name != "centre" or value != NO_CENTRE},
         "shape": list(frame.shape),
         "spacing_mm": list(frame.spacing_mm),
         "paper_reported_resolution_mm": list(REPORTED_RESOLUTION_MM),

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from phantom import VERSION, files
 from phantom.case import PATTERNS, STREAMS, PhantomCase, Request, make_case, second_label
+from phantom.centres import CENTRES, NO_CENTRE
 from phantom.grid import MATRICES, SCALES
 from phantom.thrombus import REGIONS
 from phantom.workers import over_cases
@@ -45,7 +46,7 @@ class Design:
     """Which patients a cohort has. Equal designs give equal cohorts.
 
     Raises:
-        ValueError: for an unknown scale, or fewer cases than one.
+        ValueError: for an unknown scale, fewer cases than one, or a wrong number of centres.
     """
 
     scale: str = "tiny"
@@ -57,10 +58,14 @@ class Design:
     """A key of ``DIFFICULTIES``."""
     thrombus: bool = True
     """False for the same patients without clot."""
+    centres: int = 1
+    """Number of centres that the cases are dealt to, the first of ``CENTRES``."""
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise ValueError(f"scale is one of {', '.join(SCALES)}, not {self.scale!r}")
+        if not 1 <= self.centres <= len(CENTRES):
+            raise ValueError(f"centres is 1 to {len(CENTRES)}, not {self.centres}")
         if self.count < 1:
             raise ValueError(f"a cohort needs at least one case, not {self.count}")
 
@@ -76,6 +81,7 @@ class Design:
             f"synthetic: phantom legs, generator {VERSION}, scale {self.scale}, difficulty {self.difficulty}, "
             f"seed {self.seed}"
         )
+        text = text if self.centres == 1 else f"{text}, {self.centres} centres"
         return text if self.thrombus else f"{text}, without thrombus"
 
     def requests(self) -> list[Request]:
@@ -93,10 +99,20 @@ class Design:
         return [
             Request(
                 self.scale, self.seed, i + 1, p, self.difficulty, i in bilateral, matrices.get(i, "standard"),
-                self.thrombus,
+                self.thrombus, centre=centre,
             )
-            for i, p in enumerate(patterns)
+            for i, (p, centre) in enumerate(zip(patterns, self._deal(patterns), strict=True))
         ]  # fmt: skip
+
+    def _deal(self, patterns: list[str]) -> list[int]:
+        """Return the centre of each case: as many of each pattern in every centre as possible, and of all cases."""
+        if self.centres == 1:
+            return [NO_CENTRE] * len(patterns)
+        centres = [NO_CENTRE] * len(patterns)
+        by_pattern = [i for pattern in PATTERNS for i, p in enumerate(patterns) if p == pattern]
+        for k, i in enumerate(by_pattern):
+            centres[i] = 1 + k % self.centres
+        return centres
 
 
 def make_cohort(
@@ -161,14 +177,15 @@ def dataset_content(name: str, description: str, cases: int) -> dict[str, Any]:
 
 
 def table_row(metadata: dict[str, Any]) -> dict[str, str]:
-    """Return the row of ``cases.csv`` of a case."""
-    return {
+    """Return the row of ``cases.csv`` of a case; with its centre, if the cohort has several."""
+    row = {
         "case_id": metadata["case"],
         "patient_id": f"patient_{metadata['index']:03d}",
         "level_left_mm": str(metadata["level_mm"]["left"]),
         "level_right_mm": str(metadata["level_mm"]["right"]),
         "midline_mm": str(metadata["midline_mm"]),
     }
+    return row | ({"centre": str(metadata["centre"])} if "centre" in metadata else {})
 
 
 def _present(folder: Path) -> list[Path]:

@@ -57,12 +57,19 @@ class Frame:
     """Voxel size along S, H, W."""
 
     @classmethod
-    def of(cls, scale: Scale, matrix: str = "standard") -> Frame:
-        """Return the grid of a scale and a key of ``MATRICES``, centred on the isocentre."""
+    def of(cls, scale: Scale, matrix: str = "standard", voxel: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Frame:
+        """Return the grid of a scale and a key of ``MATRICES``, centred on the isocentre.
+
+        ``voxel`` are factors on the voxel size along S, H, W; the field of view stays, to a voxel.
+        """
         rows, columns, row_mm, column_mm = MATRICES[matrix]
         s, h, w = scale.shape
-        shape = (s, round(h * rows), round(w * columns))
-        spacing = (scale.spacing_mm[0], scale.spacing_mm[1] * row_mm, scale.spacing_mm[2] * column_mm)
+        shape = (round(s / voxel[0]), round(h * rows / voxel[1]), round(w * columns / voxel[2]))
+        spacing = (
+            scale.spacing_mm[0] * voxel[0],
+            scale.spacing_mm[1] * row_mm * voxel[1],
+            scale.spacing_mm[2] * column_mm * voxel[2],
+        )
         y, z, x = ((np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, spacing, strict=True))
         return cls(y=y, z=-z, x=x, spacing_mm=spacing)
 

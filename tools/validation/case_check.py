@@ -39,6 +39,8 @@ class CaseResult:
     """Scale of the generator."""
     difficulty: str
     """Difficulty of the generator."""
+    centre: int
+    """Number of the centre; 0 in a cohort without centres."""
     image_equal: bool
     """Whether the image on disk equals the image made again: voxels, type and spacing."""
     label_equal: bool
@@ -102,6 +104,7 @@ def check_case(folder: Path, name: str) -> CaseResult:
         name=name,
         scale=request.scale,
         difficulty=request.difficulty,
+        centre=request.centre,
         image_equal=_on_disk(image_path(folder, name), case.image, case),
         label_equal=_on_disk(label_path(folder, name), case.label, case),
         metadata_equal=json.loads(json.dumps(case.metadata)) == metadata,

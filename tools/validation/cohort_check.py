@@ -121,6 +121,8 @@ def _verify_whole(folder: Path, names: Sequence[str]) -> None:
 def judge(results: Sequence[CaseResult]) -> list[Row]:
     """Return the table of a cohort of one scale and difficulty."""
     scale = "" if results[0].scale in FULL_SCALES else "not required at this scale"
+    if any(result.centre > 1 for result in results):
+        scale = scale or "not required of several centres"
     easy = scale or ("" if results[0].difficulty == "default" else "not required at this difficulty")
     few = scale or ("" if len(results) >= STANDARD_CASES else f"not required of fewer than {STANDARD_CASES} cases")
     recipe = "" if len(results) == STANDARD_CASES else f"required of {STANDARD_CASES} cases only"
