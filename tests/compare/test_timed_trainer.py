@@ -30,9 +30,10 @@ class Base:
     def on_train_start(self) -> None:
         self.clock.now += 2.0
 
-    def train_step(self, _: dict[str, object]) -> None:
+    def train_step(self, _: dict[str, object]) -> dict[str, float]:
         self.rates.append(self.optimizer.param_groups[0]["lr"])
         self.clock.now += 1.0
+        return {"loss": -self.clock.now}
 
     def on_train_end(self) -> None:
         self.ended = True
@@ -86,6 +87,7 @@ def test_the_rate_falls_with_the_time_and_the_last_step_ends_in_time(
     record = json.loads((tmp_path / "training.json").read_text())
     assert (record["steps"], record["training_s"], record["preparation_s"]) == (10, 10.0, 2.0)
     assert (record["batch_size"], record["parameters"]) == (4, 8)
+    assert record["losses"] == [-103.0 - n for n in range(10)]
 
 
 def test_a_time_that_is_too_short_gives_one_step(trainer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,3 +104,9 @@ def test_nnunets_command_gets_the_trainer(trainer: ModuleType) -> None:
     ((words, found),) = trainer.run_training.calls
     assert words == ["train", "1", "2d", "0", "-device", "cpu", "-tr", "DvtTimedTrainer"]
     assert found is trainer.DvtTimedTrainer
+
+
+@pytest.mark.parametrize(("steps", "parts"), [(1, 1), (20, 20), (50, 17)])
+def test_the_record_holds_means_of_the_loss(trainer: ModuleType, steps: int, parts: int) -> None:
+    found = trainer._parts([float(n) for n in range(steps)])
+    assert len(found) == parts and [n for part in found for n in part] == list(range(steps))

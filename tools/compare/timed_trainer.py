@@ -19,6 +19,9 @@ from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.run import run_training
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+PARTS = 20
+"""Mean losses in the record."""
+
 
 class DvtTimedTrainer(nnUNetTrainer):
     """nnU-Net's training, with the learning rate a polynomial of the time instead of the epoch.
@@ -34,12 +37,12 @@ class DvtTimedTrainer(nnUNetTrainer):
         self.network.train()
         start = time.perf_counter()
         budget = float(os.environ["DVT_COMPARE_SECONDS"]) - (start - begin)
-        steps, elapsed, rate = 0, 0.0, self.initial_lr
+        steps, elapsed, rate, losses = 0, 0.0, self.initial_lr, []
         while steps == 0 or elapsed * (1 + 1 / steps) <= budget:
             rate = self.initial_lr * (1 - elapsed / budget) ** 0.9 if steps else self.initial_lr
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            self.train_step(next(self.dataloader_train))
+            losses.append(float(self.train_step(next(self.dataloader_train))["loss"]))
             steps += 1
             elapsed = time.perf_counter() - start
         self.on_train_end()
@@ -50,11 +53,18 @@ class DvtTimedTrainer(nnUNetTrainer):
             "batch_size": self.batch_size,
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
             "last_rate": rate,
+            "losses": [sum(part) / len(part) for part in _parts(losses)],
         }
         Path(os.environ["DVT_COMPARE_RECORD"]).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Do nothing: the test patients are predicted, and scored, by commands of their own."""
+
+
+def _parts(losses: list[float]) -> list[list[float]]:
+    """Divide the losses into at most ``PARTS`` parts, so that the record shows whether the training converged."""
+    size = -(-len(losses) // PARTS)
+    return [losses[start : start + size] for start in range(0, len(losses), size)]
 
 
 def main(words: list[str]) -> None:
