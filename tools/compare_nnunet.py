@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # dvtplan need not be instal
 from arguments import at_least, print_error
 from compare import nnunet, ours, scores, settings, table
 from compare.methods import Method
+from compare.scores import Scores
 from compare.settings import Conditions, Setup
 
 from dvtplan.core import child_processes, files, worker_pool
@@ -68,12 +69,15 @@ def _compare(options: argparse.Namespace, command: str) -> None:
     settings.require_the_same(options.out, setup.conditions)
     _link_test(setup, dataset)
     here = machine.describe("cpu")
-    folders = {nnunet.NAME: nnunet.FOLDER}
-    done = [nnunet.run(setup, splits, programs)]
+    batches = nnunet.prepare(setup, splits, programs, options.nnunet_batch)
+    done = [nnunet.run(setup, programs, batch) for batch in batches]
+    folders = {nnunet.method_name(batch): nnunet.folder_name(batch) for batch in batches}
+    references = list(folders)
     for recipe in dict.fromkeys(options.recipes):
         done.append(ours.run(setup, recipe))
         folders[recipe] = recipe
-        text = _write(setup, done, folders, here, command)
+        found = scores.score(setup, folders, references)
+        text = _write(setup, done, found, here, command)
     print(text)
 
 
@@ -83,7 +87,6 @@ def _conditions(options: argparse.Namespace, workspace: Workspace) -> Conditions
         fold=options.fold,
         budget_s=60 * options.minutes,
         threads=options.threads,
-        nnunet_batch=options.nnunet_batch,
         splits_digest=settings.splits_digest(workspace),
     )
 
@@ -107,11 +110,8 @@ def _link_test(setup: Setup, dataset: Dataset) -> None:
             nnunet.link(case.label, setup.test_labels / f"{case.id}{ending}")
 
 
-def _write(
-    setup: Setup, done: Sequence[Method], folders: dict[str, str], machine: dict[str, object], command: str
-) -> str:
-    """Score the finished methods and write the tables; return them as text."""
-    found = scores.score(setup, folders)
+def _write(setup: Setup, done: Sequence[Method], found: Scores, machine: dict[str, object], command: str) -> str:
+    """Write the tables of the finished methods; return them as text."""
     name = f"{machine['processor']}, {machine['date']}"
     text = table.to_text(done, found, setup.conditions, name)
     files.write_text(setup.out / "comparison.txt", text)
@@ -140,7 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         "--nnunet", type=Path, metavar="DIR", help="environment with nnU-Net, made if missing; default: in --out"
     )
     parser.add_argument(
-        "--nnunet-batch", type=at_least(1), default=32, help="largest batch size of nnU-Net (default: 32)"
+        "--nnunet-batch",
+        type=at_least(1),
+        nargs="+",
+        default=[12, 32],
+        metavar="N",
+        help="batch sizes of nnU-Net, a training each (default: 12 32)",
     )
     return parser
 

@@ -38,11 +38,13 @@ def test_the_whole_comparison_and_a_further_recipe(
         "paper"
     ] * 2
     calls = (environment / "calls.txt").read_text().splitlines()
-    assert len(calls) == 5
+    assert len(calls) == 7  # nnU-Net plans once, and has two batch sizes
     assert compare_nnunet.main(words(toy, out, *more, "paper", "other")) == 0
-    assert len((environment / "calls.txt").read_text().splitlines()) == 7  # only the new recipe
+    assert len((environment / "calls.txt").read_text().splitlines()) == 9  # only the new recipe
     content = json.loads((out / "comparison.json").read_text())
-    assert [one["name"] for one in content["methods"]] == ["nnU-Net 2D", "paper", "other"]
+    assert [one["name"] for one in content["methods"]] == [
+        "nnU-Net 2D, batch 12", "nnU-Net 2D, batch 32", "paper", "other",
+    ]  # fmt: skip
     assert content["methods"][0]["dsc"]["all"]["mean"] == 1.0 and len(content["tests"]) == 2
     assert (out / "comparison.txt").exists() and (out / "comparison.md").exists()
 
@@ -64,7 +66,7 @@ def test_a_failed_training_ends_in_one_line_and_keeps_the_rest(
     assert compare_nnunet.main(words(toy, tmp_path / "out", "--nnunet", str(folder))) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("compare_nnunet: ") and "train.log" in error and "the disk is on fire" in error
-    assert (tmp_path / "out" / "nnunet" / "predict.json").exists()
+    assert (tmp_path / "out" / "nnunet_batch_32" / "predict.json").exists()
 
 
 def test_without_a_network_nnunet_cannot_be_installed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,42 +54,41 @@ def test_validation_cases_are_the_test_cases(toy_once: Workspace, tmp_path: Path
     assert written == [{"train": list(fold.train), "val": list(fold.test)} for fold in splits.folds]
 
 
-@pytest.mark.parametrize(("batch", "most", "expected"), [(366, 32, 32), (12, 32, 12)])
-def test_a_large_batch_is_limited(tmp_path: Path, batch: int, most: int, expected: int) -> None:
-    plans = tmp_path / "nnUNetPlans.json"
-    plans.write_text(json.dumps({"configurations": {"2d": {"batch_size": batch, "patch_size": [56, 40]}}}))
-    nnunet.limit_batch(plans, most)
-    assert words_of(plans) == {"configurations": {"2d": {"batch_size": expected, "patch_size": [56, 40]}}}
-
-
 def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
     (tmp_path / "nnUNetPlans.json").write_text("{}")
     with pytest.raises(DvtError, match=r"nnUNetPlans\.json"):
-        nnunet.limit_batch(tmp_path / "nnUNetPlans.json", 32)
+        nnunet.planned_batch(tmp_path / "nnUNetPlans.json")
 
 
-@pytest.mark.parametrize(("threads", "processes"), [(1, "0"), (2, None)])
-def test_every_stage_runs_once(toy: Workspace, tmp_path: Path, threads: int, processes: str | None) -> None:
+def test_the_data_are_prepared_once_and_batches_stay_below_that_of_the_plan(toy: Workspace, tmp_path: Path) -> None:
     environment, calls = fake_programs(tmp_path / "env", toy)
-    setup = setup_of(toy, tmp_path / "out", threads=threads)
+    setup = setup_of(toy, tmp_path / "out")
+    for wanted, expected in (([32, 12], [12, 32]), ([400, 500, 12], [12, 366])):
+        assert nnunet.prepare(setup, splits_of(toy), environment / "bin", wanted) == expected
+    (line,) = calls.read_text().splitlines()
+    assert "--verify_dataset_integrity" in line
+    assert (setup.folder(nnunet.FOLDER) / "preprocessed" / "Dataset001_Toy" / "splits_final.json").exists()
+
+
+def test_every_stage_runs_once(toy: Workspace, tmp_path: Path) -> None:
+    environment, calls = fake_programs(tmp_path / "env", toy)
+    setup = setup_of(toy, tmp_path / "out")
     nnunet.link(toy.raw / "imagesTr" / "c2_0000.nii.gz", setup.test_images / "c2_0000.nii.gz")
-    first = nnunet.run(setup, splits_of(toy), environment / "bin")
-    assert (first.steps, first.batch_size, first.slices, first.training_s) == (7, 3, 21, 9.5)
+    first = nnunet.run(setup, environment / "bin", 3)
+    assert (first.name, first.steps, first.slices, first.training_s) == ("nnU-Net 2D, batch 3", 7, 21, 9.5)
     assert first.parameters == 1_500_000 and first.precision == "fp32" and first.peak_bytes > 1e6
-    assert nnunet.run(setup, splits_of(toy), environment / "bin") == first
-    lines = calls.read_text().splitlines()
-    assert [("predict" in line, "train" in line.split()) for line in lines] == [
-        (False, False), (False, True), (True, False),
-    ]  # fmt: skip
-    assert "--verify_dataset_integrity" in lines[0] and "checkpoint_final.pth" in lines[2]
-    assert (setup.predictions(nnunet.FOLDER) / "c2.nii.gz").exists()
+    assert nnunet.run(setup, environment / "bin", 3) == first
+    training, predicting = calls.read_text().splitlines()
+    assert "train 1 2d 0" in training and "predict" in predicting and "checkpoint_final.pth" in predicting
+    assert (setup.predictions("nnunet_batch_3") / "c2.nii.gz").exists()
+    assert nnunet.run(setup, environment / "bin", 4).batch_size == 4  # has results of its own
 
 
 def test_a_lost_record_of_the_training_is_named(toy: Workspace, tmp_path: Path) -> None:
     environment, _ = fake_programs(tmp_path / "env", toy)
     setup = setup_of(toy, tmp_path / "out")
     setup.test_images.mkdir(parents=True)
-    nnunet.run(setup, splits_of(toy), environment / "bin")
-    (setup.folder(nnunet.FOLDER) / "training.json").unlink()
+    nnunet.run(setup, environment / "bin", 3)
+    (setup.folder("nnunet_batch_3") / "training.json").unlink()
     with pytest.raises(DvtError, match=r"training\.json.*train\.json"):
-        nnunet.run(setup, splits_of(toy), environment / "bin")
+        nnunet.run(setup, environment / "bin", 3)

@@ -20,6 +20,7 @@ from dvtplan.imaging import volume_io
 def test_differences_are_the_method_minus_the_reference() -> None:
     found = scores.compare(
         {"nnU-Net 2D": rows([1, 2, 3, 4, 5, 6]), "paper": rows([3, 4, 5, 6, 7, 8]), "other": rows([1, 2, 3, 4, 5, 7])},
+        ["nnU-Net 2D"],
         "labels",
         "by-label",
     )
@@ -33,15 +34,22 @@ def test_differences_are_the_method_minus_the_reference() -> None:
     assert paper.p_holm == pytest.approx(2 * paper.difference.p)
 
 
+def test_the_best_reference_is_taken() -> None:
+    all_rows = {"small": rows([1, 2, 3]), "large": rows([4, 5, 6]), "paper": rows([5, 6, 7])}
+    found = scores.compare(all_rows, ["small", "large"], "labels", "by-label")
+    assert found.reference == "large" and [test.method for test in found.tests] == ["paper"]
+    assert found.tests[0].difference.estimate == pytest.approx(0.1)
+
+
 def test_patients_without_truth_in_a_region_do_not_count() -> None:
     both = pd.concat([rows([5, 5]), rows([5], "distal", truth=0)])
-    found = scores.compare({"a": both, "b": both}, "labels", "by-label")
+    found = scores.compare({"a": both, "b": both}, ["a"], "labels", "by-label")
     assert list(found.dsc["a"]) == ["all"] and found.dsc["a"]["all"].n == 2
 
 
 def test_other_patients_are_refused() -> None:
     with pytest.raises(DvtError, match="same patients"):
-        scores.compare({"a": rows([5, 5]), "b": rows([5])}, "labels", "by-label")
+        scores.compare({"a": rows([5, 5]), "b": rows([5])}, ["a"], "labels", "by-label")
 
 
 def test_where_one_predicts_the_union_no_label_counts(toy_once: Workspace, tmp_path: Path) -> None:
@@ -61,7 +69,7 @@ def test_where_one_predicts_the_union_no_label_counts(toy_once: Workspace, tmp_p
         body = {"channel_names": {"0": "MR0"}, "labels": labels, "file_ending": ".nii.gz"}
         (setup.predictions(name) / "dataset.json").write_text(json.dumps(body))
     assert not scores.predicts_union(setup.predictions("nnunet")) and scores.predicts_union(setup.predictions("paper"))
-    found = scores.score(setup, {"nnU-Net 2D": "nnunet", "paper": "paper"})
+    found = scores.score(setup, {"nnU-Net 2D": "nnunet", "paper": "paper"}, ["nnU-Net 2D"])
     assert found.values == "lesion"
     regions = list(found.dsc["paper"])
     assert found.dsc["nnU-Net 2D"][regions[0]].mean == 1.0 and 0.3 < found.dsc["paper"][regions[0]].mean < 0.9

@@ -11,13 +11,13 @@ from compare.scores import Scores, compare
 from compare.settings import Conditions
 from helpers.comparisons import method, rows
 
-CONDITIONS = Conditions(dataset="Toy", fold=2, budget_s=1200.0, threads=1, nnunet_batch=32, splits_digest="d")
+CONDITIONS = Conditions(dataset="Toy", fold=2, budget_s=1200.0, threads=1, splits_digest="d")
 METHODS = [method("nnU-Net 2D", precision="fp32", parameters=1_930_000), method("paper")]
 
 
 @pytest.fixture
 def found() -> Scores:
-    return compare({"nnU-Net 2D": rows([1, 2, 3]), "paper": rows([3, 4, 6])}, "labels", "by-label")
+    return compare({"nnU-Net 2D": rows([1, 2, 3]), "paper": rows([3, 4, 6])}, ["nnU-Net 2D"], "labels", "by-label")
 
 
 def test_the_text_shows_scores_costs_and_tests(found: Scores) -> None:
@@ -32,14 +32,23 @@ def test_the_text_shows_scores_costs_and_tests(found: Scores) -> None:
 
 
 def test_the_note_says_where_labels_do_not_count(found: Scores) -> None:
-    union = compare({"nnU-Net 2D": rows([1]), "paper": rows([3])}, "lesion", "by-label")
+    union = compare({"nnU-Net 2D": rows([1]), "paper": rows([3])}, ["nnU-Net 2D"], "lesion", "by-label")
     assert "predicts the union" in table.to_markdown(METHODS, union, CONDITIONS, "")
     assert "predicts the union" not in table.to_markdown(METHODS, found, CONDITIONS, "")
 
 
 def test_markdown_has_both_tables(found: Scores) -> None:
     text = table.to_markdown(METHODS, found, CONDITIONS, "a machine")
-    assert "| Method | all (n 3) |" in text and "| Against nnU-Net 2D |" in text
+    assert "| Method | all (n 3) |" in text and "**Against nnU-Net 2D**" in text and "in its favour" not in text
+
+
+def test_the_note_says_how_the_batch_size_was_chosen() -> None:
+    names = ["nnU-Net 2D, batch 12", "nnU-Net 2D, batch 32"]
+    found = compare(
+        {names[0]: rows([1, 2]), names[1]: rows([3, 4]), "paper": rows([5, 6])}, names, "labels", "by-label"
+    )
+    text = table.to_text([*map(method, names), method("paper")], found, CONDITIONS, "")
+    assert "Against nnU-Net 2D, batch 32" in text and "in its favour" in text
 
 
 def test_json_has_full_precision_and_null_for_what_is_undefined(found: Scores) -> None:

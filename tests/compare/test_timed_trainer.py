@@ -35,6 +35,9 @@ class Base:
         self.clock.now += 1.0
         return {"loss": -self.clock.now}
 
+    def _set_batch_size_and_oversample(self) -> None:
+        self.batch_size = 366
+
     def on_train_end(self) -> None:
         self.ended = True
 
@@ -110,3 +113,10 @@ def test_nnunets_command_gets_the_trainer(trainer: ModuleType) -> None:
 def test_the_record_holds_means_of_the_loss(trainer: ModuleType, steps: int, parts: int) -> None:
     found = trainer._parts([float(n) for n in range(steps)])
     assert len(found) == parts and [n for part in found for n in part] == list(range(steps))
+
+
+def test_the_batch_size_is_not_that_of_the_plan(trainer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVT_COMPARE_BATCH", "12")
+    training = trainer.DvtTimedTrainer(Clock())
+    training._set_batch_size_and_oversample()
+    assert training.batch_size == 12

@@ -41,7 +41,8 @@ elif "predict" in words:
 elif "--root" in words:
     shutil.copytree({results!r}, os.path.join(after("--root"), "results"))
 else:
-    record = {{"training_s": 9.5, "steps": 7, "batch_size": 3, "parameters": 1500000}}
+    batch = int(os.environ["DVT_COMPARE_BATCH"])
+    record = {{"training_s": 9.5, "steps": 7, "batch_size": batch, "parameters": 1500000}}
     pathlib.Path(os.environ["DVT_COMPARE_RECORD"]).write_text(json.dumps(record))
 '''
 
@@ -86,7 +87,7 @@ def fake_programs(folder: Path, workspace: Workspace, *, fail: str = "") -> tupl
 def setup_of(workspace: Workspace, out: Path, **changes: object) -> Setup:
     """A comparison of the first fold of a planned data set."""
     plain: dict[str, object] = {
-        "dataset": workspace.dataset, "fold": 0, "budget_s": 60.0, "threads": 1, "nnunet_batch": 32,
+        "dataset": workspace.dataset, "fold": 0, "budget_s": 60.0, "threads": 1,
         "splits_digest": splits_digest(workspace),
     }  # fmt: skip
     return Setup(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from compare.methods import Method
@@ -28,26 +29,42 @@ MOST_WORKERS = 12
 """nnU-Net's default number of processes for augmentation, if there are as many cores."""
 
 
-def run(setup: Setup, splits: Splits, programs: Path) -> Method:
-    """Convert, plan, train and predict, as far as it is not done.
+def prepare(setup: Setup, splits: Splits, programs: Path, wanted: Sequence[int]) -> list[int]:
+    """Convert, plan and preprocess, as far as it is not done; return the batch sizes to compare.
 
     Args:
         setup: of the comparison.
         splits: all folds.
         programs: folder of nnU-Net's commands.
+        wanted: batch sizes; one that is larger than that of nnU-Net's plan becomes that of the plan.
 
     Raises:
-        DvtError: if the data set does not suit nnU-Net, or a command fails.
+        DvtError: if a command fails.
     """
-    folder, number, threads = setup.folder(FOLDER), str(NUMBER), str(setup.conditions.threads)
+    folder, threads = setup.folder(FOLDER), str(setup.conditions.threads)
     name = write_raw(discover(setup.workspace.raw), folder / "raw")
-    variables = _variables(setup)
-    options = ["-d", number, "-c", "2d", "-npfp", threads, "-np", threads]
-    preprocess = [str(programs / "nnUNetv2_plan_and_preprocess"), *options, "--verify_dataset_integrity"]
-    once(folder / "preprocess.json", preprocess, variables)
+    options = ["-d", str(NUMBER), "-c", "2d", "-npfp", threads, "-np", threads]
+    command = [str(programs / "nnUNetv2_plan_and_preprocess"), *options, "--verify_dataset_integrity"]
+    once(folder / "preprocess.json", command, _variables(setup))
     write_splits(splits, folder / "preprocessed" / name)
-    limit_batch(folder / "preprocessed" / name / "nnUNetPlans.json", setup.conditions.nnunet_batch)
-    fold = str(setup.fold.index)
+    planned = planned_batch(folder / "preprocessed" / name / "nnUNetPlans.json")
+    return sorted({min(planned, batch) for batch in wanted})
+
+
+def run(setup: Setup, programs: Path, batch: int) -> Method:
+    """Train with a batch size and predict, as far as it is not done.
+
+    Raises:
+        DvtError: if a command fails.
+    """
+    name, number, threads = folder_name(batch), str(NUMBER), str(setup.conditions.threads)
+    folder, fold = setup.folder(name), str(setup.fold.index)
+    variables = {
+        **_variables(setup),
+        "nnUNet_results": str(folder.absolute() / "results"),
+        "DVT_COMPARE_BATCH": str(batch),
+        "DVT_COMPARE_RECORD": str(folder.absolute() / "training.json"),
+    }
     timed = [str(programs / "python"), "-P", str(TIMED)]  # -P: its folder holds modules of dvtplan's tools
     train = [*timed, "train", number, "2d", fold, "-device", "cpu"]
     # With one core, augmentation and training take turns in one process.
@@ -55,12 +72,22 @@ def run(setup: Setup, splits: Splits, programs: Path) -> Method:
     trained = once(folder / "train.json", train, {**variables, **alone})
     predicting = folder / "predict.json"
     if not predicting.exists():
-        shutil.rmtree(setup.predictions(FOLDER), ignore_errors=True)
-    places = ["-i", str(setup.test_images.absolute()), "-o", str(setup.predictions(FOLDER).absolute())]
+        shutil.rmtree(setup.predictions(name), ignore_errors=True)
+    places = ["-i", str(setup.test_images.absolute()), "-o", str(setup.predictions(name).absolute())]
     model = ["-d", number, "-c", "2d", "-f", fold, "-chk", "checkpoint_final.pth", "-npp", threads, "-nps", threads]
     quiet = ["-device", "cpu", "--disable_progress_bar"]
     predicted = once(predicting, [*timed, "predict", *places, *model, *quiet], variables)
     return _method(setup, folder / "training.json", (trained, predicted))
+
+
+def method_name(batch: int) -> str:
+    """Return the name of nnU-Net with a batch size."""
+    return f"{NAME}, batch {batch}"
+
+
+def folder_name(batch: int) -> str:
+    """Return the name of the folder of nnU-Net with a batch size."""
+    return f"{FOLDER}_batch_{batch}"
 
 
 def require_suitable(dataset: Dataset) -> None:
@@ -122,17 +149,12 @@ def write_splits(splits: Splits, preprocessed: Path) -> None:
     write_text(preprocessed / "splits_final.json", json.dumps(folds, indent=1))
 
 
-def limit_batch(plans: Path, most: int) -> None:
-    """Reduce the batch size of nnU-Net's 2-D plan if it is larger than ``most``."""
+def planned_batch(plans: Path) -> int:
+    """Return the batch size of nnU-Net's 2-D plan."""
     try:
-        content = json.loads(plans.read_text(encoding="utf-8"))
-        configuration = content["configurations"]["2d"]
-        batch = min(int(configuration["batch_size"]), most)
+        return int(json.loads(plans.read_text(encoding="utf-8"))["configurations"]["2d"]["batch_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DvtError(f"{plans}: is not a plan of nnU-Net ({error!r}). Use a new folder as --out.") from error
-    if configuration["batch_size"] != batch:
-        content["configurations"]["2d"]["batch_size"] = batch
-        write_text(plans, json.dumps(content, indent=1))
 
 
 def _variables(setup: Setup) -> dict[str, str]:
@@ -145,7 +167,6 @@ def _variables(setup: Setup) -> dict[str, str]:
         "nnUNet_def_n_proc": str(threads),
         "DVT_COMPARE_SECONDS": f"{setup.conditions.budget_s:g}",
         "DVT_COMPARE_THREADS": str(threads),
-        "DVT_COMPARE_RECORD": str(folder / "training.json"),
     }
 
 
@@ -153,7 +174,7 @@ def _method(setup: Setup, record: Path, stages: tuple[Stage, Stage]) -> Method:
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
         return Method(
-            name=NAME,
+            name=method_name(int(found["batch_size"])),
             training_s=float(found["training_s"]),
             steps=int(found["steps"]),
             batch_size=int(found["batch_size"]),

@@ -1,8 +1,8 @@
-"""Score all methods on the same test patients in the same way, and test each against nnU-Net."""
+"""Score all methods on the same test patients in the same way, and test the recipes against nnU-Net."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,12 +21,12 @@ from dvtplan.evaluation.summary_statistics import Summary, summarize
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Test:
-    """A method against nnU-Net in one region."""
+    """A method against the reference in one region."""
 
     method: str
     region: str
     difference: Difference
-    """DSC of the method minus that of nnU-Net."""
+    """DSC of the method minus that of the reference."""
     p_holm: float
     """Corrected over the methods of this region."""
 
@@ -37,6 +37,8 @@ class Scores:
 
     dsc: dict[str, dict[str, Summary]]
     """Method -> region -> DSC over the patients with truth in the region."""
+    reference: str
+    """The method that the others are tested against."""
     tests: tuple[Test, ...]
     values: str
     """How the values of the masks were read: 'labels' or 'lesion'."""
@@ -44,14 +46,15 @@ class Scores:
     """Region rule."""
 
 
-def score(setup: Setup, folders: Mapping[str, str]) -> Scores:
+def score(setup: Setup, folders: Mapping[str, str], references: Sequence[str]) -> Scores:
     """Score the predictions of each method with the same function, and write its tables next to them.
 
     If a method predicts the union of the labels, the labels that others predict do not count either.
 
     Args:
         setup: of the comparison.
-        folders: method -> its folder below ``setup.out``; the first is the reference of the tests.
+        folders: method -> its folder below ``setup.out``.
+        references: methods of which the best is the reference of the tests.
 
     Raises:
         DvtError: if a mask is missing or damaged.
@@ -67,7 +70,7 @@ def score(setup: Setup, folders: Mapping[str, str]) -> Scores:
             dataset=setup.workspace.raw,
         )
         rows[name] = found.rows
-    return compare(rows, values, found.table.rule)
+    return compare(rows, references, values, found.table.rule)
 
 
 def predicts_union(predictions: Path) -> bool:
@@ -76,11 +79,15 @@ def predicts_union(predictions: Path) -> bool:
     return description.exists() and set(dataset_json.read_labels(description) or ()) == {"lesion"}
 
 
-def compare(rows: Mapping[str, pd.DataFrame], values: str, rule: str) -> Scores:
-    """Summarize the DSC of each method, and compare each with the first.
+def compare(rows: Mapping[str, pd.DataFrame], references: Sequence[str], values: str, rule: str) -> Scores:
+    """Summarize the DSC of each method, and compare the others with the best reference.
+
+    The best one has the highest mean DSC in the last region, which is that of all labels. This choice uses the test
+    patients, so it favours the reference.
 
     Args:
         rows: method -> its ``metrics.csv``.
+        references: methods among which the reference is.
         values: as in ``Scores``.
         rule: as in ``Scores``.
 
@@ -88,24 +95,24 @@ def compare(rows: Mapping[str, pd.DataFrame], values: str, rule: str) -> Scores:
         DvtError: if the methods were not scored on the same patients and regions.
     """
     counted = {name: _counted(frame) for name, frame in rows.items()}
-    reference, *others = counted
+    reference, others = references[0], [name for name in counted if name not in references]
     keys = {name: frame[["region", "patient_id"]].values.tolist() for name, frame in counted.items()}
-    for name in others:
+    for name in counted:
         if keys[name] != keys[reference]:
             raise DvtError(f"{name} and {reference} were not scored on the same patients. Use a new folder as --out.")
     regions = [str(region) for region in dict.fromkeys(counted[reference]["region"])]
-    dsc: dict[str, dict[str, Summary]] = {name: {} for name in counted}
+    dsc: dict[str, dict[str, Summary]] = {}
+    for name, frame in counted.items():
+        dsc[name] = {region: summarize(frame[frame["region"] == region]["dsc"]) for region in regions}
+    reference = max(references, key=lambda name: dsc[name][regions[-1]].mean if regions else 0.0)
     tests = []
     for region in regions:
-        here = {name: frame[frame["region"] == region] for name, frame in counted.items()}
-        for name, patients in here.items():
-            dsc[name][region] = summarize(patients["dsc"])
-        exact = {name: _exact(patients) for name, patients in here.items()}
+        exact = {name: _exact(frame[frame["region"] == region]) for name, frame in counted.items()}
         differences = [paired_tests.compare_paired(exact[name], exact[reference]) for name in others]
         corrected = paired_tests.holm([difference.p for difference in differences])
         for name, difference, p_holm in zip(others, differences, corrected, strict=True):
             tests.append(Test(method=name, region=region, difference=difference, p_holm=p_holm))
-    return Scores(dsc=dsc, tests=tuple(tests), values=values, rule=rule)
+    return Scores(dsc=dsc, reference=reference, tests=tuple(tests), values=values, rule=rule)
 
 
 def _counted(rows: pd.DataFrame) -> pd.DataFrame:

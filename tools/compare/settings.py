@@ -26,8 +26,6 @@ class Conditions:
     """Training time of each method in seconds."""
     threads: int
     """Threads of each method, pinned to as many cores."""
-    nnunet_batch: int
-    """Largest batch size of nnU-Net."""
     splits_digest: str
     """SHA-256 of splits.json."""
 

@@ -57,6 +57,11 @@ class DvtTimedTrainer(nnUNetTrainer):
         }
         Path(os.environ["DVT_COMPARE_RECORD"]).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
+    def _set_batch_size_and_oversample(self) -> None:
+        """Use the batch size DVT_COMPARE_BATCH instead of that of the plan, which is meant for a GPU."""
+        super()._set_batch_size_and_oversample()
+        self.batch_size = int(os.environ["DVT_COMPARE_BATCH"])
+
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Do nothing: the test patients are predicted, and scored, by commands of their own."""
 
