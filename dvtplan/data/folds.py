@@ -30,11 +30,6 @@ class Fold:
     group: str | None = added_later(None)
     """The group that this fold leaves out of the training, and tests; None: the folds do not follow groups."""
 
-    @property
-    def title(self) -> str:
-        """Its index, and the group that it leaves out."""
-        return str(self.index) if self.group is None else f"{self.index} (leaves out {self.group})"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splits:
@@ -45,6 +40,10 @@ class Splits:
     folds: tuple[Fold, ...]
     by: str | None = added_later(None)
     """Column of ``cases.csv`` whose groups are left out one at a time; None: the folds do not follow groups."""
+
+    def title(self, fold: Fold) -> str:
+        """Return the index of a fold, with the group that it leaves out: '2 (leaves out centre B)'."""
+        return str(fold.index) if self.by is None else f"{fold.index} (leaves out {self.by} {fold.group})"
 
     def fold(self, index: int, file: Path) -> Fold:
         """Return one fold.

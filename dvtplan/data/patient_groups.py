@@ -59,7 +59,7 @@ def read_patient_groups(table: Path, column: str, patient_of: Mapping[str, str],
     if usable.count(column) != 1:
         fault = f"has several columns {column}" if column in usable else f"has no column {column} that groups patients"
         others = sorted(set(usable) - {column})
-        there = f"the columns to choose from are {shorten_list(others)}" if others else "no column describes patients"
+        there = f"columns to choose from: {shorten_list(others)}" if others else "no column describes patients"
         raise DvtError(f"{table}: {fault}; {there}. Change `{parameter}`, or the first line of the table.")
     values: dict[str, dict[str, str]] = {}
     for case_id, patient in patient_of.items():

@@ -88,8 +88,8 @@ def name_folds(chosen: Sequence[Fold], splits: Splits) -> str:
     named = f"all {n} folds" if len(chosen) == n else f"fold{'s' if len(chosen) > 1 else ''} {indices} of {n}"
     if splits.by is None:
         return named
-    groups = ", ".join(f"fold {fold.index} tests {fold.group}" for fold in chosen)
-    return f"{named}, each trained without the {splits.by} that it tests ({groups})"
+    groups = ", ".join(f"fold {fold.index} tests {splits.by} {fold.group}" for fold in chosen)
+    return f"{named}, each trained without those that it tests ({groups})"
 
 
 def fold_pairs(workspace: Workspace, network: str, dataset: Dataset, folds: Sequence[Fold]) -> list[Pair]:

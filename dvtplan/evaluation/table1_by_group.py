@@ -115,7 +115,7 @@ def summarize_groups(
         regions=regions,
         notes=(
             f"Mean ± SD over patients. Patients by {groups.column}: "
-            f"{', '.join(f'{name} {sizes[name]}' for name in names)}. n: those with truth in the region.{unknown}",
+            f"{', '.join(f'{name}: {sizes[name]}' for name in names)}. n: those with truth in the region.{unknown}",
             f"p: {group_tests.RULE}. Groups without such patients are left out; n of the row of p: patients compared.",
             f"Region rule: {rule}.",
             f"Scored: {folds}.",

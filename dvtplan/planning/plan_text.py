@@ -38,9 +38,9 @@ def describe_plan(fingerprint: Fingerprint, plan: Plan, splits: Splits | None) -
     tests = [len(f.test) for f in splits.folds]
     lines.append(f"Folds ({splits.source}): {len(tests)}, with {', '.join(map(str, tests))} test cases")
     lines += [
-        f"  fold {fold.title}: {plural(len(fold.train), 'case')} to train on, {len(fold.test)} to test"
+        f"  fold {splits.title(fold)}: {plural(len(fold.train), 'case')} to train on, {len(fold.test)} to test"
         for fold in splits.folds
-        if fold.group is not None
+        if splits.by is not None
     ]
     lines.append(describe_cost(plan, splits, fingerprint))
     return "\n".join(lines)

@@ -77,7 +77,7 @@ def _decided(plan: Plan, key: str) -> str:
 def _folds(results: Sequence[ScoredNetwork], splits: Splits) -> Html:
     scored = {fold.index: [o.network for o in results if fold in o.folds] for fold in splits.folds}
     rows = [
-        (f.title, str(len(f.train)), str(len(f.test)), listed(scored[f.index]) or "none", ", ".join(f.test))
+        (splits.title(f), str(len(f.train)), str(len(f.test)), listed(scored[f.index]) or "none", ", ".join(f.test))
         for f in splits.folds
     ]
     caption = f"Folds ({splits.source}), in numbers of cases. No patient is both trained on and tested in a fold."

@@ -30,4 +30,4 @@ def test_folds_by_a_column_exclude_a_number_of_folds(
     assert "--folds-by cannot be used with --folds" in capsys.readouterr().err
     (toy.raw / "cases.csv").write_text("case_id,centre\n" + "".join(f"c{k},{'AB'[k % 2]}\n" for k in range(4)))
     assert call("plan_and_preprocess", *words) == 0
-    assert "fold 1 (leaves out B)" in capsys.readouterr().out
+    assert "fold 1 (leaves out centre B)" in capsys.readouterr().out

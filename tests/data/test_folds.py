@@ -156,7 +156,7 @@ def test_each_group_is_left_out_once_with_all_cases_of_its_patients() -> None:
         ("site 10", ("a1", "a2", "c"), ("b",)),
     ]
     assert made.by == "centre" and "centre left out" in made.source
-    assert made.folds[1].title == "1 (leaves out site 10)" and GOOD.folds[1].title == "1"
+    assert made.title(made.folds[1]) == "1 (leaves out centre site 10)" and GOOD.title(GOOD.folds[1]) == "1"
     check(made, FOUR, "splits.json")
     assert json_records.parse(Splits, json_records.dump(made)) == made
 

@@ -338,8 +338,8 @@ def test_folds_by_group_are_named_with_their_groups() -> None:
     groups = PatientGroups(column="centre", group_of={"a": "X", "b": "Y", "c": "Y"})
     splits = split_by_group(patient_of, groups)
     assert name_folds(splits.folds, splits) == (
-        "all 2 folds, each trained without the centre that it tests (fold 0 tests X, fold 1 tests Y)"
+        "all 2 folds, each trained without those that it tests (fold 0 tests centre X, fold 1 tests centre Y)"
     )
-    assert name_folds(splits.folds[1:], splits).startswith("fold 1 of 2, each trained without the centre")
+    assert name_folds(splits.folds[1:], splits).startswith("fold 1 of 2, each trained without those")
     seeded = split(patient_of, 2, 0)
     assert name_folds(seeded.folds, seeded) == "all 2 folds" and name_folds(seeded.folds[:1], seeded) == "fold 0 of 2"

@@ -71,7 +71,7 @@ def test_a_group_without_truth_is_not_compared_and_one_group_has_no_p() -> None:
 def test_every_form_has_the_cells_and_the_notes() -> None:
     text = table1_by_group.to_text(TWO)
     assert "Table 1 by centre." in text and "p Mann-Whitney" in text and "0.100" in text and "0.200" in text
-    assert f"A 4, B 3, {NO_GROUP} 1" in unwrapped(text)
+    assert f"A: 4, B: 3, {NO_GROUP}: 1" in unwrapped(text)
     assert "| proximal | A | 3 |" in table1_by_group.to_markdown(TWO)
     latex = table1_by_group.to_latex(TWO)
     assert r"centre & n & DSC" in latex and r"\caption{Segmentation performance" in latex

@@ -183,7 +183,7 @@ def test_one_group_is_left_out_at_a_time_and_the_summary_names_it(tmp_path: Path
     place = tiny_workspace(tmp_path, table=CENTRES)
     made = run(tmp_path, folds=None, folds_by="centre")
     assert "Folds (one centre left out at a time): 3, with 2, 1, 1 test cases" in made.summary
-    assert "fold 0 (leaves out North): 2 cases to train on, 2 to test" in made.summary
+    assert "fold 0 (leaves out centre North): 2 cases to train on, 2 to test" in made.summary
     assert groups_and_tests(place) == {"North": ["a", "b"], "South": ["c"], "West": ["d"]}
     assert json.loads(place.splits.read_text())["by"] == "centre"
 

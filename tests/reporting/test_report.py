@@ -138,8 +138,8 @@ def test_groups_of_patients_are_shown_if_they_were_scored(trained: Workspace) ->
     evaluate(trained, "gn_unet", options=EvaluationOptions(by="centre"))
     page = read(trained)
     assert "Table 1 by centre. Segmentation performance by region and centre: gn_unet on Toy." in page.text
-    assert "North 2, South 2" in page.text and "p Mann-Whitney 4" in page.text
-    assert "North 1, South 1" in read(trained, folds=[0]).text  # c0 and c2
+    assert "North: 2, South: 2" in page.text and "p Mann-Whitney 4" in page.text
+    assert "North: 1, South: 1" in read(trained, folds=[0]).text  # c0 and c2
     evaluate(trained, "gn_unet")
     assert "by centre" not in read(trained).text
 
