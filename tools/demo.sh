@@ -28,7 +28,7 @@ say "3/6 Train fold 0 for $minutes minutes and predict its test patients"
 if [ -f demo/results/Phantom/gn_unet/fold_0/checkpoint.pt ]; then
     dvt_train 0 "${place[@]}" --resume
 else
-    dvt_train 0 "${place[@]}" --recipe quick --time-budget "${minutes}m"
+    dvt_train 0 "${place[@]}" --recipe modern --time-budget "${minutes}m"
 fi
 
 say "4/6 Predict a scan as a new user would"

@@ -32,15 +32,16 @@ COMMANDS = {
 }
 """Function of the library -> command."""
 OPTIONS = frozenset({
-    "batch_size", "beta1", "burden", "by", "channels", "channels_last", "compare", "compile", "dataset", "device",
-    "epochs", "estimate_levels", "extra_formats", "findings", "focal_alpha", "focal_gamma", "folds", "folds_by", "gpus",
-    "input", "jobs", "keep_names", "key", "label_names", "learning_rate", "level", "level_sensitivity",
-    "levels", "levels_table", "licence", "loss", "lr_drops", "lr_factor", "masks", "model", "network",
-    "networks", "norm_groups", "output", "overlays", "oversampling", "overwrite", "part", "patient_by",
-    "patients", "precision", "prediction_values", "predictions", "preset", "quiet", "recipe", "reference",
-    "region_rule", "replan", "resume", "root", "save_probabilities", "seed", "segmentation", "series",
-    "split", "stations", "summary", "target", "time_budget", "tolerance", "trust", "verbose", "verify_only", "weights",
-    "width", "workers",
+    "augmentation", "averaging", "batch_size", "beta1", "burden", "by", "channels", "channels_last", "clip_norm",
+    "compare", "compile", "context", "dataset", "device", "dice_weight", "epochs", "estimate_levels", "extra_formats",
+    "findings", "focal_alpha", "focal_gamma", "folds", "folds_by", "gpus", "input", "jobs", "keep_names", "key",
+    "label_names", "learning_rate", "level", "level_sensitivity", "levels", "levels_table", "licence", "loss",
+    "lr_drops", "lr_factor", "masks", "model", "network", "networks", "norm_groups", "output", "overlays",
+    "oversampling", "overwrite", "part", "patch", "patient_by", "patients", "precision", "prediction_values",
+    "predictions", "preset", "quiet", "recipe", "reference", "region_rule", "replan", "resume", "root",
+    "save_probabilities", "schedule", "seed", "segmentation", "series", "split", "stations", "summary", "target",
+    "time_budget", "tolerance", "trust", "verbose", "verify_only", "warm_up", "weight_decay", "weights", "width",
+    "workers",
 })  # fmt: skip
 """Parameters of the library whose option has the same name, with hyphens."""
 RENAMED = {

@@ -40,7 +40,7 @@ def train(argv: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("Train folds and predict their test patients.", "dvt_train 0 --recipe quick --time-budget 20m")
+    parser = parser_of("Train folds and predict their test patients.", "dvt_train 0 --recipe modern --time-budget 20m")
     parser.add_argument("fold", nargs="+", help="fold numbers, or all")
     add_place(parser)
     parser.add_argument("--network", default="gn_unet", help="network to train; an unknown name lists all")

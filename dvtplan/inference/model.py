@@ -42,6 +42,10 @@ class Model:
     setup: DeviceConfig
     digest: str
     """Digest of the plan, the networks and all weights; equal for a results folder and its archive."""
+    context: int = 0
+    """Neighbouring slices on each side that are further channels of the networks."""
+    tile: tuple[int, int] | None = None
+    """Rows and columns of the tiles that the networks predict; None: whole slices."""
     path: Path | None = None
     """Results folder or archive."""
     network: str = ""
@@ -85,11 +89,13 @@ def load_model(path: Path | str, *, folds: Sequence[int] | None = None, setup: D
     path, setup = Path(path), setup or devices.choose()
     with model_store.open_model(path, folds) as stored:
         loaded = [_load_network(stored, k) for k in stored.runs]
-    runs, shape = list(stored.runs.values()), stored.plan.target_shape
-    setup = speed_trial.fastest_for_prediction(loaded[0][0], runs[0].channels, shape, setup)
+    runs = list(stored.runs.values())
+    tile = runs[0].recipe.patch_shape
+    shape = tile or stored.plan.target_shape
+    setup = speed_trial.fastest_for_prediction(loaded[0][0], runs[0].channels_in, shape, setup)
     if setup.device == "cpu":
         allocator.keep_freed_memory()
-    networks = [_place(network, run.channels, shape, setup) for run, (network, _) in zip(runs, loaded, strict=True)]
+    networks = [_place(network, run.channels_in, shape, setup) for run, (network, _) in zip(runs, loaded, strict=True)]
     if stored.warning:
         console.warn(stored.warning)
     for line in training_differences(runs):
@@ -101,6 +107,8 @@ def load_model(path: Path | str, *, folds: Sequence[int] | None = None, setup: D
         classes=runs[0].classes,
         setup=setup,
         digest=model_store.model_digest(stored.plan, list(zip(runs, (weights for _, weights in loaded), strict=True))),
+        context=runs[0].recipe.context,
+        tile=tile,
         path=path,
         network=runs[0].network,
         training=stored.training,

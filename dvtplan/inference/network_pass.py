@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from dvtplan.imaging.normalize import limits
 from dvtplan.imaging.resize import triangle, weights
 from dvtplan.imaging.slice_buffer import SliceBuffer
 from dvtplan.inference.model import Model, slices_at_once
+from dvtplan.inference.tiles import predict_by_tiles
+from dvtplan.models.devices import DeviceConfig
 from dvtplan.planning import measurement, slice_preprocessing
 from dvtplan.planning.fingerprint import ChannelFingerprint
 
@@ -113,8 +116,9 @@ def probabilities(
         for n_in, n_out in zip(shape, native, strict=True)
     )
     block = slices_at_once(shape, device)
+    reader = _SliceReader(opened, shape, model.context)
     for start, stop in console.progress_in_blocks(count, block, "slices", leave=False):
-        image = _preprocess_block(opened, start, stop, shape)
+        image = reader.block(start, stop)
         with torch.inference_mode():
             total, votes = torch.zeros((), device=device), None
             for k, probability in enumerate(_fold_probabilities(torch.from_numpy(image).to(device), model, block)):
@@ -132,28 +136,54 @@ def probabilities(
             yield native_BKHW, votes
 
 
-def _preprocess_block(opened: OpenedCase, start: int, stop: int, shape: tuple[int, int]) -> np.ndarray:
-    """Return slices start to stop as the networks take them, float32 (B, C, h, w)."""
-    channels = []
-    for buffer, bounds in zip(opened.channels, opened.bounds, strict=True):
-        pairs = zip(buffer.read(start, stop), bounds[start:stop], strict=True)
-        channels.append(np.stack([slice_preprocessing.preprocess_slice(one, limit, shape) for one, limit in pairs]))
-    return np.stack(channels, axis=1)
+class _SliceReader:
+    """Read slices as the networks take them. Those that are neighbours of the next block are kept."""
+
+    def __init__(self, opened: OpenedCase, shape: tuple[int, int], context: int) -> None:
+        self._opened, self._shape, self._context = opened, shape, context
+        self._kept: dict[int, np.ndarray] = {}
+
+    def block(self, start: int, stop: int) -> np.ndarray:
+        """Return slices start to stop with their neighbours as further channels, float32 (B, C (2 context + 1), h, w).
+
+        Beyond the first and the last slice, that slice is repeated, as in training.
+        """
+        k, last = self._context, len(self._opened.channels[0]) - 1
+        seen = [[min(max(n, 0), last) for n in range(s - k, s + k + 1)] for s in range(start, stop)]
+        needed = sorted({n for numbers in seen for n in numbers})
+        self._kept = {n: self._kept[n] if n in self._kept else self._read(n) for n in needed}
+        return np.stack([np.concatenate([self._kept[n] for n in numbers]) for numbers in seen])
+
+    def _read(self, number: int) -> np.ndarray:
+        """Return all channels of a slice, normalized and resized, float32 (C, h, w)."""
+        pairs = zip(self._opened.channels, self._opened.bounds, strict=True)
+        return np.stack(
+            [
+                slice_preprocessing.preprocess_slice(buffer.read(number, number + 1)[0], bounds[number], self._shape)
+                for buffer, bounds in pairs
+            ]
+        )
 
 
 def _fold_probabilities(image_BCHW: torch.Tensor, model: Model, block: int) -> Iterator[torch.Tensor]:
-    """Yield each fold's probabilities of the foreground classes, float32 (B, classes, h, w).
+    """Yield each fold's probabilities of the foreground classes, float32 (B, classes, h, w)."""
+    at_once = block if model.tile is None else slices_at_once(model.tile, model.setup.device)
+    for network in model.networks:
+        predict = functools.partial(_probabilities_of, network, model.setup, at_once)
+        yield predict(image_BCHW) if model.tile is None else predict_by_tiles(predict, image_BCHW, model.tile, at_once)
 
-    The last block is padded for a compiled network, which would be compiled again for another size.
+
+def _probabilities_of(network: nn.Module, setup: DeviceConfig, at_once: int, image_BCHW: torch.Tensor) -> torch.Tensor:
+    """Return a network's probabilities of the foreground classes, float32 (B, classes, h, w).
+
+    The last images are padded for a compiled network, which would be compiled again for another size.
     """
     count = len(image_BCHW)
-    if model.setup.compiled and count < block:
-        image_BCHW = nn.functional.pad(image_BCHW, (0, 0, 0, 0, 0, 0, 0, block - count))
-    image = model.setup.images(image_BCHW)
-    for network in model.networks:
-        with model.setup.autocast():
-            logits = network(image)[:count].float()
-        yield torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)[:, 1:]
+    if setup.compiled and count < at_once:
+        image_BCHW = nn.functional.pad(image_BCHW, (0, 0, 0, 0, 0, 0, 0, at_once - count))
+    with setup.autocast():
+        logits = network(setup.images(image_BCHW))[:count].float()
+    return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)[:, 1:]
 
 
 def decide(probability_BKHW: np.ndarray, classes: dict[str, int]) -> np.ndarray:

@@ -18,6 +18,7 @@ from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.core.files import atomic_write
 from dvtplan.models.networks.registry import NETWORKS, build, outputs_of, parameter_count
 from dvtplan.models.training_run import Run, Schedule
+from dvtplan.models.weight_average import WeightAverage
 
 SCHEMA = 1
 COPY_AGAIN = "Copy the model again, or train this fold again."
@@ -49,6 +50,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     epochs_done: int,
     *,
+    average: WeightAverage | None = None,
     schedule: Schedule | None = None,
     partial: PartialEpoch | None = None,
     before_move: Callable[[], object] | None = None,
@@ -60,6 +62,7 @@ def save(
         network: its weights are saved.
         optimizer: its moments are saved.
         epochs_done: number of finished epochs. That which a time budget ended counts, although it is partial.
+        average: of the weights; it then predicts in place of the last weights.
         schedule: of a training that a time budget shortened.
         partial: the steps of the last epoch that was begun, if it is not complete.
         before_move: called with the complete temporary file on disk, before it is moved to ``path``.
@@ -72,6 +75,8 @@ def save(
         "rng_cpu": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+    if average is not None:
+        state["average"] = {"weights": average.state(network), "steps": average.steps}
     if schedule is not None:
         state["schedule"] = json_records.to_json(schedule)
     if partial is not None:
@@ -116,8 +121,10 @@ def steps_taken(path: Path, steps_per_epoch: int) -> int:
     return epochs_done(path) * steps_per_epoch + (0 if partial is None else len(partial.losses))
 
 
-def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load a checkpoint into a network, its optimizer and the random generators.
+def restore(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None = None
+) -> int:
+    """Load a checkpoint into a network, its optimizer, the average of its weights and the random generators.
 
     Returns:
         The number of finished epochs.
@@ -129,6 +136,9 @@ def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
     _fill(path, network, state["network"])
     optimizer.load_state_dict(state["optimizer"])
     _match_layout(optimizer)
+    if average is not None:
+        kept = state.get("average", {"weights": state["network"], "steps": 0})
+        average.restore(network, kept["weights"], int(kept["steps"]))
     torch.set_rng_state(state["rng_cpu"])
     if state["rng_cuda"] and len(state["rng_cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["rng_cuda"])
@@ -136,20 +146,26 @@ def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 
 def load_weights(path: Path, network: nn.Module) -> None:
-    """Load a checkpoint's weights into a network; raises as ``restore``."""
-    _fill(path, network, _load(path, mapped=True)["network"])
+    """Load the weights that predict into a network; raises as ``restore``."""
+    _fill(path, network, _predicting(_load(path, mapped=True)))
 
 
 def weights(path: Path) -> dict[str, np.ndarray]:
-    """Return a checkpoint's weights by name; raises as ``restore``."""
-    return {name: tensor.numpy() for name, tensor in _load(path, mapped=True)["network"].items()}
+    """Return the weights that predict, by name; raises as ``restore``."""
+    return {name: tensor.numpy() for name, tensor in _predicting(_load(path, mapped=True)).items()}
+
+
+def _predicting(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the averaged weights of a checkpoint that has them, else the last weights."""
+    weights: dict[str, torch.Tensor] = state["average"]["weights"] if "average" in state else state["network"]
+    return weights
 
 
 def build_network(run: Run) -> nn.Module:
     """Build the network that a run trained, with initial weights."""
     recipe = run.recipe
     return build(
-        run.network, run.channels, outputs_of(len(run.classes)), width=recipe.width, norm_groups=recipe.norm_groups
+        run.network, run.channels_in, outputs_of(len(run.classes)), width=recipe.width, norm_groups=recipe.norm_groups
     )
 
 

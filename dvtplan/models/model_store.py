@@ -193,6 +193,12 @@ def _require_agreement(plan: Plan, plan_file: Path, runs: Mapping[int, Run], fil
             )
         if run.classes != runs[first].classes:
             raise DvtError(f"{files[k]}: predicts other classes than fold {first}. Choose folds that agree.")
+        seen = [(one.recipe.patch, one.recipe.context) for one in (run, runs[first])]
+        if seen[0] != seen[1]:
+            what = [f"patch {patch}, context {context}" for patch, context in seen]
+            raise DvtError(
+                f"{files[k]}: sees slices otherwise ({what[0]}) than fold {first} ({what[1]}). Choose folds that agree."
+            )
 
 
 def _implausible(run: Run, plan: Plan) -> str:
@@ -206,6 +212,9 @@ def _implausible(run: Run, plan: Plan) -> str:
         return f"takes {run.channels} channels, the plan names {len(plan.channels)} (at most {MOST_CHANNELS})"
     if run.recipe.width > WIDEST:
         return f"a width of {run.recipe.width} is above {WIDEST}"
+    tile = run.recipe.patch_shape if run.recipe.patch != "auto" else (0, 0)
+    if tile is not None and not all(0 < side <= whole for side, whole in zip(tile, plan.target_shape, strict=True)):
+        return f"patch {run.recipe.patch} does not fit slices of {plan.target_shape[0]}x{plan.target_shape[1]}"
     return ""
 
 
@@ -226,6 +235,8 @@ def model_digest(plan: Plan, folds: Sequence[tuple[Run, str]]) -> str:
             "width": run.recipe.width,
             "norm_groups": run.recipe.norm_groups,
             "weights": weights,
+            **({"patch": run.recipe.patch} if run.recipe.patch != "whole" else {}),
+            **({"context": run.recipe.context} if run.recipe.context else {}),
         }
         for run, weights in folds
     ]

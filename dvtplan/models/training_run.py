@@ -77,6 +77,7 @@ class Run:
     classes: dict[str, int]
     """Meaning of the outputs: class name -> value in predicted masks. One class: a sigmoid."""
     channels: int
+    """Of a slice; with context the network takes more (``channels_in``)."""
     parameters: int
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -96,6 +97,11 @@ class Run:
     """None on other devices than a CPU, and in older files."""
     schedule: Schedule | None = field(default=None, metadata={OMIT_DEFAULT: True})
     """None: all steps of all epochs of ``recipe``."""
+
+    @property
+    def channels_in(self) -> int:
+        """Number of channels that the network takes: those of each slice that it sees."""
+        return self.channels * (2 * self.recipe.context + 1)
 
     @property
     def whole_recipe(self) -> Recipe:

@@ -85,6 +85,34 @@ def named_sides(labels: Sequence[str]) -> list[str]:
     return [label for label in labels if label in paired or _names_side(label, words[label], short)]
 
 
+def counterparts(labels: Sequence[str]) -> dict[str, str]:
+    """Return for each label that names a side the label of the other side: LeftLeg -> RightLeg, and the reverse.
+
+    Empty if no label names a side, or if one has no counterpart.
+    """
+    sided = named_sides(labels)
+    words = {label: _words(label) for label in sided}
+    found = {
+        one: [other for other in sided if other != one and _are_counterparts(words[one], words[other])] for one in sided
+    }
+    return {one: others[0] for one, others in found.items()} if all(len(o) == 1 for o in found.values()) else {}
+
+
+def _are_counterparts(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Return whether two names are equal but for the side."""
+    if _differ_in_side(one, other):
+        return True
+    differ = [(a, b) for a, b in zip(one, other, strict=False) if a != b]
+    pairs = zip(INSIDE[::2], INSIDE[1::2], strict=True)
+    return (
+        len(one) == len(other)
+        and len(differ) == 1
+        and any(
+            x.replace(left, right) == y and left in x for left, right in pairs for x, y in (differ[0], differ[0][::-1])
+        )
+    )
+
+
 def _names_side(label: str, words: Sequence[str], all_words: set[str]) -> bool:
     """Return whether a name contains a side; ``all_words`` are those of all labels."""
     if any(_plain(sign) in _plain(label) for sign in SIGNS):

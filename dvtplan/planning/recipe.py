@@ -11,6 +11,11 @@ from typing import Any
 from dvtplan.core.errors import DvtError, InvalidValue, require
 from dvtplan.core.json_records import OMIT_DEFAULT
 
+MOST_CONTEXT = 8
+"""Most neighbouring slices on each side."""
+PATCH_STEP = 16
+"""Sides of a patch are multiples of this (four poolings)."""
+_PATCH = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})", re.ASCII)
 SETTING = "setting"
 """Field metadata key: the ``Setting`` of a field of ``Recipe``."""
 
@@ -59,9 +64,9 @@ class Recipe:
     )
     """Slices per step, over all processes together (section 2.4)."""
     learning_rate: float = _setting(
-        1e-3, label="learning rate at the start", unit="Adam", help="Adam's step size at the start"
+        1e-3, label="learning rate at the start", help="step size of the optimizer at the start"
     )
-    """Adam's step size at the start (section 2.4)."""
+    """Step size of the optimizer at the start, after the warm-up (section 2.4)."""
     lr_drops: tuple[float, ...] = _setting(
         (0.6, 0.85),
         label="drops of the learning rate",
@@ -69,14 +74,55 @@ class Recipe:
         help="shares of the epochs after which the learning rate drops",
     )
     """Shares of the epochs, or of the steps of a shorter training, after which the learning rate drops (ours)."""
+    schedule: str = _setting(
+        "drops",
+        added_later=True,
+        label="schedule of the learning rate",
+        help="how the learning rate falls: in drops, or along a cosine to 0",
+        choices=("drops", "cosine"),
+    )
+    """'drops': at ``lr_drops``; 'cosine': half a cosine from ``learning_rate`` to 0 over all steps."""
+    warm_up: int = _setting(
+        0,
+        added_later=True,
+        label="warm-up",
+        unit="steps",
+        help="steps over which the learning rate rises at the start",
+        minimum=0,
+    )
+    """Steps over which the learning rate rises linearly, at most a tenth of all steps."""
     lr_factor: float = _setting(
         0.1, label="factor of each drop", help="factor by which each drop multiplies the learning rate"
     )
     """Factor of each drop: the paper's "gamma 0.1" in the solver's sense (our reading)."""
     beta1: float = _setting(0.9, label="Adam's momentum", unit="beta 1", help="Adam's momentum")
     """Adam's first moment decay, the paper's "momentum" (section 2.4)."""
+    weight_decay: float = _setting(
+        0.0,
+        added_later=True,
+        label="weight decay",
+        unit="AdamW",
+        help="decoupled weight decay of the optimizer (AdamW); 0: Adam",
+    )
+    """Decoupled weight decay (Loshchilov & Hutter 2019); 0 is Adam."""
+    clip_norm: float | None = _setting(
+        None,
+        added_later=True,
+        label="largest norm of a gradient",
+        help="a gradient with a larger norm is scaled down to it",
+    )
+    """Gradients of a larger norm are scaled down to it; None: never."""
+    averaging: float = _setting(
+        0.0,
+        added_later=True,
+        label="average of the weights",
+        unit="decay per step",
+        help="predict with an exponential average of the weights, with this decay per step; 0: the last weights",
+    )
+    """Decay per step of the exponential average of the weights that predicts; 0: the last weights predict."""
     loss: str = _setting("focal", added_later=True, label="loss", help="loss function; an unknown name lists all")
-    """A key of ``training.losses.LOSSES``. The options of a loss are the fields whose names begin with its name."""
+    """A key of ``training.losses.LOSSES``. The options of a loss are the fields whose names begin with one of
+    the words of its name."""
     focal_gamma: float = _setting(2.0, label="focal loss, gamma", help="focusing exponent of the focal loss")
     """Focusing exponent (Lin et al. 2017; the paper gives none)."""
     focal_alpha: float | None = _setting(
@@ -86,13 +132,49 @@ class Recipe:
         help="weight of the foreground in the focal loss, from 0 to 1",
     )
     """Weight of the foreground, 1 - alpha for the background; None: both have weight 1 (ours)."""
+    dice_weight: float = _setting(
+        1.0,
+        added_later=True,
+        label="weight of the Dice part of a loss",
+        help="weight of the Dice part in the losses dice_ce and dice_focal",
+    )
+    """Weight of the Dice part in the losses `dice_ce` and `dice_focal`; the other part has weight 1."""
     oversampling: float = _setting(
         0.0,
         label="share of an epoch drawn from slices with lesions, each label equally often",
         help="share of an epoch drawn from slices with lesions, each label equally often",
     )
     """Share of the slices of an epoch that are drawn from the slices with lesions, every label equally
-    often; 0: every slice comes once (ours)."""
+    often; 0: every slice comes once (ours). Of patches: the share that is drawn around a lesion, every label and
+    within it every lesion equally often."""
+    patch: str = _setting(
+        "whole",
+        added_later=True,
+        label="patch",
+        unit="rows x columns",
+        help="what a training step sees of a slice: whole, auto (by the size of the slices), or rows x columns as in "
+        "96x64",
+    )
+    """'whole' trains on whole slices, '96x64' on patches of that size, which are then also the tiles of predictions.
+    'auto': ``planning.patches``."""
+    context: int = _setting(
+        0,
+        added_later=True,
+        label="context",
+        unit="neighbouring slices on each side",
+        help="neighbouring slices on each side that the network sees as further channels",
+        minimum=0,
+    )
+    """Neighbouring slices on each side that are further channels of the network. Beyond the first and the last slice,
+    that slice is repeated."""
+    augmentation: str = _setting(
+        "variants",
+        added_later=True,
+        label="augmentation",
+        help="variants: those of the plan; wide: also contrast, noise, blur and resolution, in wider ranges",
+        choices=("variants", "wide"),
+    )
+    """'variants' of the plan (section 2.2), or 'wide': ``training.wide_augmentation``."""
     norm_groups: int = _setting(32, label="groups of a group normalization", help="groups of each group normalization")
     """Groups of a group normalization (Keras' default; the paper gives none)."""
     width: int = _setting(32, label="channels of the first level", help="channels of the first level")
@@ -109,6 +191,19 @@ class Recipe:
     seed: int = _setting(0, label="seed", help="seed of weights, order and variants", minimum=0)
     """Decides initial weights, the order of slices and their variants."""
 
+    @property
+    def patch_shape(self) -> tuple[int, int] | None:
+        """Rows and columns of a patch; None for whole slices.
+
+        Raises:
+            ValueError: if ``patch`` is neither a size nor 'whole'.
+        """
+        if self.patch == "whole":
+            return None
+        found = _PATCH.fullmatch(self.patch)
+        require(found is not None, f"patch must be whole, auto or rows x columns as in 96x64, not {self.patch!r}")
+        return int(found[1]), int(found[2])  # type: ignore[index]
+
     def __post_init__(self) -> None:
         try:
             self._check_types()
@@ -121,7 +216,7 @@ class Recipe:
             value, kind = getattr(self, one.name), type(one.default)
             if kind in (int, str):
                 require(type(value) is kind, f"{one.name} must be {kind.__name__}, not {value!r}")
-            elif kind is float or (one.name == "focal_alpha" and value is not None):
+            elif kind is float or (one.default is None and value is not None):
                 require(
                     isinstance(value, (int, float)) and value is not True, f"{one.name} must be a number, not {value!r}"
                 )
@@ -129,7 +224,7 @@ class Recipe:
     def _check_values(self) -> None:
         require(self.epochs >= 1, f"epochs must be at least 1, not {self.epochs}")
         require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
-        for name in ("learning_rate", "lr_factor", "focal_gamma"):
+        for name in ("learning_rate", "lr_factor", "focal_gamma", "weight_decay", "dice_weight"):
             value = getattr(self, name)
             require(math.isfinite(value), f"{name} must be finite, not {value}")
         require(self.learning_rate > 0, f"learning_rate must be positive, not {self.learning_rate}")
@@ -144,6 +239,20 @@ class Recipe:
             self.focal_alpha is None or 0 < self.focal_alpha < 1,
             f"focal_alpha must be above 0 and below 1, or none, not {self.focal_alpha}",
         )
+        require(self.weight_decay >= 0, f"weight_decay must be 0 or more, not {self.weight_decay}")
+        require(self.dice_weight >= 0, f"dice_weight must be 0 or more, not {self.dice_weight}")
+        require(
+            self.clip_norm is None or self.clip_norm > 0,
+            f"clip_norm must be above 0, or none, not {self.clip_norm}",
+        )
+        require(0 <= self.averaging < 1, f"averaging must be 0 or more and below 1, not {self.averaging}")
+        require(self.warm_up >= 0, f"warm_up must be 0 or more, not {self.warm_up}")
+        require(0 <= self.context <= MOST_CONTEXT, f"context must be from 0 to {MOST_CONTEXT}, not {self.context}")
+        if self.patch != "auto" and self.patch_shape is not None:
+            require(
+                all(n % PATCH_STEP == 0 for n in self.patch_shape),
+                f"patch must have sides that are multiples of {PATCH_STEP}, not {self.patch}",
+            )
         require(0 <= self.oversampling <= 1, f"oversampling must be from 0 to 1, not {self.oversampling}")
         require(self.width >= 1 and self.norm_groups >= 1, "width and norm_groups must be at least 1")
         require(
@@ -151,8 +260,12 @@ class Recipe:
             f"norm_groups {self.norm_groups} must divide width {self.width}",
         )
         require(self.seed >= 0, f"seed must be 0 or more, not {self.seed}")
-        targets = settings()["target"].choices
-        require(self.target in targets, f"target must be one of {', '.join(targets)}, not {self.target!r}")
+        for name, setting in settings().items():
+            value = getattr(self, name)
+            require(
+                not setting.choices or value in setting.choices,
+                f"{name} must be one of {', '.join(setting.choices)}, not {value!r}",
+            )
 
     def drop_steps(self, steps: int, steps_per_epoch: int) -> tuple[int, ...]:
         """Return for each drop the first step, counted from 0, that has the lower learning rate.
@@ -164,15 +277,19 @@ class Recipe:
             return tuple(round(f * self.epochs) * steps_per_epoch for f in self.lr_drops)
         return tuple(max(1, min(round(f * steps), steps - 1)) for f in self.lr_drops)
 
-    def learning_rate_at(self, step: int, drops: Sequence[int]) -> float:
-        """Return the learning rate of a step, counted from 0; ``drops`` are those of ``drop_steps``."""
-        return self.learning_rate * self.lr_factor ** sum(step >= drop for drop in drops)
+    def learning_rate_at(self, step: int, steps: int, drops: Sequence[int]) -> float:
+        """Return the learning rate of a step, counted from 0, of ``steps``; ``drops`` are those of ``drop_steps``."""
+        rising = max(1, min(self.warm_up, steps // 10))
+        rate = self.learning_rate * min(1.0, (step + 1) / rising)
+        if self.schedule == "cosine":
+            return rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+        return rate * self.lr_factor ** sum(step >= drop for drop in drops)
 
     def describe_loss(self) -> str:
         """Return the loss and its options: 'focal (gamma 2.0, alpha None)'."""
-        prefix = f"{self.loss}_"
-        names = [f.name for f in fields(self) if f.name.startswith(prefix)]
-        options = ", ".join(f"{name.removeprefix(prefix)} {getattr(self, name)}" for name in names)
+        words = self.loss.split("_")
+        names = [f.name for f in fields(self) if f.name.partition("_")[0] in words and "_" in f.name]
+        options = ", ".join(f"{name.partition('_')[2]} {getattr(self, name)}" for name in names)
         return f"{self.loss} ({options})" if options else self.loss
 
 
@@ -183,16 +300,27 @@ def settings() -> dict[str, Setting]:
 
 RECIPES = {
     "paper": Recipe(),
-    "quick": Recipe(name="quick", epochs=60, batch_size=4, lr_drops=(0.75, 0.92), focal_alpha=0.75, oversampling=0.5),
+    "modern": Recipe(
+        name="modern",
+        batch_size=12,
+        schedule="cosine",
+        warm_up=50,
+        lr_drops=(),
+        weight_decay=0.01,
+        clip_norm=1.0,
+        averaging=0.995,
+        loss="dice_ce",
+        oversampling=0.7,
+        patch="auto",
+        context=2,
+        augmentation="wide",
+        target="labels",
+    ),
 }
 """Recipes by name.
 
-`quick` is the same method within the budget of a laptop. It has fewer epochs, and its learning rate stays high for
-longer. The foreground has three times the weight of the background: without it, few steps find little of a sparse
-lesion (phantom `tiny`, seed 0, 432 steps: DSC .53 against .35). Half of an epoch is drawn from slices with lesions,
-proximal and distal equally often: if every slice comes once, a tenth of the slices hold distal thrombus, of few voxels
-each (phantom `tiny`, 40 test patients of two folds, 1080 steps, 2026-11-25: distal DSC .11 against .06, both together
-.54 against .53).
+`paper` is that of Huang 2019. `modern` trains the same network as is known today; docs/developer/recipes.md shows what
+each of its parts is worth.
 """
 
 

@@ -1,66 +1,41 @@
-"""Augmentation: the variants of a plan, as one batched affine warp on the device of the batch."""
+"""Augmentation: what a training step sees of each slice."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
+import numpy as np
 import torch
-from torch.nn import functional
 
-from dvtplan.planning.plan import Plan, Variant
+from dvtplan.planning.plan import Plan
+from dvtplan.planning.recipe import Recipe
+from dvtplan.training.data_loading import Batch
+from dvtplan.training.warp import Warp, apply, matrices, warp_matrices
+from dvtplan.training.wide_augmentation import WideAugmentation
 
 
 class Augmentation:
-    """Apply to each slice of a batch its variant of the plan."""
+    """Cut the patch of each slice of a batch, in a variant of the plan or changed by ``wide_augmentation``."""
 
-    def __init__(self, plan: Plan, device: str) -> None:
+    def __init__(self, plan: Plan, recipe: Recipe, device: str) -> None:
         self._matrix_V23 = matrices(plan.variants, plan.target_shape).to(device)
+        self._variants, self._patch, self._device = plan.variants, recipe.patch_shape, device
+        self._wide = WideAugmentation.of(plan) if recipe.augmentation == "wide" else None
 
-    def __call__(
-        self, image_BCHW: torch.Tensor, label_BHW: torch.Tensor, variant_B: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augment a batch.
+    def __call__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return float32 images (B, C, H, W) and labels (B, H, W) of a batch, of patches if the recipe has patches."""
+        if self._wide is None and self._patch is None:
+            return apply(batch.image_BCHW, batch.label_BHW, self._matrix_V23[batch.variant_B])
+        warp = self._wide.warp(batch.numbers_BP.numpy()) if self._wide else self._variant_warp(batch)
+        image, label = apply(batch.image_BCHW, batch.label_BHW, *self._matrix_and_size(batch, warp))
+        if self._wide is None:
+            return image, label
+        return self._wide.finish(image, label, warp.mirror, batch)
 
-        Args:
-            image_BCHW: images, any float type.
-            label_BHW: class numbers.
-            variant_B: index into the variants of the plan for each slice.
+    def _variant_warp(self, batch: Batch) -> Warp:
+        return Warp.of([self._variants[k] for k in batch.variant_B.tolist()])
 
-        Returns:
-            float32 images and labels of their own type, same shapes.
-        """
-        return apply(image_BCHW, label_BHW, self._matrix_V23[variant_B])
-
-
-def matrices(variants: Sequence[Variant], shape: tuple[int, int]) -> torch.Tensor:
-    """Return for each variant the map from output to input positions, (V, 2, 3) float32.
-
-    Positions are those of ``affine_grid``: -1 to 1 across the image, x first. Rotation and scale
-    act about the centre in pixels, so the two axes' lengths enter; the mirror comes last.
-    """
-    height, width = shape
-    rows = []
-    for v in variants:
-        cos = math.cos(math.radians(v.angle_deg)) / v.scale
-        sin = math.sin(math.radians(v.angle_deg)) / v.scale
-        flip = -1.0 if v.mirror else 1.0
-        rows.append([[flip * cos, -sin * height / width, 0.0], [flip * sin * width / height, cos, 0.0]])
-    return torch.tensor(rows, dtype=torch.float32)
-
-
-def apply(
-    image_BCHW: torch.Tensor, label_BHW: torch.Tensor, matrix_B23: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Warp each slice of a batch by its own matrix.
-
-    Images are interpolated linearly, labels take the nearest pixel. Pixels from outside the slice are zero.
-
-    Returns:
-        float32 images and labels of their own type, same shapes.
-    """
-    batch, _, height, width = image_BCHW.shape
-    grid = functional.affine_grid(matrix_B23, [batch, 1, height, width], align_corners=False)
-    image = functional.grid_sample(image_BCHW.float(), grid, mode="bilinear", align_corners=False)
-    label = functional.grid_sample(label_BHW[:, None].float(), grid, mode="nearest", align_corners=False)
-    return image, label[:, 0].to(label_BHW.dtype)
+    def _matrix_and_size(self, batch: Batch, warp: Warp) -> tuple[torch.Tensor, tuple[int, int]]:
+        rows, columns = batch.label_BHW.shape[1:]
+        size = self._patch or (rows, columns)
+        middle = np.broadcast_to([rows / 2, columns / 2], (len(warp.mirror), 2))
+        centre_B2 = batch.centre_B2.numpy() if self._patch else middle
+        return warp_matrices(warp, centre_B2, (rows, columns), size).to(self._device, non_blocking=True), size

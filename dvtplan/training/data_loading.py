@@ -1,14 +1,11 @@
 """The batches of an epoch: from memory if the slices fit into it, else streamed by worker processes.
 
-The order of slices and variants is a pure function of the seed and the epoch. Both loaders follow it. So neither the
-loader, nor the number of workers or ranks, nor a resume changes what is trained on. The only adapter to
-batchgenerators.
+The only adapter to batchgenerators.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +17,7 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from dvtplan.core import child_processes, console, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.planning import preprocessed_cases
+from dvtplan.training.sampling import WHOLE_SLICES, Draws, SliceSampler, SliceView
 
 DEFAULT_WORKERS = 2
 """Reading processes if the slices do not fit into memory. They only read, they compute nothing."""
@@ -27,17 +25,26 @@ OPEN_CASES = 128
 """Cases whose files stay open. Each uses two of the files that a process may have open, often 1024."""
 IN_MEMORY_SHARE = 0.5
 """Share of the free memory that the slices may use; larger data sets are streamed."""
+HOST_FIELDS = ("centre", "numbers", "seed")
+"""Fields of a batch that stay on the CPU."""
 
 
 class Batch(NamedTuple):
     """Slices of one rank and one step, before augmentation."""
 
     image_BCHW: torch.Tensor
-    """float16, [0, 1]."""
+    """float16, [0, 1]. With context, the channels of the first neighbour come first. Of a patch: what lies around it,
+    too, so that it can be turned."""
     label_BHW: torch.Tensor
     """uint8 class numbers."""
     variant_B: torch.Tensor
     """Index of each slice's variant in the plan."""
+    centre_B2: torch.Tensor
+    """Row and column of the centre of each patch in its image, float32, on the CPU; no columns for whole slices."""
+    numbers_BP: torch.Tensor
+    """Uniform numbers from 0 to 1 that decide an augmentation, on the CPU."""
+    seed_B: torch.Tensor
+    """Seeds of the noise of an augmentation, on the CPU."""
 
 
 class Loader(Protocol):
@@ -48,51 +55,6 @@ class Loader(Protocol):
 
     def close(self) -> None:
         """Release processes and memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class SliceSampler:
-    """The order of slices and variants as a function of the epoch."""
-
-    slices: int
-    variants: int
-    batch_size: int
-    """Over all ranks."""
-    seed: int
-    lesions: tuple[np.ndarray, ...] = ()
-    """For each label, the numbers of the slices that contain it."""
-    oversampling: float = 0.0
-    """Share of an epoch's places that slices of ``lesions`` take, every label equally often."""
-    rank: int = 0
-    world: int = 1
-
-    def __post_init__(self) -> None:
-        if self.slices < 1 or self.batch_size % self.world:
-            raise ValueError(
-                f"cannot divide {self.slices} slices in batches of {self.batch_size} among {self.world} processes"
-            )
-
-    @property
-    def steps(self) -> int:
-        """Number of batches of an epoch."""
-        return -(-self.slices // self.batch_size)
-
-    def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return slice and variant numbers of an epoch, (steps, batch_size / world) each.
-
-        Every slice comes once. The last batch is filled from the start of the same order, so that all batches have
-        the same size and no slice is omitted. Oversampling then replaces random places; it does not make an epoch
-        longer. Rank r of a group takes every world-th entry, from r on.
-        """
-        random = np.random.default_rng([self.seed, epoch])
-        slices = np.resize(random.permutation(self.slices), self.steps * self.batch_size)
-        variants = random.integers(self.variants, size=slices.size)
-        if self.oversampling and self.lesions:
-            for place in np.flatnonzero(random.random(slices.size) < self.oversampling):
-                slices[place] = random.choice(self.lesions[random.integers(len(self.lesions))])
-        shape = (self.steps, self.batch_size)
-        mine = np.s_[:, self.rank :: self.world]
-        return slices.reshape(shape)[mine], variants.reshape(shape)[mine]
 
 
 class SliceDataset:
@@ -119,23 +81,41 @@ class SliceDataset:
         case = int(np.searchsorted(self._ends, number, side="right"))
         return case, number - int(self._ends[case]) + self.counts[case]
 
+    def labels_of_cases(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield for each case the number of its first slice and its labels (S, H, W), in memory."""
+        for folder, end, count in zip(self.folders, self._ends.tolist(), self.counts, strict=True):
+            yield end - count, np.array(preprocessed_cases.arrays(folder)[1])
+
+    def span(self, number: int) -> tuple[int, int, int]:
+        """Return the first slice of the case of a slice, the first of the next case, and the slice within the case."""
+        case, index = self.locate(number)
+        stop = int(self._ends[case])
+        return stop - self.counts[case], stop, index
+
     def name(self, number: int) -> str:
         """Return 'case, slice k' for messages."""
         case, index = self.locate(number)
         return f"{self.folders[case].name}, slice {index}"
 
-    def gather(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Read images (B, C, H, W) float16 and labels (B, H, W) uint8 of some slices."""
+    def gather(
+        self, numbers: np.ndarray, view: SliceView = WHOLE_SLICES, corners: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read images (B, C, H, W) float16 and labels (B, H, W) uint8 of some slices, or of windows at corners."""
         parts = []
-        for number in numbers.tolist():
+        for place, number in enumerate(numbers.tolist()):
             case, index = self.locate(number)
-            if case not in self._open:
-                if len(self._open) == OPEN_CASES:
-                    del self._open[next(iter(self._open))]  # the case opened first
-                self._open[case] = preprocessed_cases.arrays(self.folders[case])
-            image, label = self._open[case]
-            parts.append((image[index], label[index]))
+            image, label = self._arrays(case)
+            corner = np.zeros(2, int) if corners is None else corners[place]
+            seen = view.part(image, index, corner, view.context)
+            parts.append((np.concatenate(seen), view.part(label, index, corner, 0)[0]))
         return np.stack([image for image, _ in parts]), np.stack([label for _, label in parts])
+
+    def _arrays(self, case: int) -> tuple[np.ndarray, np.ndarray]:
+        if case not in self._open:
+            if len(self._open) == OPEN_CASES:
+                del self._open[next(iter(self._open))]  # the case opened first
+            self._open[case] = preprocessed_cases.arrays(self.folders[case])
+        return self._open[case]
 
     def total_bytes(self) -> int:
         """Return the memory that all slices need."""
@@ -165,16 +145,35 @@ class InMemoryLoader:
             start = stop
         if image is None or label is None:
             raise ValueError("no slices")
-        self._image, self._label = image, label
+        self._image, self._label, self._slices = image, label, slices
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches. The order is sent to the device once, so no step waits for the host."""
-        order, variants = (torch.from_numpy(a[first:]).to(self._image.device) for a in self.sampler.order(epoch))
-        for numbers, variant in zip(order, variants, strict=True):
-            yield Batch(self._image[numbers], self._label[numbers], variant)
+        """Yield the batches. What whole slices need is sent to the device once, so no step waits for the host."""
+        draws = self.sampler.draws(epoch)
+        order, variants = (torch.from_numpy(a).to(self._image.device) for a in (draws.slices, draws.variants))
+        for step in range(first, self.sampler.steps):
+            image, label = self._take(order[step], draws, step)
+            yield Batch(image, label, variants[step], *map(torch.from_numpy, _on_the_host(draws, step)))
+
+    def _take(self, numbers_B: torch.Tensor, draws: Draws, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        view = self.sampler.view
+        if view.is_plain:
+            return self._image[numbers_B], self._label[numbers_B]
+        images, labels = [], []
+        for place, number in enumerate(draws.slices[step].tolist()):
+            first, stop, index = self._slices.span(number)
+            corner = draws.corners[step, place]
+            images.append(view.part(self._image[first:stop], index, corner, view.context).flatten(0, 1))
+            labels.append(view.part(self._label[first:stop], index, corner, 0)[0])
+        return torch.stack(images), torch.stack(labels)
 
     def close(self) -> None:
         """Do nothing: the memory is released with the object."""
+
+
+def _on_the_host(draws: Draws, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what decides the augmentation of a step: the last three fields of a batch."""
+    return draws.centres[step].copy(), draws.numbers[step].copy(), draws.seeds[step].copy()
 
 
 class _BatchLoader(SlimDataLoaderBase):
@@ -184,7 +183,7 @@ class _BatchLoader(SlimDataLoaderBase):
         super().__init__(None, sampler.batch_size // sampler.world, workers)
         self.slices, self.sampler = slices, sampler
         self._epoch = -1
-        self._order: tuple[np.ndarray, np.ndarray] | None = None
+        self._draws: Draws | None = None
         self._step = first_step
 
     def set_thread_id(self, thread_id: int) -> None:
@@ -195,11 +194,13 @@ class _BatchLoader(SlimDataLoaderBase):
 
     def generate_train_batch(self) -> dict[str, np.ndarray]:
         epoch, step = divmod(self._step, self.sampler.steps)
-        if self._order is None or epoch != self._epoch:
-            self._epoch, self._order = epoch, self.sampler.order(epoch)
+        if self._draws is None or epoch != self._epoch:
+            self._epoch, self._draws = epoch, self.sampler.draws(epoch)
         self._step += self.number_of_threads_in_multithreaded
-        image, label = self.slices.gather(self._order[0][step])
-        return {"image": image, "label": label, "variant": self._order[1][step]}
+        draws = self._draws
+        image, label = self.slices.gather(draws.slices[step], self.sampler.view, draws.corners[step])
+        host = dict(zip(HOST_FIELDS, _on_the_host(draws, step), strict=True))
+        return {"image": image, "label": label, "variant": draws.variants[step], **host}
 
 
 class StreamingLoader:
@@ -233,7 +234,8 @@ class StreamingLoader:
                     "A data worker process died. Its error is printed above; if there is none, memory ran out. Train "
                     "with fewer `workers`, and set `resume=True` to continue."
                 ) from error
-            yield Batch(*(self._send(arrays[key]) for key in ("image", "label", "variant")))
+            host = (torch.from_numpy(arrays[key]) for key in HOST_FIELDS)
+            yield Batch(*(self._send(arrays[key]) for key in ("image", "label", "variant")), *host)
         self._expected = (epoch + 1) * self.sampler.steps
 
     def _open_feeder(self, first_step: int) -> SlimDataLoaderBase | MultiThreadedAugmenter:

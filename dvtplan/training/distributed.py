@@ -6,6 +6,7 @@ A single process is a group of one, so that no other module needs to distinguish
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import multiprocessing
 import os
 import signal
@@ -83,6 +84,29 @@ class TorchProcessGroup(ProcessGroup):
         box = [value]
         distributed.broadcast_object_list(box, src=0)
         return box[0]
+
+
+_ALONE = contextvars.ContextVar("alone", default=False)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Compute losses of this process only: for trials, in which the other processes take no part."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Add a tensor over the processes of the group, if there is one. Gradients reach every process."""
+    if _ALONE.get() or not distributed.is_initialized():
+        return value
+    from torch.distributed.nn import functional  # slow to load
+
+    summed: torch.Tensor = functional.all_reduce(value)
+    return summed
 
 
 def _with_strides_of(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

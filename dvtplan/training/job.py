@@ -27,12 +27,15 @@ from dvtplan.models.networks.registry import build, outputs_of, parameter_count,
 from dvtplan.models.training_run import Run
 from dvtplan.planning import preprocessed_cases
 from dvtplan.planning.fingerprint import Fingerprint
+from dvtplan.planning.patches import decide_patch
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.preprocessed_cases import STAGE
 from dvtplan.planning.recipe import RECIPES, Recipe
-from dvtplan.training.data_loading import SliceDataset, SliceSampler
+from dvtplan.training.data_loading import SliceDataset
 from dvtplan.training.distributed import TorchProcessGroup
 from dvtplan.training.losses import loss_function
+from dvtplan.training.open_sampler import open_sampler
+from dvtplan.training.sampling import SliceSampler
 
 LESION = "lesion"
 """Class of the union of all labels."""
@@ -164,10 +167,11 @@ def start_message(job: TrainingJob, setup: DeviceConfig, taken: int) -> str:
     length = f"{plural(recipe.epochs, 'epoch')} x {job.sampler.steps} steps"
     if short:
         length = f"{short.steps} steps ({run.length}, for a time budget of {duration(short.budget_s)})"
-    rows, columns = job.plan.target_shape
+    rows, columns = recipe.patch_shape or job.plan.target_shape
+    what = "slices" if recipe.patch_shape is None else "patches"
     return (
         f"{setup.description_with_trial}\nFold {run.fold}: {run.network}, {run.parameters:,} parameters, "
-        f"{', '.join(run.classes)}; recipe {recipe.name}, {length} of {recipe.batch_size} slices at {rows}x{columns}"
+        f"{', '.join(run.classes)}; recipe {recipe.name}, {length} of {recipe.batch_size} {what} of {rows}x{columns}"
         f"{shared}, {start}."
     )
 
@@ -205,7 +209,7 @@ def open_job(
             "to replace it."
         )
     previous = _read_previous(inputs, request, options) if options.resume else None
-    recipe = _choose_recipe(request, options, previous, group.world)
+    recipe = _decided(_choose_recipe(request, options, previous, group.world), inputs.plan)
     if request.recipe and group.is_main and not uses_norm_groups(request.network):
         _warn_of_norm_groups(request.network, recipe)
     run = _new_run(request.network, inputs, recipe, setup, group.world)
@@ -218,16 +222,7 @@ def open_job(
             f"`batch_size={recipe.batch_size}`: fold {request.fold} has only {plural(len(inputs.slices), 'slice')}. "
             "Choose a smaller batch."
         )
-    sampler = SliceSampler(
-        slices=len(inputs.slices),
-        variants=len(inputs.plan.variants),
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        lesions=inputs.slices.lesions(),
-        oversampling=recipe.oversampling,
-        rank=group.rank,
-        world=group.world,
-    )
+    sampler = open_sampler(inputs.slices, inputs.plan, recipe, group)
     return TrainingJob(run=run, plan=inputs.plan, slices=inputs.slices, sampler=sampler, folder=inputs.folder)
 
 
@@ -284,15 +279,14 @@ def _read_previous(inputs: _Inputs, request: TrainingRequest, options: TrainingO
             "Restore these files, or set `overwrite=True` to train from the start."
         )
     if request.recipe is not None:
-        _require_same_recipe(folder.run, run.recipe, request.recipe, options)
+        _require_same_recipe(folder.run, run.recipe, request.recipe, options, inputs.plan)
     return run
 
 
-def _require_same_recipe(file: Path, earlier: Recipe, requested: Recipe, options: TrainingOptions) -> None:
+def _require_same_recipe(file: Path, earlier: Recipe, requested: Recipe, options: TrainingOptions, plan: Plan) -> None:
     """Refuse to resume a training by another recipe, except for its name and epochs."""
     same = replace(requested, name=earlier.name, epochs=earlier.epochs)
-    if same.target == "auto":
-        same = replace(same, target=earlier.target)
+    same = _decided(same, plan)
     if options.batch_size_auto:
         same = replace(same, batch_size=earlier.batch_size)
     if same == earlier:
@@ -302,8 +296,7 @@ def _require_same_recipe(file: Path, earlier: Recipe, requested: Recipe, options
     base = earlier.name.partition(" with ")[0]
     again = [f"`{f}={_as_option(earlier, f)!r}`" for f in changed]
     if base in RECIPES:
-        target = earlier.target if "target" not in changed else RECIPES[base].target
-        own = replace(RECIPES[base], name=earlier.name, epochs=earlier.epochs, target=target)
+        own = _decided(replace(RECIPES[base], name=earlier.name, epochs=earlier.epochs), plan)
         again = [f"`{f}={_as_option(earlier, f)!r}`" for f in _different_fields(own, earlier)]
         again.insert(0, f"`recipe={base!r}`")
     raise DvtError(
@@ -361,15 +354,22 @@ def _classes(recipe: Recipe, plan: Plan) -> dict[str, int]:
     return {LESION: 1} if len(plan.labels) > 1 else plan.labels
 
 
+def _decided(recipe: Recipe, plan: Plan) -> Recipe:
+    """Return a recipe with what it leaves to the data; no field is 'auto'."""
+    target = "lesion" if len(_classes(recipe, plan)) == 1 else "labels"
+    return decide_patch(replace(recipe, target=target), plan)
+
+
 def _new_run(network: str, inputs: _Inputs, recipe: Recipe, setup: DeviceConfig, world: int) -> Run:
     classes, channels = _classes(recipe, inputs.plan), len(inputs.plan.channels)
     outputs = outputs_of(len(classes))
     with torch.device("meta"):
-        blank = build(network, channels, outputs, width=recipe.width, norm_groups=recipe.norm_groups)
+        channels_in = channels * (2 * recipe.context + 1)
+        blank = build(network, channels_in, outputs, width=recipe.width, norm_groups=recipe.norm_groups)
     return Run(
         network=network,
         fold=inputs.fold.index,
-        recipe=replace(recipe, target="lesion" if len(classes) == 1 else "labels"),
+        recipe=recipe,
         classes=classes,
         channels=channels,
         parameters=parameter_count(blank),

@@ -9,12 +9,15 @@ from torch.nn import functional
 
 from dvtplan.core.errors import DvtError
 from dvtplan.planning.recipe import Recipe
+from dvtplan.training.distributed import sum_over_processes
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor, Recipe], torch.Tensor]
 """Logits (B, K, H, W), class numbers (B, H, W) and the recipe -> a scalar, float32 or wider.
 
 K = 1: a sigmoid for every class above 0 against 0. K > 1: a softmax over K classes.
 """
+DICE_SMOOTHING = 1.0
+"""Pixels that are added to numerator and denominator of the Dice coefficient."""
 
 
 def focal(
@@ -63,8 +66,33 @@ def _softmax_logs(logits_BKHW: torch.Tensor, target_BHW: torch.Tensor) -> tuple[
     return log_p, torch.logsumexp(others, dim=1) - total
 
 
+def dice(logits_BKHW: torch.Tensor, target_BHW: torch.Tensor) -> torch.Tensor:
+    """Compute 1 minus the soft Dice coefficient (Milletari et al. 2016) over all pixels of a batch.
+
+    Args:
+        logits_BKHW: as for ``focal``.
+        target_BHW: class numbers, any integer type.
+
+    Returns:
+        The mean over the foreground classes, float32 or wider. In a group of processes the batch is that of all.
+    """
+    logits = logits_BKHW.to(torch.promote_types(logits_BKHW.dtype, torch.float32))
+    if logits.shape[1] == 1:
+        predicted, truth = logits.sigmoid(), (target_BHW > 0)[:, None].to(logits.dtype)
+    else:
+        numbers = torch.arange(1, logits.shape[1], device=logits.device)[:, None, None]
+        predicted, truth = logits.softmax(dim=1)[:, 1:], (target_BHW[:, None] == numbers).to(logits.dtype)
+    sums = torch.stack([(predicted * truth).sum((0, 2, 3)), predicted.sum((0, 2, 3)) + truth.sum((0, 2, 3))])
+    overlap, total = sum_over_processes(sums)
+    return (1 - (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)).mean()
+
+
 LOSSES: dict[str, LossFunction] = {
     "focal": lambda logits, target, recipe: focal(logits, target, recipe.focal_gamma, recipe.focal_alpha),
+    "dice_ce": lambda logits, target, recipe: recipe.dice_weight * dice(logits, target) + focal(logits, target, 0.0),
+    "dice_focal": lambda logits, target, recipe: (
+        recipe.dice_weight * dice(logits, target) + focal(logits, target, recipe.focal_gamma, recipe.focal_alpha)
+    ),
 }
 """Loss functions by name, the value of ``Recipe.loss``."""
 

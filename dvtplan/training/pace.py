@@ -139,7 +139,7 @@ class Pace:
 
     def learning_rate(self, step: int | None = None) -> float:
         """Return the learning rate of a step, counted from 0; None: of the next one."""
-        return self._recipe.learning_rate_at(self.taken if step is None else step, self._drops)
+        return self._recipe.learning_rate_at(self.taken if step is None else step, self.steps, self._drops)
 
     def count_step(self, wait: Callable[[], object]) -> None:
         """Count a step. ``wait`` waits for it; it is called only if a time budget is checked now."""

@@ -17,6 +17,7 @@ from dvtplan.models import checkpoint, devices, epoch_log
 from dvtplan.models.checkpoint import PartialEpoch
 from dvtplan.models.devices import DeviceConfig, Forward
 from dvtplan.models.networks.registry import build, outputs_of
+from dvtplan.models.weight_average import WeightAverage
 from dvtplan.training import progress
 from dvtplan.training.augmentation import Augmentation
 from dvtplan.training.data_loading import Batch, Loader
@@ -39,36 +40,42 @@ class Trainer:
         run, recipe = job.run, job.run.recipe
         torch.manual_seed(recipe.seed)
         outputs = outputs_of(len(run.classes))
-        network = build(run.network, run.channels, outputs, width=recipe.width, norm_groups=recipe.norm_groups)
+        network = build(run.network, run.channels_in, outputs, width=recipe.width, norm_groups=recipe.norm_groups)
         self.setup, self.group = setup, group
         self.network = setup.place(network)
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = torch.optim.AdamW(  # without weight decay this is Adam
             self.network.parameters(),
             lr=recipe.learning_rate,
             betas=(recipe.beta1, 0.999),
+            weight_decay=recipe.weight_decay,
             fused=not setup.device.startswith("mps"),
         )
+        self.average = WeightAverage(self.network, recipe.averaging) if recipe.averaging else None
         self._recipe, self._loss = recipe, loss_function(recipe.loss)
-        self._augment = Augmentation(job.plan, setup.device)
+        self._augment = Augmentation(job.plan, recipe, setup.device)
         self._forward: Forward = self.network  # later compiled, then shared by the group
 
     def restore(self, folder: FoldFolder) -> int:
         """Restore the last checkpoint, which may be within an epoch. Return the number of finished epochs."""
-        return checkpoint.restore(folder.checkpoint, self.network, self.optimizer)
+        return checkpoint.restore(folder.checkpoint, self.network, self.optimizer, self.average)
 
     def loss(self, batch: Batch, forward: Forward | None = None) -> torch.Tensor:
         """Augment a batch, run the network, or ``forward`` in its place, and return the loss."""
-        image, label = self._augment(*batch)
+        image, label = self._augment(batch)
         with self.setup.autocast():
             logits = (self._forward if forward is None else forward)(self.setup.images(image))
         return self._loss(logits, label, self._recipe)
 
     def step(self, batch: Batch) -> torch.Tensor:
-        """Take one step of Adam. Return the loss before it, on the device."""
+        """Take one step of the optimizer. Return the loss before it, on the device."""
         self.optimizer.zero_grad(set_to_none=True)  # before the forward pass, as in tuning._step_seconds
         loss = self.loss(batch)
         loss.backward()
+        if self._recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip_norm)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.network)
         return loss.detach()
 
     def compile(self, trial: Callable[[Forward], object]) -> str:
@@ -167,6 +174,7 @@ def _save(
         trainer.network,
         trainer.optimizer,
         pace.epochs_done,
+        average=trainer.average,
         schedule=job.run.schedule,
         partial=part if len(part.losses) < pace.steps_per_epoch else None,
         before_move=None if before_first is None else write_rows,

@@ -16,6 +16,7 @@ from dvtplan.models import checkpoint
 from dvtplan.models.devices import Forward
 from dvtplan.models.training_run import Schedule
 from dvtplan.planning.cost import training_bytes
+from dvtplan.training import distributed
 from dvtplan.training.data_loading import Batch
 from dvtplan.training.job import TrainingJob, TrainingOptions
 from dvtplan.training.pace import Budget, Forecast, Pace
@@ -89,15 +90,7 @@ def set_pace(job: TrainingJob, trainer: Trainer, budget: Budget | None, done: in
 
 def _step_seconds(job: TrainingJob, trainer: Trainer, slices: int, forward: Forward | None = None) -> float:
     """Time a forward and a backward pass of some slices. The network stays as it was."""
-    rows, columns = job.plan.target_shape
-    device = trainer.setup.device
-    # Not zeros, which a GPU multiplies faster than images. The own generator leaves the global ones as they are.
-    noise = torch.rand(1, job.run.channels, rows, columns, generator=torch.Generator().manual_seed(0))
-    batch = Batch(
-        noise.expand(slices, -1, -1, -1).to(device, torch.float16),
-        torch.zeros(slices, rows, columns, dtype=torch.uint8, device=device),
-        torch.zeros(slices, dtype=torch.long, device=device),
-    )
+    batch = _noise(job, trainer.setup.device, slices)
     seconds: list[float] = []
     # Batch normalization changes its running means in every forward pass.
     kept = {name: buffer.clone() for name, buffer in trainer.network.named_buffers()}
@@ -106,7 +99,8 @@ def _step_seconds(job: TrainingJob, trainer: Trainer, slices: int, forward: Forw
         while len(seconds) < 4 or (len(seconds) < 20 and sum(seconds) < TRIAL_S):
             begin = time.perf_counter()
             trainer.optimizer.zero_grad(set_to_none=True)  # a CUDA graph reuses the memory of the last gradients
-            loss = trainer.loss(batch, forward)
+            with distributed.alone():
+                loss = trainer.loss(batch, forward)
             loss.backward()
             float(loss.detach())
             seconds.append(time.perf_counter() - begin)
@@ -115,6 +109,24 @@ def _step_seconds(job: TrainingJob, trainer: Trainer, slices: int, forward: Forw
         for name, buffer in trainer.network.named_buffers():
             buffer.copy_(kept[name])
     return min(seconds[1:])
+
+
+def _noise(job: TrainingJob, device: str, slices: int) -> Batch:
+    """Return a batch of a number of slices.
+
+    Not zeros, which a GPU multiplies faster than images. The own generator leaves the global ones as they are.
+    """
+    generator, patches = torch.Generator().manual_seed(0), job.sampler.patches
+    rows, columns = patches.window if patches else job.plan.target_shape
+    image = torch.rand(1, job.run.channels_in, rows, columns, generator=generator)
+    return Batch(
+        image.expand(slices, -1, -1, -1).to(device, torch.float16),
+        torch.zeros(slices, rows, columns, dtype=torch.uint8, device=device),
+        torch.zeros(slices, dtype=torch.long, device=device),
+        torch.tensor([rows / 2, columns / 2]).expand(slices, 2),
+        torch.rand(slices, job.sampler.numbers, generator=generator),
+        torch.arange(slices),
+    )
 
 
 def _compile(job: TrainingJob, trainer: Trainer) -> TrainingJob:

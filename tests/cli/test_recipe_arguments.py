@@ -18,15 +18,16 @@ def test_every_recipe_field_can_be_overridden(
     toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
 ) -> None:
     words = (
-        "--recipe quick --epochs 3 --batch-size 4 --learning-rate 2e-3 --lr-drops 0.5,0.9 --lr-factor 0.2 "
+        "--recipe modern --epochs 3 --batch-size 4 --learning-rate 2e-3 --lr-drops 0.5,0.9 --lr-factor 0.2 "
         "--beta1 0.8 --loss focal --focal-gamma 1.5 --focal-alpha 0.6 --oversampling 0.3 --norm-groups 2 --width 4 "
-        "--target lesion --seed 5"
+        "--target lesion --seed 5 --schedule drops --warm-up 7 --weight-decay 0.1 --clip-norm none --averaging 0.9 "
+        "--dice-weight 0.5 --patch 32x48 --context 1 --augmentation variants"
     )
     assert call("train", "0", "--root", toy_once.root, *words.split()) == 0
     assert trainings[0].epochs == 3
-    quick = {k: getattr(trainings[0].recipe, k) for k in ("name", "epochs")}
+    named = {k: getattr(trainings[0].recipe, k) for k in ("name", "epochs")}
     assert trainings[0].recipe == Recipe(
-        **quick,
+        **named,
         batch_size=4,
         learning_rate=2e-3,
         lr_drops=(0.5, 0.9),
@@ -40,8 +41,17 @@ def test_every_recipe_field_can_be_overridden(
         width=4,
         target="lesion",
         seed=5,
+        schedule="drops",
+        warm_up=7,
+        weight_decay=0.1,
+        clip_norm=None,
+        averaging=0.9,
+        dice_weight=0.5,
+        patch="32x48",
+        context=1,
+        augmentation="variants",
     )
-    assert quick["name"].startswith("quick with ") and "focal_alpha" in quick["name"]
+    assert named["name"].startswith("modern with ") and "focal_alpha" in named["name"]
 
 
 def test_the_batch_size_can_be_chosen_automatically(
@@ -67,6 +77,12 @@ def test_the_command_line_has_an_option_for_every_field_of_the_recipe_but_its_na
         (["--width", "30", "--norm-groups", "4"], "--norm-groups 4 must divide --width 30"),
         (["--lr-drops", "0.9,0.5"], "--lr-drops must be increasing numbers between 0 and 1, not 0.9,0.5"),
         (["--focal-alpha", "1"], "--focal-alpha must be above 0"),
+        (["--patch", "96"], "--patch must be whole, auto or rows x columns"),
+        (["--patch", "100x64"], "--patch must have sides that are multiples of 16"),
+        (["--context", "9"], "--context must be from 0 to 8"),
+        (["--averaging", "1"], "--averaging must be 0 or more and below 1"),
+        (["--clip-norm", "0"], "--clip-norm must be above 0, or none"),
+        (["--weight-decay", "nan"], "--weight-decay must be finite"),
         (["--focal-alpha", "1.5"], "--focal-alpha must be above 0 and below 1, or none"),
     ],
 )
@@ -79,5 +95,5 @@ def test_an_invalid_recipe_is_reported_in_one_line(
 def test_an_optional_number_can_be_switched_off(
     toy_once: Workspace, call: Callable[..., Any], trainings: list[SimpleNamespace]
 ) -> None:
-    assert call("train", "0", "--root", toy_once.root, "--recipe", "quick", "--focal-alpha", "none") == 0
-    assert trainings[0].recipe.focal_alpha is None
+    assert call("train", "0", "--root", toy_once.root, "--recipe", "modern", "--clip-norm", "none") == 0
+    assert trainings[0].recipe.clip_norm is None

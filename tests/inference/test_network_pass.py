@@ -101,6 +101,27 @@ def test_the_mask_does_not_depend_on_the_block_size(
     assert np.array_equal(mask_of(tmp_path / "at_once.nii.gz"), mask_of(tmp_path / "in_blocks.nii.gz"))
 
 
+def test_context_is_the_neighbouring_slices_and_the_ends_are_repeated(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of three channels is the slice before."""
+    image = write(tmp_path / "image.nii.gz")
+    predict_path(image, tmp_path / "own.nii.gz", model_of(plan, Bright()))
+    own = mask_of(tmp_path / "own.nii.gz")
+    monkeypatch.setattr("dvtplan.inference.model.BLOCK_PIXELS", 4 * 32 * 32)
+    for channel, source in ((0, [0, 0, 1, 2, 3, 4]), (1, [0, 1, 2, 3, 4, 5]), (2, [1, 2, 3, 4, 5, 5])):
+        model = replace(model_of(plan, Bright(channel)), context=1)
+        predict_path(image, tmp_path / f"{channel}.nii.gz", model)
+        assert own.any() and np.array_equal(mask_of(tmp_path / f"{channel}.nii.gz"), own[source])
+
+
+def test_tiles_of_a_pixelwise_network_give_the_mask_of_whole_slices(tmp_path: Path, bright: Model) -> None:
+    image = write(tmp_path / "image.nii.gz")
+    predict_path(image, tmp_path / "whole.nii.gz", bright)
+    predict_path(image, tmp_path / "tiles.nii.gz", replace(bright, tile=(16, 32)))
+    assert np.array_equal(mask_of(tmp_path / "whole.nii.gz"), mask_of(tmp_path / "tiles.nii.gz"))
+
+
 def test_the_progress_bar_counts_slices_not_blocks(
     scan: Path, tmp_path: Path, bright: Model, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

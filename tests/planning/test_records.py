@@ -117,7 +117,7 @@ def test_the_recipe_without_changes_is_the_papers() -> None:
 def test_the_learning_rate_falls_tenfold_at_epochs_150_and_212_of_250() -> None:
     recipe = Recipe()  # 0.6 x 250 = 150; 0.85 x 250 = 212.5, which rounds to the even 212
     drops = recipe.drop_steps(250 * 9, 9)
-    rates = [recipe.learning_rate_at(9 * epoch, drops) for epoch in (0, 149, 150, 211, 212, 249)]
+    rates = [recipe.learning_rate_at(9 * epoch, 250 * 9, drops) for epoch in (0, 149, 150, 211, 212, 249)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
@@ -132,17 +132,28 @@ def test_all_epochs_have_the_learning_rates_of_the_rule_by_epochs(
     drops = recipe.drop_steps(epochs * per_epoch, per_epoch)
     for step in range(epochs * per_epoch):
         passed = sum(step // per_epoch >= round(f * epochs) for f in shares)
-        assert recipe.learning_rate_at(step, drops) == recipe.learning_rate * recipe.lr_factor**passed
+        assert (
+            recipe.learning_rate_at(step, epochs * per_epoch, drops) == recipe.learning_rate * recipe.lr_factor**passed
+        )
 
 
 @given(st.integers(2, 2000), st.lists(st.floats(0.01, 0.99), max_size=4).map(sorted))
 def test_a_shorter_training_has_every_drop_before_its_last_step(steps: int, shares: list[float]) -> None:
     recipe = Recipe(lr_drops=tuple(shares))
     drops = recipe.drop_steps(steps, 9)
-    rates = [recipe.learning_rate_at(step, drops) for step in range(steps)]
+    rates = [recipe.learning_rate_at(step, steps, drops) for step in range(steps)]
     assert rates == sorted(rates, reverse=True) and rates[0] == recipe.learning_rate
     assert rates[-1] == pytest.approx(recipe.learning_rate * recipe.lr_factor ** len(shares))
     assert all(abs(drop - share * steps) <= 1 for drop, share in zip(drops, shares, strict=True))
+
+
+def test_a_cosine_rises_over_the_warm_up_and_falls_to_almost_nothing() -> None:
+    recipe = Recipe(schedule="cosine", warm_up=50, lr_drops=())
+    rates = [recipe.learning_rate_at(step, 1000, ()) for step in range(1000)]
+    assert rates[:50] == sorted(rates[:50]) and rates[50:] == sorted(rates[50:], reverse=True)
+    assert rates[0] == pytest.approx(2e-5) and max(rates) == pytest.approx(1e-3, rel=0.01)
+    assert rates[500] == pytest.approx(0.5e-3) and rates[-1] < 1e-8
+    assert recipe.learning_rate_at(3, 30, ()) > 0.9e-3  # a short training warms up over a tenth of its steps
 
 
 def test_levels_need_a_limb() -> None:
@@ -266,5 +277,7 @@ def test_the_loss_was_added_without_a_change_of_digests() -> None:
 
 
 def test_a_loss_is_described_with_its_options() -> None:
-    assert RECIPES["quick"].describe_loss() == "focal (gamma 2.0, alpha 0.75)"
+    assert Recipe(focal_alpha=0.75).describe_loss() == "focal (gamma 2.0, alpha 0.75)"
+    assert RECIPES["modern"].describe_loss() == "dice_ce (weight 1.0)"
+    assert Recipe(loss="dice_focal").describe_loss() == "dice_focal (gamma 2.0, alpha None, weight 1.0)"
     assert Recipe(loss="other").describe_loss() == "other"

@@ -137,8 +137,8 @@ def test_another_phantom_under_the_same_name_is_refused(tmp_path: Path, capsys: 
         ({"preset": "paper"}, r"plan.json: expected --preset paper, found auto"),
         ({"n_folds": 3}, r"splits.json: expected --folds 3, found 2"),
         ({"epochs": 9}, r"run.json: expected --recipe toy with 9 epochs, found .* with 8 epochs"),
-        ({"recipe": "quick"}, r"run.json: expected --recipe quick with 60 epochs, found .* with 8 epochs"),
-        ({"recipe": "quick", "budget_s": 60.0}, r"run.json: expected --recipe quick with 8 epochs"),
+        ({"recipe": "modern"}, r"run.json: expected --recipe modern with 250 epochs, found .* with 8 epochs"),
+        ({"recipe": "modern", "budget_s": 60.0}, r"run.json: expected --recipe modern with 8 epochs"),
     ],
 )
 def test_a_study_with_other_options_is_refused(trained: Workspace, changes: dict[str, object], message: str) -> None:

@@ -1,4 +1,4 @@
-"""The affine warp: directions, areas, and scipy as an independent implementation."""
+"""What a step sees of a batch: variants of the plan, wide changes, whole slices and patches."""
 
 from __future__ import annotations
 
@@ -6,157 +6,114 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 from helpers.records import PLAN
 
 from dvtplan.planning.plan import Variant
-from dvtplan.training.augmentation import Augmentation, apply, matrices
+from dvtplan.planning.recipe import Recipe
+from dvtplan.training.augmentation import Augmentation
+from dvtplan.training.data_loading import Batch
+from dvtplan.training.warp import apply, matrices
+from dvtplan.training.wide_augmentation import NUMBERS, WIDE, Change
 
 IDENTITY = Variant(angle_deg=0.0, scale=1.0, mirror=False)
 MIRROR = Variant(angle_deg=0.0, scale=1.0, mirror=True)
-PAPER = [Variant(angle_deg=a, scale=s, mirror=m) for a in (-2.0, 0.0) for s in (0.9, 1.0, 1.1) for m in (0, 1)]
+TWO = replace(PLAN, variants=(IDENTITY, MIRROR), target_shape=(48, 32))
+UNCHANGED = np.ones((2, NUMBERS), np.float32)
 
 
-def noise(height: int = 48, width: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    """An image of noise, and a label of the classes 0 to 3 in blocks of 4x4."""
+def batch(numbers_BP: np.ndarray = UNCHANGED, seeds: tuple[int, int] = (1, 2), centre: bool = False) -> Batch:
+    """Two images of noise, of two channels, with labels in blocks of 4x4."""
     random = np.random.default_rng(0)
-    image = torch.tensor(random.random((1, 1, height, width)), dtype=torch.float32)
-    blocks = random.integers(0, 4, (height // 4, width // 4)).astype(np.uint8)
-    return image, torch.tensor(np.kron(blocks, np.ones((4, 4), np.uint8))[None])
-
-
-def disc(height: int, width: int, row: float, column: float, radius: float) -> np.ndarray:
-    rows, columns = np.mgrid[:height, :width]
-    return (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
-
-
-def warp(variant: Variant, image_HW: np.ndarray, label_HW: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """One slice through the module."""
-    label_HW = (image_HW > 0).astype(np.uint8) if label_HW is None else label_HW
-    image, label = apply(
-        torch.tensor(image_HW, dtype=torch.float32)[None, None],
-        torch.tensor(label_HW)[None],
-        matrices([variant], image_HW.shape),
+    image = torch.tensor(random.random((2, 2, 48, 32)), dtype=torch.float32)
+    label = np.kron(random.integers(0, 3, (2, 12, 8)).astype(np.uint8), np.ones((1, 4, 4), np.uint8))
+    centres = [[20.0, 14.0], [24.0, 16.0]] if centre else np.empty((2, 0))
+    return Batch(
+        image,
+        torch.tensor(label),
+        torch.tensor([1, 0]),
+        torch.tensor(np.array(centres), dtype=torch.float32),
+        torch.tensor(numbers_BP),
+        torch.tensor(seeds),
     )
-    return image[0, 0].numpy(), label[0].numpy()
 
 
-def centroid(image: np.ndarray) -> tuple[float, float]:
-    row, column = scipy.ndimage.center_of_mass(image)
-    return float(row), float(column)
+def chosen(change: Change, strength: float) -> np.ndarray:
+    """Numbers by which only the first slice is changed, at a share of the range of strengths."""
+    numbers = UNCHANGED.copy()
+    numbers[0, 2 * change : 2 * change + 2] = 0.0, strength
+    return numbers
 
 
-def test_identity_changes_nothing() -> None:
-    image, label = noise()
-    same_image, same_label = apply(image, label, matrices([IDENTITY], (48, 32)))
-    # Positions are float32 in -1..1: 1e-7 of 48 pixels, times a step of at most 1 between pixels.
-    torch.testing.assert_close(same_image, image, rtol=0, atol=1e-5)
-    assert torch.equal(same_label, label) and same_label.dtype == label.dtype
-
-
-def test_mirror_is_a_flip_of_columns() -> None:
-    image, label = noise()
-    mirrored_image, mirrored_label = apply(image, label, matrices([MIRROR], (48, 32)))
-    torch.testing.assert_close(mirrored_image, image.flip(-1), rtol=0, atol=1e-5)
-    assert torch.equal(mirrored_label, label.flip(-1))
-
-
-def test_mirror_twice_is_the_identity() -> None:
-    image, label = noise()
-    matrix = matrices([MIRROR], (48, 32))
-    twice_image, twice_label = apply(*apply(image, label, matrix), matrix)
-    torch.testing.assert_close(twice_image, image, rtol=0, atol=1e-5)
-    assert torch.equal(twice_label, label)
-
-
-def test_a_positive_angle_turns_counter_clockwise_as_displayed() -> None:
-    """On a 40x64 slice a dot 12 pixels right of the centre (19.5, 31.5) goes 12 pixels above it."""
-    image, label = warp(Variant(angle_deg=90.0, scale=1.0, mirror=False), disc(40, 64, 19.5, 43.5, 2.5) * 1.0)
-    # Symmetric dot, so only the blur of interpolation is left.
-    assert centroid(image) == pytest.approx((7.5, 31.5), abs=0.01)
-    assert centroid(label) == pytest.approx((7.5, 31.5), abs=0.01)
-
-
-def test_minus_two_degrees_moves_a_far_point_down_on_the_right() -> None:
-    """150 pixels right of the centre, clockwise: down by 150 sin 2 = 5.2, left by 150 (1 - cos 2) = 0.1."""
-    image, _ = warp(Variant(angle_deg=-2.0, scale=1.0, mirror=False), disc(64, 320, 31.5, 309.5, 4) * 1.0)
-    assert centroid(image) == pytest.approx((31.5 + 5.235, 309.5 - 0.091), abs=0.05)
-
-
-def test_the_mirror_comes_after_the_rotation() -> None:
-    """The dot that went down on the right is then mirrored to the left, still down."""
-    image, _ = warp(Variant(angle_deg=-2.0, scale=1.0, mirror=True), disc(64, 320, 31.5, 309.5, 4) * 1.0)
-    assert centroid(image) == pytest.approx((31.5 + 5.235, 319 - (309.5 - 0.091)), abs=0.05)
-
-
-@pytest.mark.parametrize("scale", [0.9, 1.1])
-def test_scale_multiplies_areas_by_its_square_and_distances_by_itself(scale: float) -> None:
-    shape, variant = (160, 128), Variant(angle_deg=0.0, scale=scale, mirror=False)
-    before = disc(*shape, 79.5, 63.5, 30.0)
-    image, label = warp(variant, before * 1.0)
-    # The interpolated mass is exact to the edge's curvature; a mask is counted in whole pixels,
-    # whose error is of the order of the square root of its edge's 200.
-    assert image.sum() / before.sum() == pytest.approx(scale**2, rel=0.003)
-    assert label.sum() / before.sum() == pytest.approx(scale**2, rel=0.01)
-    moved, _ = warp(variant, disc(*shape, 79.5, 103.5, 6) * 1.0)
-    assert centroid(moved) == pytest.approx((79.5, 63.5 + 40 * scale), abs=0.05)
-
-
-@pytest.mark.parametrize("variant", PAPER, ids=str)
-def test_equals_scipys_affine_transform(variant: Variant) -> None:
-    """Output (row, column) from the centre -> input: unmirror, rotate back, unscale."""
-    image, label = noise(96, 64)
-    angle, flip = np.radians(variant.angle_deg), -1.0 if variant.mirror else 1.0
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / variant.scale
-    to_input = turn @ np.diag([1.0, flip])
-    centre = np.array([47.5, 31.5])
-    offset = centre - to_input @ centre
-    kinds = {"mode": "grid-constant", "cval": 0.0, "output_shape": (96, 64)}
-    expected = scipy.ndimage.affine_transform(image[0, 0].double().numpy(), to_input, offset, order=1, **kinds)
-    nearest = scipy.ndimage.affine_transform(label[0].numpy(), to_input, offset, order=0, **kinds)
-    warped_image, warped_label = warp(variant, image[0, 0].numpy(), label[0].numpy())
-    # As for the identity; 1e-7 of 96 pixels, with slopes of up to 1.
-    np.testing.assert_allclose(warped_image, expected, rtol=0, atol=3e-5)
-    # A position half-way between two pixels may round either way, which at scale 0.9 is a few rows.
-    assert (warped_label != nearest).mean() < 0.02
-
-
-@pytest.mark.parametrize("variant", PAPER, ids=str)
-def test_labels_keep_their_values_and_move_with_the_image(variant: Variant) -> None:
-    label = np.zeros((96, 64), np.uint8)
-    label[disc(96, 64, 30.0, 40.0, 12)] = 3
-    image, warped = warp(variant, (label > 0) * 1.0, label)
-    assert set(np.unique(warped)) == {0, 3}
-    # The nearest pixel is off by up to half a pixel, all one way where a row falls half-way (scale 0.9);
-    # the variants move this disc by 0.8 (mirror: 17) pixels and more.
-    assert centroid(warped) == pytest.approx(centroid(image), abs=0.3)
-
-
-def test_what_comes_from_outside_is_zero() -> None:
-    image, label = warp(Variant(angle_deg=0.0, scale=0.9, mirror=False), np.ones((40, 40)))
-    assert image[0].max() == 0 and label[0].max() == 0 and image[20, 20] == pytest.approx(1)
-
-
-def test_each_slice_of_a_batch_takes_its_own_variant_and_all_channels_move_alike() -> None:
-    image, label = noise()
-    batch = image.repeat(2, 3, 1, 1)
-    both, _ = apply(batch, label.repeat(2, 1, 1), matrices([IDENTITY, MIRROR], (48, 32)))
-    for channel in range(3):
-        torch.testing.assert_close(both[0, channel], image[0, 0], rtol=0, atol=1e-5)
-        torch.testing.assert_close(both[1, channel], image[0, 0].flip(-1), rtol=0, atol=1e-5)
-
-
-def test_prepared_float16_becomes_float32() -> None:
-    image, label = noise()
-    warped, _ = apply(image.half(), label, matrices([IDENTITY], (48, 32)))
-    assert warped.dtype == torch.float32
+def wide(numbers: np.ndarray, plan_labels: dict[str, int] | None = None, **of_batch: object) -> tuple[Batch, Batch]:
+    """The batch before and after the augmentation `wide`."""
+    plan = TWO if plan_labels is None else replace(TWO, labels=plan_labels, variants=(IDENTITY,))
+    before = batch(numbers, **of_batch)  # type: ignore[arg-type]
+    image, label = Augmentation(plan, Recipe(augmentation="wide"), "cpu")(before)
+    return before, before._replace(image_BCHW=image, label_BHW=label)
 
 
 def test_each_slice_of_a_batch_gets_its_variant_of_the_plan() -> None:
-    image, label = noise()
-    plan = replace(PLAN, variants=(IDENTITY, MIRROR), target_shape=(48, 32))
-    images, labels = Augmentation(plan, "cpu")(image.repeat(2, 1, 1, 1), label.repeat(2, 1, 1), torch.tensor([1, 0]))
+    given = batch()
+    images, labels = Augmentation(TWO, Recipe(), "cpu")(given)
     for one, variant in enumerate((MIRROR, IDENTITY)):
-        expected_image, expected_label = apply(image, label, matrices([variant], (48, 32)))
+        part = given.image_BCHW[one : one + 1], given.label_BHW[one : one + 1]
+        expected_image, expected_label = apply(*part, matrices([variant], (48, 32)))
         assert torch.equal(images[one], expected_image[0]) and torch.equal(labels[one], expected_label[0])
+
+
+@pytest.mark.parametrize("augmentation", ["variants", "wide"])
+def test_a_patch_is_cut_around_its_centre(augmentation: str) -> None:
+    given = batch(centre=True)._replace(variant_B=torch.tensor([0, 0]))
+    images, labels = Augmentation(TWO, Recipe(patch="32x32", augmentation=augmentation), "cpu")(given)
+    assert images.shape == (2, 2, 32, 32)
+    torch.testing.assert_close(images[1], given.image_BCHW[1, :, 8:40], rtol=0, atol=1e-5)
+    assert torch.equal(labels[1], given.label_BHW[1, 8:40])
+
+
+def test_nothing_changes_where_nothing_is_chosen() -> None:
+    before, after = wide(UNCHANGED)
+    torch.testing.assert_close(after.image_BCHW, before.image_BCHW, rtol=0, atol=1e-5)
+    assert torch.equal(after.label_BHW, before.label_BHW)
+
+
+@pytest.mark.parametrize("change", list(Change))
+def test_each_change_reaches_only_the_chosen_slice(change: Change) -> None:
+    before, after = wide(chosen(change, 0.1))
+    assert not torch.allclose(after.image_BCHW[0], before.image_BCHW[0], atol=0.01)
+    torch.testing.assert_close(after.image_BCHW[1], before.image_BCHW[1], rtol=0, atol=1e-5)
+    moves = change in (Change.ROTATION, Change.SCALE, Change.MIRROR)
+    assert torch.equal(after.label_BHW[0], before.label_BHW[0]) == (not moves)
+
+
+def test_strengths_have_their_units() -> None:
+    image = batch().image_BCHW[0]
+    brighter = wide(chosen(Change.BRIGHTNESS, 1.0))[1].image_BCHW[0]
+    torch.testing.assert_close(brighter, image * WIDE[Change.BRIGHTNESS].high, rtol=0, atol=1e-4)
+    flatter = wide(chosen(Change.CONTRAST, 0.0))[1].image_BCHW[0]
+    assert float(flatter.std() / image.std()) == pytest.approx(WIDE[Change.CONTRAST].low, rel=1e-3)
+    assert float(flatter.mean()) == pytest.approx(float(image.mean()), abs=1e-4)
+    darker = wide(chosen(Change.GAMMA, 1.0))[1].image_BCHW[0]
+    torch.testing.assert_close(darker, image**1.5, rtol=0, atol=1e-4)
+    noise = wide(chosen(Change.NOISE, 1.0))[1].image_BCHW[0] - image
+    assert float(noise.std()) == pytest.approx(0.05, rel=0.1) and float(noise.mean()) == pytest.approx(0, abs=0.005)
+    blurred, coarse = (wide(chosen(c, 0.0))[1].image_BCHW[0] for c in (Change.BLUR, Change.RESOLUTION))
+    assert coarse.std() < 0.8 * image.std() and blurred.std() < image.std()
+    assert float(blurred.mean()) == pytest.approx(float(image.mean()), abs=0.005)
+
+
+def test_noise_follows_its_seed() -> None:
+    numbers = chosen(Change.NOISE, 1.0)
+    first, again, other = (wide(numbers, seeds=(seed, 9))[1].image_BCHW for seed in (5, 5, 6))
+    assert torch.equal(first, again) and not torch.equal(first[0], other[0])
+
+
+def test_sides_are_exchanged_where_labels_name_them() -> None:
+    """And a slice is not mirrored where a side has no counterpart."""
+    numbers = chosen(Change.MIRROR, 0.5)
+    before, after = wide(numbers, {"left leg": 1, "right leg": 2})
+    torch.testing.assert_close(after.image_BCHW[0], before.image_BCHW[0].flip(-1), rtol=0, atol=1e-5)
+    exchanged = torch.tensor([0, 2, 1], dtype=torch.uint8)[before.label_BHW[0].flip(-1).long()]
+    assert torch.equal(after.label_BHW[0], exchanged) and torch.equal(after.label_BHW[1], before.label_BHW[1])
+    before, after = wide(numbers, {"left leg": 1, "clot": 2, "right vein": 3})
+    assert torch.equal(after.label_BHW, before.label_BHW)

@@ -25,10 +25,10 @@ from dvtplan.training.data_loading import (
     InMemoryLoader,
     Loader,
     SliceDataset,
-    SliceSampler,
     StreamingLoader,
     open_loader,
 )
+from dvtplan.training.sampling import SliceSampler
 
 
 def schedule(**changes: int) -> SliceSampler:
@@ -296,7 +296,8 @@ def test_a_worker_that_cannot_read_ends_the_epoch_with_the_error(
 TRAINING = """
 import multiprocessing, sys, time
 from pathlib import Path
-from dvtplan.training.data_loading import SliceDataset, SliceSampler, StreamingLoader
+from dvtplan.training.data_loading import SliceDataset, StreamingLoader
+from dvtplan.training.sampling import SliceSampler
 sampler = SliceSampler(slices=6, variants=1, batch_size=2, seed=0)
 source = StreamingLoader(SliceDataset([Path(sys.argv[1])]), sampler, "cpu", 2)
 next(source.epoch(0))

@@ -237,7 +237,10 @@ def test_a_queue_of_commands_keeps_its_slots_busy_and_returns_every_status(tmp_p
 # --- training -------------------------------------------------------------------------------------
 
 
-def test_two_processes_take_the_same_steps_as_one(prepare_toy: Callable[..., Workspace], tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"loss": "dice_ce", "target": "labels", "patch": "16x32"}])
+def test_two_processes_take_the_same_steps_as_one(
+    prepare_toy: Callable[..., Workspace], tmp_path: Path, changes: dict[str, str]
+) -> None:
     """Batch 1 each against batch 2, three steps of Adam at 1e-3.
 
     The averaged gradient of two is that of the pair up to float32 rounding (3e-7 measured). Adam
@@ -245,9 +248,10 @@ def test_two_processes_take_the_same_steps_as_one(prepare_toy: Callable[..., Wor
     a tenth of one is allowed to any weight, and 1e-6 to all but a thousandth of them. More steps
     would sooner or later tip a ReLU from one side to the other, and one norm group leaves no
     gradient that is nothing but rounding, as that of the bias before a group of one channel is.
+    The Dice coefficient is that of the batch of both.
     """
     workspace = prepare_toy(tmp_path, cases=2)
-    recipe = replace(TINY, epochs=1, norm_groups=1)
+    recipe = replace(TINY, epochs=1, norm_groups=1, **changes)  # type: ignore[arg-type]
     weights = []
     for processes in (2, 1):
         options = replace(CPU, processes=processes, overwrite=True)

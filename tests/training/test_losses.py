@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dvtplan.core.errors import DvtError
 from dvtplan.planning.recipe import RECIPES, Recipe
-from dvtplan.training.losses import LOSSES, focal, loss_function
+from dvtplan.training.losses import DICE_SMOOTHING, LOSSES, dice, focal, loss_function
 
 GAMMAS = (0.0, 0.1, 1.0, 2.0, 5.0)
 
@@ -128,3 +128,45 @@ def test_every_named_recipe_has_a_known_loss() -> None:
 def test_an_unknown_loss_is_refused_with_the_choices() -> None:
     with pytest.raises(DvtError, match=r"`loss=mse`.*focal"):
         loss_function("mse")
+
+
+# --- Dice -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_dice_equals_its_formula_over_the_batch(outputs: int) -> None:
+    logits, target = batch(outputs)
+    z = logits.double().numpy()
+    if outputs == 1:
+        z = np.concatenate([np.zeros_like(z), z], axis=1)
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    scores = []
+    for number in range(1, p.shape[1]):
+        truth = (target.numpy() > 0) if outputs == 1 else target.numpy() == number
+        overlap, total = (p[:, number] * truth).sum(), p[:, number].sum() + truth.sum()
+        scores.append((2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING))
+    assert float(dice(logits, target)) == pytest.approx(1 - np.mean(scores), rel=1e-5)
+
+
+def test_a_perfect_prediction_has_no_dice_loss_and_classes_count_alike() -> None:
+    target = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    target[0, :6] = 1
+    target[0, 7, 7] = 2
+    perfect = functional.one_hot(target.long(), 3).permute(0, 3, 1, 2) * 60.0 - 30.0
+    assert float(dice(perfect, target)) == pytest.approx(0, abs=1e-6)
+    missed = perfect.clone()
+    missed[0, :, 7, 7] = torch.tensor([30.0, -30.0, -30.0])
+    assert float(dice(missed, target)) == pytest.approx(0.5 * (1 - 1 / 2), abs=1e-5)
+
+
+def test_the_parts_of_a_sum_are_weighted_and_empty_masks_are_finite() -> None:
+    logits, target = batch(3)
+    recipe = Recipe(dice_weight=0.25, focal_gamma=1.5, focal_alpha=0.75)
+    overlap = 0.25 * float(dice(logits, target))
+    pixels = {"dice_ce": focal(logits, target, 0.0), "dice_focal": focal(logits, target, 1.5, 0.75)}
+    for name, expected in pixels.items():
+        assert float(LOSSES[name](logits, target, recipe)) == pytest.approx(overlap + float(expected), rel=1e-6)
+        empty = logits.clone().requires_grad_()
+        loss = LOSSES[name](empty, torch.zeros_like(target), recipe)
+        loss.backward()
+        assert math.isfinite(loss.item()) and empty.grad is not None and bool(empty.grad.isfinite().all())

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.machines import Machine, always
@@ -110,7 +111,7 @@ def test_an_earlier_training_is_kept_until_the_first_checkpoint_of_the_new_one(
     assert load_run(folder).recipe == other and len(rows(folder)) == 2
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 5e-3}, {"seed": 9}, {"target": "labels"}, {"batch_size": 4}])
+@pytest.mark.parametrize("change", [{"learning_rate": 5e-3}, {"seed": 9}, {"context": 1}, {"batch_size": 4}])
 def test_a_resumed_training_keeps_its_recipe(fresh: Workspace, change: dict[str, object]) -> None:
     folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=CPU)
     before = folder.run.read_bytes()
@@ -126,12 +127,12 @@ def test_a_resumed_training_keeps_its_recipe(fresh: Workspace, change: dict[str,
 def test_a_recipe_that_does_not_fit_is_named_with_the_options_to_repeat(fresh: Workspace) -> None:
     """Not the options that the user did not give."""
     given = {"width": 4, "norm_groups": 2, "lr_drops": (0.5, 0.8)}
-    train_fold(fresh, 0, recipe=override("quick", **given), epochs=1, options=CPU)
+    train_fold(fresh, 0, recipe=override("modern", **given), epochs=1, options=CPU)
     again = replace(CPU, resume=True)
-    message = refused(lambda: train_fold(fresh, 0, recipe=RECIPES["quick"], epochs=2, options=again))
-    assert "this call (quick) has" in message and "`width` 32 instead of 4" in message
-    assert "repeat `recipe='quick'` `lr_drops='0.5,0.8'` `norm_groups=2` `width=4`;" in message
-    assert "repeat --recipe quick --lr-drops 0.5,0.8 --norm-groups 2 --width 4;" in for_command_line(message)
+    message = refused(lambda: train_fold(fresh, 0, recipe=RECIPES["modern"], epochs=2, options=again))
+    assert "this call (modern) has" in message and "`width` 32 instead of 4" in message
+    assert "repeat `recipe='modern'` `lr_drops='0.5,0.8'` `norm_groups=2` `width=4`;" in message
+    assert "repeat --recipe modern --lr-drops 0.5,0.8 --norm-groups 2 --width 4;" in for_command_line(message)
 
 
 @pytest.mark.parametrize("network", sorted(set(NETWORKS) - {"gn_unet"}))
@@ -148,6 +149,32 @@ def test_every_network_trains_and_resumes_to_the_bit(
     stop_after(0)
     resumed = train_fold(fresh, 0, network=network, options=replace(CPU, resume=True))
     assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+
+
+LEVERS = replace(
+    RECIPES["modern"], name="levers", epochs=3, batch_size=2, patch="16x32", warm_up=2, width=4, norm_groups=2
+)
+"""All that the recipe `modern` adds, for slices of 32x32."""
+
+
+def test_patches_and_averaged_weights_resume_to_the_bit_and_do_not_depend_on_the_loader(
+    fresh: Workspace, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    for name in ("whole", "streamed"):
+        (tmp_path / name).mkdir()
+    whole = train_fold(link(fresh, tmp_path / "whole"), 0, recipe=LEVERS, options=CPU)
+    streaming = replace(CPU, workers=2)
+    streamed = train_fold(link(fresh, tmp_path / "streamed"), 0, recipe=LEVERS, options=streaming)
+    assert streamed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+    stop_after(1)
+    with pytest.raises(Stop):
+        train_fold(fresh, 0, recipe=LEVERS, options=CPU)
+    stop_after(0)
+    resumed = train_fold(fresh, 0, options=replace(CPU, resume=True))
+    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+    last, predicting = torch.load(whole.checkpoint, weights_only=True)["network"], checkpoint.weights(whole.checkpoint)
+    assert last["enter.0.weight"].shape[1] == 5 == load_run(whole).channels_in
+    assert not np.array_equal(last["head.weight"].numpy(), predicting["head.weight"])
 
 
 # --- within an epoch ------------------------------------------------------------------------------

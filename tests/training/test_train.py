@@ -118,7 +118,7 @@ def test_every_field_of_the_recipe_changes_what_is_learnt(fresh: Workspace) -> N
 
 def test_an_overridden_recipe_lands_in_the_record(fresh: Workspace) -> None:
     wanted = replace(
-        RECIPES["quick"],
+        RECIPES["modern"],
         batch_size=4,
         learning_rate=2e-3,
         lr_drops=(),

@@ -15,7 +15,7 @@ from dvtplan.core import json_records
 from dvtplan.data.folds import Splits
 from dvtplan.data.paths import Workspace
 from dvtplan.models import checkpoint
-from dvtplan.training import data_loading
+from dvtplan.training import sampling
 from dvtplan.training.train import train_fold
 
 
@@ -39,7 +39,7 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_and_slices_and_keeps_the_ch
     message = refused(lambda: train_fold(toy, 0, options=replace(CPU, resume=True)))
     assert f"{run.train[1]}, slice 3" in message and "epoch 3, batch " in message
     assert "checkpoint is kept" in message and "`learning_rate`" in message
-    numbers = data_loading.SliceSampler(slices=12, variants=12, batch_size=2, seed=0).order(2)[0]
+    numbers = sampling.SliceSampler(slices=12, variants=12, batch_size=2, seed=0).order(2)[0]
     batch = int(np.argwhere(numbers == 9)[0][0])
     assert f"batch {batch + 1} (" in message
     assert folder.checkpoint.read_bytes() == before and load_run(folder).epochs_done == 2
@@ -56,7 +56,7 @@ def test_in_the_first_epoch_no_checkpoint_is_promised(toy: Workspace) -> None:
 def test_a_checkpoint_within_the_first_epoch_is_kept(toy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that saves after four of six steps."""
     Machine(always(150.0)).run_trainings(monkeypatch)
-    numbers = data_loading.SliceSampler(slices=12, variants=12, batch_size=2, seed=0).order(0)[0]
+    numbers = sampling.SliceSampler(slices=12, variants=12, batch_size=2, seed=0).order(0)[0]
     case, index = divmod(int(numbers[5][0]), 6)
     folds = json_records.load(Splits, toy.splits, "test").folds
     poison(toy, folds[0].train[case], index)

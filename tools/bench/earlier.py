@@ -14,7 +14,7 @@ from bench.timing import child, in_turn
 
 TOOLS = Path(__file__).parents[1]
 STEPS = ((320, 128, 4), (960, 320, 2))
-"""Rows, columns and slices of a training step: of the recipe `quick` on small slices, and of the paper."""
+"""Rows, columns and slices of a training step: of small slices, and of the paper."""
 PAPER_SLICE = (960, 320, 1)
 TINY = (64, 32, 2)
 FORWARD_GOAL, STEP_GOAL = 4.0, 2.5

@@ -27,8 +27,9 @@ from dvtplan.planning.cost import FORWARD_FLOP_PER_PIXEL
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.preprocessed_cases import STAGE
 from dvtplan.planning.recipe import Recipe, override
-from dvtplan.training.data_loading import SliceDataset, SliceSampler
+from dvtplan.training.data_loading import SliceDataset
 from dvtplan.training.job import TrainingOptions
+from dvtplan.training.sampling import SliceSampler
 from dvtplan.training.train import train_fold
 
 LOOP_SHARE, LOOP_SHARE_GPU = 0.95, 0.90

@@ -108,7 +108,7 @@ def require_the_same(study: Study) -> None:
 
 def _is_open(recipe: Recipe, name: str) -> bool:
     """Return whether the training decides a field of a recipe."""
-    return name == "name" or getattr(recipe, name) == "auto"
+    return name in ("name", "target", "patch") or getattr(recipe, name) == "auto"
 
 
 def run_of(workspace: Workspace, network: str, fold: int) -> Run | None:
