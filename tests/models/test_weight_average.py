@@ -52,10 +52,10 @@ def test_a_checkpoint_predicts_with_the_average_and_resumes_with_both(tmp_path: 
     predicting = network(0.0)
     checkpoint.load_weights(path, predicting)
     mean = float(average.state(trained)["0.weight"])
-    assert 1 < mean < 3 and float(predicting[0].weight) == mean
+    assert 1 < mean < 3 and predicting[0].weight.item() == mean
     assert checkpoint.weights(path)["0.weight"].item() == mean
     again = network(0.0)
     resumed = WeightAverage(again, 0.5)
     checkpoint.restore(path, again, torch.optim.Adam(again.parameters()), resumed)
-    assert float(again[0].weight) == 3.0 and resumed.steps == 1
+    assert again[0].weight.item() == 3.0 and resumed.steps == 1
     assert torch.equal(resumed.state(again)["0.weight"], average.state(trained)["0.weight"])

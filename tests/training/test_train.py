@@ -131,7 +131,7 @@ def test_an_overridden_recipe_lands_in_the_record(fresh: Workspace) -> None:
         seed=3,
     )
     folder = train_fold(fresh, 0, recipe=wanted, epochs=1, options=CPU)
-    assert load_run(folder).recipe == replace(wanted, epochs=1, target="lesion")
+    assert load_run(folder).recipe == replace(wanted, epochs=1, target="lesion", patch="whole")
 
 
 def test_a_training_by_other_folds_leaves_no_predictions_of_the_earlier_one(
