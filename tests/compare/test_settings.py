@@ -9,6 +9,7 @@ import pytest
 from compare.settings import pinned, require_the_same
 from helpers.comparisons import setup_of
 
+from dvtplan.core import threads
 from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
 
@@ -31,3 +32,12 @@ def test_processes_are_pinned_to_as_many_cores() -> None:
 def test_more_threads_than_cores_are_refused() -> None:
     with pytest.raises(DvtError, match="--threads 1000"), pinned(1000):
         pass
+
+
+def test_all_methods_have_the_same_threads_which_wait_alike(
+    toy_once: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in threads.WAITING:
+        monkeypatch.delenv(name, raising=False)
+    found = setup_of(toy_once, tmp_path, threads=3).thread_variables
+    assert (found["OMP_NUM_THREADS"], found["GOMP_SPINCOUNT"]) == ("3", str(threads.SPINS))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from dvtplan.core import digests, json_records, worker_pool
+from dvtplan.core import digests, json_records, threads, worker_pool
 from dvtplan.core.errors import DvtError
 from dvtplan.data.folds import Fold
 from dvtplan.data.paths import Workspace
@@ -59,9 +59,9 @@ class Setup:
 
     @property
     def thread_variables(self) -> dict[str, str]:
-        """Environment variables that limit the threads of a process."""
+        """Environment variables that limit the threads of a process, and let them wait as those of dvtplan."""
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        return dict.fromkeys(names, str(self.conditions.threads))
+        return {**threads.settings(os.environ), **dict.fromkeys(names, str(self.conditions.threads))}
 
 
 def splits_digest(workspace: Workspace) -> str:
@@ -89,20 +89,20 @@ def require_the_same(out: Path, conditions: Conditions) -> None:
 
 
 @contextlib.contextmanager
-def pinned(threads: int) -> Iterator[None]:
-    """Limit this process, and processes started inside, to as many cores as threads.
+def pinned(count: int) -> Iterator[None]:
+    """Limit this process, and processes started inside, to a number of cores.
 
     Raises:
         DvtError: if there are fewer cores.
     """
     cores = worker_pool.available_cores()
-    if threads > cores:
-        raise DvtError(f"--threads {threads}: this process may use {cores} cores. Choose at most {cores}.")
+    if count > cores:
+        raise DvtError(f"--threads {count}: this process may use {cores} cores. Choose at most {cores}.")
     if not hasattr(os, "sched_setaffinity"):  # macOS
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:threads])
+    os.sched_setaffinity(0, sorted(before)[:count])
     try:
         yield
     finally:
