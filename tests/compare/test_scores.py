@@ -47,6 +47,13 @@ def test_patients_without_truth_in_a_region_do_not_count() -> None:
     assert list(found.dsc["a"]) == ["all"] and found.dsc["a"]["all"].n == 2
 
 
+def test_regions_keep_their_order_where_the_first_patient_lacks_one() -> None:
+    first = pd.concat([rows([5], "distal", truth=0), rows([5])])
+    second = pd.concat([rows([5], "distal"), rows([5])]).assign(patient_id="p9")
+    both = pd.concat([first, second])
+    assert list(scores.compare({"a": both}, ["a"], "labels", "by-label").dsc["a"]) == ["distal", "all"]
+
+
 def test_other_patients_are_refused() -> None:
     with pytest.raises(DvtError, match="same patients"):
         scores.compare({"a": rows([5, 5]), "b": rows([5])}, ["a"], "labels", "by-label")

@@ -100,7 +100,9 @@ def compare(rows: Mapping[str, pd.DataFrame], references: Sequence[str], values:
     for name in counted:
         if keys[name] != keys[reference]:
             raise DvtError(f"{name} and {reference} were not scored on the same patients. Use a new folder as --out.")
-    regions = [str(region) for region in dict.fromkeys(counted[reference]["region"])]
+    # The rows have every region of every patient, in order; the first patient may lack truth in one.
+    known = set(counted[reference]["region"])
+    regions = [str(region) for region in dict.fromkeys(rows[reference]["region"]) if region in known]
     dsc: dict[str, dict[str, Summary]] = {}
     for name, frame in counted.items():
         dsc[name] = {region: summarize(frame[frame["region"] == region]["dsc"]) for region in regions}
