@@ -33,6 +33,7 @@ def predict(argv: list[str]) -> None:
         series=arguments.series and tuple(arguments.series),
         stations=arguments.stations and tuple(arguments.stations),
         extra_formats=tuple(arguments.extra_formats),
+        mirror=arguments.mirror,
         trust=arguments.trust,
     )
     reports = ReportOptions(
@@ -80,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--extra-formats", nargs="+", choices=tuple(EXTRA_FORMATS), default=(), metavar="FORMAT",
                         help="additional formats of each mask: dicom-seg, a DICOM segmentation object; itksnap, label "
                              "names")  # fmt: skip
+    parser.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="predict each slice also mirrored, and average; takes twice as long; default: as the recipe says",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing masks, also edited ones")
     parser.add_argument(
         "--part", type=_part, metavar="I/N", help="the I-th of N shares of a folder; run all N, in parallel if you like"

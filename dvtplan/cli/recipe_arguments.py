@@ -28,6 +28,9 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     )
     types = typing.get_type_hints(Recipe)
     for name, setting in _options().items():
+        if types[name] is bool:
+            _add_switch(group, name, setting)
+            continue
         convert, metavar = _converter(name, types[name], setting)
         group.add_argument(
             f"--{name.replace('_', '-')}",
@@ -37,6 +40,15 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
             metavar=metavar,
             help=f"{setting.help}; {_values(name)}",
         )
+
+
+def _add_switch(group: argparse._ArgumentGroup, name: str, setting: Setting) -> None:
+    group.add_argument(
+        f"--{name.replace('_', '-')}",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help=f"{setting.help}; {_values(name)}",
+    )
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe | None:
@@ -116,4 +128,6 @@ def _values(name: str) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

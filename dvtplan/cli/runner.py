@@ -36,7 +36,7 @@ OPTIONS = frozenset({
     "compare", "compile", "context", "dataset", "device", "dice_weight", "epochs", "estimate_levels", "extra_formats",
     "findings", "focal_alpha", "focal_gamma", "folds", "folds_by", "gpus", "input", "jobs", "keep_names", "key",
     "label_names", "learning_rate", "level", "level_sensitivity", "levels", "levels_table", "licence", "loss",
-    "lr_drops", "lr_factor", "masks", "model", "network", "networks", "norm_groups", "output", "overlays",
+    "lr_drops", "lr_factor", "masks", "mirror", "model", "network", "networks", "norm_groups", "output", "overlays",
     "oversampling", "overwrite", "part", "patch", "patient_by", "patients", "precision", "prediction_values",
     "predictions", "preset", "quiet", "recipe", "reference", "region_rule", "replan", "resume", "root",
     "save_probabilities", "schedule", "seed", "segmentation", "series", "split", "stations", "summary", "target",
@@ -52,7 +52,7 @@ RENAMED = {
     "time_budget_s": "time_budget",
 }
 """Parameter of the library -> name of its option, where they differ."""
-NEGATABLE = frozenset({"channels_last", "compile", "levels"})
+NEGATABLE = frozenset({"channels_last", "compile", "levels", "mirror"})
 """Options with a form ``--no-NAME``."""
 
 

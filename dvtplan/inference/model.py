@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,13 +11,15 @@ from torch import nn
 
 from dvtplan import __version__
 from dvtplan.core import allocator, console
+from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import model_fold
 from dvtplan.data.phantom import is_phantom
 from dvtplan.findings.record import ModelIdentity
 from dvtplan.models import checkpoint, devices, model_store, speed_trial, weight_files
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.model_store import StoredModel
-from dvtplan.models.training_run import training_differences
+from dvtplan.models.training_run import Run, training_differences
+from dvtplan.planning.mirroring import mirrored_labels
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.training_ranges import TrainingData
 
@@ -46,6 +48,9 @@ class Model:
     """Neighbouring slices on each side that are further channels of the networks."""
     tile: tuple[int, int] | None = None
     """Rows and columns of the tiles that the networks predict; None: whole slices."""
+    mirror: tuple[int, ...] | None = None
+    """For each output, counted from 0, the output of the mirrored slice that it is averaged with. None: slices are not
+    predicted mirrored."""
     path: Path | None = None
     """Results folder or archive."""
     network: str = ""
@@ -74,22 +79,30 @@ class Model:
         )
 
 
-def load_model(path: Path | str, *, folds: Sequence[int] | None = None, setup: DeviceConfig | None = None) -> Model:
+def load_model(
+    path: Path | str,
+    *,
+    folds: Sequence[int] | None = None,
+    setup: DeviceConfig | None = None,
+    mirror: bool | None = None,
+) -> Model:
     """Load trained folds.
 
     Args:
         path: a results folder, ``results/DATASET/NETWORK``, or an archive that ``export_model`` wrote.
         folds: their numbers; None for all trained folds.
+        mirror: whether predictions are the mean of each slice and its mirror image; None: as the recipe says.
         setup: how to run; None chooses. Among its alternatives a trial on this machine decides. On a CPU the whole
             process then keeps memory that it has freed (``core.allocator``).
 
     Raises:
-        DvtError: if folds are missing or differ in plan or classes, or if an archive is damaged or not a model.
+        DvtError: if folds are missing or differ in plan or classes, if an archive is damaged or not a model, or if
+            ``mirror`` is set but the slices of the plan may not be mirrored.
     """
     path, setup = Path(path), setup or devices.choose()
     with model_store.open_model(path, folds) as stored:
         loaded = [_load_network(stored, k) for k in stored.runs]
-    runs = list(stored.runs.values())
+    runs = _with_mirror(stored, mirror)
     tile = runs[0].recipe.patch_shape
     shape = tile or stored.plan.target_shape
     setup = speed_trial.fastest_for_prediction(loaded[0][0], runs[0].channels_in, shape, setup)
@@ -108,11 +121,32 @@ def load_model(path: Path | str, *, folds: Sequence[int] | None = None, setup: D
         setup=setup,
         digest=model_store.model_digest(stored.plan, list(zip(runs, (weights for _, weights in loaded), strict=True))),
         context=runs[0].recipe.context,
+        mirror=_mirrored_outputs(stored.plan, runs[0]),
         tile=tile,
         path=path,
         network=runs[0].network,
         training=stored.training,
     )
+
+
+def _with_mirror(stored: StoredModel, mirror: bool | None) -> list[Run]:
+    """Return the runs of a model, with this choice of mirrored slices."""
+    runs = list(stored.runs.values())
+    if mirror and mirrored_labels(stored.plan) is None:
+        raise DvtError(
+            f"`mirror=True`: the slices of {stored.path} may not be mirrored, since that would be no image of a "
+            "patient. Omit it."
+        )
+    return runs if mirror is None else [replace(run, recipe=replace(run.recipe, mirror=mirror)) for run in runs]
+
+
+def _mirrored_outputs(plan: Plan, run: Run) -> tuple[int, ...] | None:
+    """Return for each output the output of the mirrored slice that it is averaged with; None: no mirrored slices."""
+    exchanged = mirrored_labels(plan)
+    if not run.recipe.mirror or exchanged is None:
+        return None
+    names = list(run.classes)
+    return tuple(names.index(exchanged.get(name, name)) for name in names)
 
 
 def _load_network(stored: StoredModel, fold: int) -> tuple[nn.Module, str]:

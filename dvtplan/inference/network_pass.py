@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,7 +170,17 @@ def _fold_probabilities(image_BCHW: torch.Tensor, model: Model, block: int) -> I
     at_once = block if model.tile is None else slices_at_once(model.tile, model.setup.device)
     for network in model.networks:
         predict = functools.partial(_probabilities_of, network, model.setup, at_once)
+        if model.mirror is not None:
+            predict = functools.partial(_with_mirror_image, predict, list(model.mirror))
         yield predict(image_BCHW) if model.tile is None else predict_by_tiles(predict, image_BCHW, model.tile, at_once)
+
+
+def _with_mirror_image(
+    predict: Callable[[torch.Tensor], torch.Tensor], classes: list[int], image_BCHW: torch.Tensor
+) -> torch.Tensor:
+    """Return the mean of the probabilities of images and of their mirror images, whose ``classes`` are exchanged."""
+    mirrored = predict(image_BCHW.flip(-1)).flip(-1)
+    return (predict(image_BCHW) + mirrored[:, classes]) / 2
 
 
 def _probabilities_of(network: nn.Module, setup: DeviceConfig, at_once: int, image_BCHW: torch.Tensor) -> torch.Tensor:

@@ -27,6 +27,9 @@ class PredictOptions:
     """DICOM series, or file names in the input folder, that overlap and are stitched into one scan."""
     extra_formats: tuple[str, ...] = ()
     """Additional formats of each mask: keys of ``EXTRA_FORMATS``."""
+    mirror: bool | None = None
+    """Whether predictions are the mean of each slice and its mirror image; None: as the model's recipe says. Decided
+    when the model is loaded."""
     trust: str | None = None
     """'sform' or 'qform': read NIfTI headers that contradict themselves by this form; None: refuse them."""
 
@@ -46,6 +49,7 @@ class PredictOptions:
             "series": self.series and " ".join(self.series),
             "stations": self.stations and " ".join(self.stations),
             "extra_formats": " ".join(self.extra_formats),
+            "mirror": None if self.mirror is None else str(self.mirror),
             "trust": self.trust,
         }
         return {name: str(value) for name, value in values.items() if value}

@@ -109,7 +109,7 @@ def predict_path(
         DvtError: if the input is missing, or if a mask would replace an input or, for a single mask, an edited mask.
             Masks that were written before remain.
     """
-    loaded = model if isinstance(model, Model) else load_model(model)
+    loaded = model if isinstance(model, Model) else load_model(model, mirror=options.mirror)
     outcome = predict_input(Path(input), Path(output), loaded, options, findings)
     outcome.raise_failures()
     return list(outcome.files)

@@ -58,7 +58,7 @@ def predict_scans(
 
         burden_table.require_replaceable(Path(reports.burden))
     findings = reports.findings_options()
-    loaded = load_model(model, folds=folds, setup=setup)
+    loaded = load_model(model, folds=folds, setup=setup, mirror=options.mirror)
     console.info(loaded.setup.description_with_trial)
     outcome = predict_input(Path(input), Path(output), loaded, options, findings)
     written = list(outcome.files)

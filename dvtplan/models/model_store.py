@@ -193,9 +193,9 @@ def _require_agreement(plan: Plan, plan_file: Path, runs: Mapping[int, Run], fil
             )
         if run.classes != runs[first].classes:
             raise DvtError(f"{files[k]}: predicts other classes than fold {first}. Choose folds that agree.")
-        seen = [(one.recipe.patch, one.recipe.context) for one in (run, runs[first])]
+        seen = [(one.recipe.patch, one.recipe.context, one.recipe.mirror) for one in (run, runs[first])]
         if seen[0] != seen[1]:
-            what = [f"patch {patch}, context {context}" for patch, context in seen]
+            what = [f"patch {one[0]}, context {one[1]}, {'' if one[2] else 'not '}mirrored" for one in seen]
             raise DvtError(
                 f"{files[k]}: sees slices otherwise ({what[0]}) than fold {first} ({what[1]}). Choose folds that agree."
             )
@@ -237,6 +237,7 @@ def model_digest(plan: Plan, folds: Sequence[tuple[Run, str]]) -> str:
             "weights": weights,
             **({"patch": run.recipe.patch} if run.recipe.patch != "whole" else {}),
             **({"context": run.recipe.context} if run.recipe.context else {}),
+            **({"mirror": True} if run.recipe.mirror else {}),
         }
         for run, weights in folds
     ]

@@ -188,6 +188,15 @@ class Recipe:
     )
     """'lesion' trains the union of all labels, 'labels' a class each. 'auto' is 'lesion' for a single label
     and for proximal/distal, which differ by place and not by appearance, else 'labels'."""
+    mirror: bool = _setting(
+        False,
+        added_later=True,
+        label="mirrored slices in predictions",
+        help="predict each slice also mirrored, and average; takes twice as long; no effect where slices may not be "
+        "mirrored",
+    )
+    """Whether predictions are the mean of each slice and its mirror image, where slices may be mirrored
+    (``planning.mirroring``)."""
     seed: int = _setting(0, label="seed", help="seed of weights, order and variants", minimum=0)
     """Decides initial weights, the order of slices and their variants."""
 
@@ -214,7 +223,7 @@ class Recipe:
     def _check_types(self) -> None:
         for one in fields(self):
             value, kind = getattr(self, one.name), type(one.default)
-            if kind in (int, str):
+            if kind in (int, str, bool):
                 require(type(value) is kind, f"{one.name} must be {kind.__name__}, not {value!r}")
             elif kind is float or (one.default is None and value is not None):
                 require(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from dvtplan.planning import label_sides
+from dvtplan.planning.mirroring import mirrored_labels
 from dvtplan.planning.plan import Plan
 from dvtplan.training.data_loading import Batch
 from dvtplan.training.warp import Warp
@@ -83,17 +83,11 @@ class WideAugmentation:
 
     @classmethod
     def of(cls, plan: Plan) -> WideAugmentation:
-        """Return the augmentation of a plan.
-
-        Slices are mirrored if variants of the plan are. They are also mirrored if labels name a side and each has a
-        counterpart; then the two are exchanged.
-        """
-        if any(variant.mirror for variant in plan.variants):
-            return cls(True, {})
-        names = list(plan.labels)
-        other = label_sides.counterparts(names) if plan.slice_axis != "LR" else {}
-        numbers = {name: number for number, name in enumerate(names, start=1)}
-        return cls(bool(other), {numbers[a]: numbers[b] for a, b in other.items()})
+        """Return the augmentation of a plan, which decides whether slices are mirrored (``planning.mirroring``)."""
+        exchanged = mirrored_labels(plan)
+        numbers = {name: number for number, name in enumerate(plan.labels, start=1)}
+        classes = {numbers[one]: numbers[other] for one, other in (exchanged or {}).items()}
+        return cls(exchanged is not None, classes)
 
     def warp(self, numbers_BP: np.ndarray) -> Warp:
         """Return rotation, scale and mirror of each slice."""

@@ -58,6 +58,41 @@ def test_folds_that_are_not_trained_are_refused(trained_once: Workspace) -> None
     assert "the folds 0, 1, not 5" in message
 
 
+def change_recipe(workspace: Workspace, fold: int, **changes: object) -> None:
+    """Change the recipe in the record of a training."""
+    path = workspace.fold("gn_unet", fold).run
+    record = json.loads(path.read_text())
+    record["recipe"] |= changes
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("changes", [{"patch": "16x32"}, {"mirror": True}])
+def test_folds_that_see_slices_otherwise_are_refused(trained: Workspace, changes: dict[str, object]) -> None:
+    change_recipe(trained, 1, **changes)
+    message = refused(lambda: load_model(trained.results("gn_unet")))
+    assert "fold_1" in message and "sees slices otherwise" in message
+    assert load_model(trained.results("gn_unet"), folds=[1]).tile == (16, 32) or "mirror" in changes
+
+
+def test_mirrored_slices_are_another_model_and_refused_where_they_are_no_images(trained: Workspace) -> None:
+    """The toy data set has coronal slices, and its plan mirrors."""
+    folder = trained.results("gn_unet")
+    plain, mirrored = (load_model(folder, mirror=mirror) for mirror in (None, True))
+    assert plain.mirror is None and mirrored.mirror == (0,) and plain.digest != mirrored.digest
+    for fold in (0, 1):
+        change_recipe(trained, fold, mirror=True)
+    assert load_model(folder).digest == mirrored.digest and load_model(folder, mirror=False).digest == plain.digest
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["variants"] = [variant for variant in plan["variants"] if not variant["mirror"]]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    digest = json_records.digest(json_records.load(Plan, folder / "plan.json", "test"))
+    for fold in (0, 1):
+        path = trained.fold("gn_unet", fold).run
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"plan_digest": digest}))
+    assert load_model(folder).mirror is None
+    assert "`mirror=True`" in refused(lambda: load_model(folder, mirror=True))
+
+
 def test_folds_of_another_plan_or_of_other_classes_are_refused(trained: Workspace) -> None:
     results = trained.results("gn_unet")
     run = trained.fold("gn_unet", 1).run

@@ -16,6 +16,7 @@ import torch
 from helpers.models import Bright, model_of
 from helpers.predictions import CORONAL, Constant, mask_of, names, picture, write
 from helpers.refusals import refused
+from torch import nn
 
 from dvtplan.data.paths import Workspace
 from dvtplan.imaging import volume_io
@@ -113,6 +114,30 @@ def test_context_is_the_neighbouring_slices_and_the_ends_are_repeated(
         model = replace(model_of(plan, Bright(channel)), context=1)
         predict_path(image, tmp_path / f"{channel}.nii.gz", model)
         assert own.any() and np.array_equal(mask_of(tmp_path / f"{channel}.nii.gz"), own[source])
+
+
+class RightHalf(nn.Module):
+    """Two classes: the first is probable on the right half of a slice, the second nowhere."""
+
+    def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        p = torch.tensor([0.8, 0.1, 0.1]).log()[None, :, None, None].repeat(len(image_BCHW), 1, *image_BCHW.shape[-2:])
+        p[..., 16:] = torch.tensor([0.1, 0.8, 0.1]).log()[None, :, None, None]
+        return p
+
+
+@pytest.mark.parametrize(("exchanged", "left"), [((0, 1), 0.45), ((1, 0), 0.1)])
+def test_a_mirrored_slice_is_averaged_with_its_classes_exchanged(
+    tmp_path: Path, plan: Plan, exchanged: tuple[int, int], left: float
+) -> None:
+    """.1 on the left of the slice and .8 on that of its mirror image give .45, unless the classes have sides."""
+    image = write(tmp_path / "in" / "scan.nii.gz")
+    model = replace(model_of(plan, RightHalf(), classes={"one": 1, "two": 2}), mirror=exchanged)
+    predict_path(image.parent, tmp_path / "out", model, PredictOptions(save_probabilities=True))
+    one, two = (mask_of(tmp_path / "out" / f"scan_probability_{name}.nii.gz") for name in ("one", "two"))
+    sides = [float(one[:, :, 0].mean()), float(one[:, :, -1].mean())]
+    assert min(sides) == pytest.approx(left, abs=1e-3)
+    assert max(sides) == pytest.approx(0.45, abs=1e-3)
+    assert float(two.max()) == pytest.approx(0.1 if exchanged == (0, 1) else 0.45, abs=1e-3)
 
 
 def test_tiles_of_a_pixelwise_network_give_the_mask_of_whole_slices(tmp_path: Path, bright: Model) -> None:
