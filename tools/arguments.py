@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 from collections.abc import Callable
@@ -32,3 +33,11 @@ def at_least(low: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def minutes(text: str) -> float:
+    """Accept a number of minutes above 0 (argparse type)."""
+    with contextlib.suppress(ValueError):
+        if 0 < (found := float(text)) <= 100_000:
+            return found
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")

@@ -9,7 +9,6 @@ docs/developer/comparing.md describes the conditions and what is not equal.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import shlex
 import subprocess
 import sys
@@ -18,15 +17,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # dvtplan need not be installed
 
-from arguments import at_least, print_error
-from compare import nnunet, ours, scores, settings, table
+from arguments import at_least, minutes, print_error
+from compare import inputs, nnunet, ours, scores, settings, table
 from compare.methods import Method
 from compare.scores import Scores
 from compare.settings import Conditions, Setup
 
 from dvtplan.core import child_processes, files, worker_pool
 from dvtplan.core.errors import DvtError
-from dvtplan.data.dataset import Dataset, discover
+from dvtplan.data.dataset import discover
 from dvtplan.data.paths import Workspace, open_workspace
 from dvtplan.data.planned_splits import load_splits
 from dvtplan.planning.recipe import RECIPES
@@ -58,7 +57,7 @@ def _compare(options: argparse.Namespace, command: str) -> None:
     dataset = discover(workspace.raw)
     nnunet.require_suitable(dataset)
     programs = installed.ready(options.nnunet or options.out / "nnunet_environment").absolute()
-    _plan(workspace)
+    inputs.plan(workspace)
     splits = load_splits(workspace, dataset.patient_of)
     setup = Setup(
         workspace=workspace,
@@ -67,7 +66,7 @@ def _compare(options: argparse.Namespace, command: str) -> None:
         fold=splits.fold(options.fold, workspace.splits),
     )
     settings.require_the_same(options.out, setup.conditions)
-    _link_test(setup, dataset)
+    inputs.link_test(setup, dataset)
     here = machine.describe("cpu")
     batches = nnunet.prepare(setup, splits, programs, options.nnunet_batch)
     done = [nnunet.run(setup, programs, batch) for batch in batches]
@@ -91,25 +90,6 @@ def _conditions(options: argparse.Namespace, workspace: Workspace) -> Conditions
     )
 
 
-def _plan(workspace: Workspace) -> None:
-    """Plan and preprocess the data set, unless it is planned."""
-    if workspace.plan.exists() and workspace.splits.exists():
-        return
-    from dvtplan.planning.preprocess import plan_and_preprocess
-
-    plan_and_preprocess(workspace.root, workspace.dataset)
-
-
-def _link_test(setup: Setup, dataset: Dataset) -> None:
-    """Link images and true masks of the test cases into folders of their own."""
-    ending, test = nnunet.ending_of(dataset), set(setup.fold.test)
-    for case in dataset.cases:
-        if case.id in test and case.label is not None:
-            for channel, image in enumerate(case.images):
-                nnunet.link(image, setup.test_images / f"{case.id}_{channel:04d}{ending}")
-            nnunet.link(case.label, setup.test_labels / f"{case.id}{ending}")
-
-
 def _write(setup: Setup, done: Sequence[Method], found: Scores, machine: dict[str, object], command: str) -> str:
     """Write the tables of the finished methods; return them as text."""
     name = f"{machine['processor']}, {machine['date']}"
@@ -130,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", help="data set in nnU-Net's layout; default: the only one")
     parser.add_argument("--fold", type=at_least(0), default=0, help="fold to train and test (default: 0)")
     parser.add_argument("--recipes", nargs="+", choices=tuple(RECIPES), default=["paper"], help="recipes to compare")
-    parser.add_argument("--minutes", type=_minutes, default=20.0, help="training time of each method (default: 20)")
+    parser.add_argument("--minutes", type=minutes, default=20.0, help="training time of each method (default: 20)")
     parser.add_argument(
         "--threads", type=at_least(1), default=worker_pool.available_cores(),
         help="threads and cores of each method; default: all cores",
@@ -148,13 +128,6 @@ def _parser() -> argparse.ArgumentParser:
         help="batch sizes of nnU-Net, a training each (default: 12 32)",
     )
     return parser
-
-
-def _minutes(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (minutes := float(text)) <= 100_000:
-            return minutes
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
 
 
 if __name__ == "__main__":

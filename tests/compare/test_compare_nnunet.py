@@ -84,16 +84,6 @@ def test_without_a_network_nnunet_cannot_be_installed(
     assert "nnU-Net could not be installed" in line and "No matching distribution" in line
 
 
-def test_a_data_set_is_planned_if_it_is_not(toy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = []
-    monkeypatch.setattr("dvtplan.planning.preprocess.plan_and_preprocess", lambda *place: planned.append(place))
-    compare_nnunet._plan(toy)
-    assert planned == []
-    toy.splits.unlink()
-    compare_nnunet._plan(toy)
-    assert planned == [(toy.root, "Toy")]
-
-
 @pytest.mark.parametrize("wrong", [["--minutes", "0"], ["--minutes", "x"], ["--threads", "0"], ["--recipes", "none"]])
 def test_a_wrong_option_ends_with_status_2(toy_once: Workspace, tmp_path: Path, wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from compare import nnunet
+from compare import inputs, nnunet
 from helpers.comparisons import fake_programs, setup_of, splits_of, words_of
 from helpers.datasets import write_raw
 
@@ -73,7 +73,7 @@ def test_the_data_are_prepared_once_and_batches_stay_below_that_of_the_plan(toy:
 def test_every_stage_runs_once(toy: Workspace, tmp_path: Path) -> None:
     environment, calls = fake_programs(tmp_path / "env", toy)
     setup = setup_of(toy, tmp_path / "out")
-    nnunet.link(toy.raw / "imagesTr" / "c2_0000.nii.gz", setup.test_images / "c2_0000.nii.gz")
+    inputs.link(toy.raw / "imagesTr" / "c2_0000.nii.gz", setup.test_images / "c2_0000.nii.gz")
     first = nnunet.run(setup, environment / "bin", 3)
     assert (first.name, first.steps, first.slices, first.training_s) == ("nnU-Net 2D, batch 3", 7, 21, 9.5)
     assert first.parameters == 1_500_000 and first.precision == "fp32" and first.peak_bytes > 1e6

@@ -38,7 +38,7 @@ def test_an_interrupted_training_resumes(toy: Workspace, tmp_path: Path, calls: 
     checkpoint = workspace.fold("gn_unet", 0).checkpoint
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
-    words = ours._training(setup, "paper", workspace)
+    words = ours._training(setup, ["--recipe", "paper"], workspace)
     assert words[-1] == "--resume" and "--recipe" not in words
 
 

@@ -10,9 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
-from compare.stages import once
+from compare.stages import Planned, Stage
+from compare.stages import once as run_once
 
 from dvtplan.core.errors import DvtError
+
+
+def once(record: Path, command: list[str], variables: dict[str, str]) -> Stage:
+    """Run a command once."""
+    return run_once(Planned(title="method", record=record, command=command, variables=variables))
 
 
 def test_a_finished_command_is_not_run_again(tmp_path: Path) -> None:

@@ -7,16 +7,16 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from compare.inputs import ending_of, link
 from compare.methods import Method
 from compare.settings import MADE_BY, Setup
-from compare.stages import Stage, once
+from compare.stages import Planned, Stage, once
 from dvtplan.core.errors import DvtError
 from dvtplan.core.files import write_text
 from dvtplan.core.text import show
 from dvtplan.data import dataset_json
 from dvtplan.data.dataset import Dataset, discover
 from dvtplan.data.folds import Splits
-from dvtplan.imaging.volume_names import WRITTEN
 
 NAME = "nnU-Net 2D"
 FOLDER = "nnunet"
@@ -45,7 +45,7 @@ def prepare(setup: Setup, splits: Splits, programs: Path, wanted: Sequence[int])
     name = write_raw(discover(setup.workspace.raw), folder / "raw")
     options = ["-d", str(NUMBER), "-c", "2d", "-npfp", threads, "-np", threads]
     command = [str(programs / "nnUNetv2_plan_and_preprocess"), *options, "--verify_dataset_integrity"]
-    once(folder / "preprocess.json", command, _variables(setup))
+    once(_planned(FOLDER, folder / "preprocess.json", command, _variables(setup)))
     write_splits(splits, folder / "preprocessed" / name)
     planned = planned_batch(folder / "preprocessed" / name / "nnUNetPlans.json")
     return sorted({min(planned, batch) for batch in wanted})
@@ -69,15 +69,19 @@ def run(setup: Setup, programs: Path, batch: int) -> Method:
     train = [*timed, "train", number, "2d", fold, "-device", "cpu"]
     # With one core, augmentation and training take turns in one process.
     alone = {"nnUNet_n_proc_DA": "0"} if setup.conditions.threads == 1 else {}
-    trained = once(folder / "train.json", train, {**variables, **alone})
+    trained = once(_planned(name, folder / "train.json", train, {**variables, **alone}))
     predicting = folder / "predict.json"
     if not predicting.exists():
         shutil.rmtree(setup.predictions(name), ignore_errors=True)
     places = ["-i", str(setup.test_images.absolute()), "-o", str(setup.predictions(name).absolute())]
     model = ["-d", number, "-c", "2d", "-f", fold, "-chk", "checkpoint_final.pth", "-npp", threads, "-nps", threads]
     quiet = ["-device", "cpu", "--disable_progress_bar"]
-    predicted = once(predicting, [*timed, "predict", *places, *model, *quiet], variables)
+    predicted = once(_planned(name, predicting, [*timed, "predict", *places, *model, *quiet], variables))
     return _method(setup, folder / "training.json", (trained, predicted))
+
+
+def _planned(title: str, record: Path, command: Sequence[str], variables: dict[str, str]) -> Planned:
+    return Planned(title=title, record=record, command=command, variables=variables)
 
 
 def method_name(batch: int) -> str:
@@ -108,12 +112,6 @@ def require_suitable(dataset: Dataset) -> None:
         raise DvtError(f"{description}: nnU-Net does not read {ending} files. Convert them to {ENDINGS[0]}.")
 
 
-def ending_of(dataset: Dataset) -> str:
-    """Return the file ending of a data set's images, in lower case."""
-    name = dataset.cases[0].images[0].name.lower()
-    return next(ending for ending in WRITTEN if name.endswith(ending))
-
-
 def write_raw(dataset: Dataset, raw: Path) -> str:
     """Write a data set in nnU-Net's layout, with links to its files; return nnU-Net's name of it.
 
@@ -134,13 +132,6 @@ def write_raw(dataset: Dataset, raw: Path) -> str:
     }
     write_text(raw / name / "dataset.json", json.dumps(body, indent=1))
     return name
-
-
-def link(target: Path, place: Path) -> None:
-    """Make a link to a file, unless the place exists."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if not place.is_symlink():
-        place.symlink_to(target.absolute())
 
 
 def write_splits(splits: Splits, preprocessed: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from compare.methods import Method
 from compare.settings import Setup
-from compare.stages import Stage, once
+from compare.stages import Planned, Stage, Work, in_turn
 from dvtplan.core import json_records
 from dvtplan.data.paths import FoldFolder, Workspace
 from dvtplan.models.training_run import Run
@@ -25,17 +26,35 @@ def run(setup: Setup, recipe: str) -> Method:
     Raises:
         DvtError: if a command fails.
     """
-    workspace = linked(setup.workspace, setup.folder(recipe))
+    return in_turn(work(setup, recipe, ["--recipe", recipe]))
+
+
+def work(setup: Setup, name: str, recipe: Sequence[str]) -> Work[Method]:
+    """Yield the commands that train and predict.
+
+    Args:
+        setup: of the comparison.
+        name: of the method, which is also that of its folder.
+        recipe: options of dvt_train.
+    """
+    workspace = linked(setup.workspace, setup.folder(name))
     folder = workspace.fold(NETWORK, setup.fold.index)
-    trained = once(setup.folder(recipe) / "train.json", _training(setup, recipe, workspace), _variables(setup))
-    predicting = setup.folder(recipe) / "predict.json"
-    if not predicting.exists():
-        shutil.rmtree(setup.predictions(recipe), ignore_errors=True)
-    model = str(workspace.results(NETWORK))
-    places = ["-i", str(setup.test_images), "-o", str(setup.predictions(recipe)), "--model", model]
-    command = [*COMMANDS, "predict", *places, "--folds", str(setup.fold.index), "--device", "cpu", "--no-levels"]
-    predicted = once(predicting, command, _variables(setup))
-    return _method(setup, recipe, folder, (trained, predicted))
+    trained = yield command(setup, name, "train", _training(setup, recipe, workspace))
+    predictions = setup.predictions(name)
+    places = ["-i", str(setup.test_images), "-o", str(predictions), "--model", str(workspace.results(NETWORK))]
+    predict = ["predict", *places, "--folds", str(setup.fold.index), "--device", "cpu", "--no-levels"]
+    predicting = command(setup, name, "predict", predict)
+    if not predicting.record.exists():
+        shutil.rmtree(predictions, ignore_errors=True)
+    predicted = yield predicting
+    return _method(setup, name, folder, (trained, predicted))
+
+
+def command(setup: Setup, name: str, stage: str, words: Sequence[str]) -> Planned:
+    """Return a command of dvtplan whose record is in the folder of a method."""
+    variables = {**setup.thread_variables, "PYTHONPATH": str(Path(__file__).parents[2])}
+    record = setup.folder(name) / f"{stage}.json"
+    return Planned(title=name, record=record, command=[*COMMANDS, *words], variables=variables)
 
 
 def linked(workspace: Workspace, root: Path) -> Workspace:
@@ -48,24 +67,20 @@ def linked(workspace: Workspace, root: Path) -> Workspace:
     return Workspace(root, workspace.dataset)
 
 
-def _variables(setup: Setup) -> dict[str, str]:
-    return {**setup.thread_variables, "PYTHONPATH": str(Path(__file__).parents[2])}
-
-
-def _training(setup: Setup, recipe: str, workspace: Workspace) -> list[str]:
+def _training(setup: Setup, recipe: Sequence[str], workspace: Workspace) -> list[str]:
     """Return the command that trains, or continues an interrupted training."""
     fold = setup.fold.index
     place = ["--root", str(workspace.root), "--dataset", workspace.dataset]
     begun = workspace.fold(NETWORK, fold).checkpoint.exists()
     length = ["--time-budget", f"{setup.conditions.budget_s:g}s"]
-    how = ["--resume"] if begun else ["--recipe", recipe, *length]
-    return [*COMMANDS, "train", str(fold), *place, "--network", NETWORK, "--device", "cpu", *how]
+    how = ["--resume"] if begun else [*recipe, *length]
+    return ["train", str(fold), *place, "--network", NETWORK, "--device", "cpu", *how]
 
 
-def _method(setup: Setup, recipe: str, folder: FoldFolder, stages: tuple[Stage, Stage]) -> Method:
+def _method(setup: Setup, name: str, folder: FoldFolder, stages: tuple[Stage, Stage]) -> Method:
     training = json_records.load(Run, folder.run, "dvt_train")
     return Method(
-        name=recipe,
+        name=name,
         training_s=training.seconds,
         steps=_steps(setup.workspace, training),
         batch_size=training.recipe.batch_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -79,8 +79,8 @@ def require_the_same(out: Path, conditions: Conditions) -> None:
     if not path.exists():
         json_records.save(conditions, path)
         return
-    earlier = json_records.load(Conditions, path, MADE_BY, "Use a new folder as --out.")
-    for one in fields(Conditions):
+    earlier = json_records.load(type(conditions), path, MADE_BY, "Use a new folder as --out.")
+    for one in fields(conditions):
         before, now = getattr(earlier, one.name), getattr(conditions, one.name)
         if before != now:
             raise DvtError(
@@ -95,14 +95,30 @@ def pinned(count: int) -> Iterator[None]:
     Raises:
         DvtError: if there are fewer cores.
     """
+    with on_cores(first_cores(count, "--threads")):
+        yield
+
+
+def first_cores(count: int, option: str) -> list[int]:
+    """Return the numbers of the first cores that this process may use.
+
+    Raises:
+        DvtError: if there are fewer cores; names the option.
+    """
     cores = worker_pool.available_cores()
     if count > cores:
-        raise DvtError(f"--threads {count}: this process may use {cores} cores. Choose at most {cores}.")
-    if not hasattr(os, "sched_setaffinity"):  # macOS
+        raise DvtError(f"{option} {count}: this process may use {cores} cores. Choose at most {cores}.")
+    return sorted(os.sched_getaffinity(0))[:count] if hasattr(os, "sched_getaffinity") else list(range(count))
+
+
+@contextlib.contextmanager
+def on_cores(cores: Collection[int]) -> Iterator[None]:
+    """Limit this process, and processes started inside, to some cores. macOS cannot do that."""
+    if not hasattr(os, "sched_setaffinity"):
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:count])
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

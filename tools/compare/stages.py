@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from compare.settings import MADE_BY
 from dvtplan.core import json_records
@@ -19,6 +20,20 @@ from dvtplan.core.child_processes import GRACE_S
 from dvtplan.core.errors import DvtError
 
 PEAK_MEMORY = Path(__file__).absolute().with_name("peak_memory.py")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A command that is to run once."""
+
+    title: str
+    """Who runs it, for messages."""
+    record: Path
+    """File that is written when the command has succeeded; its output goes to a log next to it."""
+    command: Sequence[str]
+    """Program and arguments."""
+    variables: Mapping[str, str]
+    """Additional environment variables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,52 +47,115 @@ class Stage:
     """Peak memory of its largest process."""
 
 
-def once(record: Path, command: Sequence[str], variables: Mapping[str, str]) -> Stage:
-    """Run a command, unless its record exists; its output goes to a log next to the record.
+T = TypeVar("T")
+Work = Generator[Planned, Stage, T]
+"""Commands one after the other: yields each, gets its stage, and returns a result."""
 
-    Args:
-        record: file that is written when the command has succeeded.
-        command: program and arguments.
-        variables: additional environment variables.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A command that runs."""
+
+    planned: Planned
+    process: subprocess.Popen[bytes]
+    begin: float
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.poll() is None
+
+    @property
+    def log(self) -> Path:
+        """File of its output."""
+        return self.planned.record.with_suffix(".log")
+
+
+def in_turn(work: Work[T]) -> T:
+    """Run the commands of some work, as far as they are not done, and return its result.
+
+    Raises:
+        DvtError: if a command fails.
+    """
+    try:
+        planned = next(work)
+        while True:
+            planned = work.send(once(planned))
+    except StopIteration as end:
+        return end.value
+
+
+def once(planned: Planned) -> Stage:
+    """Run a command, unless its record exists.
 
     Raises:
         DvtError: if the command fails.
     """
-    if record.exists():
-        return json_records.load(Stage, record, MADE_BY, "Remove it, then run again.")
-    print(f"== {record.parent.name}: {record.stem}", file=sys.stderr, flush=True)
+    done = finished(planned)
+    if done is not None:
+        return done
+    running = start(planned)
+    try:
+        running.process.wait()
+    except BaseException:
+        end(running)
+        raise
+    return finish(running)
+
+
+def finished(planned: Planned) -> Stage | None:
+    """Return the record of a command, None if it has not succeeded yet."""
+    if not planned.record.exists():
+        return None
+    return json_records.load(Stage, planned.record, MADE_BY, "Remove it, then run again.")
+
+
+def start(planned: Planned) -> Running:
+    """Start a command."""
+    record = planned.record
+    print(f"== {planned.title}: {record.stem}", file=sys.stderr, flush=True)
     record.parent.mkdir(parents=True, exist_ok=True)
-    log, peak = record.with_suffix(".log"), record.with_suffix(".peak")
     begin = time.perf_counter()
-    with log.open("a", encoding="utf-8") as output:
+    with record.with_suffix(".log").open("a", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(PEAK_MEMORY), str(peak), *command],
-            env={**os.environ, **variables}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            [sys.executable, "-I", "-S", str(PEAK_MEMORY), str(record.with_suffix(".peak")), *planned.command],
+            env={**os.environ, **planned.variables}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        try:
-            status = process.wait()
-        except BaseException:
-            _end(process)
-            raise
+    return Running(planned=planned, process=process, begin=begin)
+
+
+def finish(running: Running) -> Stage:
+    """Write and return the record of a command that has ended.
+
+    Raises:
+        DvtError: if it failed.
+    """
+    record, log, status = running.planned.record, running.log, running.process.wait()
     if status:
         raise DvtError(
             f"{log}: the command ended with status {status} ({_last_line(log)}). Fix the error, then run again; what "
             "is finished is kept."
         )
-    seconds, peak_bytes = time.perf_counter() - begin, int(peak.read_text(encoding="utf-8"))
+    seconds, peak = time.perf_counter() - running.begin, record.with_suffix(".peak")
+    stage = Stage(
+        command=shlex.join(running.planned.command),
+        seconds=seconds,
+        peak_bytes=int(peak.read_text(encoding="utf-8")),
+    )
     peak.unlink()
-    stage = Stage(command=shlex.join(command), seconds=seconds, peak_bytes=peak_bytes)
     json_records.save(stage, record)
     return stage
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its children; first let it end by itself."""
+def end(*commands: Running) -> None:
+    """End commands and their children; first let them end by themselves."""
     for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, None)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+        for running in commands:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.process.pid, number)
+        for running in commands:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.process.wait(seconds)
 
 
 def _last_line(log: Path) -> str:
