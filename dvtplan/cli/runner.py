@@ -34,8 +34,8 @@ COMMANDS = {
 OPTIONS = frozenset({
     "augmentation", "averaging", "batch_size", "beta1", "burden", "by", "channels", "channels_last", "clip_norm",
     "compare", "compile", "context", "dataset", "device", "dice_weight", "epochs", "estimate_levels", "extra_formats",
-    "findings", "focal_alpha", "focal_gamma", "folds", "folds_by", "gpus", "input", "jobs", "keep_names", "key",
-    "label_names", "learning_rate", "level", "level_sensitivity", "levels", "levels_table", "licence", "loss",
+    "findings", "focal_alpha", "focal_gamma", "folds", "folds_by", "gpus", "held_out", "input", "jobs", "keep_names",
+    "key", "label_names", "learning_rate", "level", "level_sensitivity", "levels", "levels_table", "licence", "loss",
     "lr_drops", "lr_factor", "masks", "mirror", "model", "network", "networks", "norm_groups", "output", "overlays",
     "oversampling", "overwrite", "part", "patch", "patient_by", "patients", "precision", "prediction_values",
     "predictions", "preset", "quiet", "recipe", "reference", "region_rule", "replan", "resume", "root",

@@ -168,7 +168,7 @@ def _test_pairs(workspace: Workspace, network: str, dataset: Dataset, fold: Fold
     folder = workspace.fold(network, fold.index).predictions
     leaked = [case_id for case_id in fold.train if mask_path(folder, case_id).exists()]
     run = workspace.fold(network, fold.index).run
-    trained = json_records.load(Run, run, "`train_fold`").train if run.exists() else ()
+    trained = json_records.load(Run, run, "`train_fold`").used if run.exists() else ()
     require_untrained(run, trained, fold.test, dataset.patient_of, workspace.splits)
     if leaked:
         raise DvtError(

@@ -65,8 +65,8 @@ def predict_fold(
     model = replace(load_model(workspace.results(network), folds=[index], setup=setup), training=None)
     console.info(model.setup.description_with_trial)
     run = workspace.fold(network, index).run
-    trained_on = json_records.load(Run, run, "`train_fold`").train
-    require_untrained(run, trained_on, fold.test, raw.patient_of, workspace.splits)
+    used = json_records.load(Run, run, "`train_fold`").used
+    require_untrained(run, used, fold.test, raw.patient_of, workspace.splits)
     cases = {case.id: case for case in raw.cases}
     folder = workspace.fold(network, index).predictions
     with files.exclusive_lock(folder):

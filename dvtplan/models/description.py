@@ -103,7 +103,8 @@ def to_text(model: ModelDescription) -> str:
 
 
 def _fold(run: Run) -> str:
-    cases = f"{plural(len(run.train), 'training case')}; {plural(len(run.test), 'test case')}"
+    held_out = f"; {plural(len(run.held_out), 'held-out case')}" if run.held_out else ""
+    cases = f"{plural(len(run.train), 'training case')}{held_out}; {plural(len(run.test), 'test case')}"
     epochs = f"{run.done} epochs" if run.is_finished else f"{run.done} of {run.length}"
     return f"{run.fold}: {epochs} on {cases}"
 

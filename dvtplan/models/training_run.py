@@ -80,6 +80,7 @@ class Run:
     """Of a slice; with context the network takes more (``channels_in``)."""
     parameters: int
     train: tuple[str, ...]
+    """The cases that were trained on."""
     test: tuple[str, ...]
     plan_digest: str
     splits_digest: str
@@ -97,6 +98,13 @@ class Run:
     """None on other devices than a CPU, and in older files."""
     schedule: Schedule | None = field(default=None, metadata={OMIT_DEFAULT: True})
     """None: all steps of all epochs of ``recipe``."""
+    held_out: tuple[str, ...] = field(default=(), metadata={OMIT_DEFAULT: True})
+    """Training cases of the fold that were not trained on, see ``Recipe.held_out``."""
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The cases that decide the model: those that were trained on, and those held out to choose its mask rule."""
+        return (*self.train, *self.held_out)
 
     @property
     def channels_in(self) -> int:

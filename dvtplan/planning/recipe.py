@@ -197,8 +197,18 @@ class Recipe:
     )
     """Whether predictions are the mean of each slice and its mirror image, where slices may be mirrored
     (``planning.mirroring``)."""
+    held_out: float = _setting(
+        0.0,
+        added_later=True,
+        label="held out",
+        unit="share of the training patients",
+        help="share of the training patients on which the threshold and the smallest component are chosen instead of "
+        "trained; 0: no choice",
+    )
+    """Share of the fold's training patients that are not trained on. The threshold and the smallest component are
+    chosen on them (``inference.mask_choice``). 0: no choice."""
     seed: int = _setting(0, label="seed", help="seed of weights, order and variants", minimum=0)
-    """Decides initial weights, the order of slices and their variants."""
+    """Decides initial weights, the order of slices, their variants, and which patients are held out."""
 
     @property
     def patch_shape(self) -> tuple[int, int] | None:
@@ -268,6 +278,7 @@ class Recipe:
             self.width % self.norm_groups == 0,
             f"norm_groups {self.norm_groups} must divide width {self.width}",
         )
+        require(0 <= self.held_out < 1, f"held_out must be 0 or more and below 1, not {self.held_out}")
         require(self.seed >= 0, f"seed must be 0 or more, not {self.seed}")
         for name, setting in settings().items():
             value = getattr(self, name)

@@ -133,7 +133,7 @@ def _require_no_leak(stored: StoredModel, dataset: Dataset | None) -> None:
     for k, run in stored.runs.items():
         if dataset is not None:
             file = model_fold(stored.path, k).run
-            require_untrained(file, run.train, run.test, dataset.patient_of, file)
+            require_untrained(file, run.used, run.test, dataset.patient_of, file)
 
 
 def _workspace(results: Path) -> Workspace | None:
@@ -228,7 +228,8 @@ def _stored_as(file: Path, name: str, array: np.ndarray, floats: str) -> np.ndar
 
 def _without_case_names(run: Run) -> Run:
     """Return the run with the names of its cases replaced."""
-    return replace(run, train=(model_store.WITHHELD,) * len(run.train), test=(model_store.WITHHELD,) * len(run.test))
+    train, held_out, test = ((model_store.WITHHELD,) * len(cases) for cases in (run.train, run.held_out, run.test))
+    return replace(run, train=train, held_out=held_out, test=test)
 
 
 def _unfinished(runs: Mapping[int, Run]) -> Iterator[str]:

@@ -33,6 +33,7 @@ from dvtplan.planning.preprocessed_cases import STAGE
 from dvtplan.planning.recipe import RECIPES, Recipe
 from dvtplan.training.data_loading import SliceDataset
 from dvtplan.training.distributed import TorchProcessGroup
+from dvtplan.training.held_out import hold_out
 from dvtplan.training.losses import loss_function
 from dvtplan.training.open_sampler import open_sampler
 from dvtplan.training.sampling import SliceSampler
@@ -169,10 +170,11 @@ def start_message(job: TrainingJob, setup: DeviceConfig, taken: int) -> str:
         length = f"{short.steps} steps ({run.length}, for a time budget of {duration(short.budget_s)})"
     rows, columns = recipe.patch_shape or job.plan.target_shape
     what = "slices" if recipe.patch_shape is None else "patches"
+    held_out = f" {plural(len(run.held_out), 'case')} held out." if run.held_out else ""
     return (
         f"{setup.description_with_trial}\nFold {run.fold}: {run.network}, {run.parameters:,} parameters, "
         f"{', '.join(run.classes)}; recipe {recipe.name}, {length} of {recipe.batch_size} {what} of {rows}x{columns}"
-        f"{shared}, {start}."
+        f"{shared}, {start}.{held_out}"
     )
 
 
@@ -186,8 +188,8 @@ class _Inputs:
     plan: Plan
     splits: Splits
     fold: Fold
+    patient_of: dict[str, str]
     folder: FoldFolder
-    slices: SliceDataset
 
 
 def open_job(
@@ -212,18 +214,20 @@ def open_job(
     recipe = _decided(_choose_recipe(request, options, previous, group.world), inputs.plan)
     if request.recipe and group.is_main and not uses_norm_groups(request.network):
         _warn_of_norm_groups(request.network, recipe)
-    run = _new_run(request.network, inputs, recipe, setup, group.world)
+    fold, held_out = hold_out(inputs.fold, inputs.patient_of, recipe, previous, inputs.folder.run)
+    run = replace(_new_run(request.network, replace(inputs, fold=fold), recipe, setup, group.world), held_out=held_out)
+    slices = SliceDataset([workspace.preprocessed_case(case) for case in run.train])
     if previous:
         run = replace(run, started=previous.started, epochs_done=previous.epochs_done, arithmetic=previous.arithmetic)
         adds_epochs = request.epochs is not None and options.time_budget_s is None
         run = replace(run, schedule=None if adds_epochs else previous.schedule)
-    if recipe.batch_size > len(inputs.slices):
+    if recipe.batch_size > len(slices):
         raise DvtError(
-            f"`batch_size={recipe.batch_size}`: fold {request.fold} has only {plural(len(inputs.slices), 'slice')}. "
+            f"`batch_size={recipe.batch_size}`: fold {request.fold} has only {plural(len(slices), 'slice')}. "
             "Choose a smaller batch."
         )
-    sampler = open_sampler(inputs.slices, inputs.plan, recipe, group)
-    return TrainingJob(run=run, plan=inputs.plan, slices=inputs.slices, sampler=sampler, folder=inputs.folder)
+    sampler = open_sampler(slices, inputs.plan, recipe, group)
+    return TrainingJob(run=run, plan=inputs.plan, slices=slices, sampler=sampler, folder=inputs.folder)
 
 
 def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
@@ -232,7 +236,8 @@ def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
     plan = json_records.load(Plan, workspace.plan, STAGE)
     planned = {case.id: case.patient for case in fingerprint.cases}
     load_splits(workspace, planned, workspace.fingerprint)
-    splits = load_splits(workspace, current_patients(workspace, planned))
+    patient_of = current_patients(workspace, planned)
+    splits = load_splits(workspace, patient_of)
     if plan.fingerprint_digest != json_records.digest(fingerprint):
         raise DvtError(
             f"{workspace.plan}: was derived from other data than {workspace.fingerprint} describes. Run {STAGE} again."
@@ -247,8 +252,8 @@ def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
         plan=plan,
         splits=splits,
         fold=fold,
+        patient_of=patient_of,
         folder=workspace.fold(request.network, request.fold),
-        slices=SliceDataset([workspace.preprocessed_case(case) for case in fold.train]),
     )
 
 

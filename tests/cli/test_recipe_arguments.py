@@ -21,7 +21,7 @@ def test_every_recipe_field_can_be_overridden(
         "--recipe modern --epochs 3 --batch-size 4 --learning-rate 2e-3 --lr-drops 0.5,0.9 --lr-factor 0.2 "
         "--beta1 0.8 --loss focal --focal-gamma 1.5 --focal-alpha 0.6 --oversampling 0.3 --norm-groups 2 --width 4 "
         "--target lesion --seed 5 --schedule drops --warm-up 7 --weight-decay 0.1 --clip-norm none --averaging 0.9 "
-        "--dice-weight 0.5 --patch 32x48 --context 1 --augmentation variants"
+        "--dice-weight 0.5 --patch 32x48 --context 1 --augmentation variants --held-out 0.2"
     )
     assert call("train", "0", "--root", toy_once.root, *words.split()) == 0
     assert trainings[0].epochs == 3
@@ -50,6 +50,7 @@ def test_every_recipe_field_can_be_overridden(
         patch="32x48",
         context=1,
         augmentation="variants",
+        held_out=0.2,
     )
     assert named["name"].startswith("modern with ") and "focal_alpha" in named["name"]
 
@@ -83,6 +84,7 @@ def test_the_command_line_has_an_option_for_every_field_of_the_recipe_but_its_na
         (["--averaging", "1"], "--averaging must be 0 or more and below 1"),
         (["--clip-norm", "0"], "--clip-norm must be above 0, or none"),
         (["--weight-decay", "nan"], "--weight-decay must be finite"),
+        (["--held-out", "1"], "--held-out must be 0 or more and below 1"),
         (["--focal-alpha", "1.5"], "--focal-alpha must be above 0 and below 1, or none"),
     ],
 )
