@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dvtplan.planning.plan import Plan
-from dvtplan.planning.recipe import PATCH_STEP, Recipe
+from dvtplan.planning.plan_rules import STEP
+from dvtplan.planning.recipe import Recipe
 
 SHARES = 0.3, 0.5
-"""Rows and columns of a patch, as shares of those of the slice."""
+"""Rows and columns of a patch, as shares of those of the slice. They are rounded to a multiple of ``STEP``, which every
+network can process."""
 LEAST = 96, 64
 """Fewest rows and columns of a patch. Slices that are not larger are not cut."""
 
@@ -18,7 +20,7 @@ def decide_patch(recipe: Recipe, plan: Plan) -> Recipe:
     shape = plan.target_shape
     if recipe.patch == "auto":
         rows, columns = (
-            min(whole, max(least, PATCH_STEP * round(share * whole / PATCH_STEP)))
+            min(whole, max(least, STEP * round(share * whole / STEP)))
             for whole, least, share in zip(shape, LEAST, SHARES, strict=True)
         )
     else:

@@ -44,7 +44,7 @@ def _decide(job: TrainingJob, setup: DeviceConfig, options: TrainingOptions) -> 
     if options.resume and earlier is not None and earlier.processor == devices.processor():
         return _kept(setup, earlier, options)
     slices = job.sampler.batch_size // job.sampler.world
-    batch = (slices, job.run.channels_in, *(job.run.recipe.patch_shape or job.plan.target_shape))
+    batch = (slices, job.run.channels_in, *job.seen_shape)
     return speed_trial.fastest_for_training(build_network(job.run), batch, setup)
 
 

@@ -103,6 +103,11 @@ class TrainingJob:
     sampler: SliceSampler
     folder: FoldFolder
 
+    @property
+    def seen_shape(self) -> tuple[int, int]:
+        """Rows and columns of what a step sees of each slice: the slice, or a patch of it."""
+        return self.run.recipe.patch_shape or self.plan.target_shape
+
     def log(self, text: str, group: TorchProcessGroup) -> None:
         """Print a line and append it to the fold's log, in the main process only."""
         if group.is_main:
@@ -168,7 +173,7 @@ def start_message(job: TrainingJob, setup: DeviceConfig, taken: int) -> str:
     length = f"{plural(recipe.epochs, 'epoch')} x {job.sampler.steps} steps"
     if short:
         length = f"{short.steps} steps ({run.length}, for a time budget of {duration(short.budget_s)})"
-    rows, columns = recipe.patch_shape or job.plan.target_shape
+    rows, columns = job.seen_shape
     what = "slices" if recipe.patch_shape is None else "patches"
     held_out = f" {plural(len(run.held_out), 'case')} held out." if run.held_out else ""
     return (
@@ -212,6 +217,8 @@ def open_job(
         )
     previous = _read_previous(inputs, request, options) if options.resume else None
     recipe = _decided(_choose_recipe(request, options, previous, group.world), inputs.plan)
+    if recipe.patch_shape is not None:
+        require_divisible(request.network, recipe.patch_shape, "patch", f"`patch={recipe.patch}`")
     if request.recipe and group.is_main and not uses_norm_groups(request.network):
         _warn_of_norm_groups(request.network, recipe)
     fold, held_out = hold_out(inputs.fold, inputs.patient_of, recipe, previous, inputs.folder.run)
@@ -247,7 +254,7 @@ def _read_inputs(workspace: Workspace, request: TrainingRequest) -> _Inputs:
     _require_unchanged_data(workspace, fold)
     for case in fold.train:
         preprocessed_cases.require_current(workspace.preprocessed_case(case), plan, workspace.plan, digests[case])
-    require_divisible(request.network, plan.target_shape, str(workspace.plan))
+    require_divisible(request.network, plan.target_shape, "target_shape", str(workspace.plan))
     return _Inputs(
         plan=plan,
         splits=splits,

@@ -149,7 +149,7 @@ def _fastest_batch_size(job: TrainingJob, trainer: Trainer) -> int:
     best, rate = BATCH_SIZES[0], 0.0
     world, free = job.sampler.world, None if trainer.setup.free_bytes() else worker_pool.free_memory_bytes()
     for slices in BATCH_SIZES if trainer.group.is_main else ():
-        fits = free is None or training_bytes(job.plan, 2 * slices) < free
+        fits = free is None or training_bytes(job.seen_shape, 2 * slices) < free
         if slices * world > len(job.slices) or not fits:
             break
         try:

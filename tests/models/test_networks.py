@@ -44,9 +44,9 @@ def test_the_divisor_of_a_network_is_the_smallest_side_that_it_can_process(name:
     network = build(name, 1, 1, **SMALL).eval()
     with torch.inference_mode():
         assert network(torch.rand(1, 1, 3 * divisor, divisor)).shape == (1, 1, 3 * divisor, divisor)
-    require_divisible(name, (3 * divisor, divisor), "plan.json")
+    require_divisible(name, (3 * divisor, divisor), "target_shape", "plan.json")
     with pytest.raises(DvtError, match=rf"^plan.json: .*multiples of {divisor}"):
-        require_divisible(name, (3 * divisor, divisor + divisor // 2), "plan.json")
+        require_divisible(name, (3 * divisor, divisor + divisor // 2), "target_shape", "plan.json")
 
 
 def test_a_gradient_reaches_every_parameter(network: nn.Module) -> None:

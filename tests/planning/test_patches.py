@@ -15,6 +15,7 @@ from dvtplan.planning.recipe import Recipe
     ("shape", "asked", "patch"),
     [
         ((960, 320), "auto", "288x160"),
+        ((480, 160), "auto", "128x64"),
         ((320, 128), "auto", "96x64"),
         ((160, 64), "auto", "96x64"),
         ((64, 64), "auto", "whole"),

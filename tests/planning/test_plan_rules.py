@@ -269,4 +269,4 @@ def test_costs_are_the_papers() -> None:
     plan = derive(PAPER)
     # 131 GFLOP forward, three times that a slice and epoch; 4714 slices, 250 epochs.
     assert training_flop(plan, 4714, 250) == pytest.approx(3 * 131e9 * 4714 * 250)
-    assert training_bytes(plan, 4) == 2 * training_bytes(plan, 2)
+    assert training_bytes(plan.target_shape, 4) == 2 * training_bytes(plan.target_shape, 2)

@@ -42,6 +42,12 @@ def test_a_shape_that_the_network_cannot_process_is_refused_naming_the_plan(
     train_fold(str(tmp_path), 0, recipe=TINY, epochs=1, options=CPU)  # its divisor is 16
 
 
+def test_a_patch_that_the_network_cannot_process_is_refused(fresh: Workspace) -> None:
+    recipe = replace(TINY, patch="16x32")
+    message = refused(lambda: train_fold(fresh, 0, network="segnet", recipe=recipe, options=CPU))
+    assert "`patch=16x32`" in message and "multiples of 32" in message
+
+
 def test_slices_of_another_plan_are_refused_naming_both(toy: Workspace) -> None:
     rewrite(toy.plan, target_shape=[48, 32])
     message = refused(lambda: train_fold(toy, 0, recipe=TINY, options=CPU))

@@ -123,7 +123,7 @@ def test_the_batch_size_is_doubled_while_that_pays(
 
 def test_no_batch_is_tried_that_memory_does_not_hold(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = json_records.load(Plan, fresh.plan, "")
-    monkeypatch.setattr(worker_pool, "free_memory_bytes", lambda: training_bytes(plan, 5))
+    monkeypatch.setattr(worker_pool, "free_memory_bytes", lambda: training_bytes(plan.target_shape, 5))
     monkeypatch.setattr(tuning, "_step_seconds", lambda job, trainer, slices, forward: 1.0)
     folder = train_fold(fresh, 0, recipe=replace(TINY, epochs=1), options=AUTO)
     assert load_run(folder).recipe.batch_size == 2

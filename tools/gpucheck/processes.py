@@ -176,7 +176,7 @@ def out_of_memory(settings: Settings) -> Iterator[Row]:
     workspace = copy_of(prepare(settings), "memory")
     plan = load(Plan, workspace.plan, "dvt_plan_and_preprocess")
     memory = torch.cuda.get_device_properties(settings.device).total_memory
-    batch = TIMES_TOO_LARGE * memory // training_bytes(plan, 1)
+    batch = TIMES_TOO_LARGE * memory // training_bytes(plan.target_shape, 1)
     where = ["--root", str(workspace.root), "--device", settings.device]
     command = [sys.executable, "-m", "dvtplan.cli", "train", "0", *where, "--batch-size", str(batch), "--no-compile"]
     try:

@@ -85,18 +85,18 @@ def build(name: str, channels_in: int, channels_out: int, *, width: int, norm_gr
     return _entry(name).build(channels_in, channels_out, width, norm_groups)
 
 
-def require_divisible(name: str, shape: tuple[int, int], where: str) -> None:
-    """Refuse a slice shape that a network cannot process.
+def require_divisible(name: str, shape: tuple[int, int], field: str, where: str) -> None:
+    """Refuse a shape of slices or patches that a network cannot process.
 
     Raises:
-        DvtError: if there is no network of that name, or its divisor does not divide the shape; ``where`` is the file
-            that holds the shape.
+        DvtError: if there is no network of that name, or its divisor does not divide the shape, which is ``field`` in
+            ``where``, a file or a parameter.
     """
     divisor = _entry(name).divisor
     if any(side % divisor for side in shape):
         raise DvtError(
-            f"{where}: target_shape {shape[0]}x{shape[1]} must be multiples of {divisor} for {name}. Change "
-            "target_shape, or choose another network."
+            f"{where}: {field} {shape[0]}x{shape[1]} must be multiples of {divisor} for {name}. Change {field}, or "
+            "choose another network."
         )
 
 
