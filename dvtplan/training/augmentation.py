@@ -22,16 +22,17 @@ class Augmentation:
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return float32 images (B, C, H, W) and labels (B, H, W) of a batch, of patches if the recipe has patches."""
-        if self._wide is None and self._patch is None:
-            return apply(batch.image_BCHW, batch.label_BHW, self._matrix_V23[batch.variant_B])
-        warp = self._wide.warp(batch.numbers_BP.numpy()) if self._wide else self._variant_warp(batch)
-        image, label = apply(batch.image_BCHW, batch.label_BHW, *self._matrix_and_size(batch, warp))
-        if self._wide is None:
-            return image, label
-        return self._wide.finish(image, label, warp.mirror, batch)
+        if self._wide is not None:
+            warp = self._wide.warp(batch.numbers_BP.numpy())
+            image, label = apply(batch.image_BCHW, batch.label_BHW, *self._matrix_and_size(batch, warp))
+            return self._wide.finish(image, label, warp.mirror, batch)
+        image, label = apply(batch.image_BCHW, batch.label_BHW, *self._variant_matrix_and_size(batch))
+        return image, label
 
-    def _variant_warp(self, batch: Batch) -> Warp:
-        return Warp.of([self._variants[k] for k in batch.variant_B.tolist()])
+    def _variant_matrix_and_size(self, batch: Batch) -> tuple[torch.Tensor, tuple[int, int] | None]:
+        if self._patch is None:
+            return self._matrix_V23[batch.variant_B], None
+        return self._matrix_and_size(batch, Warp.of([self._variants[k] for k in batch.variant_B.tolist()]))
 
     def _matrix_and_size(self, batch: Batch, warp: Warp) -> tuple[torch.Tensor, tuple[int, int]]:
         rows, columns = batch.label_BHW.shape[1:]

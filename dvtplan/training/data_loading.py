@@ -163,7 +163,7 @@ class InMemoryLoader:
         for place, number in enumerate(draws.slices[step].tolist()):
             first, stop, index = self._slices.span(number)
             corner = draws.corners[step, place]
-            images.append(view.part(self._image[first:stop], index, corner, view.context).flatten(0, 1))
+            images.append(torch.cat(view.part(self._image[first:stop], index, corner, view.context)))
             labels.append(view.part(self._label[first:stop], index, corner, 0)[0])
         return torch.stack(images), torch.stack(labels)
 

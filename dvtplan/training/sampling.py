@@ -62,19 +62,18 @@ class SliceView:
         """Whether it is the slice as it is stored."""
         return self.context == 0 and self.window is None
 
-    def part(self, array: Any, index: int, corner_2: np.ndarray, context: int) -> Any:
-        """Return a slice with its neighbours, (2 context + 1, ...), of an array or tensor (S, ..., H, W) of one case.
+    def part(self, array: Any, index: int, corner_2: np.ndarray, context: int) -> list[Any]:
+        """Return a slice with its neighbours, 2 context + 1 parts, of an array or tensor (S, ..., H, W) of one case.
 
-        ``corner_2`` is the first row and column of the window; it has no effect on whole slices.
+        ``corner_2`` is the first row and column of the window; it has no effect on whole slices. The parts are views:
+        an index of a list would make a GPU wait for the host.
         """
-        first, stop = index - context, index + context + 1
-        numbers = slice(first, stop)
-        if first < 0 or stop > len(array):
-            numbers = [min(max(k, 0), len(array) - 1) for k in range(first, stop)]  # type: ignore[assignment]
+        last = len(array) - 1
+        seen = [array[min(max(k, 0), last)] for k in range(index - context, index + context + 1)]
         if self.window is None:
-            return array[numbers]
+            return seen
         (row, column), (rows, columns) = corner_2.tolist(), self.window
-        return array[numbers][..., row : row + rows, column : column + columns]
+        return [one[..., row : row + rows, column : column + columns] for one in seen]
 
 
 WHOLE_SLICES = SliceView()

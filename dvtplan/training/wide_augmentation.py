@@ -126,7 +126,7 @@ class WideAugmentation:
         table = torch.arange(256, dtype=label_BHW.dtype, device=label_BHW.device)
         for one, other in self._mirrored_class.items():
             table[one] = other
-        mirrored = torch.from_numpy(mirrored_B).to(label_BHW.device)[:, None, None]
+        mirrored = torch.from_numpy(mirrored_B).to(label_BHW.device, non_blocking=True)[:, None, None]
         return torch.where(mirrored, table[label_BHW.long()], label_BHW)
 
 

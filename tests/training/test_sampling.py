@@ -81,5 +81,5 @@ def test_a_slice_is_seen_with_its_neighbours_and_the_ends_are_repeated() -> None
     array = np.arange(5)[:, None, None] * np.ones((1, 8, 6))
     view, corner = SliceView(context=2, window=(4, 3)), np.array([2, 1])
     for index, expected in ((2, [0, 1, 2, 3, 4]), (0, [0, 0, 0, 1, 2]), (4, [2, 3, 4, 4, 4])):
-        part = view.part(array, index, corner, 2)
+        part = np.stack(view.part(array, index, corner, 2))
         assert part.shape == (5, 4, 3) and part[:, 0, 0].tolist() == expected
