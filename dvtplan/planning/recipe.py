@@ -335,6 +335,7 @@ RECIPES = {
         context=2,
         augmentation="wide",
         target="labels",
+        mirror=True,
     ),
 }
 """Recipes by name.
