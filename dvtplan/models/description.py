@@ -13,6 +13,7 @@ from dvtplan.models.model_store import TABLE_TEXT, model_digest, open_model
 from dvtplan.models.training_run import Run
 from dvtplan.models.weight_files import archived_weights, float_type, weights_digest
 from dvtplan.planning.plan import Plan
+from dvtplan.planning.recipe_text import describe_input, describe_optimizer
 from dvtplan.planning.training_ranges import SMALLEST_GROUP, Range, TrainingData
 
 
@@ -90,9 +91,9 @@ def to_text(model: ModelDescription) -> str:
         *(("folds" if k == next(iter(model.runs)) else "", _fold(run)) for k, run in model.runs.items()),
         ("plan", f"{model.plan.preset}: slices along {model.plan.slice_axis}, as {rows}x{columns}, scaled by "
                  f"{normal.scope}{clipped}; of data set {model.plan.dataset}"),
-        ("recipe", f"{recipe.name}: {first.length}, batches of {recipe.batch_size}, learning rate "
-                   f"{recipe.learning_rate:g}, loss {recipe.describe_loss()}, oversampling "
-                   f"{recipe.oversampling:g}, seed {recipe.seed}"),
+        ("recipe", f"{recipe.name}: {first.length}, loss {recipe.describe_loss()}, seed {recipe.seed}"),
+        ("", describe_input(recipe)),
+        ("", describe_optimizer(recipe)),
         *_data_lines(model.data),
         ("digest", model.digest),
         ("versions", ", ".join(f"{name} {version}" for name, version in first.versions.items())),

@@ -29,7 +29,7 @@ def describe_plan(fingerprint: Fingerprint, plan: Plan, splits: Splits | None) -
         "slice_axis": plan.slice_axis,
         "target_shape": f"{plan.target_shape[0]}x{plan.target_shape[1]}",
         "normalization": f"min-max by {normal.scope}, {clip}",
-        "variants": str(len(plan.variants)),
+        "variants": f"{len(plan.variants)}, for recipes with `augmentation` variants",
     }
     for name, value in decided.items():
         lines += [f"  {name:<14} {value}", f"  {'':<14} {plan.because[name]}"]

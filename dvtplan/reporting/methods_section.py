@@ -9,7 +9,8 @@ from typing import TypeVar
 from dvtplan.core.text import duration, plural
 from dvtplan.data.folds import Splits
 from dvtplan.planning.plan import Plan
-from dvtplan.planning.recipe import settings
+from dvtplan.planning.recipe import Recipe, settings
+from dvtplan.planning.recipe_text import describe_input, describe_optimizer, has_effect
 from dvtplan.rendering import html_page
 from dvtplan.rendering.html_page import Html
 from dvtplan.rendering.views import VIEWS
@@ -47,16 +48,29 @@ def methods(results: Sequence[ScoredNetwork], splits: Splits, curves: Sequence[C
 
 def _plans(results: Sequence[ScoredNetwork]) -> Html:
     """Return each plan once, with the networks that were trained by it."""
+    recipes = {one.network: [run.recipe for run in one.runs.values()] for one in results}
     parts = [
         html_page.table(
             f"The plan of {listed(names)} (preset {plan.preset}): each decision with its reason.",
             ("Decision", "Chosen", "Reason"),
-            [("", [(DECISIONS.get(key, key), _decided(plan, key), reason) for key, reason in plan.because.items()])],
+            [("", _decisions(plan, [r for n in names for r in recipes[n]]))],
             wide=(1, 2),
         )
         for plan, names in _kinds((one.plan, one.network) for one in results)
     ]
     return html_page.section("plan", "Plan", *parts, level=3)
+
+
+def _decisions(plan: Plan, recipes: Sequence[Recipe]) -> list[tuple[str, str, str]]:
+    """Return name, choice and reason of each decision, and for variants by which of the recipes they were applied."""
+    rows = []
+    for key, reason in plan.because.items():
+        chosen = _decided(plan, key)
+        if key == "variants" and any(recipe.augmentation == "wide" for recipe in recipes):
+            users = dict.fromkeys(recipe.name for recipe in recipes if recipe.augmentation != "wide")
+            chosen += f", applied only by {listed([*users])}" if users else ", not applied: the recipe's is wide"
+        rows.append((DECISIONS.get(key, key), chosen, reason))
+    return rows
 
 
 def _decided(plan: Plan, key: str) -> str:
@@ -119,9 +133,16 @@ def _recipes(results: Sequence[ScoredNetwork]) -> Html:
     if not kinds:
         return html_page.text("")
     rows = [
-        (setting.title, *(_value(getattr(recipe, name)) for recipe, _ in kinds))
+        (
+            setting.title,
+            *(_value(getattr(recipe, name)) if has_effect(recipe, name) else "not used" for recipe, _ in kinds),
+        )
         for name, setting in settings().items()
-        if name != "epochs"
+        if name != "epochs" and any(has_effect(recipe, name) for recipe, _ in kinds)
+    ]
+    rows[1:1] = [
+        (title, *(describe(recipe) for recipe, _ in kinds))
+        for title, describe in {"a step sees": describe_input, "optimizer": describe_optimizer}.items()
     ]
     lengths = [dict.fromkeys(runs[name].length.partition(" ")[0] for name in names) for _, names in kinds]
     rows.insert(1, (settings()["epochs"].title, *map(", ".join, lengths)))

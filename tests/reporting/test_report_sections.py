@@ -171,6 +171,15 @@ def test_the_plan_is_shown_with_its_reasons_once_for_networks_that_share_it() ->
     assert "0 to 1 by volume, percentiles 0.5, 99.5" in text and "1 variant" in text
 
 
+def test_variants_that_were_not_applied_are_not_claimed() -> None:
+    wide = dataclasses.replace(GOOD, runs={0: run(0, name="modern", augmentation="wide", schedule="cosine")})
+    text = Reader(methods_section.methods([wide], SPLITS, [], 1)).text
+    assert "1 variant, not applied" in text and "wide augmentation, not the plan's variants" in text
+    assert "cosine" in text and "drops of the learning rate" not in text  # they have no effect with a cosine
+    both = Reader(methods_section.methods([wide, POOR], SPLITS, [], 1)).text
+    assert "1 variant, applied only by paper" in both and "not used 0.6, 0.85" in both
+
+
 def test_folds_runs_and_recipes_are_shown() -> None:
     mixed = ScoredNetwork(
         network="two", rows=pd.concat([GOOD.rows, ELSEWHERE.rows]), folds=FOLDS, plan=PLAN,
