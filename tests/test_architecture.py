@@ -53,6 +53,7 @@ TOOLS_MAY_IMPORT = {
     "phantom": set(),
     "bench": {"dvtplan", "phantom"},
     "compare": {"dvtplan"},
+    "ablation_study": {"dvtplan", "compare"},
     "gpucheck": {"dvtplan", "phantom", "bench"},
     "validation": {"dvtplan", "phantom"},
     "reproduction": {"dvtplan", "phantom"},

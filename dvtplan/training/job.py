@@ -31,6 +31,7 @@ from dvtplan.planning.patches import decide_patch
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.preprocessed_cases import STAGE
 from dvtplan.planning.recipe import RECIPES, Recipe
+from dvtplan.planning.target import predicts_union
 from dvtplan.training.data_loading import SliceDataset
 from dvtplan.training.distributed import TorchProcessGroup
 from dvtplan.training.held_out import hold_out
@@ -352,11 +353,7 @@ def _warn_of_norm_groups(network: str, recipe: Recipe) -> None:
 
 def _classes(recipe: Recipe, plan: Plan) -> dict[str, int]:
     """Return what the outputs mean: class name -> value in predicted masks."""
-    target = recipe.target
-    if target == "auto":
-        joined = len(plan.labels) == 1 or set(plan.labels) == {"proximal", "distal"}
-        target = "lesion" if joined else "labels"
-    if target == "labels" and len(plan.labels) > 1:
+    if not predicts_union(recipe.target, plan.labels) and len(plan.labels) > 1:
         return plan.labels
     if len(plan.labels) > 1 and LESION in plan.labels:
         raise DvtError(

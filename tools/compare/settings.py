@@ -69,15 +69,21 @@ def splits_digest(workspace: Workspace) -> str:
     return digests.sha256(workspace.splits)
 
 
-def require_the_same(out: Path, conditions: Conditions) -> None:
+def require_the_same(out: Path, conditions: Conditions, *, save: bool = True) -> None:
     """Save the conditions, or check that they are those of the earlier results in the folder.
+
+    Args:
+        out: the folder.
+        conditions: of this command.
+        save: write the conditions of a new folder.
 
     Raises:
         DvtError: if they differ; names the first difference.
     """
     path = out / "settings.json"
     if not path.exists():
-        json_records.save(conditions, path)
+        if save:
+            json_records.save(conditions, path)
         return
     earlier = json_records.load(type(conditions), path, MADE_BY, "Use a new folder as --out.")
     for one in fields(conditions):

@@ -63,7 +63,7 @@ def to_json(
         ],
         "tests": [dataclasses.asdict(test) for test in scores.tests],
     }
-    return json.dumps(_finite(content), indent=1) + "\n"
+    return json.dumps(finite(content), indent=1) + "\n"
 
 
 def _title(conditions: Conditions) -> str:
@@ -91,10 +91,11 @@ def _costs(method: Method) -> list[str]:
 
 def _mean_sd(summary: Summary) -> str:
     """Format with three decimals: the methods differ by hundredths."""
-    return f"{_number(summary.mean)} ± {_number(summary.sd)}"
+    return f"{decimals(summary.mean)} ± {decimals(summary.sd)}"
 
 
-def _number(value: float) -> str:
+def decimals(value: float) -> str:
+    """Format with three decimals."""
     return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -120,10 +121,11 @@ def _test_row(test: PairedTest) -> tuple[str, ...]:
     one = test.difference
     interval = "-" if math.isnan(one.ci_low) else f"{one.ci_low:+.3f} to {one.ci_high:+.3f}"
     estimate = "n/a" if math.isnan(one.estimate) else f"{one.estimate:+.3f}"
-    return test.method, test.region, str(one.n), estimate, interval, _p(one.p), _p(test.p_holm)
+    return test.method, test.region, str(one.n), estimate, interval, p_value(one.p), p_value(test.p_holm)
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """Format a p-value."""
     return "n/a" if math.isnan(value) else "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
@@ -137,10 +139,10 @@ def _test_notes(scores: Scores) -> list[str]:
     return [f"{best if several else ''}The method minus {scores.reference}: {paired_tests.RULE}."]
 
 
-def _finite(content: Any) -> Any:
+def finite(content: Any) -> Any:
     """Replace numbers that JSON does not have by None."""
     if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [_finite(value) for value in content]
+        return [finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
