@@ -1,7 +1,7 @@
 """Measure what each part of the recipe `modern` is worth: one change at a time, at equal time.
 
 Each change (lever) is trained with every seed, each run with one thread on a core of its own. It predicts the test
-patients, and is scored by dvt_evaluate. docs/developer/comparing.md describes the table.
+patients, and is scored by dvt_evaluate. docs/developer/recipes.md describes the table.
 
     python tools/ablation.py --dataset Small --test SmallTest --minutes 10 --seeds 0 1 --jobs 2 --out ablation_small
 """

@@ -10,6 +10,7 @@ from dvtplan.planning.mirroring import mirrored_labels
 from dvtplan.planning.patches import decide_patch
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.recipe import Recipe
+from dvtplan.planning.recipe_text import has_effect
 from dvtplan.planning.target import predicts_union
 
 REFERENCE = "modern"
@@ -53,6 +54,7 @@ LEVERS: dict[str, dict[str, object]] = {
     "batch_24": {"batch_size": 24},
     "mirror": {"mirror": True},
     "no_mirror": {"mirror": False},
+    "held_out_0.1": {"held_out": 0.1},
 }
 """Name -> the fields of the recipe that it changes. A lever that changes nothing on a data set is skipped, so one
 that equals today's recipe may stay."""
@@ -99,14 +101,8 @@ def effective(recipe: Recipe, plan: Plan) -> Recipe:
     """Return a recipe in which fields that have no effect on a data set have their default value."""
     decided = decide_patch(recipe, plan)
     union = len(plan.labels) == 1 or predicts_union(recipe.target, plan.labels)
-    loss = decided.loss.split("_")
-    idle = [
-        "name",
-        *(["focal_gamma", "focal_alpha"] if "focal" not in loss else []),
-        *(["dice_weight"] if "dice" not in loss else []),
-        *(["lr_drops", "lr_factor"] if decided.schedule == "cosine" else []),
-        *(["mirror"] if mirrored_labels(plan) is None else []),
-    ]
+    idle = [name for name in recipes.settings() if not has_effect(decided, name)]
+    idle += ["name", *(["mirror"] if mirrored_labels(plan) is None else [])]
     defaults = Recipe()
     changes = {name: getattr(defaults, name) for name in idle}
     return replace(decided, target="lesion" if union else "labels", **changes)
