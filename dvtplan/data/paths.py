@@ -12,6 +12,7 @@ from dvtplan.imaging.volume_names import is_hidden
 
 RAW = "datasets_raw"
 METRICS = "metrics.csv"
+POSTPROCESSING = "postprocessing.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,11 @@ class FoldFolder:
     @property
     def run(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def postprocessing(self) -> Path:
+        """The mask rule that was chosen on held-out patients; missing if none was."""
+        return self.path / POSTPROCESSING
 
     @property
     def epochs(self) -> Path:

@@ -10,6 +10,7 @@ from dvtplan.findings.burden import SLICE_MM, Burden
 from dvtplan.findings.lesion_confidence import SUB_THRESHOLD, Lesion
 from dvtplan.findings.level_source import LEVEL_SOURCES
 from dvtplan.findings.record import NOT_RULED_OUT, Findings
+from dvtplan.models.postprocessing import PLAIN_THRESHOLD
 
 READING_ORDER = ("right", "left")
 """The patient's right leg is on the left of a picture, so it comes first."""
@@ -55,8 +56,11 @@ def limb_title(found: Findings, limb: str) -> str:
 
 def limb_empty(found: Findings, limb: str) -> str:
     volume = _ml(found.sub_threshold_ml.get(limb, 0.0))
-    low_confidence = f"Low-confidence voxels, probability {SUB_THRESHOLD:g} to 0.5: {volume}."
-    return f"The model segmented no thrombus in the {limb} leg. {NOT_RULED_OUT} {low_confidence}"
+    threshold = PLAIN_THRESHOLD if found.model.threshold is None else found.model.threshold
+    segmented = f"The model segmented no thrombus in the {limb} leg. {NOT_RULED_OUT}"
+    if threshold <= SUB_THRESHOLD:  # then no voxel is sub-threshold
+        return segmented
+    return f"{segmented} Low-confidence voxels, probability {SUB_THRESHOLD:g} to {threshold:.3g}: {volume}."
 
 
 def burden_rows(found: Findings) -> list[tuple[str, ...]]:

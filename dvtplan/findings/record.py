@@ -41,6 +41,10 @@ class ModelIdentity:
     """Number of training scans; None if the model lacks their fingerprint."""
     slice_axis: str
     versions: dict[str, str]
+    threshold: float | None = None
+    """Lowest probability of a segmented voxel; None: the most probable class, of a single class 0.5."""
+    smallest_component_mm3: float = 0.0
+    """Smaller components were removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from dvtplan.findings.record import ModelIdentity
 from dvtplan.models import checkpoint, devices, model_store, speed_trial, weight_files
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.model_store import StoredModel
+from dvtplan.models.postprocessing import PLAIN, MaskRule, rule_of_folds
 from dvtplan.models.training_run import Run, training_differences
 from dvtplan.planning.mirroring import mirrored_labels
 from dvtplan.planning.plan import Plan
@@ -51,6 +52,10 @@ class Model:
     mirror: tuple[int, ...] | None = None
     """For each output, counted from 0, the output of the mirrored slice that it is averaged with. None: slices are not
     predicted mirrored."""
+    rule: MaskRule = PLAIN
+    """How its probabilities become a mask."""
+    unchosen: tuple[int, ...] = ()
+    """Folds with held-out patients on which no mask rule was chosen yet."""
     path: Path | None = None
     """Results folder or archive."""
     network: str = ""
@@ -75,6 +80,8 @@ class Model:
             phantom=self.is_phantom,
             training_scans=None if self.training is None else self.training.cases,
             slice_axis=self.plan.slice_axis,
+            threshold=self.rule.threshold,
+            smallest_component_mm3=self.rule.smallest_component_mm3,
             versions={"dvtplan": __version__, "torch": str(torch.__version__)},
         )
 
@@ -119,7 +126,11 @@ def load_model(
         plan=stored.plan,
         classes=runs[0].classes,
         setup=setup,
-        digest=model_store.model_digest(stored.plan, list(zip(runs, (weights for _, weights in loaded), strict=True))),
+        digest=model_store.model_digest(
+            stored.plan, list(zip(runs, (weights for _, weights in loaded), strict=True)), stored.rules
+        ),
+        rule=rule_of_folds(stored.rules),
+        unchosen=tuple(k for k, run in stored.runs.items() if run.held_out and k not in stored.postprocessing),
         context=runs[0].recipe.context,
         mirror=_mirrored_outputs(stored.plan, runs[0]),
         tile=tile,
@@ -160,7 +171,10 @@ def _load_network(stored: StoredModel, fold: int) -> tuple[nn.Module, str]:
         weights = weight_files.archived_weights(stored.archive, fold, needed)
         network = checkpoint.build_network(run)
         checkpoint.set_weights(network, weights)
-    return network.eval(), weight_files.weights_digest(checkpoint.get_weights(network))
+    digest = weight_files.weights_digest(checkpoint.get_weights(network))
+    if fold in stored.postprocessing:
+        stored.postprocessing[fold].require_weights(digest, model_fold(stored.path, fold).postprocessing)
+    return network.eval(), digest
 
 
 def _place(network: nn.Module, channels: int, shape: tuple[int, int], setup: DeviceConfig) -> nn.Module:

@@ -22,13 +22,11 @@ from dvtplan.imaging.normalize import limits
 from dvtplan.imaging.resize import triangle, weights
 from dvtplan.imaging.slice_buffer import SliceBuffer
 from dvtplan.inference.model import Model, slices_at_once
+from dvtplan.inference.postprocessing import decide
 from dvtplan.inference.tiles import predict_by_tiles
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.planning import measurement, slice_preprocessing
 from dvtplan.planning.fingerprint import ChannelFingerprint
-
-THRESHOLD = 0.5
-"""Lowest probability of a segmented voxel, for networks with one output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +101,8 @@ def probabilities(
 
     Yields:
         Mean probabilities of the foreground classes, float32 (B, classes, H, W), and votes, unsigned (B, H, W): bit
-        k is set where fold k alone would segment. Votes are None without ``with_votes`` and for a single fold.
+        k is set where fold k alone would segment by the threshold of the model. Votes are None without ``with_votes``
+        and for a single fold.
 
     Raises:
         DvtError: if a network's output is not a number.
@@ -124,7 +123,7 @@ def probabilities(
             for k, probability in enumerate(_fold_probabilities(torch.from_numpy(image).to(device), model, block)):
                 total = total + probability
                 if with_votes:
-                    alone = decide((rows @ probability @ columns.T).cpu().numpy(), model.classes) != 0
+                    alone = decide((rows @ probability @ columns.T).cpu().numpy(), model.rule.threshold) != 0
                     bits = alone.astype(lesion_confidence.vote_type(len(model.networks))) << k
                     votes = bits if votes is None else votes | bits
             native_BKHW = (rows @ (total / len(model.networks)) @ columns.T).cpu().numpy()
@@ -194,15 +193,6 @@ def _probabilities_of(network: nn.Module, setup: DeviceConfig, at_once: int, ima
     with setup.autocast():
         logits = network(setup.images(image_BCHW))[:count].float()
     return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)[:, 1:]
-
-
-def decide(probability_BKHW: np.ndarray, classes: dict[str, int]) -> np.ndarray:
-    """Return mask values, uint8 (B, H, W): the most probable class, or for one class all from ``THRESHOLD`` on."""
-    values = np.array([0, *classes.values()], np.uint8)
-    if len(classes) == 1:
-        return values[(probability_BKHW[:, 0] >= THRESHOLD).astype(np.uint8)]
-    background = 1.0 - probability_BKHW.sum(axis=1, keepdims=True)
-    return values[np.concatenate([background, probability_BKHW], axis=1).argmax(axis=1)]
 
 
 def in_file_order(slices: SliceBuffer, opened: OpenedCase, dtype: type) -> np.ndarray:

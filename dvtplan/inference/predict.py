@@ -23,6 +23,7 @@ from dvtplan.findings.options import FindingsOptions
 from dvtplan.imaging.nifti_forms import trusting
 from dvtplan.imaging.volume_names import ENDINGS, stem
 from dvtplan.inference import failures, inputs, mask_formats, station_masks
+from dvtplan.inference.choose_postprocessing import with_postprocessing
 from dvtplan.inference.inputs import PredictionInput
 from dvtplan.inference.model import Model, load_model
 from dvtplan.inference.options import PredictOptions
@@ -64,9 +65,11 @@ def predict_fold(
     # Test patients are from the data set of the training, so no comparison with the training scans is needed.
     model = replace(load_model(workspace.results(network), folds=[index], setup=setup), training=None)
     console.info(model.setup.description_with_trial)
-    run = workspace.fold(network, index).run
-    used = json_records.load(Run, run, "`train_fold`").used
-    require_untrained(run, used, fold.test, raw.patient_of, workspace.splits)
+    run_file = workspace.fold(network, index).run
+    run = json_records.load(Run, run_file, "`train_fold`")
+    require_untrained(run_file, run.used, fold.test, raw.patient_of, workspace.splits)
+    if run.held_out:
+        model = with_postprocessing(workspace, run, model, raw)
     cases = {case.id: case for case in raw.cases}
     folder = workspace.fold(network, index).predictions
     with files.exclusive_lock(folder):
@@ -127,6 +130,7 @@ def predict_input(
         segmentation_writer.import_highdicom()
     if model.training is None:
         console.info("The model has no fingerprint of its training scans, so scans are not compared with them.")
+    _tell_rule(model)
     with contextlib.ExitStack() as stack:
         stack.enter_context(trusting(options.trust))
         try:
@@ -155,6 +159,17 @@ def predict_input(
         predict_all = _predict_single if source.is_single and output.name.endswith(ENDINGS) else predict_cases
         outcome = predict_all(job, model, options, findings)
         return replace(outcome, files=(*outcome.masks, *_write_derived(outcome.masks, source, model, options)))
+
+
+def _tell_rule(model: Model) -> None:
+    """Say how probabilities become masks, unless by the plain rule; and warn of folds without the choice they need."""
+    if not model.rule.is_plain:
+        console.info(f"Masks: {model.rule.in_words}.")
+    if model.unchosen:
+        console.warn(
+            f"{model.path}: fold {', '.join(map(str, model.unchosen))} held out patients, but no threshold was chosen "
+            "on them; the plain rule is used. Predict the test patients first: `train_fold` with `resume=True`."
+        )
 
 
 def _write_derived(masks: Sequence[Path], source: PredictionInput, model: Model, options: PredictOptions) -> list[Path]:

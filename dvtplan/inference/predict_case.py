@@ -20,7 +20,7 @@ from dvtplan.findings.options import FindingsOptions
 from dvtplan.findings.writer import FindingsBuilder, FindingsModel
 from dvtplan.imaging import volume_io
 from dvtplan.imaging.slice_buffer import SliceBuffer
-from dvtplan.inference import network_pass
+from dvtplan.inference import network_pass, postprocessing
 from dvtplan.inference.inputs import image_names
 from dvtplan.inference.model import Model
 from dvtplan.inference.network_pass import OpenedCase
@@ -76,7 +76,8 @@ def predict_case(
     """Write the mask of one case on the grid of its first image, and warn if the scan differs from the training scans.
 
     Slices pass through an unnamed file on disk, block by block, so memory does not grow with their number.
-    Probability volumes are assembled in memory. Findings and probabilities of an earlier mask are removed.
+    Probability volumes are assembled in memory, and so is the mask if small components are removed from it. Findings
+    and probabilities of an earlier mask are removed.
 
     Args:
         case: the case.
@@ -104,6 +105,7 @@ def predict_case(
             described = FindingsModel(model.identity, model.classes, model.training)
             builder = FindingsBuilder(case, opened.slice_grid, described, findings, levels, path.parent, stack)
         masks, probabilities = _run_network(opened, model, path.parent, stack, save_probabilities, builder)
+        masks = postprocessing.apply_smallest(masks, opened.slice_grid, model.rule, path.parent, stack)
         times.append(time.monotonic())
         for name, volume in probabilities.items():
             in_order = network_pass.in_file_order(volume, opened, np.float32)
@@ -137,10 +139,11 @@ def _run_network(
 ) -> tuple[SliceBuffer, dict[str, SliceBuffer]]:
     """Run the network over all slices; return the mask and the probabilities by class, in slice order."""
     masks = stack.enter_context(SliceBuffer(scratch))
+    values = np.array([0, *model.classes.values()], np.uint8)
     saved = model.classes if save_probabilities else ()
     probabilities = {name: stack.enter_context(SliceBuffer(scratch)) for name in saved}
     for probability_BKHW, votes_BHW in network_pass.probabilities(opened, model, with_votes=builder is not None):
-        mask_BHW = network_pass.decide(probability_BKHW, model.classes)
+        mask_BHW = values[postprocessing.decide(probability_BKHW, model.rule.threshold)]
         masks.append(mask_BHW)
         if builder is not None:
             builder.add(probability_BKHW.sum(axis=1), mask_BHW, votes_BHW)

@@ -10,6 +10,7 @@ from dvtplan.core.text import plural
 from dvtplan.core.verified_archive import DOWNLOAD_AGAIN
 from dvtplan.data.dataset import PHANTOM_WARNING
 from dvtplan.models.model_store import TABLE_TEXT, model_digest, open_model
+from dvtplan.models.postprocessing import PLAIN, Postprocessing, rule_of_folds
 from dvtplan.models.training_run import Run
 from dvtplan.models.weight_files import archived_weights, float_type, weights_digest
 from dvtplan.planning.plan import Plan
@@ -30,6 +31,8 @@ class ModelDescription:
     """Table 1; empty if the present model was not scored."""
     weights: str
     """The type in which the weights are stored, one of ``FLOATS``."""
+    postprocessing: dict[int, Postprocessing]
+    """The chosen mask rules, by fold."""
     digest: str
     about: str
     """Kind of ``path``, and whether it is complete."""
@@ -68,7 +71,8 @@ def describe_archive(path: Path | str) -> ModelDescription:
             data=stored.training,
             table=archive.text(TABLE_TEXT) if TABLE_TEXT in archive else "",
             weights=float_type(archive),
-            digest=model_digest(stored.plan, digests),
+            postprocessing=stored.postprocessing,
+            digest=model_digest(stored.plan, digests, stored.rules),
             about=f"archive of format {archive.manifest.format} by dvtplan {archive.manifest.dvtplan}, "
             f"{size / 1e6:.3g} MB; its {plural(count, 'member')} match their digests",
         )  # fmt: skip
@@ -89,6 +93,7 @@ def to_text(model: ModelDescription) -> str:
         ("channels", ", ".join(model.plan.channels)),
         ("classes", ", ".join(f"{name} = {value}" for name, value in first.classes.items())),
         *(("folds" if k == next(iter(model.runs)) else "", _fold(run)) for k, run in model.runs.items()),
+        *_mask_rules(model),
         ("plan", f"{model.plan.preset}: slices along {model.plan.slice_axis}, as {rows}x{columns}, scaled by "
                  f"{normal.scope}{clipped}; of data set {model.plan.dataset}"),
         ("recipe", f"{recipe.name}: {first.length}, loss {recipe.describe_loss()}, seed {recipe.seed}"),
@@ -108,6 +113,16 @@ def _fold(run: Run) -> str:
     cases = f"{plural(len(run.train), 'training case')}{held_out}; {plural(len(run.test), 'test case')}"
     epochs = f"{run.done} epochs" if run.is_finished else f"{run.done} of {run.length}"
     return f"{run.fold}: {epochs} on {cases}"
+
+
+def _mask_rules(model: ModelDescription) -> list[tuple[str, str]]:
+    """Return a line for each fold with a chosen mask rule, and the rule of all folds together."""
+    chosen = model.postprocessing
+    lines = [f"{k}: {one.in_words}" for k, one in chosen.items()]
+    if chosen and len(model.runs) > 1:
+        rule = rule_of_folds([chosen[k].rule if k in chosen else PLAIN for k in model.runs])
+        lines.append(f"all folds: {rule.in_words}")
+    return [("" if k else "masks", line) for k, line in enumerate(lines)]
 
 
 def _data_lines(data: TrainingData | None) -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """A trained model on disk, without torch: a results folder, or an archive to share.
 
 An archive contains plan.json, fingerprint.json (ranges, no cases), NOTICE.txt and manifest.json; table1.csv and
-table1.txt if the model was scored; and for each fold run.json, without names of cases, and weights/TENSOR.npy.
+table1.txt if the model was scored; and for each fold run.json, without names of cases, weights/TENSOR.npy, and
+postprocessing.json if its mask rule was chosen.
 """
 
 from __future__ import annotations
@@ -18,8 +19,16 @@ from dvtplan.core.errors import DvtError, InvalidValue, require_whole
 from dvtplan.core.verified_archive import DOWNLOAD_AGAIN, ArchiveReader
 from dvtplan.data.dataset_json import read_description
 from dvtplan.data.names import label_faults
-from dvtplan.data.paths import model_description, model_fingerprint, model_fold, model_plan, trained_folds
+from dvtplan.data.paths import (
+    POSTPROCESSING,
+    model_description,
+    model_fingerprint,
+    model_fold,
+    model_plan,
+    trained_folds,
+)
 from dvtplan.data.phantom import is_phantom
+from dvtplan.models.postprocessing import PLAIN, MaskRule, Postprocessing, read_postprocessing
 from dvtplan.models.training_run import Run
 from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan
@@ -51,12 +60,19 @@ class StoredModel:
     plan: Plan
     runs: dict[int, Run]
     """By fold, in the requested order."""
+    postprocessing: dict[int, Postprocessing]
+    """By fold; a fold without a chosen mask rule is missing."""
     archive: ArchiveReader | None
     """None: ``path`` is a results folder; ``checkpoint`` reads its weights."""
     training: TrainingData | None
     """Ranges of the data that the folds were trained on; None if unknown."""
     warning: str = ""
     """Why ``training`` is None although a fingerprint exists; empty if there is no such problem."""
+
+    @property
+    def rules(self) -> tuple[MaskRule, ...]:
+        """The mask rule of each fold, in the order of ``runs``."""
+        return tuple(self.postprocessing[k].rule if k in self.postprocessing else PLAIN for k in self.runs)
 
 
 @contextlib.contextmanager
@@ -116,7 +132,17 @@ def _of_folder(path: Path, folds: Sequence[int] | None) -> StoredModel:
     runs = {k: json_records.load(Run, file, "`train_fold`", COPY_AGAIN) for k, file in files.items()}
     _require_agreement(plan, model_plan(path), runs, {k: str(file) for k, file in files.items()})
     training, warning = _training(path, plan, runs)
-    return StoredModel(path=path, plan=plan, runs=runs, archive=None, training=training, warning=warning)
+    found = {k: read_postprocessing(model_fold(path, k).postprocessing) for k in chosen}
+    chosen_rules = {k: one for k, one in found.items() if one is not None}
+    return StoredModel(
+        path=path,
+        plan=plan,
+        runs=runs,
+        postprocessing=chosen_rules,
+        archive=None,
+        training=training,
+        warning=warning,
+    )
 
 
 def _training(results: Path, plan: Plan, runs: Mapping[int, Run]) -> tuple[TrainingData | None, str]:
@@ -154,7 +180,8 @@ def _of_archive(path: Path, archive: ArchiveReader, folds: Sequence[int] | None)
         fault = _implausible(run, plan)
         if fault or run.fold != k:
             raise DvtError(f"{path}: fold_{k}/run.json: {fault or f'is of fold {run.fold}'}. {DOWNLOAD_AGAIN}")
-    fixed = {PLAN, DATA, NOTICE, TABLE_CSV, TABLE_TEXT, *(f"fold_{k}/run.json" for k in stored)}
+    rules = {k: postprocessing_name(k) for k in stored}
+    fixed = {PLAN, DATA, NOTICE, TABLE_CSV, TABLE_TEXT, *rules.values(), *(f"fold_{k}/run.json" for k in stored)}
     homes = tuple(f"fold_{k}/weights/" for k in stored)
     unexpected = [
         name for name in members if name not in fixed and not (name.startswith(homes) and name.endswith(".npy"))
@@ -165,7 +192,19 @@ def _of_archive(path: Path, archive: ArchiveReader, folds: Sequence[int] | None)
     data = archive.record(TrainingData, DATA) if DATA in archive else None
     if data is not None and data.channel_names != plan.channels:
         raise DvtError(f"{path}: {DATA} is of other channels than {PLAN}. {DOWNLOAD_AGAIN}")
-    return StoredModel(path=path, plan=plan, runs={k: runs[k] for k in chosen}, archive=archive, training=data)
+    return StoredModel(
+        path=path,
+        plan=plan,
+        runs={k: runs[k] for k in chosen},
+        postprocessing={k: archive.record(Postprocessing, rules[k]) for k in chosen if rules[k] in archive},
+        archive=archive,
+        training=data,
+    )
+
+
+def postprocessing_name(fold: int) -> str:
+    """Return the name of a fold's chosen mask rule in an archive."""
+    return f"fold_{fold}/{POSTPROCESSING}"
 
 
 def _is_run(name: str) -> bool:
@@ -218,12 +257,13 @@ def _implausible(run: Run, plan: Plan) -> str:
     return ""
 
 
-def model_digest(plan: Plan, folds: Sequence[tuple[Run, str]]) -> str:
-    """Return the digest of everything that decides a mask: the plan, and each fold's network and weights.
+def model_digest(plan: Plan, folds: Sequence[tuple[Run, str]], rules: Sequence[MaskRule] = ()) -> str:
+    """Return the digest of everything that decides a mask: the plan, and each fold's network, weights and mask rule.
 
     Args:
         plan: of the model.
         folds: run and digest of the weights of each fold.
+        rules: mask rule of each fold; empty: all have the plain rule.
 
     A results folder and an archive of it have the same digest. The optimizer's state does not enter.
     """
@@ -238,7 +278,8 @@ def model_digest(plan: Plan, folds: Sequence[tuple[Run, str]]) -> str:
             **({"patch": run.recipe.patch} if run.recipe.patch != "whole" else {}),
             **({"context": run.recipe.context} if run.recipe.context else {}),
             **({"mirror": True} if run.recipe.mirror else {}),
+            **({} if rule.is_plain else {"mask_rule": json_records.to_json(rule)}),
         }
-        for run, weights in folds
+        for (run, weights), rule in zip(folds, rules or (PLAIN,) * len(folds), strict=True)
     ]
     return json_records.digest([json_records.digest(plan), *parts])

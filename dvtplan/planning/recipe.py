@@ -206,7 +206,7 @@ class Recipe:
         "trained; 0: no choice",
     )
     """Share of the fold's training patients that are not trained on. The threshold and the smallest component are
-    chosen on them (``inference.mask_choice``). 0: no choice."""
+    chosen on them (``inference.choose_postprocessing``). 0: no choice."""
     seed: int = _setting(0, label="seed", help="seed of weights, order and variants", minimum=0)
     """Decides initial weights, the order of slices, their variants, and which patients are held out."""
 

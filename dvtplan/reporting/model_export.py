@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,10 +109,17 @@ def export_model(
             digests = {k: _add_fold(archive, stored, k, weights) for k in stored.runs}
     return ExportedModel(
         path=target,
-        digest=model_store.model_digest(stored.plan, [(run, digests[k]) for k, run in stored.runs.items()]),
+        digest=model_store.model_digest(
+            stored.plan, [(run, digests[k]) for k, run in stored.runs.items()], stored.rules
+        ),
         folds=tuple(stored.runs),
-        omitted=(*known.omitted, *_unfinished(stored.runs)),
+        omitted=(*known.omitted, *_unfinished(stored)),
     )
+
+
+def _digest(stored: StoredModel, weights: dict[int, str]) -> str:
+    """Return the digest of a model; ``weights`` is that of each fold's weights."""
+    return model_store.model_digest(stored.plan, [(run, weights[k]) for k, run in stored.runs.items()], stored.rules)
 
 
 def _require_sound_folds(stored: StoredModel) -> None:
@@ -161,7 +168,11 @@ def _add_fold(archive: verified_archive.ArchiveWriter, stored: StoredModel, fold
     arrays = _weights(stored, fold, floats)
     for name, array in arrays.items():
         archive.add(weight_files.weights_name(fold, name), weight_files.npy(array))
-    return weight_files.weights_digest(arrays)
+    digest = weight_files.weights_digest(arrays)
+    if fold in stored.postprocessing:
+        chosen = replace(stored.postprocessing[fold], weights=digest)  # float16 weights have another digest
+        archive.add_record(model_store.postprocessing_name(fold), chosen)
+    return digest
 
 
 def describe_folder(results: Path | str) -> ModelDescription:
@@ -182,7 +193,10 @@ def describe_folder(results: Path | str) -> ModelDescription:
         data=known.data,
         table="" if known.table is None else table1.to_text(known.table),
         weights="float32",
-        digest=model_store.model_digest(stored.plan, [(run, digests[k]) for k, run in stored.runs.items()]),
+        postprocessing=stored.postprocessing,
+        digest=model_store.model_digest(
+            stored.plan, [(run, digests[k]) for k, run in stored.runs.items()], stored.rules
+        ),
         about=f"results folder{omitted}",
     )
 
@@ -201,6 +215,8 @@ def _weights(stored: StoredModel, fold: int, floats: str = "float32") -> dict[st
             "Wait for the end of the training, or resume it (`train_fold` with `resume=True`)."
         )
     found = checkpoint.weights(folder.checkpoint)
+    if fold in stored.postprocessing:
+        stored.postprocessing[fold].require_weights(weight_files.weights_digest(found), folder.postprocessing)
     has = {name: (str(array.dtype), array.shape) for name, array in found.items()}
     if has != needed:
         wrong = sorted(name for name in {*has, *needed} if has.get(name) != needed.get(name))
@@ -232,10 +248,12 @@ def _without_case_names(run: Run) -> Run:
     return replace(run, train=train, held_out=held_out, test=test)
 
 
-def _unfinished(runs: Mapping[int, Run]) -> Iterator[str]:
-    for k, run in runs.items():
+def _unfinished(stored: StoredModel) -> Iterator[str]:
+    for k, run in stored.runs.items():
         if not run.is_finished:
             yield f"fold {k} is exported after {run.done} of {run.length}"
+        if run.held_out and k not in stored.postprocessing:
+            yield f"fold {k} is exported with the plain rule for masks: none was chosen on its held-out patients"
 
 
 # --- data and scores of the model ------------------------------------------------------------------

@@ -127,6 +127,7 @@ def prepare_fold_folder(job: TrainingJob, results_plan: Path, done: int | None) 
         MaskEdited: if a predicted mask was edited; nothing was changed.
     """
     edited_masks.require_unedited(job.folder.predictions)
+    job.folder.postprocessing.unlink(missing_ok=True)  # of other weights
     if done is None:  # by other folds the earlier training may have tested what this one trains on
         edited_masks.remove_predicted(job.folder.predictions)
         job.folder.checkpoint.unlink(missing_ok=True)
