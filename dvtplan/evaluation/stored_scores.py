@@ -20,7 +20,7 @@ from dvtplan.core.text import shorten_list
 from dvtplan.data import cases_table
 from dvtplan.data.dataset import Dataset
 from dvtplan.data.mask_files import mask_path
-from dvtplan.data.paths import METRICS, model_fold
+from dvtplan.data.paths import METRICS, POSTPROCESSING, model_fold
 from dvtplan.data.patient_groups import PatientGroups
 from dvtplan.evaluation import secondary_metrics, table1
 from dvtplan.evaluation.pairing import Pair
@@ -51,7 +51,9 @@ def scored_files(pairs: Iterable[Pair], table: Path, checkpoints: Mapping[int, P
     files = {cases_table.FILE_NAME: table}
     for pair in pairs:
         files |= {truth_key(pair.case_id): pair.truth, prediction_key(pair.case_id): pair.prediction}
-    return files | {checkpoint_key(fold): path for fold, path in checkpoints.items()}
+    files |= {checkpoint_key(fold): path for fold, path in checkpoints.items()}
+    rules = {postprocessing_key(fold): path.with_name(POSTPROCESSING) for fold, path in checkpoints.items()}
+    return files | {key: path for key, path in rules.items() if path.exists()}
 
 
 def truth_key(case_id: str) -> str:
@@ -64,6 +66,10 @@ def prediction_key(case_id: str) -> str:
 
 def checkpoint_key(fold: int) -> str:
     return f"fold_{fold}/checkpoint.pt"
+
+
+def postprocessing_key(fold: int) -> str:
+    return f"fold_{fold}/{POSTPROCESSING}"
 
 
 def dump_record(rule: str, metrics: str, files: dict[str, str], groups: PatientGroups | None = None) -> str:
@@ -116,7 +122,7 @@ def require_current(record: ScoreRecord, files: Mapping[str, Path], metrics: Pat
         DvtError: names the first file with another content.
     """
     for key, digest in digest_files(files).items():
-        if digest != record.files.get(key):
+        if digest != record.files.get(key, ""):
             raise DvtError(f"{files[key]}: has changed since {metrics} was computed. Run {_stage(metrics.parent)}.")
 
 
@@ -186,6 +192,7 @@ def _model_files(results: Path, stored: StoredModel, dataset: Dataset | None) ->
     for k, run in stored.runs.items():
         folder = model_fold(results, k)
         files[checkpoint_key(k)] = folder.checkpoint
+        files[postprocessing_key(k)] = folder.postprocessing
         masks = {case_id: mask_path(folder.predictions, case_id) for case_id in run.test}
         files |= {prediction_key(case_id): path for case_id, path in masks.items() if path.exists()}
     if dataset is not None:

@@ -17,6 +17,8 @@ from dvtplan.imaging import array_ops
 from dvtplan.imaging.array_ops import CONNECTIVITY_26
 from dvtplan.imaging.geometry import Grid
 
+PLAIN_THRESHOLD = 0.5
+"""Lowest probability of a segmented voxel where the model has no threshold of its own."""
 SUB_THRESHOLD = 0.25
 """Lowest probability of a sub-threshold voxel: one that was not segmented, but nearly."""
 

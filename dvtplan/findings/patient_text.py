@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dvtplan.core.text import plural
 from dvtplan.data.dataset import display_name
 from dvtplan.findings.burden import SLICE_MM, Burden
-from dvtplan.findings.lesion_confidence import SUB_THRESHOLD, Lesion
+from dvtplan.findings.lesion_confidence import PLAIN_THRESHOLD, SUB_THRESHOLD, Lesion
 from dvtplan.findings.level_source import LEVEL_SOURCES
 from dvtplan.findings.record import NOT_RULED_OUT, Findings
-from dvtplan.models.postprocessing import PLAIN_THRESHOLD
 
 READING_ORDER = ("right", "left")
 """The patient's right leg is on the left of a picture, so it comes first."""

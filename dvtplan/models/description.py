@@ -9,7 +9,7 @@ from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
 from dvtplan.core.verified_archive import DOWNLOAD_AGAIN
 from dvtplan.data.dataset import PHANTOM_WARNING
-from dvtplan.models.model_store import TABLE_TEXT, model_digest, open_model
+from dvtplan.models.model_store import TABLE_TEXT, model_digest, open_model, postprocessing_name
 from dvtplan.models.postprocessing import PLAIN, Postprocessing, rule_of_folds
 from dvtplan.models.training_run import Run
 from dvtplan.models.weight_files import archived_weights, float_type, weights_digest
@@ -56,6 +56,8 @@ def describe_archive(path: Path | str) -> ModelDescription:
         for k, run in stored.runs.items():
             needed = checkpoint.expected_weights(run, f"{path}: fold_{k}/run.json")
             digests.append((run, weights_digest(archived_weights(archive, k, needed))))
+            if k in stored.postprocessing:
+                stored.postprocessing[k].require_weights(digests[-1][1], f"{path}: {postprocessing_name(k)}")
             if (count := checkpoint.count_parameters(run)) != run.parameters:
                 raise DvtError(
                     f"{path}: fold_{k}/run.json states {run.parameters:,} parameters, but this {run.network} has "

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from dvtplan.core.text import duration, plural
 from dvtplan.data.folds import Splits
+from dvtplan.models.postprocessing import Postprocessing
+from dvtplan.models.training_run import Run
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.recipe import Recipe, settings
 from dvtplan.planning.recipe_text import describe_input, describe_optimizer, has_effect
@@ -109,11 +111,12 @@ def _runs(results: Sequence[ScoredNetwork]) -> Html:
             if run is None:
                 rows.append((f"fold\u00a0{fold.index}", *["unknown"] * 5))
                 continue
+            held_out = _held_out(run, one.postprocessing.get(fold.index))
             versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
             rows.append(
                 (
                     f"fold\u00a0{fold.index}",
-                    f"{run.recipe.name}, {run.done} of {run.length}",
+                    f"{run.recipe.name}, {run.done} of {run.length}{held_out}",
                     f"{run.parameters:,}",
                     f"{duration(run.seconds)}\n{run.waiting_share:.0%} waiting for data",
                     f"{run.setup} {plural(run.processes, 'process', 'processes')}.",
@@ -123,6 +126,12 @@ def _runs(results: Sequence[ScoredNetwork]) -> Html:
         groups.append((one.network, rows))
     header = ("Fold", "Recipe", "Parameters", "Training time", "Machine", "Begun, versions")
     return html_page.table("Training of each network and fold (run.json).", header, groups, wide=(4, 5))
+
+
+def _held_out(run: Run, chosen: Postprocessing | None) -> str:
+    """Return lines on the cases that were held out and the mask rule that was chosen on them."""
+    cases = f"\n{len(run.train)} cases trained on, {len(run.held_out)} held out" if run.held_out else ""
+    return cases if chosen is None else f"{cases}\n{chosen.in_words}"
 
 
 def _recipes(results: Sequence[ScoredNetwork]) -> Html:

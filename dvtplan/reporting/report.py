@@ -23,6 +23,7 @@ from dvtplan.evaluation.pairing import Pair, choose_folds, fold_pairs, name_fold
 from dvtplan.evaluation.table1_by_group import summarize_groups
 from dvtplan.imaging import volume_io
 from dvtplan.models import epoch_log
+from dvtplan.models.postprocessing import read_postprocessing
 from dvtplan.models.training_run import Run
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.planned_reading import read_as_planned
@@ -193,6 +194,7 @@ def _gather(
     if omitted:
         notes.append(f"fold {', '.join(map(str, omitted))} has predictions, but was not scored.")
     runs = {fold.index: workspace.fold(network, fold.index).run for fold in chosen}
+    rules = {fold.index: read_postprocessing(workspace.fold(network, fold.index).postprocessing) for fold in chosen}
     subject, rule, groups = f"{network} on {dataset.subject}", record.rule, record.groups
     return ScoredNetwork(
         network=network,
@@ -202,6 +204,7 @@ def _gather(
         runs={k: json_records.load(Run, path, "`train_fold`") for k, path in runs.items() if path.exists()},
         table=table1.table_1(rows, subject=subject, rule=rule, folds=folds_text),
         notes=tuple(notes),
+        postprocessing={k: found for k, found in rules.items() if found is not None},
         by_group=summarize_groups(rows, groups, subject=subject, rule=rule, folds=folds_text) if groups else None,
     ), pairs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from dvtplan.evaluation.secondary_metrics import MeasuresTable
 from dvtplan.evaluation.summary_statistics import Summary, summarize
 from dvtplan.evaluation.table1 import Table
 from dvtplan.evaluation.table1_by_group import GroupTable
+from dvtplan.models.postprocessing import Postprocessing
 from dvtplan.models.training_run import Run
 from dvtplan.planning.plan import Plan
 
@@ -33,6 +34,8 @@ class ScoredNetwork:
     """Table 1."""
     notes: tuple[str, ...]
     """Warnings that come before the numbers."""
+    postprocessing: dict[int, Postprocessing] = field(default_factory=dict)
+    """Mask rules that were chosen on held-out patients, by fold."""
     by_group: GroupTable | None = None
     """Table 1 per group of patients, if the network was scored with one."""
 

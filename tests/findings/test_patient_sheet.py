@@ -181,3 +181,10 @@ def test_texts_do_not_overlap(shape: tuple[int, int, int], empty: bool, many: in
             wide = min(box.x1, beside.x1) - max(box.x0, beside.x0)
             high = min(box.y1, beside.y1) - max(box.y0, beside.y0)
             assert wide <= 1 or high <= 1.5, (text, other)
+
+
+@pytest.mark.parametrize(("threshold", "words"), [(None, "0.25 to 0.5: "), (0.35, "0.25 to 0.35: "), (0.2, "")])
+def test_low_confidence_ends_at_the_threshold_of_the_model(threshold: float | None, words: str) -> None:
+    model = replace(MAKER, threshold=threshold)
+    text = patient_text.limb_empty(findings_of(scene()[0] * 0, model=model), "left")
+    assert "no thrombus in the left leg" in text and words in text and ("probability" in text) is bool(words)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import json
 import resource
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,13 @@ from hypothesis import strategies as st
 from dvtplan.core import json_records, verified_archive
 from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
+from dvtplan.evaluation.evaluate import evaluate
 from dvtplan.inference.model import Model, load_model
-from dvtplan.models import description, model_store, weight_files
+from dvtplan.models import checkpoint, description, model_store, weight_files
+from dvtplan.models.postprocessing import MaskRule, Postprocessing
+from dvtplan.models.training_run import Run
 from dvtplan.planning.plan import Plan
+from dvtplan.reporting import model_export
 
 
 def logits(model: Model) -> list[torch.Tensor]:
@@ -249,3 +255,85 @@ def test_a_gzip_file_of_something_else_is_not_a_model(tmp_path: Path, content: b
         path.write_bytes(data)
         message = printable_refusal(lambda: load(path))
         assert "is not a model" in message and "gunzip" not in message
+
+
+# --- the mask rule --------------------------------------------------------------------------------
+
+
+def with_rule(results: Path, fold: int, threshold: float | None, smallest_mm3: float) -> Path:
+    """Write a mask rule next to the weights of a fold, and return its file."""
+    weights = weight_files.weights_digest(checkpoint.weights(results / f"fold_{fold}" / "checkpoint.pt"))
+    path = results / f"fold_{fold}" / "postprocessing.json"
+    chosen = Postprocessing(
+        threshold=threshold, smallest_component_mm3=smallest_mm3, patients=3, plain_score=0.5, score=0.6,
+        weights=weights,
+    )  # fmt: skip
+    json_records.save(chosen, path)
+    return path
+
+
+@pytest.mark.parametrize("floats", ["float32", "float16"])
+def test_the_mask_rule_of_each_fold_travels_with_the_archive(trained: Workspace, tmp_path: Path, floats: str) -> None:
+    results = trained.results("gn_unet")
+    with_rule(results, 0, 0.3, 10.0)
+    with_rule(results, 1, 0.4, 30.0)
+    path = model_export.export_model(results, tmp_path / "a.zip", weights=floats).path
+    there, here = load(path), load(results)
+    assert there.rule == here.rule == MaskRule(threshold=0.35, smallest_component_mm3=20.0)
+    assert load(path, folds=[1]).rule == MaskRule(threshold=0.4, smallest_component_mm3=30.0)
+    assert (there.digest == here.digest) is (floats == "float32")
+    described = description.describe_archive(path)
+    text = description.to_text(described)
+    assert described.digest == there.digest and "masks       0: threshold 0.3, " in text and "all folds: " in text
+    if floats == "float32":
+        assert description.to_text(model_export.describe_folder(results)).splitlines()[2:] == text.splitlines()[2:]
+
+
+def test_a_mask_rule_changes_the_digest_and_a_plain_one_does_not(trained: Workspace, good: Path) -> None:
+    results, digests = trained.results("gn_unet"), set()
+    assert load(results).digest == load(good).digest
+    for threshold, smallest_mm3 in ((None, 0.0), (0.3, 0.0), (0.3, 5.0), (None, 5.0)):
+        with_rule(results, 0, threshold, smallest_mm3)
+        digests.add(load(results).digest)
+    assert len(digests) == 4 and load(good).digest in digests
+
+
+def test_scores_of_another_mask_rule_are_not_exported(trained: Workspace, tmp_path: Path) -> None:
+    results = trained.results("gn_unet")
+    evaluate(trained, "gn_unet")
+    assert model_export.export_model(results, tmp_path / "a.zip").omitted == ()
+    path = with_rule(results, 0, 0.3, 0.0)
+    (why,) = model_export.export_model(results, tmp_path / "b.zip").omitted
+    assert f"{path}: has changed" in why
+    evaluate(trained, "gn_unet")
+    path.unlink()
+    (why,) = model_export.export_model(results, tmp_path / "c.zip").omitted
+    assert f"{path}: has changed" in why
+
+
+def test_a_mask_rule_for_other_weights_or_of_nonsense_is_refused(
+    trained: Workspace, members: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = with_rule(trained.results("gn_unet"), 0, 0.3, 0.0)
+    name, content = "fold_1/postprocessing.json", path.read_bytes()
+    foreign = rebuilt(tmp_path / "a.zip", members | {name: content})
+    for look in (load, description.describe_archive):
+        assert "postprocessing.json" in printable_refusal(lambda look=look: look(foreign))  # type: ignore[misc]
+    shutil.copyfile(path, trained.fold("gn_unet", 1).postprocessing)
+    for use in (load, model_export.describe_folder, lambda p: model_export.export_model(p, tmp_path / "c.zip")):
+        assert "fold_1" in printable_refusal(lambda use=use: use(trained.results("gn_unet")))  # type: ignore[misc]
+    bad = content.replace(b"0.3", b"3.0")
+    assert "threshold" in printable_refusal(
+        lambda: load(rebuilt(tmp_path / "b.zip", members | {"fold_0/postprocessing.json": bad}))
+    )
+
+
+def test_an_archive_counts_held_out_cases_and_does_not_name_them(trained: Workspace, tmp_path: Path) -> None:
+    file = trained.fold("gn_unet", 0).run
+    run = json_records.load(Run, file, "")
+    json_records.save(dataclasses.replace(run, train=run.train[:1], held_out=run.train[1:]), file)
+    done = model_export.export_model(trained.results("gn_unet"), tmp_path / "a.zip")
+    assert any("none was chosen" in line for line in done.omitted)
+    stored = description.describe_archive(done.path)
+    assert stored.runs[0].held_out == (model_store.WITHHELD,) and len(stored.runs[0].train) == 1
+    assert "on 1 training case; 1 held-out case; 2 test cases" in description.to_text(stored)

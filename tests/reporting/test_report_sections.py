@@ -14,6 +14,7 @@ from dvtplan.evaluation import table1
 from dvtplan.evaluation.lesion_detection import Lesions
 from dvtplan.evaluation.secondary_metrics import lesion_counts
 from dvtplan.imaging.normalize import Normalization
+from dvtplan.models.postprocessing import Postprocessing
 from dvtplan.models.training_run import Run, Schedule
 from dvtplan.planning.plan import Plan, Variant
 from dvtplan.planning.recipe import Recipe
@@ -198,6 +199,17 @@ def test_a_training_that_a_time_budget_ended_shows_its_part_of_an_epoch() -> Non
     short = dataclasses.replace(run(0), epochs_done=8, schedule=schedule)
     text = Reader(methods_section.methods([dataclasses.replace(GOOD, runs={0: short})], SPLITS, [], 1)).text
     assert "paper, 7.4 of 7.4 epochs" in text and "epochs (passes over the training slices) 7.4 " in text
+
+
+def test_a_training_shows_who_was_held_out_and_the_mask_rule_chosen_on_them() -> None:
+    chosen = Postprocessing(
+        threshold=0.35, smallest_component_mm3=12.0, patients=1, plain_score=0.6, score=0.7, weights="w"
+    )
+    held = dataclasses.replace(run(0), train=("c2",), held_out=("c3",))
+    network = dataclasses.replace(GOOD, runs={0: held}, postprocessing={0: chosen})
+    text = Reader(methods_section.methods([network], SPLITS, [], 1)).text
+    assert f"6 of 8 epochs 1 cases trained on, 1 held out {chosen.in_words} 7,851,969" in text
+    assert "held out" not in Reader(methods_section.methods([GOOD], SPLITS, [], 1)).text.partition("Setting")[0]
 
 
 def test_folds_of_one_recipe_share_a_column_that_lists_their_lengths() -> None:
