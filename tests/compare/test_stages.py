@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from compare import stages
 from compare.stages import Planned, Stage
 from compare.stages import once as run_once
 
@@ -59,3 +61,25 @@ def test_an_interrupt_ends_the_command(tmp_path: Path) -> None:
         )
     assert not (tmp_path / "train.json").exists()
     assert subprocess.run(["kill", "-0", started.read_text().strip()], capture_output=True).returncode
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent was killed")
+def test_a_command_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    started, tools = tmp_path / "started", Path(stages.__file__).parents[1]
+    command = ["sh", "-c", f"echo $$ > {started}.pid; mv {started}.pid {started}; exec sleep 60"]
+    text = (
+        f"import sys; sys.path[:0] = {[str(tools), str(tools.parent)]!r}\n"
+        "from pathlib import Path\n"
+        "from compare.stages import Planned, once\n"
+        f"once(Planned(title='m', record=Path({str(tmp_path / 'train.json')!r}), command={command!r}, variables={{}}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", text])
+    while not started.exists():
+        assert parent.poll() is None
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while Path("/proc", started.read_text().strip()).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not Path("/proc", started.read_text().strip()).exists()

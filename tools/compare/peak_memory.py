@@ -5,17 +5,34 @@ Linux counts the memory of the parent at the start of a process as its own, so a
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+PR_SET_PDEATHSIG = 1
+
 
 def main(file: str, *command: str) -> int:
     """Run the command, write the number of bytes and return its exit status."""
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the command gets it, too, and ends in order
-    status = subprocess.run(command).returncode
+    parent, children = os.getppid(), list[subprocess.Popen[bytes]]()
+
+    def end(*_: object) -> None:
+        for child in children:
+            child.terminate()  # it ends in order
+
+    signal.signal(signal.SIGTERM, end)
+    if sys.platform == "linux":  # SIGTERM also if the parent is killed
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            return 1
+    children.append(subprocess.Popen(command))
+    status = children[0].wait()
     used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     Path(file).write_text(str(used * (1 if sys.platform == "darwin" else 1024)), encoding="utf-8")
     return status if status >= 0 else 128 - status
