@@ -134,6 +134,7 @@ def _conditions(
         splits_digest=settings.splits_digest(workspace),
         jobs=options.jobs,
         processor=processor,
+        precision=options.precision,
         test=test.name,
         test_digest=conditions.digest_of([case for case in test.cases if case.id in set(fold.test)]),
         values="lesion" if predicts_union("auto", test.labels) else "labels",
@@ -189,8 +190,8 @@ def _run(options: argparse.Namespace) -> int:
     ended: list[Job] = []
 
     def start(job: Job) -> runs.Work[object]:
-        values, remove = study.conditions.values, options.remove_checkpoints
-        return runs.work(study.setup, job, study.tested, values, remove_checkpoint=remove)
+        remove = options.remove_checkpoints
+        return runs.work(study.setup, job, study.tested, study.conditions, remove_checkpoint=remove)
 
     def done(job: Job) -> None:
         ended.append(job)
@@ -246,6 +247,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=minutes, default=10.0, help="training time of each run (default: 10)")
     parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1], help="a run each (default: 0 1)")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="runs at a time, each on its own core (default: 1)")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto",
+        help="number format of all trainings; auto (default): each tries which is faster, which may differ",
+    )  # fmt: skip
     parser.add_argument(
         "--levers", nargs="+", choices=tuple(LEVERS), default=list(LEVERS), metavar="LEVER",
         help=f"changes to measure, next to {levers.REFERENCE}; default: all; an unknown name lists them",

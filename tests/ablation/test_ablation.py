@@ -87,11 +87,12 @@ def test_other_conditions_or_another_recipe_are_refused(
     toy: Workspace, tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert run(toy, out, "--seeds", "0") == 0
-    assert run(toy, out, "--seeds", "0", "--minutes", "2") == 1
+    assert run(toy, out, "--seeds", "0", "--precision", "fp32") == 0
+    assert all("--precision fp32" in line for line in calls(program) if line.startswith("train"))
+    assert run(toy, out, "--seeds", "0") == 1
     assert "settings.json" in capsys.readouterr().err
     monkeypatch.setitem(levers.LEVERS, "context_0", {"context": 1})
-    assert run(toy, out, "--seeds", "0") == 1
+    assert run(toy, out, "--seeds", "0", "--precision", "fp32") == 1
     assert "context 0, and context_0 now has 1" in capsys.readouterr().err
 
 

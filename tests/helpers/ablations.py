@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -72,7 +71,7 @@ def conditions(**changes: object) -> AblationConditions:
     """Made-up conditions."""
     plain: dict[str, object] = {
         "dataset": "Toy", "fold": 0, "budget_s": 60.0, "threads": 1, "splits_digest": "s", "jobs": 2,
-        "processor": "a processor", "test": "Toy", "test_digest": hashlib.sha256().hexdigest(), "values": "lesion",
+        "processor": "a processor", "precision": "auto", "test": "Toy", "test_digest": "t", "values": "lesion",
         "phantom": False,
     }  # fmt: skip
     return AblationConditions(**{**plain, **changes})  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from compare.settings import Setup
 from compare.stages import Work
 
 from ablation_study import levers
+from ablation_study.conditions import AblationConditions
 from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
@@ -74,24 +75,27 @@ def require_same_recipe(folder: Path, job: Job) -> None:
             )
 
 
-def work(setup: Setup, job: Job, tested: Workspace, values: str, *, remove_checkpoint: bool) -> Work[Method]:
+def work(
+    setup: Setup, job: Job, tested: Workspace, conditions: AblationConditions, *, remove_checkpoint: bool
+) -> Work[Method]:
     """Yield the commands of a run; save and return its record.
 
     Args:
         setup: with the test cases in its fold.
         job: of the run.
         tested: the data set of the test cases.
-        values: as in ``AblationConditions``.
+        conditions: of all runs.
         remove_checkpoint: remove it in the end.
     """
     folder, words = setup.folder(job.name), levers.words_of(job.lever)
     if not settings_file(folder).exists():
         recipe = levers.recipe_of(job.lever, job.seed)
         json_records.save(RunSettings(words=tuple(words), recipe=recipe), settings_file(folder))
-    method = yield from ours.work(setup, job.name, [*words, "--seed", str(job.seed)])
+    fixed = [] if conditions.precision == "auto" else ["--precision", conditions.precision]
+    method = yield from ours.work(setup, job.name, [*words, "--seed", str(job.seed), *fixed])
     masks = ["--reference", str(setup.test_labels), "--predictions", str(setup.predictions(job.name))]
     place = ["--root", str(tested.root), "--dataset", tested.dataset, "-o", str(folder / "scores")]
-    how = ["--prediction-values", values, "--jobs", "1"]
+    how = ["--prediction-values", conditions.values, "--jobs", "1"]
     yield ours.command(setup, job.name, "evaluate", ["evaluate", *masks, *place, *how])
     json_records.save(method, method_file(folder))
     if remove_checkpoint:
