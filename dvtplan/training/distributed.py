@@ -103,10 +103,24 @@ def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
     """Add a tensor over the processes of the group, if there is one. Gradients reach every process."""
     if _ALONE.get() or not distributed.is_initialized():
         return value
-    from torch.distributed.nn import functional  # slow to load
-
-    summed: torch.Tensor = functional.all_reduce(value)
+    summed: torch.Tensor = _SumOverProcesses.apply(value)
     return summed
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Add a tensor over the processes. Each process's loss depends on the sum, so the gradients are added, too."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
 
 
 def _with_strides_of(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from gpucheck.settings import Settings
 from helpers.gpu_checks import on_gpu, row_of, settings_of
 
 from dvtplan.data.paths import FoldFolder, Workspace
+from dvtplan.inference import tiles
 from dvtplan.models import devices
 from dvtplan.planning import recipe
 from dvtplan.training import augmentation
@@ -106,6 +107,33 @@ def test_an_augmentation_that_is_shifted_by_a_pixel_is_found(tmp_path: Path, mon
     assert outcome(operations.augmented, tmp_path, must_hold=True)[0] == "failed"
 
 
+@pytest.mark.parametrize("check", ["dice_loss", "wide", "tiles"])
+def test_parts_of_the_recipe_modern_that_differ_on_the_device_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str
+) -> None:
+    """The second call, that of the device, gives another result."""
+    measure, calls = getattr(operations, check), list[int]()
+    assert outcome(measure, tmp_path, must_hold=True)[0] == "passed"
+
+    def factor() -> float:
+        calls.append(1)
+        return 1.0 if len(calls) == 1 else 1.01
+
+    class Augmentation(operations.WideAugmentation):
+        def finish(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            image, label = super().finish(*arguments)
+            return image * factor(), label
+
+    def predict_by_tiles(*arguments: Any, **options: Any) -> torch.Tensor:
+        return tiles.predict_by_tiles(*arguments, **options) * factor()
+
+    loss = operations.LOSSES["dice_ce"]
+    monkeypatch.setattr(operations, "WideAugmentation", Augmentation)
+    monkeypatch.setattr(operations, "predict_by_tiles", predict_by_tiles)
+    monkeypatch.setattr(operations, "LOSSES", {"dice_ce": lambda *arguments: loss(*arguments) * factor()})
+    assert outcome(measure, tmp_path, must_hold=True)[0] == "failed"
+
+
 def test_a_compiled_network_is_compared_with_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, factor = settings_of(tmp_path), [1.0]
 
@@ -158,12 +186,14 @@ def test_waits_for_the_host_are_counted_where_they_are_made(
     on_gpu(monkeypatch)
     slices = training._slices_per_epoch(toy_once, recipe.override("paper", batch_size=1))
 
-    def counted(workspace: Workspace, device: str, epochs: int, batch: int) -> Counter[str]:
+    def counted(workspace: Workspace, device: str, recipe: recipe.Recipe) -> Counter[str]:
+        epochs, batch = recipe.epochs, recipe.batch_size
         return Counter({"train.py fit": 3 * epochs + 7, "train.py step": epochs * slices // batch})
 
     monkeypatch.setattr(Bench, "prepared", lambda self, scale, cases: toy_once)
     monkeypatch.setattr(training, "_waits", counted)
-    epoch, step = training.synchronisations(Bench(scratch=Path(), device="cpu", rounds=1, tiny=True))
+    epoch, step, *modern = training.synchronisations(Bench(scratch=Path(), device="cpu", rounds=1, tiny=True))
+    assert len(modern) == 2 and all("modern" in row.what for row in modern)
     assert epoch.value == 3 + slices / 2 and "train.py fit 3" in epoch.note
     assert step.value == pytest.approx(1.0) and step.verdict == "missed"
 
@@ -177,7 +207,8 @@ def test_a_wait_is_attributed_to_the_function_that_waited(fresh: Workspace, monk
         return isfinite(value)
 
     monkeypatch.setattr(torch, "isfinite", waiting)
-    found = training._waits(fresh, "cpu", 1, 6)
+    small = recipe.override("paper", epochs=1, batch_size=6, width=8, norm_groups=8)
+    found = training._waits(fresh, "cpu", small)
     # An epoch has two steps, whose losses are checked together; then every weight is checked once.
     assert {place.split()[0] for place in found} == {"trainer.py"} and found["trainer.py _finite_losses"] == 1
 

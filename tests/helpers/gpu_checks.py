@@ -21,6 +21,7 @@ TOOL = Path(gpu_check.__file__)
 GPU_ONLY = {
     "compiled networks",
     "resume, as run",
+    "resume modern, as run",
     "collectives, compiled",
     "out of memory",
     "auto",

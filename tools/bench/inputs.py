@@ -15,10 +15,11 @@ from dvtplan.inference.model import Model
 from dvtplan.models import devices, speed_trial
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.networks.registry import build
+from dvtplan.planning.patches import decide_patch
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.preprocess import PreprocessOptions, plan_and_preprocess
 from dvtplan.planning.preprocessed_cases import STAGE
-from dvtplan.planning.recipe import Recipe, override
+from dvtplan.planning.recipe import RECIPES, Recipe, override
 
 SEED = 5
 CASES, TINY_CASES = 4, 2
@@ -117,14 +118,22 @@ def _build(channels: int, tiny: bool) -> nn.Module:
     return build("gn_unet", channels, 1, width=width, norm_groups=width)
 
 
-def untrained(plan: Plan, setup: DeviceConfig, *, tiny: bool = False) -> Model:
-    """Return a model with an untrained GN-U-Net, run as ``load_model`` would run it."""
-    channels = len(plan.channels)
-    setup = speed_trial.fastest_for_prediction(_build(channels, tiny).eval(), channels, plan.target_shape, setup)
+def untrained(plan: Plan, setup: DeviceConfig, *, recipe: Recipe | None = None, tiny: bool = False) -> Model:
+    """Return a model with an untrained GN-U-Net of a recipe, the paper's by default, as ``load_model`` would run it.
+
+    Slices are not predicted mirrored.
+    """
+    recipe = decide_patch(recipe or RECIPES["paper"], plan)
+    channels, tile = len(plan.channels) * (2 * recipe.context + 1), recipe.patch_shape
+    shape = tile or plan.target_shape
+    setup = speed_trial.fastest_for_prediction(_build(channels, tiny).eval(), channels, shape, setup)
     if setup.device == "cpu":
         allocator.keep_freed_memory()
     network = gn_unet(setup, channels, tiny=tiny).eval()
-    return Model(networks=(network,), folds=(0,), plan=plan, classes={"lesion": 1}, setup=setup, digest="none")
+    return Model(
+        networks=(network,), folds=(0,), plan=plan, classes={"lesion": 1}, setup=setup, digest="none",
+        context=recipe.context, tile=tile,
+    )  # fmt: skip
 
 
 def training_setup(bench: Bench, batch: tuple[int, int, int, int], *, compiled: bool | None = None) -> DeviceConfig:

@@ -26,6 +26,7 @@ from dvtplan.inference.predict_case import predict_case
 from dvtplan.models import devices
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.planning.cost import FORWARD_FLOP_PER_PIXEL
+from dvtplan.planning.recipe import RECIPES, override
 
 TOOLS = Path(__file__).parents[1]
 
@@ -71,6 +72,29 @@ def predict(bench: Bench) -> Iterator[Row]:
     yield Row(
         section="predict", what="per patient", value=seconds, unit="s",
         note=f"the paper: {PAPER_PATIENT_S} s", detail=detail,
+    )  # fmt: skip
+
+
+def predict_tiles(bench: Bench) -> Iterator[Row]:
+    """One patient as the recipe `modern` predicts: in overlapping tiles, with context, each slice once."""
+    workspace, plan = bench.patients()
+    recipe = override("modern", patch="64x32") if bench.tiny else RECIPES["modern"]
+    models = {
+        "tiles": untrained(plan, devices.choose(bench.device), recipe=recipe, tiny=bench.tiny),
+        "whole": untrained(plan, devices.choose(bench.device), tiny=bench.tiny),
+    }
+    case, target = discover(workspace.raw).cases[0], bench.scratch / "predicted_tiles.nii.gz"
+    bench.scratch.mkdir(parents=True, exist_ok=True)
+    timing = in_turn(
+        {name: partial(predict_case, case, target, model) for name, model in models.items()},
+        bench.rounds,
+        warm_up=bench.warm_up and not bench.on_cpu,
+    )
+    tile = "x".join(map(str, models["tiles"].tile or plan.target_shape))
+    yield Row(
+        section="predict", what="per patient, in tiles", value=timing.seconds("tiles"), unit="s",
+        note=f"tiles of {tile}, {timing.ratio('tiles', 'whole'):.3g} times as long as whole slices",
+        detail={"seconds": timing.rounds, "tile": tile},
     )  # fmt: skip
 
 

@@ -49,7 +49,13 @@ class BareStep:
 
 
 def bare_step(
-    setup: DeviceConfig, batch: int, shape: tuple[int, int], *, upsample_first: bool = False, tiny: bool = False
+    setup: DeviceConfig,
+    batch: int,
+    shape: tuple[int, int],
+    *,
+    channels: int = 1,
+    upsample_first: bool = False,
+    tiny: bool = False,
 ) -> BareStep:
     """Return a training step of GN-U-Net without data loading, augmentation or focal loss.
 
@@ -57,17 +63,18 @@ def bare_step(
         setup: with ``training``; a compiled step on a GPU uses CUDA graphs.
         batch: number of slices.
         shape: rows and columns of a slice.
+        channels: of a slice.
         tiny: use a narrow network.
         upsample_first: in the decoder, upsample before the convolution on every device, as the paper writes it.
     """
     forget_compiled()
-    network = gn_unet(setup, tiny=tiny)
+    network = gn_unet(setup, channels, tiny=tiny)
     if upsample_first:
         for module in network.modules():
             if isinstance(module, UpConv):
                 module.forward = module.as_written  # type: ignore[method-assign]
     optimizer = torch.optim.Adam(network.parameters(), fused=not setup.device.startswith("mps"))
-    image = torch.rand(batch, 1, *shape, device=setup.device).contiguous(memory_format=setup.memory_format)
+    image = torch.rand(batch, channels, *shape, device=setup.device).contiguous(memory_format=setup.memory_format)
 
     def step(forward: devices.Forward) -> None:
         optimizer.zero_grad(set_to_none=True)

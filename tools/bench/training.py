@@ -24,6 +24,7 @@ from dvtplan.data.paths import Workspace
 from dvtplan.models import epoch_log
 from dvtplan.models.training_run import Run
 from dvtplan.planning.cost import FORWARD_FLOP_PER_PIXEL
+from dvtplan.planning.patches import decide_patch
 from dvtplan.planning.plan import Plan
 from dvtplan.planning.preprocessed_cases import STAGE
 from dvtplan.planning.recipe import Recipe, override
@@ -69,13 +70,22 @@ def auto(bench: Bench) -> Iterator[Row]:
         yield steps.on_gpu(bench, way, batch)
 
 
+def modern(bench: Bench) -> Iterator[Row]:
+    """Patches per second of `dvt_train --recipe modern`, against bare steps."""
+    changes = {"width": 4, "norm_groups": 4, "patch": "64x32", "batch_size": 4} if bench.tiny else {}
+    recipe = override("modern", epochs=1 if bench.tiny else 2, **changes)
+    yield from loop(bench, recipe, TrainingOptions(device=bench.device, overwrite=True), "modern")
+
+
 def loop(bench: Bench, recipe: Recipe, options: TrainingOptions, section: str) -> Iterator[Row]:
     """Compare the last epoch of a training loop with bare steps of the same batch size and shape."""
     workspace = bench.training_data()
     plan = json_records.load(Plan, workspace.plan, STAGE)
     batch, slices = recipe.batch_size, _slices_per_epoch(workspace, recipe)
-    setup = training_setup(bench, (batch, len(plan.channels), *plan.target_shape), compiled=options.compiled)
-    bare = steps.bare_step(setup, batch, plan.target_shape, tiny=bench.tiny)
+    shape = decide_patch(recipe, plan).patch_shape or plan.target_shape
+    channels = len(plan.channels) * (2 * recipe.context + 1)
+    setup = training_setup(bench, (batch, channels, *shape), compiled=options.compiled)
+    bare = steps.bare_step(setup, batch, shape, channels=channels, tiny=bench.tiny)
     timing = in_turn(
         {
             "loop": lambda: _epoch_seconds(workspace, recipe, options),
@@ -84,20 +94,21 @@ def loop(bench: Bench, recipe: Recipe, options: TrainingOptions, section: str) -
         bench.rounds,
         warm_up=False,
     )
-    size = f"{plan.target_shape[0]}x{plan.target_shape[1]}"
+    size = f"{shape[0]}x{shape[1]}"
+    unit = "slices/s" if recipe.patch == "whole" else "patches/s"
     rate = slices / timing.seconds("loop")
     detail: dict[str, object] = {"seconds": timing.rounds, "slices": slices, "batch": batch, "size": size}
     yield Row(
         section=section, what="training loop over bare steps", value=timing.ratio("bare", "loop"), unit="x",
         at_least=LOOP_SHARE if bench.on_cpu else LOOP_SHARE_GPU,
-        note=f"slices/s, {size}, batch {batch}{f'; {bare.failed}' if bare.failed else ''}", detail=detail,
+        note=f"{unit}, {size}, batch {batch}{f'; {bare.failed}' if bare.failed else ''}", detail=detail,
     )  # fmt: skip
     fold = text.duration(steps.PAPER_FOLD_SLICES / rate)
     yield Row(
-        section=section, what="training rate", value=rate, unit="slices/s",
+        section=section, what="training rate", value=rate, unit=unit,
         note=f"as many slices as 589,000 steps of 2 would take {fold}" if size == "960x320" else "", detail=detail,
     )  # fmt: skip
-    flop = 3 * FORWARD_FLOP_PER_PIXEL * plan.target_shape[0] * plan.target_shape[1] * rate
+    flop = 3 * FORWARD_FLOP_PER_PIXEL * shape[0] * shape[1] * rate
     peak = matrix_flop_per_s(bench.device, setup.precision, tiny=bench.tiny)
     yield Row(
         section=section, what="share of the matrix-product rate", value=flop / peak, unit="x",
@@ -127,16 +138,25 @@ def synchronisations(bench: Bench) -> Iterator[Row]:
         yield absent("synchronisations", "waits for the host an epoch", "no GPU")
         return
     workspace = bench.prepared("tiny", TINY_CASES)
-    once, longer, finer = (_waits(workspace, bench.device, epochs, batch) for epochs, batch in ((1, 2), (3, 2), (3, 1)))
+    yield from _waits_of(workspace, bench.device, "paper")
+    yield from _waits_of(workspace, bench.device, "modern", patch="64x32")
+
+
+def _waits_of(workspace: Workspace, device: str, name: str, **changes: object) -> Iterator[Row]:
+    """Measure the waits of a named recipe."""
+    once, longer, finer = (
+        _waits(workspace, device, override(name, **changes, epochs=epochs, batch_size=batch, width=8, norm_groups=8))
+        for epochs, batch in ((1, 2), (3, 2), (3, 1))
+    )
     per_epoch = {place: (longer[place] - once[place]) / 2 for place in longer}
     more_steps = 3 * (_steps(workspace, 1) - _steps(workspace, 2))
     places = ", ".join(f"{place} {count:g}" for place, count in sorted(per_epoch.items(), key=lambda p: -p[1]) if count)
     yield Row(
-        section="synchronisations", what="waits for the host an epoch", value=sum(per_epoch.values()), unit="",
+        section="synchronisations", what=f"{name}: waits for the host an epoch", value=sum(per_epoch.values()), unit="",
         note=places, detail={"per_epoch": per_epoch},
     )  # fmt: skip
     yield Row(
-        section="synchronisations", what="waits for the host a step",
+        section="synchronisations", what=f"{name}: waits for the host a step",
         value=(finer.total() - longer.total()) / more_steps, unit="", at_most=0.01,
         note=f"{more_steps} more steps in the same number of epochs", detail={"per_step": dict(finer - longer)},
     )  # fmt: skip
@@ -147,7 +167,7 @@ def _steps(workspace: Workspace, batch: int) -> int:
     return _slices_per_epoch(workspace, override("paper", batch_size=batch)) // batch
 
 
-def _waits(workspace: Workspace, device: str, epochs: int, batch: int) -> Counter[str]:
+def _waits(workspace: Workspace, device: str, recipe: Recipe) -> Counter[str]:
     """Return how often each function of this package made the GPU wait in a training that is not compiled."""
     found: Counter[str] = Counter()
 
@@ -156,7 +176,6 @@ def _waits(workspace: Workspace, device: str, epochs: int, batch: int) -> Counte
             ours = [frame for frame in traceback.extract_stack() if PACKAGE in Path(frame.filename).parents]
             found[f"{Path(ours[-1].filename).name} {ours[-1].name}" if ours else "elsewhere"] += 1
 
-    recipe = override("paper", epochs=epochs, batch_size=batch, width=8, norm_groups=8)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = note  # type: ignore[assignment]

@@ -14,7 +14,8 @@ from torch import distributed, nn
 
 from dvtplan.models import devices
 from dvtplan.models.devices import DeviceConfig
-from dvtplan.training.distributed import local_device, process_group
+from dvtplan.training.distributed import alone, local_device, process_group
+from dvtplan.training.losses import dice
 from gpucheck.lifetime import end_with_the_parent
 from gpucheck.networks import network_of, outcome_of
 from gpucheck.settings import Settings
@@ -38,6 +39,7 @@ def main(settings_json: str, part: str, compiled: str = "") -> None:
             "mean": bool(torch.equal(group.mean(value), value)),
             "gather": group.all_gather({"rank": group.rank}) == [{"rank": 0}],
             "from leader": group.broadcast("word") == "word",
+            "dice loss": _dice_loss_is_that_of_one(device),
         }
         network = network_of(NETWORK, settings.tiny).to(device, memory_format=setup.memory_format)  # type: ignore[call-overload]
         forward, failed = _compiled(network, setup, settings) if compiled else (network, "")
@@ -45,6 +47,19 @@ def main(settings_json: str, part: str, compiled: str = "") -> None:
         shared = outcome_of(network, setup, settings.tiny, group.wrap(forward, device))
         found |= {"step": shared.compare(alone)["cosine"], "compilation": failed or WORKS}
     print(json.dumps(found))
+
+
+def _dice_loss_is_that_of_one(device: str) -> bool:
+    """Compare the Dice loss and its gradient, whose sums go through the group, with those of a process alone."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 32, 16, generator=random).to(device).requires_grad_()
+    target = torch.randint(0, 3, (2, 32, 16), generator=random).to(device)
+    shared = dice(logits, target)
+    (gradient,) = torch.autograd.grad(shared, logits)
+    with alone():
+        expected = dice(logits, target)
+    (expected_gradient,) = torch.autograd.grad(expected, logits)
+    return torch.allclose(shared, expected) and torch.allclose(gradient, expected_gradient)
 
 
 def _compiled(network: nn.Module, setup: DeviceConfig, settings: Settings) -> tuple[nn.Module, str]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import torch
 from bench.results import Row
@@ -60,12 +61,14 @@ def copy_of(small: Workspace, name: str) -> Workspace:
 # --- killed and resumed ---------------------------------------------------------------------------
 
 
-def resume(settings: Settings, *, deterministic: bool, compiled: bool) -> Iterator[Row]:
+def resume(settings: Settings, *, deterministic: bool, compiled: bool, recipe: str = "paper") -> Iterator[Row]:
     """Compare a training that is killed during an epoch and resumed with an uninterrupted one."""
     title = "as dvt_train runs it" if not deterministic else "deterministic algorithms, not compiled"
     small = prepare(settings)
-    tag = "exact" if deterministic else "default"
-    options = {"deterministic": deterministic, "compiled": compiled, "resume": False}
+    tag = f"{recipe}_{'exact' if deterministic else 'default'}"
+    options: dict[str, bool | str] = {
+        "deterministic": deterministic, "compiled": compiled, "resume": False, "recipe": recipe
+    }  # fmt: skip
     whole, killed = (copy_of(small, f"{tag}_{kind}") for kind in ("whole", "killed"))
     with ThreadPoolExecutor(1) as pool:
         uninterrupted = pool.submit(run_process, _command(settings, whole, options), settings)
@@ -75,14 +78,18 @@ def resume(settings: Settings, *, deterministic: bool, compiled: bool) -> Iterat
         uninterrupted.result()
     largest = largest_difference(whole.fold("gn_unet", 0), killed.fold("gn_unet", 0))
     yield Row(
-        section="resume", what=f"largest difference of weights, {title}", value=largest, unit="",
+        section="resume", what=f"largest difference of weights, {recipe}, {title}", value=largest, unit="",
         at_most=0.0 if deterministic else None, note=f"killed after {done} of {EPOCHS} epochs, then resumed",
     )  # fmt: skip
 
 
 def largest_difference(one: FoldFolder, other: FoldFolder) -> float:
-    """Return the largest difference of the weights of two checkpoints, over the largest weight; 0 if bit-identical."""
-    states = [torch.load(f.checkpoint, map_location="cpu", weights_only=True)["network"] for f in (one, other)]
+    """Return the largest difference of the weights of two checkpoints, over the largest weight; 0 if bit-identical.
+
+    Averaged weights count, too.
+    """
+    loaded = [torch.load(f.checkpoint, map_location="cpu", weights_only=True) for f in (one, other)]
+    states = [_all_weights(state) for state in loaded]
     if all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items()):
         return 0.0
     pairs = [(tensor.double(), states[1][name].double()) for name, tensor in states[0].items()]
@@ -90,7 +97,12 @@ def largest_difference(one: FoldFolder, other: FoldFolder) -> float:
     return largest / max(float(a.abs().max()) for a, _ in pairs)
 
 
-def _command(settings: Settings, workspace: Workspace, options: dict[str, bool]) -> list[str]:
+def _all_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    averaged = state["average"]["weights"] if "average" in state else {}
+    return {**state["network"], **{f"average {name}": tensor for name, tensor in averaged.items()}}
+
+
+def _command(settings: Settings, workspace: Workspace, options: dict[str, bool | str]) -> list[str]:
     words = [settings.to_json(), str(workspace.root), json.dumps(options)]
     return [sys.executable, "-m", "gpucheck.small_training", *words]
 
@@ -101,7 +113,7 @@ def _variables() -> dict[str, str]:
     return {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TORCHINDUCTOR_COMPILE_THREADS": threads}
 
 
-def _kill(settings: Settings, workspace: Workspace, options: dict[str, bool]) -> None:
+def _kill(settings: Settings, workspace: Workspace, options: dict[str, bool | str]) -> None:
     """Start a training and kill it after some epochs."""
     epochs = workspace.fold("gn_unet", 0).epochs
     process = subprocess.Popen(_command(settings, workspace, options), env=_variables())
@@ -156,7 +168,7 @@ def collectives(settings: Settings, *, compiled: bool) -> Iterator[Row]:
     options = [settings.to_json(), str(os.getpid()), *(["compiled"] if compiled else [])]
     command = [sys.executable, "-m", *launcher, "-m", "gpucheck.collectives", *options]
     found = json.loads(run_process(command, settings).splitlines()[-1])
-    words = [name for name in ("mean", "gather", "from leader") if not found[name]]
+    words = [name for name in ("mean", "gather", "from leader", "dice loss") if not found[name]]
     if words:
         raise RuntimeError(f"{found['backend']}: wrong results of {', '.join(words)}")
     if found["compilation"] != WORKS:
@@ -198,7 +210,9 @@ def checks() -> tuple[Check, ...]:
     as_run = partial(resume, deterministic=False, compiled=True)
     return (
         Check(name="resume, exact", measure=exact, must_hold=True),
+        Check(name="resume modern, exact", measure=partial(exact, recipe="modern"), must_hold=True),
         Check(name="resume, as run", measure=as_run, needs_gpu=True, must_hold=True),
+        Check(name="resume modern, as run", measure=partial(as_run, recipe="modern"), needs_gpu=True, must_hold=True),
     )
 
 

@@ -1,7 +1,7 @@
 """Run one small training: ``python -m gpucheck.small_training SETTINGS ROOT OPTIONS``.
 
 OPTIONS is JSON: ``resume`` continues after the last epoch, ``deterministic`` selects PyTorch's deterministic
-algorithms, ``compiled`` compiles the network.
+algorithms, ``compiled`` compiles the network, ``recipe`` is the name of a recipe.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dvtplan.training.train import train_fold
 from gpucheck.settings import Settings
 
 EPOCHS = 6
+SMALL: dict[str, object] = {"patch": "64x32", "batch_size": 4}
+"""Changes of the recipe `modern` for the small cohort."""
 
 
 def main(settings_json: str, root: str, options_json: str) -> None:
@@ -30,7 +32,8 @@ def main(settings_json: str, root: str, options_json: str) -> None:
         # It only guards against reads of uninitialized memory, and takes time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     options = TrainingOptions(device=settings.device, resume=chosen["resume"], compiled=chosen["compiled"])
-    recipe = override("paper", epochs=EPOCHS, width=8, norm_groups=8)
+    small = SMALL if chosen["recipe"] == "modern" else {}
+    recipe = override(chosen["recipe"], epochs=EPOCHS, width=8, norm_groups=8, **small)
     train_fold(Workspace(Path(root), settings.small.dataset), 0, recipe=recipe, options=options)
 
 

@@ -17,8 +17,10 @@ Measurement = Callable[[Bench], Iterator[Row]]
 MEASUREMENTS: dict[str, tuple[Measurement, bool]] = {
     "steps": (steps.steps, False),
     "train": (training.train, True),
+    "modern": (training.modern, True),
     "forward": (prediction.forward_rate, False),
     "predict": (prediction.predict, True),
+    "predict, tiles": (prediction.predict_tiles, True),
     "synchronisations": (training.synchronisations, False),
     "auto": (training.auto, True),
     "forward, masks": (prediction.forward, True),
