@@ -23,7 +23,6 @@ from dvtplan.data.dataset import Case, Dataset
 from dvtplan.data.paths import Workspace, as_workspace
 from dvtplan.data.planned_splits import find_leak
 from dvtplan.imaging import array_ops, volume_io
-from dvtplan.imaging.slice_buffer import SliceBuffer
 from dvtplan.inference import network_pass
 from dvtplan.inference.model import Model, load_model
 from dvtplan.inference.postprocessing import decide, smallest_voxels
@@ -35,6 +34,7 @@ from dvtplan.planning.planned_reading import read_as_planned
 
 THRESHOLDS: tuple[float | None, ...] = (None, 0.5, 0.45, 0.55, 0.4, 0.6, 0.35, 0.65, 0.3, 0.7, 0.25, 0.75, 0.2, 0.8)
 """Thresholds to try, the plain rule first."""
+RISING = sorted(threshold for threshold in THRESHOLDS if threshold is not None)
 SIZES = (0, 3, 6, 12, 25, 50, 100)
 """Smallest components to try, in voxels of median size."""
 EQUAL = 1e-9
@@ -177,29 +177,54 @@ def _sizes_mm3(cases: Sequence[Case]) -> tuple[float, ...]:
 def _tables(
     model: Model, case: Case, smallest_mm3: Sequence[float], scratch: Path
 ) -> Iterator[tuple[MaskRule, np.ndarray]]:
-    """Yield each rule with the voxels of a case by true and predicted class.
-
-    Probabilities are in unnamed files, so that memory holds a few masks of bytes.
-    """
+    """Yield each rule with the voxels of a case by true and predicted class."""
     with contextlib.ExitStack() as stack:
         opened = network_pass.open_case(case, scratch, model, stack)
-        buffers = [stack.enter_context(SliceBuffer(scratch)) for _ in model.classes]
-        highest_HW = np.zeros(opened.channels[0].read(0, 1).shape[1:], np.float32)
+        masks = MasksByThreshold.predict(opened, model)
+    truth_SHW = _read_truth(case, opened, model)
+    smallest = [smallest_voxels(size, opened.slice_grid) for size in smallest_mm3]
+    box = array_ops.bounding_box(masks.level_SHW) or (slice(0, 1),) * 3
+    missed = np.bincount(truth_SHW.reshape(-1), minlength=len(model.classes) + 1)
+    missed -= np.bincount(truth_SHW[box].reshape(-1), minlength=len(missed))
+    missed[0] = 0
+    for threshold in THRESHOLDS:
+        tables = count_by_size(truth_SHW[box], masks.at(threshold, box), len(model.classes), smallest)
+        for size, table in zip(smallest_mm3, tables, strict=True):
+            table[:, 0] += missed  # the truth outside of the box
+            yield MaskRule(threshold=threshold, smallest_component_mm3=size), table
+
+
+@dataclass(frozen=True, slots=True)
+class MasksByThreshold:
+    """The masks of a case by all thresholds, in three bytes a voxel, uint8 (S, H, W) each."""
+
+    level_SHW: np.ndarray
+    """How many thresholds the voxel reaches."""
+    class_SHW: np.ndarray
+    """Its most probable class, from 1; 0 where it reaches no threshold."""
+    plain_SHW: np.ndarray
+    """Its class by the plain rule."""
+
+    @classmethod
+    def predict(cls, opened: network_pass.OpenedCase, model: Model) -> MasksByThreshold:
+        """Run a model over a case."""
+        blocks: list[tuple[np.ndarray, ...]] = []
         for probability_BKHW, _ in network_pass.probabilities(opened, model):
-            highest_HW = np.maximum(highest_HW, probability_BKHW.sum(axis=1).max(axis=0))
-            for buffer, volume_BHW in zip(buffers, np.moveaxis(probability_BKHW, 1, 0), strict=True):
-                buffer.append(volume_BHW)
-        box = array_ops.bounding_box(highest_HW >= min(t for t in THRESHOLDS if t is not None))
-        truth_SHW = _read_truth(case, opened, model)
-        smallest = [smallest_voxels(size, opened.slice_grid) for size in smallest_mm3]
-        mask_SHW = np.zeros_like(truth_SHW)
-        for threshold in THRESHOLDS:
-            for s in range(len(mask_SHW) if box else 0):
-                probability_KHW = np.stack([buffer.read(s, s + 1)[0][box] for buffer in buffers])
-                mask_SHW[s][box] = decide(probability_KHW[None], threshold)[0]
-            tables = count_by_size(truth_SHW, mask_SHW, len(model.classes), smallest)
-            for size, table in zip(smallest_mm3, tables, strict=True):
-                yield MaskRule(threshold=threshold, smallest_component_mm3=size), table
+            total_BHW = probability_BKHW.sum(axis=1)
+            level, best, plain = (np.zeros(total_BHW.shape, np.uint8) for _ in range(3))
+            found = total_BHW >= RISING[0]
+            voxels_NK11 = np.moveaxis(probability_BKHW, 1, -1)[found][:, :, None, None]
+            level[found] = np.searchsorted(np.array(RISING, np.float32), total_BHW[found], side="right")
+            best[found] = decide(voxels_NK11, RISING[0]).reshape(-1)
+            plain[found] = decide(voxels_NK11, None).reshape(-1)
+            blocks.append((level, best, plain))
+        return cls(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+    def at(self, threshold: float | None, box: tuple[slice, ...]) -> np.ndarray:
+        """Return the part of the mask by one of ``THRESHOLDS`` in a box: numbers of classes."""
+        if threshold is None:
+            return self.plain_SHW[box]
+        return self.class_SHW[box] * (self.level_SHW[box] > RISING.index(threshold))
 
 
 def _read_truth(case: Case, opened: network_pass.OpenedCase, model: Model) -> np.ndarray:

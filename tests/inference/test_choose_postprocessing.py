@@ -20,9 +20,16 @@ from dvtplan.data.paths import Workspace
 from dvtplan.evaluation.evaluate import evaluate
 from dvtplan.imaging import volume_io
 from dvtplan.inference import choose_postprocessing as module
-from dvtplan.inference.choose_postprocessing import PatientCounts, best, choose, choose_postprocessing, count_by_size
+from dvtplan.inference.choose_postprocessing import (
+    MasksByThreshold,
+    PatientCounts,
+    best,
+    choose,
+    choose_postprocessing,
+    count_by_size,
+)
 from dvtplan.inference.model import load_model
-from dvtplan.inference.postprocessing import without_small_components
+from dvtplan.inference.postprocessing import decide, without_small_components
 from dvtplan.inference.predict import predict_fold
 from dvtplan.models import devices
 from dvtplan.models.postprocessing import PLAIN, MaskRule, read_postprocessing
@@ -91,6 +98,22 @@ def test_the_score_of_several_classes_is_the_mean_of_the_whole_and_of_the_classe
     patient.add(PLAIN, np.array([[0, 0, 0], [0, 0, 0], [0, 0, 6]]))
     classes = (2 * 4 / (8 + 6) + 2 * 6 / (6 + 10)) / 2
     assert patient.score(PLAIN) == pytest.approx((2 * 13 / (14 + 16) + classes) / 2)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_masks_by_threshold_are_those_of_the_rule(plan: Plan, monkeypatch: pytest.MonkeyPatch, classes: int) -> None:
+    """Also of probabilities that are a threshold, as float32 and summed."""
+    random = np.random.default_rng(0)
+    probability = random.dirichlet(np.ones(classes + 1), (5, 6, 7))[..., 1:].astype(np.float32).transpose(0, 3, 1, 2)
+    probability[0, 0].flat[:13] = np.array(module.RISING, np.float32)
+    probability[0, 1:] = 0
+    blocks = ((probability[start : start + 2], None) for start in (0, 2, 4))
+    monkeypatch.setattr(module.network_pass, "probabilities", lambda *_: blocks)
+    model = model_of(plan, Bright(), classes={str(k): k for k in range(1, classes + 1)})
+    masks = MasksByThreshold.predict(None, model)  # type: ignore[arg-type]
+    for threshold in module.THRESHOLDS:
+        expected = decide(probability, threshold)
+        assert expected.any() and np.array_equal(masks.at(threshold, (slice(None),) * 3), expected)
 
 
 # --- the choice on made-up probabilities ----------------------------------------------------------
