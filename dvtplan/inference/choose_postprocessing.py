@@ -35,8 +35,10 @@ from dvtplan.planning.planned_reading import read_as_planned
 THRESHOLDS: tuple[float | None, ...] = (None, 0.5, 0.45, 0.55, 0.4, 0.6, 0.35, 0.65, 0.3, 0.7, 0.25, 0.75, 0.2, 0.8)
 """Thresholds to try, the plain rule first."""
 RISING = sorted(threshold for threshold in THRESHOLDS if threshold is not None)
-SIZES = (0, 3, 6, 12, 25, 50, 100)
+SIZES = (0, 3, 6, 12, 25, 50)
 """Smallest components to try, in voxels of median size."""
+LARGEST_MM3 = 500.0
+"""Smallest components above this are not tried: so large a component is a lesion, also where voxels are large."""
 EQUAL = 1e-9
 """Scores that differ by less are equal."""
 
@@ -171,7 +173,7 @@ def best(patients: Sequence[PatientCounts], weights: str) -> Postprocessing:
 def _sizes_mm3(cases: Sequence[Case]) -> tuple[float, ...]:
     """Return the smallest components to try, in mm3 with three digits."""
     voxel_mm3 = float(np.median([1000 * volume_io.read_grid(case.images[0]).voxel_ml for case in cases]))
-    return tuple(float(f"{size * voxel_mm3:.3g}") for size in SIZES)
+    return tuple(float(f"{size * voxel_mm3:.3g}") for size in SIZES if size * voxel_mm3 <= LARGEST_MM3)
 
 
 def _tables(

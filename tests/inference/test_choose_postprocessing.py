@@ -157,6 +157,14 @@ def test_a_low_threshold_and_a_smallest_component_are_found(
     assert {path.name for path in tmp_path.iterdir()} == {"a.nii.gz", "label.nii.gz"}
 
 
+def test_smallest_components_are_some_voxels_and_never_larger_than_half_a_millilitre(tmp_path: Path) -> None:
+    for factor, voxels in ((0.01, [0, 3, 6, 12, 25, 50]), (1.0, [0, 3, 6, 12, 25]), (8.0, [0, 3])):
+        spacing = (CORONAL.spacing_mm[0] * factor, *CORONAL.spacing_mm[1:])
+        path = write(tmp_path / "a.nii.gz", grid=replace(CORONAL, spacing_mm=spacing))
+        sizes = module._sizes_mm3([Case(id="a", patient="a", images=(path,))])
+        assert sizes == pytest.approx([n * factor * VOXEL_MM3 for n in voxels], rel=0.01)
+
+
 # --- trained folds --------------------------------------------------------------------------------
 
 
