@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from helpers.datasets import write_raw
 
+from dvtplan.core import console
 from dvtplan.data.paths import Workspace
 from dvtplan.planning import preprocess
 
@@ -17,6 +18,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Set before anything loads torch, and inherited by every process that a test starts: networks of
 four channels lose more by waiting for a second thread than they gain, and the sums of one thread
 are the same on every machine."""
+
+
+@pytest.fixture(autouse=True)
+def own_messages() -> Iterator[None]:
+    """Undo after each test how a command prints messages: other tests call the library from Python."""
+    before = console.settings()
+    yield
+    console.restore(before)
 
 
 @pytest.fixture(scope="session")

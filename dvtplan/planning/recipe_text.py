@@ -47,5 +47,7 @@ def describe_input(recipe: Recipe) -> str:
     if recipe.oversampling:
         parts.append(f"{recipe.oversampling:g} of the {drawn} lesions")
     wide = recipe.augmentation == "wide"
+    if recipe.held_out:
+        parts.append(f"{recipe.held_out:g} of the training patients held out")
     parts.append("wide augmentation, not the plan's variants" if wide else "augmented by the plan's variants")
     return "; ".join(parts)
