@@ -45,6 +45,10 @@ _GROUPS = re.compile(
     r"cent(re|er)s?|sites?|hospitals?|clinics?|scanners?|vendors?|manufacturers?|fieldstrength|sex|gender"
 )
 """Words in names of columns that group patients: they are no mistake of a user who gives them."""
+_NUMBERS = re.compile(
+    r"ids?|identifiers?|uid|no|nos|nr|num|numbers?|nummer|numero|codes?|keys?|mrn|pid|ref|records?|files?|akte"
+)
+"""Words of columns that number something: a hospital's number may be the number that it gives a patient."""
 NO_VALUE = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil", "-", "--", "?", ".", "unknown"})
 """What other programs write for a missing value, in small letters."""
 
@@ -251,7 +255,9 @@ def _describes(tokens: Sequence[str]) -> bool:
 
 
 def _groups(name: str) -> bool:
-    return any(_GROUPS.fullmatch(token) for token in _tokens(name))
+    """Return whether a column groups patients by its name, and does not number them: 'hospital', not 'hospital_no'."""
+    tokens = _tokens(name)
+    return any(map(_GROUPS.fullmatch, tokens)) and not any(map(_NUMBERS.fullmatch, tokens))
 
 
 def _repeating(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

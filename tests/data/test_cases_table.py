@@ -162,3 +162,10 @@ def test_a_column_that_may_name_the_patients_is_a_warning_if_every_case_is_its_o
     assert "'Akte'" in line
     (line,) = survey_cases_table(table(tmp_path, empty.replace(",,", ",P,"))).warnings
     assert "of its own" not in line
+
+
+@pytest.mark.parametrize("column", ["hospital_number", "hospital_id", "clinicId", "Site-No.", "centre code"])
+def test_the_numbers_of_a_hospital_may_name_its_patients(tmp_path: Path, column: str) -> None:
+    text = f"case_id,{column},hospital\na_1,4711,K\na_2,4711,K\nb_1,4712,L\n"
+    (line,) = survey_cases_table(table(tmp_path, text)).warnings
+    assert f"If {column!r} names the patients" in line and "hospital are" not in line
