@@ -27,6 +27,10 @@ class Schedule:
     """Steps that it has taken."""
     drops: tuple[int, ...]
     """For each drop of the learning rate, the first step, counted from 0, that has the lower rate."""
+    replanned_at: int = field(default=0, metadata={OMIT_DEFAULT: True})
+    """Steps that were taken when the number of steps was planned the last time."""
+    progress: float = field(default=0.0, metadata={OMIT_DEFAULT: True})
+    """Share of the cosine that had passed then; from there it falls to its end at the last step."""
 
     def __post_init__(self) -> None:
         require(self.budget_s > 0, f"budget_s must be positive, not {self.budget_s}")

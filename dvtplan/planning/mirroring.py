@@ -9,9 +9,10 @@ from dvtplan.planning.plan import Plan
 def mirrored_labels(plan: Plan) -> dict[str, str] | None:
     """Return the labels that a mirrored slice exchanges, left -> right and the reverse; None: it is no valid image.
 
-    Slices may be mirrored if variants of the plan are. They may also be if labels name a side and each has a
-    counterpart.
+    Slices may be mirrored if labels name a side and each has a counterpart, or if none names a side and variants of
+    the plan are mirrored.
     """
-    if any(variant.mirror for variant in plan.variants):
-        return {}
-    return (label_sides.counterparts(list(plan.labels)) if plan.slice_axis != "LR" else {}) or None
+    labels = list(plan.labels)
+    if label_sides.named_sides(labels):
+        return (label_sides.counterparts(labels) if plan.slice_axis != "LR" else {}) or None
+    return {} if any(variant.mirror for variant in plan.variants) else None

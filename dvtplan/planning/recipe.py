@@ -297,12 +297,19 @@ class Recipe:
             return tuple(round(f * self.epochs) * steps_per_epoch for f in self.lr_drops)
         return tuple(max(1, min(round(f * steps), steps - 1)) for f in self.lr_drops)
 
-    def learning_rate_at(self, step: int, steps: int, drops: Sequence[int]) -> float:
-        """Return the learning rate of a step, counted from 0, of ``steps``; ``drops`` are those of ``drop_steps``."""
+    def learning_rate_at(self, step: int, steps: int, drops: Sequence[int], *, progress: float | None = None) -> float:
+        """Return the learning rate of a step, counted from 0.
+
+        Args:
+            step: of the training.
+            steps: that were planned at its start.
+            drops: those of ``drop_steps``.
+            progress: share of the cosine that has passed, from 0 to 1; None: ``step / steps``.
+        """
         rising = max(1, min(self.warm_up, steps // 10))
         rate = self.learning_rate * min(1.0, (step + 1) / rising)
         if self.schedule == "cosine":
-            return rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            return rate * 0.5 * (1 + math.cos(math.pi * (step / steps if progress is None else progress)))
         return rate * self.lr_factor ** sum(step >= drop for drop in drops)
 
     def describe_loss(self) -> str:

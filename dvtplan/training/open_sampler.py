@@ -59,10 +59,10 @@ def find_lesions(slices: SliceDataset) -> tuple[Lesions, ...]:
         inside = np.asarray(label_SHW[box])
         for number in np.unique(inside[inside > 0]).tolist():
             components, count = scipy.ndimage.label(inside == number, NEIGHBOURS)
-            voxels = np.argwhere(components)
+            voxels = np.argwhere(components).astype(np.int32)
             order = np.argsort(components[components > 0], kind="stable")
             ends = np.cumsum(np.bincount(components[components > 0])[1 : count + 1])[:-1]
-            found.setdefault(number, []).extend(np.split(voxels[order] + corner, ends))
+            found.setdefault(number, []).extend(np.split(voxels[order] + corner.astype(np.int32), ends))
     return tuple(_table(found[number]) for number in sorted(found))
 
 

@@ -115,6 +115,8 @@ class Pace:
         self._recipe, self._group, self._forecast, self._schedule = recipe, group, forecast, schedule
         self._most = recipe.epochs * steps_per_epoch
         self.steps = schedule.steps if schedule else self._most
+        self._planned = schedule.planned if schedule else self.steps
+        self._replanned = (schedule.replanned_at, schedule.progress) if schedule else (0, 0.0)
         self._drops = schedule.drops if schedule else recipe.drop_steps(self.steps, steps_per_epoch)
         self._interval, self._next_check = 1, taken + 1
         self._checked = self._saved = time.monotonic()
@@ -139,7 +141,13 @@ class Pace:
 
     def learning_rate(self, step: int | None = None) -> float:
         """Return the learning rate of a step, counted from 0; None: of the next one."""
-        return self._recipe.learning_rate_at(self.taken if step is None else step, self.steps, self._drops)
+        at = self.taken if step is None else step
+        return self._recipe.learning_rate_at(at, self._planned, self._drops, progress=self._progress_at(at))
+
+    def _progress_at(self, step: int) -> float:
+        """Return the share of a cosine that has passed at a step. A new plan changes how fast it goes on from there."""
+        since, reached = self._replanned
+        return reached + (1 - reached) * (step - since) / max(self.steps - since, 1)
 
     def count_step(self, wait: Callable[[], object]) -> None:
         """Count a step. ``wait`` waits for it; it is called only if a time budget is checked now."""
@@ -173,7 +181,8 @@ class Pace:
         """Change the number of steps. The learning rate never rises, and reaches its last value."""
         if steps == self.steps:
             return
-        is_last = all(drop < self.taken for drop in self._drops)
+        is_last = bool(self._drops) and all(drop < self.taken for drop in self._drops)
+        self._replanned = self.taken, self._progress_at(self.taken)
         self.steps = steps if is_last and self.taken else max(steps, self.taken + 1)
         planned = self._recipe.drop_steps(self.steps, self.steps_per_epoch)
         self._drops = tuple(
@@ -194,10 +203,18 @@ class Pace:
         if self._schedule is None:
             return run
         whole = self._recipe.drop_steps(self._most, self.steps_per_epoch)
-        self._is_shortened |= (self.steps, self._drops) != (self._most, whole)
+        self._is_shortened |= (self.steps, self._drops) != (self._most, whole) or self._replanned != (0, 0.0)
         if not self._is_shortened:  # as without a time budget
             return run
-        schedule = replace(self._schedule, steps=self.steps, taken=self.taken, drops=self._drops)
+        since, reached = self._replanned
+        schedule = replace(
+            self._schedule,
+            steps=self.steps,
+            taken=self.taken,
+            drops=self._drops,
+            replanned_at=since,
+            progress=reached,
+        )
         return replace(run, schedule=schedule, recipe=replace(run.recipe, epochs=schedule.epochs))
 
     def report(self) -> str:

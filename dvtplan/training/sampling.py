@@ -185,4 +185,5 @@ class SliceSampler:
             voxels = lesions.draw(random, len(places))
             slices[places] = voxels[:, 0]
             centres[places] = voxels[:, 1:] + 0.5 + (random.random((len(places), 2)) - 0.5) * size * (2 / 3)
-        return np.clip(centres, half, np.array(patches.shape) - half)
+        # On whole pixels, as tiles are: between them, interpolation would blur every patch that is not turned.
+        return np.clip(np.round(centres), half, np.array(patches.shape) - half)

@@ -30,7 +30,7 @@ MIN_SPEEDUP = 1.05
 """Smallest gain in slices per second for which the batch size is doubled."""
 BATCH_SIZES = tuple(2**k for k in range(11))
 CHECKPOINT_PARTS = 3
-"""Weights and Adam's two moments. The moments exist only after the first step."""
+"""Weights and Adam's two moments, which exist only after the first step. An average of the weights is one more."""
 
 
 def tune(job: TrainingJob, trainer: Trainer, options: TrainingOptions) -> TrainingJob:
@@ -182,6 +182,6 @@ def _save_seconds(job: TrainingJob, trainer: Trainer) -> float:
             checkpoint.save(Path(folder) / "checkpoint.pt", trainer.network, trainer.optimizer, 0)
             drawn = time.monotonic()
             charts.learning_curve([row], Path(folder) / job.folder.progress.name, "")
-            return CHECKPOINT_PARTS * (drawn - begin) + time.monotonic() - drawn
+            return (CHECKPOINT_PARTS + (trainer.average is not None)) * (drawn - begin) + time.monotonic() - drawn
     except OSError as error:
         raise DvtError(cannot_write(existing, error)) from error

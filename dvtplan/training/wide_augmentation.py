@@ -65,13 +65,16 @@ BLUR_RADIUS = 2
 def window_of(patch: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
     """Return the rows and columns around a patch that its strongest rotation and scaling reach, within a slice."""
     turn, grow = WIDE[Change.ROTATION], WIDE[Change.SCALE]
-    angle, zoom = math.radians(max(-turn.low, turn.high)), math.exp(-grow.low)
+    steepest, zoom = math.radians(max(-turn.low, turn.high)), math.exp(-grow.low)
+
+    def reach(side: int, other: int, whole: int) -> int:
+        angle = min(
+            steepest, math.atan2(other, side)
+        )  # a long patch reaches the farthest before the strongest rotation
+        return min(math.ceil(zoom * (side * math.cos(angle) + other * math.sin(angle))) + 2, whole)
+
     rows, columns = patch
-    reach = (
-        zoom * (rows * math.cos(angle) + columns * math.sin(angle)),
-        zoom * (columns * math.cos(angle) + rows * math.sin(angle)),
-    )
-    return min(math.ceil(reach[0]) + 2, shape[0]), min(math.ceil(reach[1]) + 2, shape[1])
+    return reach(rows, columns, shape[0]), reach(columns, rows, shape[1])
 
 
 class WideAugmentation:

@@ -101,6 +101,21 @@ def test_on_a_steady_machine_the_learning_rate_drops_at_the_shares_of_the_recipe
     assert lengths == [582, 242, 146]  # .6, .25 and .15 of 970 steps, whose 3.2 epochs have no such parts
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_a_cosine_never_rises_and_reaches_its_end_on_a_machine_that_changes(
+    monkeypatch: pytest.MonkeyPatch, factor: float
+) -> None:
+    """After a third of the time, steps take this many times as long."""
+    machine = Machine(changed(0.2, 100.0, 0.2 * factor))
+    machine.keep_time(monkeypatch)
+    recipe = Recipe(schedule="cosine", lr_drops=(), warm_up=50)
+    pace = begin(machine, 300.0, per_epoch=500, recipe=recipe)
+    planned = pace.steps
+    rates = train(pace, machine)
+    assert rates[50:] == sorted(rates[50:], reverse=True) and rates[-1] < 0.01 * recipe.learning_rate
+    assert (len(rates) > 1.2 * planned) == (factor == 0.5) and (len(rates) < 0.8 * planned) == (factor == 3.0)
+
+
 def test_a_short_disturbance_drops_no_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(step_s=hiccup)
     machine.keep_time(monkeypatch)

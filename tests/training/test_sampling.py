@@ -39,6 +39,11 @@ def test_patches_and_windows_lie_within_their_slices() -> None:
     assert np.ptp(centres[:, 0]) > 50 and np.ptp(centres[:, 1]) > 12
 
 
+def test_patches_lie_on_whole_pixels() -> None:
+    """Between them, interpolation would blur every patch, but no tile of a prediction."""
+    assert np.array_equal(SAMPLER.draws(0).centres % 1, np.zeros((100, 4, 2)))
+
+
 def test_every_label_and_within_it_every_lesion_is_drawn_equally_often() -> None:
     """The lesion of 2 voxels as often as that of 90."""
     numbers = np.concatenate([SAMPLER.draws(epoch).slices.ravel() for epoch in range(20)])
