@@ -48,6 +48,15 @@ class Lesion:
     """The same share for the fold that segments least of it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedComponents:
+    """The components of one limb that the model's rule removed from its mask, since they are too small."""
+
+    limb: str
+    components: int
+    volume_ml: float
+
+
 @dataclass(slots=True)
 class ConfidenceCounter:
     """Count sub-threshold voxels and track the highest probability, block by block."""
@@ -146,6 +155,29 @@ def measure_lesions(
             agreement_min=None if shares is None else float(shares[:, n].min()),
         )
         for number, n in enumerate(order.tolist(), start=1)
+    ]
+
+
+def measure_removed(removed_SHW: np.ndarray, grid: Grid, levels: Levels | None) -> list[RemovedComponents]:
+    """Count the components that were removed from a mask, in each limb; a limb without any is missing.
+
+    Args:
+        removed_SHW: their voxels, bool.
+        grid: of the slices, shape (S, H, W).
+        levels: of the limbs; None if unknown.
+    """
+    box = array_ops.bounding_box(removed_SHW)
+    if box is None:
+        return []
+    labels, count = ndimage.label(removed_SHW[box], CONNECTIVITY_26)
+    positions_mm = grid.position_mm(np.argwhere(labels) + np.array([part.start for part in box]))
+    ids = labels[labels > 0]
+    sizes = _per_lesion(ids, count)
+    in_left = _per_lesion(ids, count, regions.in_left_limb(positions_mm, grid, levels)) * 2 >= sizes
+    return [
+        RemovedComponents(limb=limb, components=int(inside.sum()), volume_ml=float(sizes[inside].sum() * grid.voxel_ml))
+        for limb, inside in zip(LIMBS, (in_left, ~in_left), strict=True)
+        if inside.any()
     ]
 
 

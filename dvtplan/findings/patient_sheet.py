@@ -87,8 +87,12 @@ CAPTIONS_MM = 12.0
 """Height of the captions next to a wide projection."""
 MIN_COLUMN_MM = 45.0
 """Smallest width of the column of a narrow projection."""
-EMPTY_MM = 15.0
-"""Height of the text of a limb without thrombus."""
+EMPTY_MM, REMOVED_MM = 15.0, 7.0
+"""Height of the text of a limb without thrombus, and more of it where components were removed."""
+
+
+def _empty_mm(found: Findings) -> float:
+    return EMPTY_MM + (REMOVED_MM if found.removed else 0.0)
 
 
 def _pictures(
@@ -115,10 +119,10 @@ def _tall_projection(sheet: PageLayout, found: Findings, shown: ScanPictures, pl
     below = y + CAPTION_MM + front_width * shown.front.aspect_ratio + 0.8
     _place_front(sheet, shown, x, y, front_width, caption=(x, below, column))
     left, top = x + column + 5, y
-    each = (height - EMPTY_MM * (len(READING_ORDER) - len(drawn))) / max(len(drawn), 1)
+    each = (height - _empty_mm(found) * (len(READING_ORDER) - len(drawn))) / max(len(drawn), 1)
     for limb in READING_ORDER:
         _limb_block(sheet, found, shown, drawn.get(limb), limb, (left, top, width - column - 5, each))
-        top += each if limb in drawn else EMPTY_MM
+        top += each if limb in drawn else _empty_mm(found)
     return y + height if drawn else min(below + caption_mm, y + height)
 
 
@@ -131,12 +135,13 @@ def _wide_projection(sheet: PageLayout, found: Findings, shown: ScanPictures, pl
     left, rest = x + front_width + 4, width - front_width - 4
     _place_front(sheet, shown, x, y, front_width, caption=(left, y + CAPTION_MM, rest))
     for k, limb in enumerate(empty):
-        _limb_block(sheet, found, shown, None, limb, (left, y + CAPTIONS_MM + CAPTION_MM + k * (EMPTY_MM + 4), rest, 0))
+        below = y + CAPTIONS_MM + CAPTION_MM + k * (_empty_mm(found) + 4)
+        _limb_block(sheet, found, shown, None, limb, (left, below, rest, 0))
     top = y + CAPTION_MM + front_width * shown.front.aspect_ratio + 3
     each = (width - 5 * (len(drawn) - 1)) / max(len(drawn), 1)
     for k, one in enumerate(shown.limbs):
         _limb_block(sheet, found, shown, one, one.limb, (x + k * (each + 5), top, each, height - (top - y)))
-    return y + height if drawn else max(top, y + CAPTIONS_MM + 2 * (EMPTY_MM + 4))
+    return y + height if drawn else max(top, y + CAPTIONS_MM + 2 * (_empty_mm(found) + 4))
 
 
 def _place_front(

@@ -24,7 +24,11 @@ LESION_HEADER = ("No.", "Leg", "Part", "Volume\nmL", "Probability\nmean", "Proba
 
 
 def in_numbers(found: Findings) -> str:
-    """Return the volume of each leg, or without thrombus the highest probability, in one sentence."""
+    """Return the volume of each leg, or without thrombus the highest probability, and what was removed as too small."""
+    return " ".join(filter(None, (_segmented(found), removed_in_words(found))))
+
+
+def _segmented(found: Findings) -> str:
     if found.volume_ml > 0:
         parts = [
             f"{b.limb} leg {_ml(b.volume_ml)} in {plural(b.components, 'component')}"
@@ -35,8 +39,24 @@ def in_numbers(found: Findings) -> str:
     if found.highest_probability is None:
         return ""
     return (
-        f"The highest probability of any voxel is {found.highest_probability:.2f}; voxels are segmented from 0.50 on."
+        f"The highest probability of any voxel is {found.highest_probability:.2f}; voxels are segmented from "
+        f"{_threshold(found):.2f} on."
     )
+
+
+def removed_in_words(found: Findings, limb: str | None = None) -> str:
+    """Return what the model's rule removed, of both legs or of one; empty if nothing."""
+    removed = [one for one in found.removed if limb in (None, one.limb)]
+    if not removed:
+        return ""
+    count, volume = sum(one.components for one in removed), _ml(sum(one.volume_ml for one in removed))
+    smallest = found.model.smallest_component_mm3
+    return f"Removed as smaller than {smallest:.3g} mm³: {plural(count, 'component')}, {volume}."
+
+
+def _threshold(found: Findings) -> float:
+    """Return the probability from which on voxels are segmented."""
+    return PLAIN_THRESHOLD if found.model.threshold is None else found.model.threshold
 
 
 def _wholes(found: Findings) -> list[Burden]:
@@ -54,12 +74,13 @@ def limb_title(found: Findings, limb: str) -> str:
 
 
 def limb_empty(found: Findings, limb: str) -> str:
-    volume = _ml(found.sub_threshold_ml.get(limb, 0.0))
-    threshold = PLAIN_THRESHOLD if found.model.threshold is None else found.model.threshold
-    segmented = f"The model segmented no thrombus in the {limb} leg. {NOT_RULED_OUT}"
-    if threshold <= SUB_THRESHOLD:  # then no voxel is sub-threshold
-        return segmented
-    return f"{segmented} Low-confidence voxels, probability {SUB_THRESHOLD:g} to {threshold:.3g}: {volume}."
+    """Say that no thrombus was segmented in a limb, what was removed from it, and its low-confidence volume."""
+    volume, threshold = _ml(found.sub_threshold_ml.get(limb, 0.0)), _threshold(found)
+    removed = removed_in_words(found, limb)
+    parts = [f"The model segmented no thrombus in the {limb} leg.", removed, NOT_RULED_OUT]
+    if threshold > SUB_THRESHOLD:  # else no voxel is sub-threshold
+        parts.append(f"Low-confidence voxels, probability {SUB_THRESHOLD:g} to {threshold:.3g}: {volume}.")
+    return " ".join(filter(None, parts))
 
 
 def burden_rows(found: Findings) -> list[tuple[str, ...]]:

@@ -14,7 +14,7 @@ from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.core.text import plural
 from dvtplan.findings.burden import Burden, category
-from dvtplan.findings.lesion_confidence import Lesion
+from dvtplan.findings.lesion_confidence import Lesion, RemovedComponents
 from dvtplan.findings.level_source import LevelAssignment
 from dvtplan.findings.out_of_distribution import OutOfRange
 
@@ -76,6 +76,8 @@ class Findings:
     """By decreasing volume."""
     sub_threshold_ml: dict[str, float] = field(default_factory=dict)
     """Limb -> volume of its sub-threshold voxels (``lesion_confidence.SUB_THRESHOLD``)."""
+    removed: tuple[RemovedComponents, ...] = json_records.added_later(())
+    """By limb; the mask, the burden, the lesions and the sub-threshold volume lack them."""
     highest_probability: float | None = None
     """Of any voxel."""
     out_of_range: tuple[OutOfRange, ...] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +211,7 @@ class FindingsBuilder:
         self,
         mask: Path,
         mask_SHW: np.ndarray,
+        removed_SHW: np.ndarray | None,
         image: SliceBuffer,
         images: Sequence[str],
         out_of_range: Sequence[OutOfRange] | None,
@@ -220,6 +221,7 @@ class FindingsBuilder:
         Args:
             mask: path of the mask, which exists.
             mask_SHW: its slices.
+            removed_SHW: where components were removed from it as too small, bool; None: no rule removes any.
             image: slices of the first channel.
             images: display names of the image files.
             out_of_range: result of ``warn_if_out_of_range``.
@@ -228,6 +230,9 @@ class FindingsBuilder:
             DvtError: if a file cannot be written.
         """
         found = self._findings(mask, mask_SHW, images, out_of_range)
+        if removed_SHW is not None:
+            removed = lesion_confidence.measure_removed(removed_SHW, self._grid, self._levels.levels)
+            found = replace(found, removed=tuple(removed))
         if self._options.summary:
             _write_page(found, image.read(), mask_SHW, self._grid, summary_paths(mask))
         json_records.save(found, findings_path(mask))

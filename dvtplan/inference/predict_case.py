@@ -104,8 +104,8 @@ def predict_case(
         if findings is not None and levels is not None and findings.record:
             described = FindingsModel(model.identity, model.classes, model.training)
             builder = FindingsBuilder(case, opened.slice_grid, described, findings, levels, path.parent, stack)
-        masks, probabilities = _run_network(opened, model, path.parent, stack, save_probabilities, builder)
-        masks = postprocessing.apply_smallest(masks, opened.slice_grid, model.rule, path.parent, stack)
+        with_small, probabilities = _run_network(opened, model, path.parent, stack, save_probabilities, builder)
+        masks = postprocessing.apply_smallest(with_small, opened.slice_grid, model.rule, path.parent, stack)
         times.append(time.monotonic())
         for name, volume in probabilities.items():
             in_order = network_pass.in_file_order(volume, opened, np.float32)
@@ -123,7 +123,8 @@ def predict_case(
         times.append(time.monotonic())
         if builder is not None:
             images = image_names(case, display_names or {})
-            builder.write(path, masks.read(), opened.channels[0], images, out_of_range)
+            removed_SHW = None if masks is with_small else (with_small.read() != 0) & (masks.read() == 0)
+            builder.write(path, masks.read(), removed_SHW, opened.channels[0], images, out_of_range)
         timings = _timings(len(masks), times)
         _log_timings(case, timings, time.monotonic() - times[-1])
         return CaseOutcome(timings, levels)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from dvtplan.anatomy.levels import Levels
 from dvtplan.findings.burden import measure
-from dvtplan.findings.lesion_confidence import ConfidenceCounter, Lesion, measure_lesions, vote_type
+from dvtplan.findings.lesion_confidence import ConfidenceCounter, Lesion, measure_lesions, measure_removed, vote_type
 
 
 def found(levels: Levels | None = LEVELS, *, voted: bool = True, **more: object) -> list[Lesion]:
@@ -97,6 +97,17 @@ def test_sub_threshold_voxels_do_not_depend_on_blocks(block: int) -> None:
     for start in range(0, 3, block):
         counter.add(probability[start : start + block], mask[start : start + block])
     assert counter.sub_threshold_ml == pytest.approx({"left": 0.1, "right": 0.2}) and counter.highest == 0.6
+
+
+def test_removed_components_are_counted_in_the_limb_with_most_of_their_voxels() -> None:
+    assert measure_removed(np.zeros(GRID.shape, bool), GRID, LEVELS) == []
+    (left, right) = measure_removed(scene()[0] != 0, GRID, LEVELS)  # the scene's lesions
+    assert (left.limb, left.components, left.volume_ml) == ("left", 1, pytest.approx(0.4))
+    assert (right.limb, right.components, right.volume_ml) == ("right", 1, pytest.approx(0.1))
+    across = np.zeros(GRID.shape, bool)
+    across[0, 0, 1:6] = True
+    (one,) = measure_removed(across, GRID, None)
+    assert one.components == 1 and one.volume_ml == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("folds", "kind"), [(1, "u1"), (8, "u1"), (9, "u2"), (17, "u4"), (33, "u8")])

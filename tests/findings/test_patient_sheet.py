@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from dvtplan.anatomy.levels import Levels
 from dvtplan.findings import lesion_confidence, patient_images, patient_page, patient_sheet, patient_text, record
 from dvtplan.findings.burden import measure
+from dvtplan.findings.lesion_confidence import RemovedComponents
 from dvtplan.findings.level_source import LevelAssignment
 from dvtplan.findings.out_of_distribution import OutOfRange
 from dvtplan.findings.record import DISCLAIMER, Findings, ModelIdentity
@@ -25,6 +26,10 @@ MAKER = ModelIdentity(
     network="gn_unet", folds=(0, 1), digest="d" * 64, dataset="Toy", phantom=False, training_scans=4, slice_axis="AP",
     versions={"dvtplan": "1.0"},
 )  # fmt: skip
+REMOVED = (
+    RemovedComponents(limb="left", components=12, volume_ml=12.3),
+    RemovedComponents(limb="right", components=1, volume_ml=0.2),
+)
 ODD = OutOfRange(
     quantity="spacing",
     value=1.0,
@@ -164,12 +169,15 @@ def test_pictures_of_a_limb_fit_their_box_and_do_not_overlap(aspect_ratio: float
 @pytest.mark.parametrize("shape", [(4, 60, 12), (4, 40, 16), (4, 30, 24), (4, 12, 40)])
 @pytest.mark.parametrize("many", [1, 60])
 def test_texts_do_not_overlap(shape: tuple[int, int, int], empty: bool, many: int) -> None:
+    """Also where components were removed from both limbs."""
     mask = np.zeros(shape, np.uint8)
     if not empty:
         mask[1:3, 3:6, 2:4] = mask[1:3, 7:9, -4:-2] = 1
     grid = Grid(shape=shape, spacing_mm=(5.0, 2.0, 2.0), origin_mm=(0.0, 0.0, 0.0), direction=GRID.direction)
     levels = Levels(left_mm=-8.0, right_mm=-9.0, midline_mm=float(shape[2]))
     found = replace(findings_of(mask, grid, levels=levels, out_of_range=(ODD,)), warnings=("Many words. " * many,))
+    if empty:
+        found = replace(found, model=replace(MAKER, smallest_component_mm3=112.0), removed=REMOVED)
     image = np.random.default_rng(0).normal(100, 20, mask.shape)
     sheet = patient_sheet.draw(found, patient_images.ScanPictures.of(found, image, mask != 0, grid))
     renderer = FigureCanvasAgg(sheet.figure).get_renderer()
@@ -188,3 +196,12 @@ def test_low_confidence_ends_at_the_threshold_of_the_model(threshold: float | No
     model = replace(MAKER, threshold=threshold)
     text = patient_text.limb_empty(findings_of(scene()[0] * 0, model=model), "left")
     assert "no thrombus in the left leg" in text and words in text and ("probability" in text) is bool(words)
+
+
+def test_an_empty_limb_says_what_was_removed_from_it_and_from_which_threshold_on() -> None:
+    model = replace(MAKER, threshold=0.4, smallest_component_mm3=200.0)
+    found = replace(findings_of(scene()[0] * 0, model=model), removed=REMOVED[1:])
+    right, left = (patient_text.limb_empty(found, limb) for limb in ("right", "left"))
+    assert "Removed as smaller than 200 mm³: 1 component, 0.2 mL." in right and "Removed" not in left
+    whole = patient_text.in_numbers(found)
+    assert "1 component, 0.2 mL" in whole and "from 0.40 on" in whole

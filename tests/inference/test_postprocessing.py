@@ -10,6 +10,7 @@ import pytest
 from helpers.models import model_of
 from helpers.predictions import CORONAL, Constant, mask_of, picture, read_findings, write
 
+from dvtplan.findings import patient_text
 from dvtplan.findings.options import FindingsOptions
 from dvtplan.inference.model import Model
 from dvtplan.inference.options import PredictOptions
@@ -100,10 +101,23 @@ def test_values_of_classes_are_kept_when_components_are_removed(tmp_path: Path, 
     assert not predicted(tmp_path, replace(model, rule=replace(rule, threshold=0.75)))[0].any()
 
 
-def test_a_scan_smaller_than_the_smallest_component_has_an_empty_mask(tmp_path: Path, bright: Model) -> None:
+def test_a_scan_smaller_than_the_smallest_component_has_an_empty_mask_and_says_why(
+    tmp_path: Path, bright: Model
+) -> None:
+    plain, _ = predicted(tmp_path, bright)
+    before = read_findings(tmp_path / "mask_findings.json")
+    assert before.removed == ()
     rule = MaskRule(smallest_component_mm3=1000.0 * CORONAL.voxel_ml * picture().size * 2)
     assert not predicted(tmp_path, replace(bright, rule=rule))[0].any()
-    assert read_findings(tmp_path / "mask_findings.json").volume_ml == 0
+    found = read_findings(tmp_path / "mask_findings.json")
+    assert found.volume_ml == 0 and found.sub_threshold_ml == before.sub_threshold_ml
+    removed_ml = np.count_nonzero(plain) * CORONAL.voxel_ml  # nothing that was segmented is lost without a word
+    assert sum(one.volume_ml for one in found.removed) == pytest.approx(removed_ml)
+    assert sum(one.components for one in found.removed) == 2
+    limb = found.removed[0].limb
+    for text in (patient_text.in_numbers(found), patient_text.limb_empty(found, limb)):
+        assert "Removed" in text and "mm³" in text
+    assert "Removed" not in patient_text.in_numbers(replace(found, removed=()))
 
 
 def test_the_rule_and_a_missing_choice_are_told(
