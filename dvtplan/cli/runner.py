@@ -27,6 +27,7 @@ COMMANDS = {
     "import_dicom": "dvt_import",
     "plan_and_preprocess": "dvt_plan_and_preprocess",
     "predict": "dvt_predict",
+    "predict_fold": "dvt_train --resume",
     "train_fold": "dvt_train",
     "write_report": "dvt_report",
 }

@@ -12,6 +12,7 @@ from torch import nn
 from dvtplan import __version__
 from dvtplan.core import allocator, console
 from dvtplan.core.errors import DvtError
+from dvtplan.core.verified_archive import DOWNLOAD_AGAIN
 from dvtplan.data.paths import model_fold
 from dvtplan.data.phantom import is_phantom
 from dvtplan.findings.record import ModelIdentity
@@ -110,6 +111,10 @@ def load_model(
     with model_store.open_model(path, folds) as stored:
         loaded = [_load_network(stored, k) for k in stored.runs]
     runs = _with_mirror(stored, mirror)
+    outputs = _mirrored_outputs(stored.plan, runs[0])
+    if stored.postprocessing and outputs != _mirrored_outputs(stored.plan, next(iter(stored.runs.values()))):
+        how = "with" if outputs is None else "without"
+        console.info(f"{path}: threshold and smallest component were chosen {how} mirrored slices, and are kept.")
     tile = runs[0].recipe.patch_shape
     shape = tile or stored.plan.target_shape
     setup = speed_trial.fastest_for_prediction(loaded[0][0], runs[0].channels_in, shape, setup)
@@ -132,7 +137,7 @@ def load_model(
         rule=rule_of_folds(stored.rules),
         unchosen=tuple(k for k, run in stored.runs.items() if run.held_out and k not in stored.postprocessing),
         context=runs[0].recipe.context,
-        mirror=_mirrored_outputs(stored.plan, runs[0]),
+        mirror=outputs,
         tile=tile,
         path=path,
         network=runs[0].network,
@@ -172,8 +177,11 @@ def _load_network(stored: StoredModel, fold: int) -> tuple[nn.Module, str]:
         network = checkpoint.build_network(run)
         checkpoint.set_weights(network, weights)
     digest = weight_files.weights_digest(checkpoint.get_weights(network))
-    if fold in stored.postprocessing:
+    if fold in stored.postprocessing and stored.archive is None:
         stored.postprocessing[fold].require_weights(digest, model_fold(stored.path, fold).postprocessing)
+    elif fold in stored.postprocessing:
+        file = f"{stored.path}: {model_store.postprocessing_name(fold)}"
+        stored.postprocessing[fold].require_weights(digest, file, DOWNLOAD_AGAIN)
     return network.eval(), digest
 
 

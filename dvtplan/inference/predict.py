@@ -109,9 +109,14 @@ def predict_path(
     Raises:
         AnalysisFailed: if scans could not be analysed. Each has an ``ID_findings.json`` with the reason and no mask;
             the others have their masks.
-        DvtError: if the input is missing, or if a mask would replace an input or, for a single mask, an edited mask.
-            Masks that were written before remain.
+        DvtError: if the input is missing, if a loaded model mirrors otherwise than ``options``, or if a mask would
+            replace an input or, for a single mask, an edited mask. Masks that were written before remain.
     """
+    if isinstance(model, Model) and options.mirror not in (None, model.mirror is not None):
+        raise DvtError(
+            f"`mirror={options.mirror}`: the model was loaded with `mirror={model.mirror is not None}`. Load it again "
+            "with the other choice, or omit the option."
+        )
     loaded = model if isinstance(model, Model) else load_model(model, mirror=options.mirror)
     outcome = predict_input(Path(input), Path(output), loaded, options, findings)
     outcome.raise_failures()
@@ -166,10 +171,14 @@ def _tell_rule(model: Model) -> None:
     if not model.rule.is_plain:
         console.info(f"Masks: {model.rule.in_words}.")
     if model.unchosen:
-        console.warn(
-            f"{model.path}: fold {', '.join(map(str, model.unchosen))} held out patients, but no threshold was chosen "
-            "on them; the plain rule is used. Predict the test patients first: `train_fold` with `resume=True`."
-        )
+        folds = f"fold {', '.join(map(str, model.unchosen))}"
+        fault = f"{model.path}: {folds} held out patients, but no threshold was chosen on them"
+        if model.path is not None and model.path.is_file():
+            fault = f"{model.path}: was exported before a threshold was chosen on the held-out patients of {folds}"
+            advice = "Ask for a new export after this choice."
+        else:
+            advice = "Predict the test patients of the fold first with `predict_fold`."
+        console.warn(f"{fault}; the plain rule is used. {advice}")
 
 
 def _write_derived(masks: Sequence[Path], source: PredictionInput, model: Model, options: PredictOptions) -> list[Path]:

@@ -57,7 +57,8 @@ def describe_archive(path: Path | str) -> ModelDescription:
             needed = checkpoint.expected_weights(run, f"{path}: fold_{k}/run.json")
             digests.append((run, weights_digest(archived_weights(archive, k, needed))))
             if k in stored.postprocessing:
-                stored.postprocessing[k].require_weights(digests[-1][1], f"{path}: {postprocessing_name(k)}")
+                file = f"{path}: {postprocessing_name(k)}"
+                stored.postprocessing[k].require_weights(digests[-1][1], file, DOWNLOAD_AGAIN)
             if (count := checkpoint.count_parameters(run)) != run.parameters:
                 raise DvtError(
                     f"{path}: fold_{k}/run.json states {run.parameters:,} parameters, but this {run.network} has "

@@ -11,6 +11,8 @@ from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError, require
 from dvtplan.core.text import plural
 
+CHOOSE_AGAIN = "Remove it, and predict the test patients of the fold again with `predict_fold`."
+"""What to do about a choice in a results folder that cannot be used."""
 PLAIN_THRESHOLD = 0.5
 """Threshold that stands for the plain rule in a mean over folds, and the plain rule of a network with one output."""
 
@@ -83,17 +85,19 @@ class Postprocessing:
             return f"{self.rule.in_words} (best on {by})"
         return f"{self.rule.in_words} (chosen on {by}, plain rule {self.plain_score:.3f})"
 
-    def require_weights(self, digest: str, file: Path | str) -> None:
+    def require_weights(self, digest: str, file: Path | str, advice: str = CHOOSE_AGAIN) -> None:
         """Refuse a choice for other weights.
+
+        Args:
+            digest: of the weights.
+            file: of the choice.
+            advice: what to do about it.
 
         Raises:
             DvtError: names the file.
         """
         if self.weights != digest:
-            raise DvtError(
-                f"{file}: was chosen for other weights than those of its fold. Remove it, and predict the fold again "
-                "(`train_fold` with `resume=True`)."
-            )
+            raise DvtError(f"{file}: was chosen for other weights than those of its fold. {advice}")
 
 
 def read_postprocessing(path: Path) -> Postprocessing | None:
@@ -104,7 +108,7 @@ def read_postprocessing(path: Path) -> Postprocessing | None:
     """
     if not path.exists():
         return None
-    return json_records.load(Postprocessing, path, "`train_fold`", "Remove it, and predict the fold again.")
+    return json_records.load(Postprocessing, path, "`predict_fold`", CHOOSE_AGAIN)
 
 
 def rule_of_folds(rules: Sequence[MaskRule]) -> MaskRule:

@@ -59,6 +59,7 @@ archive for its reader, the name of a temporary folder."""
         ("Run `plan_and_preprocess` first.", "Run dvt_plan_and_preprocess first."),
         ("Run `train_fold` with `resume=True`.", "Run dvt_train with --resume."),
         ("Run `export_model` again.", "Run dvt_model export again."),
+        ("Predict it with `predict_fold`.", "Predict it with dvt_train --resume."),
     ],
 )
 def test_parameters_become_options_and_stages_become_commands(message: str, expected: str) -> None:

@@ -19,7 +19,8 @@ from dvtplan.data.paths import Workspace
 from dvtplan.inference.model import load_model
 from dvtplan.inference.options import PredictOptions
 from dvtplan.inference.predict import predict_path
-from dvtplan.models import devices
+from dvtplan.models import checkpoint, devices, weight_files
+from dvtplan.models.postprocessing import Postprocessing
 from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan
 
@@ -91,6 +92,33 @@ def test_mirrored_slices_are_another_model_and_refused_where_they_are_no_images(
         path.write_text(json.dumps(json.loads(path.read_text()) | {"plan_digest": digest}))
     assert load_model(folder).mirror is None
     assert "`mirror=True`" in refused(lambda: load_model(folder, mirror=True))
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_a_loaded_model_that_mirrors_otherwise_is_refused(tmp_path: Path, plan: Plan, mirror: bool) -> None:
+    """Its masks would be recorded as what they are not."""
+    model = replace(model_of(plan, Bright()), mirror=None if mirror else (0,))
+    image = write(tmp_path / "scan.nii.gz")
+    for told in (None, not mirror):
+        predict_path(image, tmp_path / f"{told}.nii.gz", model, PredictOptions(mirror=told))
+    message = refused(lambda: predict_path(image, tmp_path / "no.nii.gz", model, PredictOptions(mirror=mirror)))
+    assert f"`mirror={mirror}`" in message and not (tmp_path / "no.nii.gz").exists()
+
+
+def test_a_rule_that_was_chosen_with_other_mirroring_is_told(
+    trained: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = trained.results("gn_unet")
+    load_model(folder, mirror=True)
+    assert "mirrored slices" not in capsys.readouterr().err  # the rule is plain
+    chosen = Postprocessing(
+        threshold=0.3, smallest_component_mm3=0.0, patients=1, plain_score=0.5, score=0.6,
+        weights=weight_files.weights_digest(checkpoint.weights(trained.fold("gn_unet", 0).checkpoint)),
+    )  # fmt: skip
+    json_records.save(chosen, trained.fold("gn_unet", 0).postprocessing)
+    for mirror, told in ((None, False), (False, False), (True, True)):
+        load_model(folder, mirror=mirror)
+        assert ("without mirrored slices" in capsys.readouterr().err) is told
 
 
 def test_folds_of_another_plan_or_of_other_classes_are_refused(trained: Workspace) -> None:

@@ -127,4 +127,14 @@ def test_the_rule_and_a_missing_choice_are_told(
     assert "Masks:" not in capsys.readouterr().err
     predicted(tmp_path, replace(bright, rule=MaskRule(threshold=0.3), unchosen=(2,)))
     told = capsys.readouterr().err
-    assert "threshold 0.3" in told and "fold 2 held out patients" in told
+    assert "threshold 0.3" in told and "fold 2 held out patients" in told and "`predict_fold`" in told
+
+
+def test_of_an_archive_without_a_choice_a_new_export_is_asked_for(
+    tmp_path: Path, bright: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has neither patients nor a checkpoint, so the choice cannot be made with it."""
+    (tmp_path / "a.zip").touch()
+    predicted(tmp_path, replace(bright, unchosen=(2,), path=tmp_path / "a.zip"))
+    told = capsys.readouterr().err
+    assert "fold 2" in told and "new export" in told and "predict_fold" not in told

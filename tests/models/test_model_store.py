@@ -318,7 +318,8 @@ def test_a_mask_rule_for_other_weights_or_of_nonsense_is_refused(
     name, content = "fold_1/postprocessing.json", path.read_bytes()
     foreign = rebuilt(tmp_path / "a.zip", members | {name: content})
     for look in (load, description.describe_archive):
-        assert "postprocessing.json" in printable_refusal(lambda look=look: look(foreign))  # type: ignore[misc]
+        message = printable_refusal(lambda look=look: look(foreign))  # type: ignore[misc]
+        assert "postprocessing.json" in message and "Download" in message and "predict_fold" not in message
     shutil.copyfile(path, trained.fold("gn_unet", 1).postprocessing)
     for use in (load, model_export.describe_folder, lambda p: model_export.export_model(p, tmp_path / "c.zip")):
         assert "fold_1" in printable_refusal(lambda use=use: use(trained.results("gn_unet")))  # type: ignore[misc]

@@ -34,12 +34,13 @@ def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert read_postprocessing(path) == record
     path.write_text(json.dumps(json.loads(path.read_text()) | {"threshold": 7}))
     message = refused(lambda: read_postprocessing(path))
-    assert str(path) in message and "threshold" in message
+    assert str(path) in message and "threshold" in message and "`predict_fold`" in message
 
 
 def test_a_choice_for_other_weights_is_refused(tmp_path: Path) -> None:
     CHOSEN.require_weights("of these weights", tmp_path)
-    assert str(tmp_path) in refused(lambda: CHOSEN.require_weights("of others", tmp_path))
+    message = refused(lambda: CHOSEN.require_weights("of others", tmp_path))
+    assert str(tmp_path) in message and "`predict_fold`" in message and "train_fold" not in message
 
 
 def test_folds_together_have_the_mean_threshold_and_the_median_smallest_component() -> None:
