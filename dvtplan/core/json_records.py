@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -16,7 +17,7 @@ from dvtplan.core.files import write_text
 NOT_IN_DIGEST = "not_in_digest"
 """Field metadata key: leave this field out of the record's digest."""
 OMIT_DEFAULT = "omit_default"
-"""Field metadata key: leave this field out of the record's digest while it has its default."""
+"""Field metadata key: while this field has its default, leave it out of the record's digest and of archives."""
 
 SCHEMA = 1
 """Increased when the meaning of a field changes."""
@@ -90,9 +91,13 @@ def _refuse_constant(word: str) -> float:
     raise ValueError(f"{word} is not a number")
 
 
-def dump(record: Any) -> str:
-    """Return the text of a record's file."""
-    body = {"schema": SCHEMA, "record": type(record).__name__, **to_json(record)}
+def dump(record: Any, *, omit_default: bool = False) -> str:
+    """Return the text of a record's file.
+
+    With ``omit_default`` it lacks the fields of ``added_later`` that have their default, so that versions of dvtplan
+    from before these fields can read it.
+    """
+    body = {"schema": SCHEMA, "record": type(record).__name__, **to_json(record, omit_default=omit_default)}
     return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -106,25 +111,35 @@ def digest(record: Any) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def to_json(value: Any, *, for_digest: bool = False) -> Any:
-    """Convert a record to dicts, lists and plain values; ``for_digest`` omits the fields that no digest counts."""
+def to_json(value: Any, *, for_digest: bool = False, omit_default: bool = False) -> Any:
+    """Convert a record to dicts, lists and plain values.
+
+    Args:
+        value: the record.
+        for_digest: omit the fields that no digest counts.
+        omit_default: omit the fields of ``added_later`` that have their default.
+    """
+    convert = functools.partial(to_json, for_digest=for_digest, omit_default=omit_default)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = (f for f in dataclasses.fields(value) if not for_digest or _counts(f, getattr(value, f.name)))
-        return {f.name: to_json(getattr(value, f.name), for_digest=for_digest) for f in fields}
+        items = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {
+            field.name: convert(item)
+            for field, item in items
+            if not (for_digest and field.metadata.get(NOT_IN_DIGEST))
+            and not ((for_digest or omit_default) and _is_added_default(field, item))
+        }
     if isinstance(value, dict):
-        return {key: to_json(item, for_digest=for_digest) for key, item in value.items()}
+        return {key: convert(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_json(item, for_digest=for_digest) for item in value]
+        return [convert(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     return value
 
 
-def _counts(field: dataclasses.Field[Any], value: Any) -> bool:
-    """Return whether a field enters the digest of its record."""
-    if field.metadata.get(NOT_IN_DIGEST):
-        return False
-    return not (field.metadata.get(OMIT_DEFAULT) and value == field.default)
+def _is_added_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Return whether a field was added later and has its default."""
+    return bool(field.metadata.get(OMIT_DEFAULT)) and value == field.default
 
 
 def added_later(default: Any) -> Any:

@@ -82,7 +82,7 @@ class ArchiveWriter:
         self.members[name] = Member(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
     def add_record(self, name: str, record: Any) -> None:
-        """A record as JSON.
+        """Add a record as JSON. Fields that older versions do not know are omitted while they have their default.
 
         Raises:
             DvtError: if a text of the record contains control characters.
@@ -92,7 +92,7 @@ class ArchiveWriter:
             raise DvtError(
                 f"{name}: {fault}, which an archive must not contain. Rename it in the data set and train again."
             )
-        self.add(name, json_records.dump(record).encode())
+        self.add(name, json_records.dump(record, omit_default=True).encode())
 
     def close(self, kind: str) -> None:
         """Write the manifest as the last member."""

@@ -26,7 +26,7 @@ from dvtplan.imaging import array_ops, volume_io
 from dvtplan.inference import network_pass
 from dvtplan.inference.model import Model, load_model
 from dvtplan.inference.postprocessing import decide, smallest_voxels
-from dvtplan.models import checkpoint, devices, model_store, weight_files
+from dvtplan.models import devices, model_store
 from dvtplan.models.devices import DeviceConfig
 from dvtplan.models.postprocessing import PLAIN, MaskRule, Postprocessing, read_postprocessing
 from dvtplan.models.training_run import Run
@@ -120,7 +120,7 @@ def with_postprocessing(workspace: Workspace, run: Run, model: Model, raw: Datas
         )
     held_out = [cases[case] for case in run.held_out]
     console.info(f"Choose the threshold and the smallest component on {plural(len(held_out), 'held-out case')}.")
-    weights = weight_files.weights_digest(checkpoint.weights(folder.checkpoint))
+    (weights,) = model.weights
     chosen = choose(model, held_out, folder.path, weights)
     json_records.save(chosen, folder.postprocessing)
     digest = model_store.model_digest(model.plan, [(run, weights)], [chosen.rule])
@@ -198,7 +198,7 @@ def _tables(
 
 @dataclass(frozen=True, slots=True)
 class MasksByThreshold:
-    """The masks of a case by all thresholds, in three bytes a voxel, uint8 (S, H, W) each."""
+    """The masks of a case by all thresholds, in three bytes a voxel, uint8 (S, H, W) each; also while they are made."""
 
     level_SHW: np.ndarray
     """How many thresholds the voxel reaches."""
@@ -210,17 +210,18 @@ class MasksByThreshold:
     @classmethod
     def predict(cls, opened: network_pass.OpenedCase, model: Model) -> MasksByThreshold:
         """Run a model over a case."""
-        blocks: list[tuple[np.ndarray, ...]] = []
+        level_SHW, class_SHW, plain_SHW = (np.zeros(opened.slice_grid.shape, np.uint8) for _ in range(3))
+        done = 0
         for probability_BKHW, _ in network_pass.probabilities(opened, model):
             total_BHW = probability_BKHW.sum(axis=1)
-            level, best, plain = (np.zeros(total_BHW.shape, np.uint8) for _ in range(3))
+            block = slice(done, done + len(total_BHW))
+            done = block.stop
             found = total_BHW >= RISING[0]
             voxels_NK11 = np.moveaxis(probability_BKHW, 1, -1)[found][:, :, None, None]
-            level[found] = np.searchsorted(np.array(RISING, np.float32), total_BHW[found], side="right")
-            best[found] = decide(voxels_NK11, RISING[0]).reshape(-1)
-            plain[found] = decide(voxels_NK11, None).reshape(-1)
-            blocks.append((level, best, plain))
-        return cls(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+            level_SHW[block][found] = np.searchsorted(np.array(RISING, np.float32), total_BHW[found], side="right")
+            class_SHW[block][found] = decide(voxels_NK11, RISING[0]).reshape(-1)
+            plain_SHW[block][found] = decide(voxels_NK11, None).reshape(-1)
+        return cls(level_SHW, class_SHW, plain_SHW)
 
     def at(self, threshold: float | None, box: tuple[slice, ...]) -> np.ndarray:
         """Return the part of the mask by one of ``THRESHOLDS`` in a box: numbers of classes."""

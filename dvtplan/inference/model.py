@@ -46,6 +46,8 @@ class Model:
     setup: DeviceConfig
     digest: str
     """Digest of the plan, the networks and all weights; equal for a results folder and its archive."""
+    weights: tuple[str, ...] = ()
+    """Digest of the weights of each fold."""
     context: int = 0
     """Neighbouring slices on each side that are further channels of the networks."""
     tile: tuple[int, int] | None = None
@@ -110,7 +112,7 @@ def load_model(
     path, setup = Path(path), setup or devices.choose()
     with model_store.open_model(path, folds) as stored:
         loaded = [_load_network(stored, k) for k in stored.runs]
-    runs = _with_mirror(stored, mirror)
+    runs, weights = _with_mirror(stored, mirror), tuple(digest for _, digest in loaded)
     outputs = _mirrored_outputs(stored.plan, runs[0])
     if stored.postprocessing and outputs != _mirrored_outputs(stored.plan, next(iter(stored.runs.values()))):
         how = "with" if outputs is None else "without"
@@ -131,9 +133,8 @@ def load_model(
         plan=stored.plan,
         classes=runs[0].classes,
         setup=setup,
-        digest=model_store.model_digest(
-            stored.plan, list(zip(runs, (weights for _, weights in loaded), strict=True)), stored.rules
-        ),
+        digest=model_store.model_digest(stored.plan, list(zip(runs, weights, strict=True)), stored.rules),
+        weights=weights,
         rule=rule_of_folds(stored.rules),
         unchosen=tuple(k for k, run in stored.runs.items() if run.held_out and k not in stored.postprocessing),
         context=runs[0].recipe.context,

@@ -109,9 +109,7 @@ def export_model(
             digests = {k: _add_fold(archive, stored, k, weights) for k in stored.runs}
     return ExportedModel(
         path=target,
-        digest=model_store.model_digest(
-            stored.plan, [(run, digests[k]) for k, run in stored.runs.items()], stored.rules
-        ),
+        digest=_digest(stored, digests),
         folds=tuple(stored.runs),
         omitted=(*known.omitted, *_unfinished(stored)),
     )
@@ -194,9 +192,7 @@ def describe_folder(results: Path | str) -> ModelDescription:
         table="" if known.table is None else table1.to_text(known.table),
         weights="float32",
         postprocessing=stored.postprocessing,
-        digest=model_store.model_digest(
-            stored.plan, [(run, digests[k]) for k, run in stored.runs.items()], stored.rules
-        ),
+        digest=_digest(stored, digests),
         about=f"results folder{omitted}",
     )
 

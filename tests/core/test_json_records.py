@@ -333,3 +333,5 @@ def test_a_field_added_later_changes_a_digest_only_if_it_is_set() -> None:
     assert json_records.digest(After()) == json_records.digest(Before())
     assert json_records.digest(After(gamma=0.8)) != json_records.digest(Before())
     assert json_records.to_json(After()) == {"angle": 2.0, "gamma": 1.0}
+    assert "gamma" not in json_records.dump(After(), omit_default=True)
+    assert '"gamma": 0.8' in json_records.dump(After(gamma=0.8), omit_default=True)

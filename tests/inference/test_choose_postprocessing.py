@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,9 +31,10 @@ from dvtplan.inference.choose_postprocessing import (
     count_by_size,
 )
 from dvtplan.inference.model import load_model
+from dvtplan.inference.network_pass import OpenedCase
 from dvtplan.inference.postprocessing import decide, without_small_components
 from dvtplan.inference.predict import predict_fold
-from dvtplan.models import devices
+from dvtplan.models import checkpoint, devices, weight_files
 from dvtplan.models.postprocessing import PLAIN, MaskRule, read_postprocessing
 from dvtplan.planning.plan import Plan
 from dvtplan.training.train import train_fold
@@ -100,6 +103,26 @@ def test_the_score_of_several_classes_is_the_mean_of_the_whole_and_of_the_classe
     assert patient.score(PLAIN) == pytest.approx((2 * 13 / (14 + 16) + classes) / 2)
 
 
+def opened_of(shape: tuple[int, int, int]) -> OpenedCase:
+    """Return a case of this shape, of which nothing else is known."""
+    return SimpleNamespace(slice_grid=replace(CORONAL, shape=shape))  # type: ignore[return-value]
+
+
+def test_masks_by_threshold_take_three_bytes_a_voxel_while_they_are_made(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = np.full((1, 1, 32, 32), 0.9, np.float32)
+    monkeypatch.setattr(module.network_pass, "probabilities", lambda *_: ((block, None) for _ in range(256)))
+    opened, model = opened_of((256, 32, 32)), model_of(plan, Bright())
+    tracemalloc.start()
+    try:
+        masks = MasksByThreshold.predict(opened, model)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert masks.plain_SHW.all() and most < 4 * masks.plain_SHW.size
+
+
 @pytest.mark.parametrize("classes", [1, 3])
 def test_masks_by_threshold_are_those_of_the_rule(plan: Plan, monkeypatch: pytest.MonkeyPatch, classes: int) -> None:
     """Also of probabilities that are a threshold, as float32 and summed."""
@@ -110,7 +133,7 @@ def test_masks_by_threshold_are_those_of_the_rule(plan: Plan, monkeypatch: pytes
     blocks = ((probability[start : start + 2], None) for start in (0, 2, 4))
     monkeypatch.setattr(module.network_pass, "probabilities", lambda *_: blocks)
     model = model_of(plan, Bright(), classes={str(k): k for k in range(1, classes + 1)})
-    masks = MasksByThreshold.predict(None, model)  # type: ignore[arg-type]
+    masks = MasksByThreshold.predict(opened_of((5, 6, 7)), model)
     for threshold in module.THRESHOLDS:
         expected = decide(probability, threshold)
         assert expected.any() and np.array_equal(masks.at(threshold, (slice(None),) * 3), expected)
@@ -209,6 +232,16 @@ def test_without_the_choice_masks_are_plain_and_the_model_says_so(held: Workspac
     held.fold("gn_unet", 0).postprocessing.unlink()
     model = load_model(held.results("gn_unet"), setup=devices.choose("cpu"))
     assert model.rule == PLAIN and model.unchosen == (0,)
+
+
+def test_the_checkpoint_is_read_once_to_choose(held: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the digest in the record is of the weights that predicted."""
+    held.fold("gn_unet", 0).postprocessing.unlink()
+    read, load = [], checkpoint._load
+    monkeypatch.setattr(checkpoint, "_load", lambda path, **how: (read.append(path), load(path, **how))[1])
+    chosen = choose_postprocessing(held, "gn_unet", 0, setup=devices.choose("cpu"))
+    assert chosen is not None and len(read) == 1
+    assert chosen.weights == weight_files.weights_digest(checkpoint.weights(held.fold("gn_unet", 0).checkpoint))
 
 
 def test_a_choice_for_other_weights_is_never_applied(held: Workspace) -> None:

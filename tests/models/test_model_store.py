@@ -338,3 +338,15 @@ def test_an_archive_counts_held_out_cases_and_does_not_name_them(trained: Worksp
     stored = description.describe_archive(done.path)
     assert stored.runs[0].held_out == (model_store.WITHHELD,) and len(stored.runs[0].train) == 1
     assert "on 1 training case; 1 held-out case; 2 test cases" in description.to_text(stored)
+
+
+def test_an_archive_lacks_new_fields_that_have_their_default(trained: Workspace, tmp_path: Path) -> None:
+    """So versions of dvtplan from before these fields read it."""
+    file = trained.fold("gn_unet", 1).run
+    run = json_records.load(Run, file, "")
+    json_records.save(dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, held_out=0.25)), file)
+    path = model_export.export_model(trained.results("gn_unet"), tmp_path / "a.zip").path
+    with zipfile.ZipFile(path) as archive:
+        first, second = (json.loads(archive.read(f"fold_{k}/run.json")) for k in (0, 1))
+    assert not {"held_out", "schedule"} & set(first) and not {"held_out", "mirror", "context"} & set(first["recipe"])
+    assert second["recipe"]["held_out"] == 0.25
