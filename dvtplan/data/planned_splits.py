@@ -19,6 +19,7 @@ from dvtplan.data import cases_table
 from dvtplan.data.folds import Fold, Splits
 from dvtplan.data.names import visible
 from dvtplan.data.paths import Workspace
+from dvtplan.data.patient_groups import read_patient_groups
 
 STAGE = "`plan_and_preprocess`"
 
@@ -26,11 +27,14 @@ STAGE = "`plan_and_preprocess`"
 def load_splits(workspace: Workspace, patient_of: Mapping[str, str], known_from: Path | None = None) -> Splits:
     """Read the folds of a planned data set, and refuse them if they leak a patient or do not fit the cases.
 
+    Folds that leave out a group of patients must still do so by the present ``cases.csv``, if there is one.
+
     Args:
         workspace: of the data set.
         patient_of: case -> patient, of every case.
-        known_from: the file that the cases are from, for messages; None: the raw data set, and patients in training
-            and test whose names differ only in case give a warning.
+        known_from: the file that the cases are from, for messages, if the patients are as planned; None: the raw data
+            set. Only then groups are checked, and patients in training and test whose names differ only in case give
+            a warning.
 
     Raises:
         DvtError: if the file is missing or damaged; or names the first fold with a fault, in one line.
@@ -49,6 +53,8 @@ def load_splits(workspace: Workspace, patient_of: Mapping[str, str], known_from:
                 f"patient {leak.patient}. Restore the file or {cases_table.FILE_NAME}, or run {STAGE} again and train "
                 "this fold again."
             )
+    if known_from is None:
+        _require_groups(splits, patient_of, workspace)
     if known_from is None and is_main_process():
         _warn_of_similar_patients(splits, patient_of, workspace)
     return splits
@@ -65,6 +71,33 @@ def _warn_of_similar_patients(splits: Splits, patient_of: Mapping[str, str], wor
                 f"{cases_table.FILE_NAME}; then run {STAGE} again and train again."
             )
             return
+
+
+def _require_groups(splits: Splits, patient_of: Mapping[str, str], workspace: Workspace) -> None:
+    """Refuse folds that do not leave out the group that they name, by the present ``cases.csv``."""
+    table, by = workspace.raw / cases_table.FILE_NAME, splits.by
+    if by is None or not cases_table.is_there(table):
+        return
+    planned = sorted({case_id for fold in splits.folds for case_id in (*fold.train, *fold.test)})
+    action = f"Restore {table}, or run {STAGE} again with `folds_by={by}` and train again."
+    try:
+        groups = read_patient_groups(table, by, {case_id: patient_of[case_id] for case_id in planned}, "folds_by")
+    except DvtError as error:
+        raise DvtError(f"{error} {workspace.splits} leaves out one {by} at a time. {action}") from error
+    group_of = {case_id: groups.group_of[patient_of[case_id]] for case_id in planned}
+    for fold in splits.folds:
+        group = {case_id for case_id in planned if group_of[case_id] == fold.group}
+        for verb, wrong in (
+            ("trains on", group & set(fold.train)),
+            ("tests", set(fold.test) - group),
+            ("does not test", group - set(fold.test)),
+        ):
+            if wrong:
+                now = shorten_list(sorted({group_of[case_id] for case_id in wrong}))
+                raise DvtError(
+                    f"{workspace.splits}: fold {fold.index} leaves out {by} {fold.group}, but {verb} "
+                    f"{shorten_list(sorted(wrong))}, of {by} {now} in {table}. {action}"
+                )
 
 
 def _fault(fold: Fold, position: int, patient_of: Mapping[str, str], known_from: Path) -> str:

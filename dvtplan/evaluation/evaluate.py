@@ -98,8 +98,9 @@ class NetworkComparison:
 
     @property
     def text(self) -> str:
-        """Table 2 as text to print."""
-        return table2.to_text(self.table)
+        """Table 2 as text to print, and each network's Table 1 per group, if wanted."""
+        groups = [one.by_group for one in self.evaluations.values() if one.by_group is not None]
+        return "\n".join([table2.to_text(self.table), *map(table1_by_group.to_text, groups)])
 
 
 # --- entry points ---------------------------------------------------------------------------------

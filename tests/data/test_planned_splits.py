@@ -48,6 +48,19 @@ def write(place: Workspace, *folds: tuple[str, str]) -> Workspace:
     return place
 
 
+def leave_out(place: Workspace, *groups: str) -> None:
+    """Let each fold of ``splits.json`` leave out a centre; write the ``cases.csv`` that says so."""
+    body = json.loads(place.splits.read_text())
+    body["by"] = "centre"
+    rows = ["case_id,centre"]
+    for fold, group in zip(body["folds"], groups, strict=True):
+        fold["group"] = group
+        rows += [f"{case_id},{group}" for case_id in fold["test"]]
+    place.splits.write_text(json.dumps(body))
+    place.raw.mkdir(parents=True, exist_ok=True)
+    (place.raw / "cases.csv").write_text("\n".join(rows))
+
+
 def refusal(work: Callable[[], Any]) -> str:
     """Return the message, which must be one line."""
     with pytest.raises(DvtError) as caught:
@@ -140,6 +153,48 @@ def test_folds_that_were_edited_stop_everything(trained: Workspace, tmp_path: Pa
     trained.splits.write_text(json.dumps(body))
     message = refusal(lambda: READERS[reader](trained, tmp_path))
     assert message.startswith(f"{trained.splits}: fold 0 ") and first["train"][0] in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("a,South", "a,North", "fold 0 leaves out centre North, but trains on a, of centre North"),
+        ("c,North", "c,South", "fold 0 leaves out centre North, but tests c, of centre South"),
+        ("c,North", "c,", "fold 0 leaves out centre North, but tests c, of centre (none)"),
+        ("centre", "scanner", "has no column centre"),
+    ],
+)
+def test_folds_must_leave_out_the_groups_that_the_table_gives_now(
+    place: Workspace, old: str, new: str, words: str
+) -> None:
+    leave_out(place, "North", "South")
+    table = place.raw / "cases.csv"
+    sound = table.read_text()
+    table.write_text(f"{sound}\nnew,North\n")
+    load_splits(place, PATIENTS | {"new": "N"})  # a case that was added later is in no fold
+    table.write_text(sound.replace(old, new))
+    message = refusal(lambda: load_splits(place, PATIENTS))
+    assert words in message and f"Restore {table}" in message and "`folds_by=centre`" in message
+    table.unlink()
+    assert load_splits(place, PATIENTS).by == "centre"
+
+
+def test_a_group_that_is_not_tested_is_named(place: Workspace) -> None:
+    leave_out(place, "North", "South")
+    place.splits.write_text(place.splits.read_text().replace('"test": ["c", "d"]', '"test": ["c"]'))
+    assert "but does not test d, of centre North" in refusal(lambda: load_splits(place, PATIENTS))
+
+
+@pytest.mark.parametrize("reader", ["train", "evaluate", "report"])
+def test_a_patient_who_moved_to_the_group_that_is_left_out_stops_everything(
+    trained: Workspace, tmp_path: Path, reader: str
+) -> None:
+    evaluate(trained, "gn_unet")
+    leave_out(trained, "North", "South")
+    moved = json.loads(trained.splits.read_text())["folds"][0]["train"][0]
+    table = trained.raw / "cases.csv"
+    table.write_text(table.read_text().replace(f"{moved},South", f"{moved},North"))
+    assert f"but trains on {moved}" in refusal(lambda: READERS[reader](trained, tmp_path))
 
 
 def test_a_network_does_not_predict_what_it_was_trained_on(trained: Workspace) -> None:

@@ -135,3 +135,7 @@ def test_each_compared_network_gets_its_table(workspace: Workspace) -> None:
     shutil.copytree(workspace.results("unet"), workspace.results("other"))
     compare_networks(workspace, ["unet", "other"], options=EvaluationOptions(by="centre"))
     assert all((workspace.results(name) / NAMES[1]).exists() for name in ("unet", "other"))
+    shown = compare_networks(workspace, ["unet", "other"], folds=[1], options=EvaluationOptions(by="centre"))
+    assert not any(one.written for one in shown.evaluations.values()), "a comparison of some folds"
+    text = " ".join(shown.text.split())
+    assert text.index("Table 2") < text.index("region and centre: unet on") < text.index("region and centre: other on")
