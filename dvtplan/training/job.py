@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from dvtplan.data.planned_splits import current_patients, load_splits
 from dvtplan.data.prediction_log import forget_masks
 from dvtplan.models import checkpoint, epoch_log
 from dvtplan.models.devices import DeviceConfig
-from dvtplan.models.networks.registry import build, outputs_of, parameter_count, require_divisible, uses_norm_groups
+from dvtplan.models.networks.registry import build, outputs_of, parameter_count, require_divisible
 from dvtplan.models.training_run import Run
 from dvtplan.planning import preprocessed_cases
 from dvtplan.planning.fingerprint import Fingerprint
@@ -38,6 +38,7 @@ from dvtplan.training.held_out import hold_out
 from dvtplan.training.losses import loss_function
 from dvtplan.training.open_sampler import open_sampler
 from dvtplan.training.sampling import SliceSampler
+from dvtplan.training.unused_choices import as_option, different_fields, unused_choices
 
 LESION = "lesion"
 """Class of the union of all labels."""
@@ -221,8 +222,9 @@ def open_job(
     recipe = _decided(_choose_recipe(request, options, previous, group.world), inputs.plan)
     if recipe.patch_shape is not None:
         require_divisible(request.network, recipe.patch_shape, "patch", f"`patch={recipe.patch}`")
-    if request.recipe and group.is_main and not uses_norm_groups(request.network):
-        _warn_of_norm_groups(request.network, recipe)
+    if request.recipe and group.is_main:
+        for line in unused_choices(recipe, request.network, inputs.plan):
+            console.warn(line)
     fold, held_out = hold_out(inputs.fold, inputs.patient_of, recipe, previous, inputs.folder.run)
     run = replace(_new_run(request.network, replace(inputs, fold=fold), recipe, setup, group.world), held_out=held_out)
     slices = SliceDataset([workspace.preprocessed_case(case) for case in run.train])
@@ -305,31 +307,19 @@ def _require_same_recipe(file: Path, earlier: Recipe, requested: Recipe, options
         same = replace(same, batch_size=earlier.batch_size)
     if same == earlier:
         return
-    changed = _different_fields(same, earlier)
-    values = "; ".join(f"`{f}` {_as_option(same, f)} instead of {_as_option(earlier, f)}" for f in changed)
+    changed = different_fields(same, earlier)
+    values = "; ".join(f"`{f}` {as_option(same, f)} instead of {as_option(earlier, f)}" for f in changed)
     base = earlier.name.partition(" with ")[0]
-    again = [f"`{f}={_as_option(earlier, f)!r}`" for f in changed]
+    again = [f"`{f}={as_option(earlier, f)!r}`" for f in changed]
     if base in RECIPES:
         own = _decided(replace(RECIPES[base], name=earlier.name, epochs=earlier.epochs), plan)
-        again = [f"`{f}={_as_option(earlier, f)!r}`" for f in _different_fields(own, earlier)]
+        again = [f"`{f}={as_option(earlier, f)!r}`" for f in different_fields(own, earlier)]
         again.insert(0, f"`recipe={base!r}`")
     raise DvtError(
         f"{file}: a resumed training keeps its recipe ({earlier.name}), but that of this call ({requested.name}) has "
         f"{values}. Omit the recipe and its options, except `epochs`; or repeat {' '.join(again)}; or set "
         "`overwrite=True` to train from the start."
     )
-
-
-def _different_fields(one: Recipe, other: Recipe) -> list[str]:
-    return [field.name for field in fields(Recipe) if getattr(one, field.name) != getattr(other, field.name)]
-
-
-def _as_option(recipe: Recipe, name: str) -> int | float | str:
-    """Return the value of a field as its command-line option takes it."""
-    value = getattr(recipe, name)
-    if isinstance(value, tuple):
-        return ",".join(map(str, value)) or "none"
-    return value if isinstance(value, (int, float, str)) else "none"
 
 
 def _choose_recipe(request: TrainingRequest, options: TrainingOptions, previous: Run | None, world: int) -> Recipe:
@@ -345,11 +335,6 @@ def _choose_recipe(request: TrainingRequest, options: TrainingOptions, previous:
             f"{world}."
         )
     return recipe
-
-
-def _warn_of_norm_groups(network: str, recipe: Recipe) -> None:
-    if recipe.norm_groups != Recipe().norm_groups:
-        console.warn(f"`norm_groups={recipe.norm_groups}` has no effect: {network} has no group normalization.")
 
 
 def _classes(recipe: Recipe, plan: Plan) -> dict[str, int]:
