@@ -119,7 +119,8 @@ def load_model(
         console.info(f"{path}: threshold and smallest component were chosen {how} mirrored slices, and are kept.")
     tile = runs[0].recipe.patch_shape
     shape = tile or stored.plan.target_shape
-    setup = speed_trial.fastest_for_prediction(loaded[0][0], runs[0].channels_in, shape, setup)
+    # A slice decides, also where tiles are predicted: a pass takes many of them.
+    setup = speed_trial.fastest_for_prediction(loaded[0][0], runs[0].channels_in, stored.plan.target_shape, setup)
     if setup.device == "cpu":
         allocator.keep_freed_memory()
     networks = [_place(network, run.channels_in, shape, setup) for run, (network, _) in zip(runs, loaded, strict=True)]

@@ -19,7 +19,7 @@ from dvtplan.data.paths import Workspace
 from dvtplan.inference.model import load_model
 from dvtplan.inference.options import PredictOptions
 from dvtplan.inference.predict import predict_path
-from dvtplan.models import checkpoint, devices, weight_files
+from dvtplan.models import checkpoint, devices, speed_trial, weight_files
 from dvtplan.models.postprocessing import Postprocessing
 from dvtplan.planning.fingerprint import Fingerprint
 from dvtplan.planning.plan import Plan
@@ -73,6 +73,14 @@ def test_folds_that_see_slices_otherwise_are_refused(trained: Workspace, changes
     message = refused(lambda: load_model(trained.results("gn_unet")))
     assert "fold_1" in message and "sees slices otherwise" in message
     assert load_model(trained.results("gn_unet"), folds=[1]).tile == (16, 32) or "mirror" in changes
+
+
+def test_the_trial_is_as_large_as_a_slice_also_for_tiles(trained: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single tile is so small that there would be no trial, and all tiles in float32."""
+    shapes = []
+    monkeypatch.setattr(speed_trial, "fastest_for_prediction", lambda *what: [shapes.append(what[2]), what[3]][1])
+    change_recipe(trained, 0, patch="16x32")
+    assert load_model(trained.results("gn_unet"), folds=[0]).tile == (16, 32) and shapes == [(32, 32)]
 
 
 def test_mirrored_slices_are_another_model_and_refused_where_they_are_no_images(trained: Workspace) -> None:
