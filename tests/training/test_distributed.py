@@ -237,7 +237,7 @@ def test_a_queue_of_commands_keeps_its_slots_busy_and_returns_every_status(tmp_p
 # --- training -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"loss": "dice_ce", "target": "labels", "patch": "16x32"}])
+@pytest.mark.parametrize("changes", [{}, {"loss": "dice_ce"}])
 def test_two_processes_take_the_same_steps_as_one(
     prepare_toy: Callable[..., Workspace], tmp_path: Path, changes: dict[str, str]
 ) -> None:
