@@ -23,7 +23,7 @@ from dvtplan.data.planned_splits import current_patients, load_splits
 from dvtplan.data.prediction_log import forget_masks
 from dvtplan.models import checkpoint, epoch_log
 from dvtplan.models.devices import DeviceConfig
-from dvtplan.models.networks.registry import build, outputs_of, parameter_count, require_divisible
+from dvtplan.models.networks.registry import require_divisible
 from dvtplan.models.training_run import Run
 from dvtplan.planning import preprocessed_cases
 from dvtplan.planning.fingerprint import Fingerprint
@@ -356,18 +356,13 @@ def _decided(recipe: Recipe, plan: Plan) -> Recipe:
 
 
 def _new_run(network: str, inputs: _Inputs, recipe: Recipe, setup: DeviceConfig, world: int) -> Run:
-    classes, channels = _classes(recipe, inputs.plan), len(inputs.plan.channels)
-    outputs = outputs_of(len(classes))
-    with torch.device("meta"):
-        channels_in = channels * (2 * recipe.context + 1)
-        blank = build(network, channels_in, outputs, width=recipe.width, norm_groups=recipe.norm_groups)
-    return Run(
+    run = Run(
         network=network,
         fold=inputs.fold.index,
         recipe=recipe,
-        classes=classes,
-        channels=channels,
-        parameters=parameter_count(blank),
+        classes=_classes(recipe, inputs.plan),
+        channels=len(inputs.plan.channels),
+        parameters=0,
         train=inputs.fold.train,
         test=inputs.fold.test,
         plan_digest=json_records.digest(inputs.plan),
@@ -384,3 +379,4 @@ def _new_run(network: str, inputs: _Inputs, recipe: Recipe, setup: DeviceConfig,
         seconds=0.0,
         waiting_share=0.0,
     )
+    return replace(run, parameters=checkpoint.count_parameters(run))

@@ -16,7 +16,6 @@ from dvtplan.data.paths import FoldFolder
 from dvtplan.models import checkpoint, devices, epoch_log
 from dvtplan.models.checkpoint import PartialEpoch
 from dvtplan.models.devices import DeviceConfig, Forward
-from dvtplan.models.networks.registry import build, outputs_of
 from dvtplan.models.weight_average import WeightAverage
 from dvtplan.training import progress
 from dvtplan.training.augmentation import Augmentation
@@ -37,12 +36,10 @@ class Trainer:
     """A network with its optimizer, loss and augmentation, on a device and in a process group."""
 
     def __init__(self, job: TrainingJob, setup: DeviceConfig, group: TorchProcessGroup) -> None:
-        run, recipe = job.run, job.run.recipe
+        recipe = job.run.recipe
         torch.manual_seed(recipe.seed)
-        outputs = outputs_of(len(run.classes))
-        network = build(run.network, run.channels_in, outputs, width=recipe.width, norm_groups=recipe.norm_groups)
         self.setup, self.group = setup, group
-        self.network = setup.place(network)
+        self.network = setup.place(checkpoint.build_network(job.run))
         self.optimizer = torch.optim.AdamW(  # without weight decay this is Adam
             self.network.parameters(),
             lr=recipe.learning_rate,

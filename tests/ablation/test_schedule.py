@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import threading
-import time
 from pathlib import Path
 
 import pytest
 from ablation_study import schedule
 from compare.settings import first_cores
 from compare.stages import Planned, Work
+from helpers.processes import interrupted_when_started
 
 
 @pytest.fixture(autouse=True)
@@ -78,14 +76,7 @@ def test_jobs_run_at_the_same_time_each_on_one_core(tmp_path: Path) -> None:
 
 def test_an_interrupt_ends_all_commands(tmp_path: Path) -> None:
     started = tmp_path / "started"
-
-    def interrupt() -> None:
-        while not started.exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    text = f"echo $$ > {started}.pid; mv {started}.pid {started}; sleep 60"
+    text = interrupted_when_started(started)
     with pytest.raises(KeyboardInterrupt):
         schedule.run(["a"], first_cores(1, "--jobs"), lambda job: work(tmp_path, job, text), print)
     assert subprocess.run(["kill", "-0", started.read_text().strip()], capture_output=True).returncode

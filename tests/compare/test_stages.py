@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 from compare import stages
 from compare.stages import Planned, Stage
 from compare.stages import once as run_once
+from helpers.processes import interrupted_when_started
 
 from dvtplan.core.errors import DvtError
 
@@ -48,17 +46,9 @@ def test_a_missing_program_is_named(tmp_path: Path) -> None:
 
 def test_an_interrupt_ends_the_command(tmp_path: Path) -> None:
     started = tmp_path / "started"
-
-    def interrupt() -> None:
-        while not started.exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
+    text = interrupted_when_started(started)
     with pytest.raises(KeyboardInterrupt):
-        once(
-            tmp_path / "train.json", ["sh", "-c", f"echo $$ > {started}.pid; mv {started}.pid {started}; sleep 60"], {}
-        )
+        once(tmp_path / "train.json", ["sh", "-c", text], {})
     assert not (tmp_path / "train.json").exists()
     assert subprocess.run(["kill", "-0", started.read_text().strip()], capture_output=True).returncode
 

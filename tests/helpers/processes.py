@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,18 @@ def _drop_root() -> None:
     with contextlib.suppress(OSError, AttributeError):
         for capability in (1, 2):
             ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+
+
+def interrupted_when_started(started: Path) -> str:
+    """Return a shell command that writes its PID to a file and sleeps. Once it runs, this process is interrupted."""
+
+    def interrupt() -> None:
+        while not started.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    return f"echo $$ > {started}.pid; mv {started}.pid {started}; sleep 60"
 
 
 def ended(pid: int, within_s: float) -> bool:

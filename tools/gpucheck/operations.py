@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -37,21 +37,7 @@ def loss(settings: Settings) -> Iterator[Row]:
         random = torch.Generator().manual_seed(outputs)
         logits = 30 * torch.randn(2, outputs, *SHAPE, generator=random)
         target = torch.randint(0, max(2, outputs), (2, *SHAPE), generator=random).to(torch.uint8)
-        found = []
-        for device in ("cpu", settings.device):
-            here = logits.clone().to(device).requires_grad_()
-            value = focal(here, target.to(device), 2.0, 0.75)
-            value.backward()
-            if here.grad is None:
-                raise RuntimeError("focal loss left no gradient")
-            found.append(torch.cat([value.detach().cpu().flatten(), here.grad.cpu().flatten()]).double())
-        difference = found[1] - found[0]
-        parts = (slice(0, 1), slice(1, None))  # value and gradient; one norm of both would hide the gradient
-        error = max(float(difference[part].norm() / found[0][part].norm()) for part in parts)
-        yield Row(
-            section="focal loss", what=f"{outputs} output{'s' if outputs > 1 else ''}, relative difference to the CPU",
-            value=error, unit="", at_most=LOSS_ERROR, note="the larger of value and gradient",
-        )  # fmt: skip
+        yield _loss_row("focal loss", lambda z, t: focal(z, t, 2.0, 0.75), logits, target, settings.device)
 
 
 def dice_loss(settings: Settings) -> Iterator[Row]:
@@ -61,17 +47,30 @@ def dice_loss(settings: Settings) -> Iterator[Row]:
         random = torch.Generator().manual_seed(outputs)
         logits = 3 * torch.randn(2, outputs, *SHAPE, generator=random)
         target = torch.randint(0, max(2, outputs), (2, *SHAPE), generator=random).to(torch.uint8)
-        found = []
-        for device in ("cpu", settings.device):
-            here = logits.clone().to(device).requires_grad_()
-            value = LOSSES[recipe.loss](here, target.to(device), recipe)
-            (gradient,) = torch.autograd.grad(value, here)
-            found.append((value.detach().cpu().double(), gradient.cpu().double()))
-        error = max(float((there - here).norm() / here.norm()) for here, there in zip(*found, strict=True))
-        yield Row(
-            section=recipe.loss, what=f"{outputs} output{'s' if outputs > 1 else ''}, relative difference to the CPU",
-            value=error, unit="", at_most=LOSS_ERROR, note="the larger of value and gradient",
-        )  # fmt: skip
+        yield _loss_row(recipe.loss, lambda z, t: LOSSES[recipe.loss](z, t, recipe), logits, target, settings.device)
+
+
+def _loss_row(
+    name: str,
+    compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    device: str,
+) -> Row:
+    """Compare a loss of logits (B, K, H, W) and class numbers (B, H, W), and its gradient, with the CPU."""
+    found = []
+    for place in ("cpu", device):
+        here = logits.clone().to(place).requires_grad_()
+        value = compute(here, target.to(place))
+        (gradient,) = torch.autograd.grad(value, here)
+        found.append((value.detach().cpu().double(), gradient.cpu().double()))
+    # Value and gradient each: one norm of both would hide the gradient.
+    error = max(float((there - here).norm() / here.norm()) for here, there in zip(*found, strict=True))
+    outputs = logits.shape[1]
+    return Row(
+        section=name, what=f"{outputs} output{'s' if outputs > 1 else ''}, relative difference to the CPU",
+        value=error, unit="", at_most=LOSS_ERROR, note="the larger of value and gradient",
+    )  # fmt: skip
 
 
 def wide(settings: Settings) -> Iterator[Row]:
