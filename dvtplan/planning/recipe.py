@@ -136,9 +136,17 @@ class Recipe:
         1.0,
         added_later=True,
         label="weight of the Dice part of a loss",
-        help="weight of the Dice part in the losses dice_ce and dice_focal",
+        help="weight of the Dice part in the losses that have one",
     )
-    """Weight of the Dice part in the losses `dice_ce` and `dice_focal`; the other part has weight 1."""
+    """Weight of the Dice part in the losses `dice_...`; the other part has weight 1."""
+    topk_share: float = _setting(
+        0.1,
+        added_later=True,
+        label="hardest pixels",
+        unit="share of all pixels",
+        help="share of the pixels, those with the largest loss, that count in the cross-entropy of the loss dice_topk",
+    )
+    """Share of the pixels of a batch, those with the largest loss, that count in the cross-entropy of `dice_topk`."""
     oversampling: float = _setting(
         0.0,
         label="share of an epoch drawn from slices with lesions, each label equally often",
@@ -260,6 +268,7 @@ class Recipe:
         )
         require(self.weight_decay >= 0, f"weight_decay must be 0 or more, not {self.weight_decay}")
         require(self.dice_weight >= 0, f"dice_weight must be 0 or more, not {self.dice_weight}")
+        require(0 < self.topk_share <= 1, f"topk_share must be above 0 and at most 1, not {self.topk_share}")
         require(
             self.clip_norm is None or self.clip_norm > 0,
             f"clip_norm must be above 0, or none, not {self.clip_norm}",

@@ -11,7 +11,7 @@ def has_effect(recipe: Recipe, name: str) -> bool:
     if name in ("lr_drops", "lr_factor"):
         return recipe.schedule == "drops"
     first = name.partition("_")[0]
-    return first not in ("focal", "dice") or first in recipe.loss.split("_")
+    return first not in ("focal", "dice", "topk") or first in recipe.loss.split("_")
 
 
 def describe_optimizer(recipe: Recipe) -> str:

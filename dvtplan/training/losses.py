@@ -38,11 +38,7 @@ def focal(
     Returns:
         A scalar, float32 or wider.
     """
-    logits = logits_BKHW.to(torch.promote_types(logits_BKHW.dtype, torch.float32))
-    if logits.shape[1] == 1:
-        log_p, log_rest = _sigmoid_logs(logits[:, 0], target_BHW)
-    else:
-        log_p, log_rest = _softmax_logs(logits, target_BHW.long())
+    log_p, log_rest = _logs(logits_BKHW, target_BHW)
     loss = -log_p
     if gamma > 0:
         loss = loss * torch.exp(gamma * log_rest)
@@ -51,14 +47,22 @@ def focal(
     return loss.mean()
 
 
+def _logs(logits_BKHW: torch.Tensor, target_BHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logarithms of the true class's probability and of its complement, (B, H, W), float32 or wider."""
+    logits = logits_BKHW.to(torch.promote_types(logits_BKHW.dtype, torch.float32))
+    if logits.shape[1] == 1:
+        return _sigmoid_logs(logits[:, 0], target_BHW)
+    return _softmax_logs(logits, target_BHW.long())
+
+
 def _sigmoid_logs(logit_BHW: torch.Tensor, target_BHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logarithms of the true class's probability and of its complement."""
+    """Do as ``_logs`` for one output."""
     toward = torch.where(target_BHW > 0, logit_BHW, -logit_BHW)
     return functional.logsigmoid(toward), functional.logsigmoid(-toward)
 
 
 def _softmax_logs(logits_BKHW: torch.Tensor, target_BHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do as ``_sigmoid_logs``; the complement is summed over the other classes, never computed as 1 - p."""
+    """Do as ``_logs`` for several classes; the complement is summed over the other classes, never computed as 1 - p."""
     chosen = target_BHW.unsqueeze(1)
     total = torch.logsumexp(logits_BKHW, dim=1)
     others = logits_BKHW.scatter(1, chosen, float("-inf"))
@@ -87,9 +91,29 @@ def dice(logits_BKHW: torch.Tensor, target_BHW: torch.Tensor) -> torch.Tensor:
     return (1 - (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)).mean()
 
 
+def topk_cross_entropy(logits_BKHW: torch.Tensor, target_BHW: torch.Tensor, share: float) -> torch.Tensor:
+    """Compute the cross-entropy over the pixels with the largest loss (Wu et al. 2016, online bootstrapping).
+
+    Nearly all pixels are easy background. In a mean over all of them, a class of few pixels has almost no weight.
+
+    Args:
+        logits_BKHW: as for ``focal``.
+        target_BHW: class numbers, any integer type.
+        share: of the pixels of the batch that count, above 0 and at most 1; at least one counts.
+
+    Returns:
+        The mean over these pixels, float32 or wider. In a group of processes each chooses from its own batch.
+    """
+    losses = -_logs(logits_BKHW, target_BHW)[0].flatten()
+    return losses.topk(max(1, round(share * losses.numel())), sorted=False).values.mean()
+
+
 LOSSES: dict[str, LossFunction] = {
     "focal": lambda logits, target, recipe: focal(logits, target, recipe.focal_gamma, recipe.focal_alpha),
     "dice_ce": lambda logits, target, recipe: recipe.dice_weight * dice(logits, target) + focal(logits, target, 0.0),
+    "dice_topk": lambda logits, target, recipe: (
+        recipe.dice_weight * dice(logits, target) + topk_cross_entropy(logits, target, recipe.topk_share)
+    ),
     "dice_focal": lambda logits, target, recipe: (
         recipe.dice_weight * dice(logits, target) + focal(logits, target, recipe.focal_gamma, recipe.focal_alpha)
     ),

@@ -21,7 +21,8 @@ def test_every_recipe_field_can_be_overridden(
         "--recipe modern --epochs 3 --batch-size 4 --learning-rate 2e-3 --lr-drops 0.5,0.9 --lr-factor 0.2 "
         "--beta1 0.8 --loss focal --focal-gamma 1.5 --focal-alpha 0.6 --oversampling 0.3 --norm-groups 2 --width 4 "
         "--target lesion --seed 5 --schedule drops --warm-up 7 --weight-decay 0.1 --clip-norm none --averaging 0.9 "
-        "--dice-weight 0.5 --patch 32x48 --context 1 --augmentation variants --no-mirror --held-out 0.2"
+        "--dice-weight 0.5 --patch 32x48 --context 1 --augmentation variants --no-mirror --held-out 0.2 "
+        "--topk-share 0.2"
     )
     assert call("train", "0", "--root", toy_once.root, *words.split()) == 0
     assert trainings[0].epochs == 3
@@ -47,6 +48,7 @@ def test_every_recipe_field_can_be_overridden(
         clip_norm=None,
         averaging=0.9,
         dice_weight=0.5,
+        topk_share=0.2,
         patch="32x48",
         context=1,
         augmentation="variants",

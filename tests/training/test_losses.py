@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dvtplan.core.errors import DvtError
 from dvtplan.planning.recipe import RECIPES, Recipe
-from dvtplan.training.losses import DICE_SMOOTHING, LOSSES, dice, focal, loss_function
+from dvtplan.training.losses import DICE_SMOOTHING, LOSSES, dice, focal, loss_function, topk_cross_entropy
 
 GAMMAS = (0.0, 0.1, 1.0, 2.0, 5.0)
 
@@ -159,11 +159,37 @@ def test_a_perfect_prediction_has_no_dice_loss_and_classes_count_alike() -> None
     assert float(dice(missed, target)) == pytest.approx(0.5 * (1 - 1 / 2), abs=1e-5)
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_hardest_pixels_alone_count(outputs: int) -> None:
+    logits, target = batch(outputs)
+    truth = (target > 0).double() if outputs == 1 else functional.one_hot(target.long(), 3).permute(0, 3, 1, 2)
+    p = logits.double().sigmoid()[:, 0] if outputs == 1 else logits.double().softmax(1)
+    right = p * truth + (1 - p) * (1 - truth) if outputs == 1 else (p * truth).sum(1)
+    losses = np.sort(-np.log(right.numpy().ravel()))[::-1]
+    for share, count in ((0.1, round(0.1 * losses.size)), (1e-9, 1), (1.0, losses.size)):
+        value = float(topk_cross_entropy(logits, target, share))
+        assert value == pytest.approx(losses[:count].mean(), rel=1e-5)
+    assert float(topk_cross_entropy(logits, target, 1.0)) == pytest.approx(float(focal(logits, target, 0.0)), rel=1e-6)
+
+
+def test_easy_pixels_have_no_gradient_among_the_hardest() -> None:
+    logits = torch.full((1, 1, 10, 10), -9.0, requires_grad=True)
+    target = torch.zeros(1, 10, 10, dtype=torch.uint8)
+    target[0, 4, :5] = 1  # 5 of 100 pixels, all missed
+    topk_cross_entropy(logits, target, 0.05).backward()
+    assert logits.grad is not None
+    assert bool((logits.grad[0, 0] != 0).eq(target[0] > 0).all())
+
+
 def test_the_parts_of_a_sum_are_weighted_and_empty_masks_are_finite() -> None:
     logits, target = batch(3)
-    recipe = Recipe(dice_weight=0.25, focal_gamma=1.5, focal_alpha=0.75)
+    recipe = Recipe(dice_weight=0.25, focal_gamma=1.5, focal_alpha=0.75, topk_share=0.2)
     overlap = 0.25 * float(dice(logits, target))
-    pixels = {"dice_ce": focal(logits, target, 0.0), "dice_focal": focal(logits, target, 1.5, 0.75)}
+    pixels = {
+        "dice_ce": focal(logits, target, 0.0),
+        "dice_topk": topk_cross_entropy(logits, target, 0.2),
+        "dice_focal": focal(logits, target, 1.5, 0.75),
+    }
     for name, expected in pixels.items():
         assert float(LOSSES[name](logits, target, recipe)) == pytest.approx(overlap + float(expected), rel=1e-6)
         empty = logits.clone().requires_grad_()

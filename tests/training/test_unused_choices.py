@@ -47,6 +47,7 @@ def told(plan: Plan, base: str, network: str = "gn_unet", **changes: Any) -> lis
         ("modern", {}, []),
         ("modern", {"dice_weight": 2.0, "width": 64}, []),
         ("paper", {"dice_weight": 2.0}, ["dice_weight"]),
+        ("paper", {"topk_share": 0.5}, ["topk_share"]),
         ("paper", {"lr_drops": (0.5,), "focal_gamma": 3.0}, []),
         ("paper", {"loss": "dice_ce"}, []),
     ],

@@ -27,6 +27,8 @@ LEVERS: dict[str, dict[str, object]] = {
     "context_3": {"context": 3},
     "lesion_union": {"target": "lesion"},
     "loss_focal": {"loss": "focal", "focal_alpha": 0.75},
+    "dice_ce": {"loss": "dice_ce"},
+    "dice_topk": {"loss": "dice_topk"},
     "dice_focal": {"loss": "dice_focal"},
     "no_dice": {"dice_weight": 0.0},
     "dice_weight_0.5": {"dice_weight": 0.5},
