@@ -41,8 +41,8 @@ OPTIONS = frozenset({
     "oversampling", "overwrite", "part", "patch", "patient_by", "patients", "precision", "prediction_values",
     "predictions", "preset", "quiet", "recipe", "reference", "region_rule", "replan", "resume", "root",
     "save_probabilities", "schedule", "seed", "segmentation", "series", "split", "stations", "summary", "target",
-    "time_budget", "tolerance", "topk_share", "trust", "verbose", "verify_only", "warm_up", "weight_decay", "weights", "width",
-    "workers",
+    "time_budget", "tolerance", "topk_share", "trust", "verbose", "verify_only", "warm_up", "weight_decay", "weights",
+    "width", "workers",
 })  # fmt: skip
 """Parameters of the library whose option has the same name, with hyphens."""
 RENAMED = {
