@@ -27,6 +27,10 @@ CHECKS = 100
 this factor still ends in time."""
 SAVE_AFTER_S = 600.0
 """Seconds after which an epoch that is longer is saved before its end."""
+SAVING_SHARE = 0.02
+"""Share of the time that saving may take. After short epochs, those in between are not saved."""
+QUICK_S = 0.1
+"""A checkpoint that takes less than this is saved after each epoch."""
 CLOCK_S = 30.0
 """Without a time budget, the clock is read about this often, and not more than twice as often."""
 
@@ -53,9 +57,10 @@ class Forecast:
         self._marks: deque[tuple[float, int]] = deque()
 
     def seconds(self, taken: int, steps: int) -> float:
-        """Return the seconds from a number of taken steps to the end of ``steps``, with all epochs saved."""
+        """Return the seconds from a number of taken steps to the end of ``steps``, with saving."""
         unsaved = -(-steps // self._steps_per_epoch) - self._saved
-        return (steps - taken) * self.step_s + unsaved * self.save_s
+        left, saving = (steps - taken) * self.step_s, unsaved * self.save_s
+        return left + (saving if self.save_s < QUICK_S else min(saving, SAVING_SHARE * left + self.save_s))
 
     def fitting(self, taken: int, most: int) -> int:
         """Return the steps, at least ``taken`` and at most ``most``, that the training can have in time."""
@@ -120,6 +125,7 @@ class Pace:
         self._drops = schedule.drops if schedule else recipe.drop_steps(self.steps, steps_per_epoch)
         self._interval, self._next_check = 1, taken + 1
         self._checked = self._saved = time.monotonic()
+        self._save_s = 0.0
         self.must_save = False
         """Whether the steps since the last checkpoint took long."""
         self._is_shortened = forecast is None and schedule is not None
@@ -189,14 +195,21 @@ class Pace:
             old if old < self.taken else max(self.taken, new) for old, new in zip(self._drops, planned, strict=True)
         )
 
+    def is_saving_due(self) -> bool:
+        """Return whether to save after an epoch or within it: not if that would take too large a share of the time."""
+        if self.is_finished or self.must_save or self._save_s < QUICK_S:
+            return True
+        return time.monotonic() - self._saved >= min(self._save_s / SAVING_SHARE, SAVE_AFTER_S)
+
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
         """Count the time of saving."""
         begin = time.monotonic()
         yield
         self.must_save, self._saved = False, time.monotonic()
+        self._save_s = self._saved - begin
         if self._forecast is not None:
-            self._forecast.saved(self.epochs_done, self._saved - begin)
+            self._forecast.saved(self.epochs_done, self._save_s)
 
     def recorded(self, run: Run) -> Run:
         """Return the record of a training with the steps that are planned and taken."""

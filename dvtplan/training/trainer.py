@@ -100,9 +100,9 @@ class Trainer:
 def fit(
     job: TrainingJob, trainer: Trainer, loader: Loader, pace: Pace, *, before_first: Callable[[], None] | None = None
 ) -> None:
-    """Take the remaining steps. Write the row, the checkpoint and ``run.json`` after each epoch.
+    """Take the remaining steps. Write the rows, the checkpoint and ``run.json`` after each epoch.
 
-    A long epoch is also saved before its end, without a row.
+    A long epoch is also saved before its end, without a row. Very short epochs are saved several at a time.
 
     Args:
         job: what to train.
@@ -127,11 +127,14 @@ def fit(
             epoch = pace.epoch
             part = _take_steps(job, trainer, loader, pace, bar, partial)
             partial = part if pace.epochs_done == epoch else None
+            if partial is None and group.is_main:
+                rows.append(_row(job, pace, epoch, part))
+            if not pace.is_saving_due():
+                continue
             with pace.saving():
                 if not group.is_main:
                     continue
                 job = replace(job, run=pace.recorded(job.run))
-                rows += [_row(job, pace, epoch, part)] if partial is None else []
                 _save(job, trainer, rows, pace, part, before_first)
                 before_first = None
                 draw = pace.is_finished or time.monotonic() - drawn > REDRAW_AFTER_S
