@@ -278,6 +278,6 @@ def test_the_loss_was_added_without_a_change_of_digests() -> None:
 
 def test_a_loss_is_described_with_its_options() -> None:
     assert Recipe(focal_alpha=0.75).describe_loss() == "focal (gamma 2.0, alpha 0.75)"
-    assert RECIPES["modern"].describe_loss() == "dice_ce (weight 1.0)"
+    assert RECIPES["modern"].describe_loss() == "dice_topk (weight 1.0, share 0.1)"
     assert Recipe(loss="dice_focal").describe_loss() == "dice_focal (gamma 2.0, alpha None, weight 1.0)"
     assert Recipe(loss="other").describe_loss() == "other"
