@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--difficulty",
         choices=DIFFICULTIES,
         default="default",
-        help="noise, contrast in the calf, unfilled veins, gain steps between stations (default: default)",
+        help="noise, contrast in the calf, unfilled veins, gain steps between stations; noiseless: the default "
+        "without noise (default: default)",
     )
     parser.add_argument(
         "--centres",

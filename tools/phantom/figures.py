@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from phantom import files
 from phantom.artefacts import UNIT
 from phantom.case import PhantomCase, Request, make_case
-from phantom.difficulty import DIFFICULTIES
+from phantom.difficulty import LEVELS
 from phantom.grid import SCALES
 
 LABEL_COLOURS = {1: "#00d000", 2: "#ffb000"}
@@ -72,7 +72,7 @@ def draw_clot_examples(requests: list[Request], path: Path) -> None:
 def draw_variants(request: Request, path: Path) -> None:
     """Draw the same patient at every scale and at every difficulty."""
     requests = [(scale, replace(request, scale=scale)) for scale in reversed(SCALES)]
-    requests += [(name, replace(request, difficulty=name)) for name in DIFFICULTIES if name != request.difficulty]
+    requests += [(name, replace(request, difficulty=name)) for name in LEVELS if name != request.difficulty]
     figure = Figure(figsize=(13, 6.3), layout="constrained", facecolor="black")
     for axes, (name, one) in zip(figure.subplots(1, len(requests)), requests, strict=True):
         case = make_case(one, diagnostics=False)
