@@ -356,8 +356,8 @@ RECIPES = {
 }
 """Recipes by name.
 
-`paper` is that of Huang 2019. `modern` trains the same network as is known today; docs/developer/recipes.md shows what
-each of its parts is worth.
+`paper` is that of Huang 2019. `modern` trains the same network by newer methods; docs/developer/recipes.md gives
+the reason for each.
 """
 
 

@@ -47,7 +47,7 @@ def train_fold(
 ) -> FoldFolder:
     """Train one fold.
 
-    Every finished epoch is on disk, complete, and of a longer epoch every ten minutes. A resumed training equals an
+    Each epoch is saved, short ones several at a time, and a longer one every ten minutes. A resumed training equals an
     uninterrupted one.
 
     Args:
