@@ -24,7 +24,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         choices=tuple(RECIPES),
         default=argparse.SUPPRESS,
-        help="named recipe; paper (default) is that of Huang 2019, modern uses newer methods (docs/developer/recipes.md)",
+        help="named recipe: that of Huang 2019 (paper, default), or newer methods (modern; docs/developer/recipes.md)",
     )
     types = typing.get_type_hints(Recipe)
     for name, setting in _options().items():

@@ -27,7 +27,7 @@ def open_sampler(slices: SliceDataset, plan: Plan, recipe: Recipe, group: Proces
         patches = PatchSampling(
             shape=shape,
             patch=patch,
-            window=wide_augmentation.window_of(patch, shape) if wide else patch,
+            window=wide_augmentation.window_of(patch, shape),
             lesions=find_lesions(slices) if recipe.oversampling else (),
         )
     return SliceSampler(

@@ -38,7 +38,7 @@ class PatchSampling:
     patch: tuple[int, int]
     """Rows and columns of a patch; no side is longer than that of a slice."""
     window: tuple[int, int]
-    """Rows and columns that are read around the centre of a patch: more than the patch if it may be turned."""
+    """Rows and columns that are read around the centre of a patch: more than the patch, which may be turned."""
     lesions: tuple[Lesions, ...]
     """Of each label that occurs."""
 

@@ -19,25 +19,26 @@ def test_the_mean_over_the_seeds_comes_first() -> None:
         finished("context_0", 1, {"all": [3, 4, 5, 6, 7, 8]}),
     ]
     reference, changed = compare(runs)
-    assert reference.regions["all"].difference is None and math.isnan(reference.regions["all"].p_holm)
+    assert reference.regions["all"].difference is None and math.isnan(reference.regions["all"].gain)
+    assert math.isnan(reference.regions["all"].p_holm)
     assert reference.regions["all"].by_seed == pytest.approx((0.35, 0.55))
     region = changed.regions["all"]
     assert (region.n, region.mean) == (6, pytest.approx(0.55)) and region.difference is not None
-    assert region.difference.estimate == pytest.approx(0.1) and region.difference.n == 6
+    assert region.gain == pytest.approx(0.1) and region.difference.n == 6
     assert region.p_holm == region.difference.p == pytest.approx(0.0143, abs=1e-4)
 
 
-def test_only_seeds_that_both_have_are_compared() -> None:
+def test_every_seed_of_both_counts() -> None:
+    """More runs of the reference make the table better, whichever their seeds are."""
     runs = [
         finished("modern", 0, {"all": [1, 2]}),
         finished("modern", 1, {"all": [9, 9]}),
         finished("context_0", 0, {"all": [2, 3]}),
     ]
     region = compare(runs)[1].regions["all"]
-    assert region.seeds_compared == 1 and region.difference is not None
-    assert region.difference.estimate == pytest.approx(0.1)
-    apart = compare([runs[1], runs[2]])[1].regions["all"]
-    assert apart.difference is None and apart.mean == pytest.approx(0.25)
+    assert region.gain == pytest.approx(0.25 - (0.15 + 0.9) / 2) and region.difference is not None
+    assert region.difference.estimate == pytest.approx(region.gain)
+    assert compare([runs[1], runs[2]])[1].regions["all"].gain == pytest.approx(0.25 - 0.9)
 
 
 def test_p_is_corrected_over_the_levers_of_a_region() -> None:

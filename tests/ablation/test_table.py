@@ -25,11 +25,11 @@ def test_the_text_shows_scores_differences_and_costs(levers: list[Lever]) -> Non
     lines = table.to_text(levers, conditions(), "by-label. Text").splitlines()
     assert "Toy, fold 0" in lines[0] and "1 min 00 s" in lines[0]
     header, reference, changed = lines[2:5]
-    for cell in ("distal (n 2)", "all (n 3)", "minus modern", "all by seed"):
+    for cell in ("distal (n 2)", "all (n 3)", "minus modern", "by seed", "Steps by seed"):
         assert cell in header
-    for cell in ("0.300", "0.20 0.40", " 15 ", " 60 ", "2 GB", "1.50 s"):
+    for cell in ("0.300", "0.20 0.40", "10 20", " 60 ", "2 GB", "1.50 s"):
         assert cell in reference
-    for cell in ("--context 0", "0.333", "+0.125", " n/a "):
+    for cell in ("--context 0", "0.333", "+0.033", " n/a "):
         assert cell in changed
     assert "--recipe" not in reference + changed
 
@@ -39,6 +39,16 @@ def test_the_notes_name_trainings_that_were_not_alike(levers: list[Lever]) -> No
     assert "Trained for less than 90%" in notes and "not in bf16: context_0" in notes
     alike = table.to_markdown(levers[:1], conditions(), "by-label. Text")
     assert "Trained" not in alike and "Phantom" not in alike
+
+
+def test_a_training_on_a_busy_core_is_named() -> None:
+    runs = [
+        finished("modern", 0, {"all": [1]}, processor_share=0.99),
+        finished("context_0", 0, {"all": [1]}, processor_share=0.7),
+        finished("no_dice", 0, {"all": [1]}),  # not measured
+    ]
+    notes = table.to_markdown(compare(runs), conditions(), "by-label. Text")
+    assert "less than 95% of its core, and took fewer steps: context_0." in notes
 
 
 def test_a_table_of_phantoms_says_so_and_names_the_test_patients(levers: list[Lever]) -> None:

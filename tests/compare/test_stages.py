@@ -27,6 +27,7 @@ def test_a_finished_command_is_not_run_again(tmp_path: Path) -> None:
     first = once(record, command, {"WORD": "hello"})
     assert once(record, command, {"WORD": "hello"}) == first
     assert trace.read_text() == "hello\n" and record.with_suffix(".log").read_text() == "shown\n"
+    assert 0 <= first.processor_s <= 10 * first.seconds and first.processor_share == first.processor_s / first.seconds
     assert first.seconds > 0 and 100_000 < first.peak_bytes < 30_000_000  # not that of this process
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,5 +50,7 @@ def test_a_recipe_decides_what_is_drawn(tmp_path: Path) -> None:
     assert plain.patches is None and plain.view.is_plain and plain.numbers == 0
     recipe = Recipe(patch="32x32", context=1, augmentation="wide", oversampling=0.5)
     wide = open_sampler(slices, PLAN, recipe, alone)
+    plain = open_sampler(slices, PLAN, replace(recipe, augmentation="variants"), alone)
+    assert plain.patches is not None and plain.numbers == 0 and min(plain.patches.window) > 32  # a variant may shrink
     assert wide.patches is not None and wide.numbers == NUMBERS and wide.view.context == 1
     assert wide.patches.window >= (32, 32) and wide.patches.lesions[0].voxels.tolist() == [[1, 3, 3]]

@@ -48,9 +48,10 @@ class Region:
     """Mean DSC over the patients, of each the mean over the seeds."""
     by_seed: tuple[float, ...]
     """Mean DSC of each seed."""
+    gain: float
+    """The mean minus that of the reference; NaN: of the reference, or without it."""
     difference: Difference | None
-    """The lever minus the reference, over the seeds that both have; None: of the reference, or without it."""
-    seeds_compared: int
+    """The lever against the reference, each with the mean over its seeds; None as for ``gain``."""
     p_holm: float
     """Corrected over the levers of this region; NaN without a test."""
 
@@ -143,17 +144,14 @@ def _patients(run: Finished) -> dict[str, list[str]]:
 
 def _region(own: Sequence[Finished], reference: Sequence[Finished], region: str) -> Region:
     patients = list(own[0].dsc[region])
-    common = {run.seed for run in own} & {run.seed for run in reference}
-    difference = None
-    if common:
-        first, second = (_means((r for r in runs if r.seed in common), region, patients) for runs in (own, reference))
-        difference = paired_tests.compare_paired(first, second)
+    first = _means(own, region, patients)
+    second = _means(reference, region, patients) if reference else None
     return Region(
         n=len(patients),
-        mean=_mean(_means(own, region, patients)),
+        mean=_mean(first),
         by_seed=tuple(_mean([run.dsc[region][patient] for patient in patients]) for run in own),
-        difference=difference,
-        seeds_compared=len(common),
+        gain=math.nan if second is None else _mean(first) - _mean(second),
+        difference=None if second is None else paired_tests.compare_paired(first, second),
         p_holm=math.nan,
     )
 

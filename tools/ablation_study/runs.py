@@ -91,8 +91,7 @@ def work(
     if not settings_file(folder).exists():
         recipe = levers.recipe_of(job.lever, job.seed)
         json_records.save(RunSettings(words=tuple(words), recipe=recipe), settings_file(folder))
-    fixed = [] if conditions.precision == "auto" else ["--precision", conditions.precision]
-    method = yield from ours.work(setup, job.name, [*words, "--seed", str(job.seed), *fixed])
+    method = yield from ours.work(setup, job.name, [*words, "--seed", str(job.seed)], conditions.precision)
     masks = ["--reference", str(setup.test_labels), "--predictions", str(setup.predictions(job.name))]
     place = ["--root", str(tested.root), "--dataset", tested.dataset, "-o", str(folder / "scores")]
     how = ["--prediction-values", conditions.values, "--jobs", "1"]

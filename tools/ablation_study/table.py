@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -18,6 +17,8 @@ from dvtplan.core.text import duration, plural, shorten_list, size
 from dvtplan.data.dataset import PHANTOM_NOTE, display_name
 from dvtplan.evaluation.table_text import Rows, markdown_table, text_table
 
+BUSY = 0.95
+"""Trainings that had less than this share of their cores are named."""
 EARLY = 0.9
 """Trainings of less than this share of their time are named."""
 
@@ -61,20 +62,18 @@ def _rows(levers: Sequence[Lever]) -> Rows:
     regions = levers[0].regions if levers else {}
     header = ["Lever", "Options", "Seeds"]
     for name, one in regions.items():
-        header += [f"{name} (n {one.n})", f"minus {REFERENCE}", "p"]
-    header += [f"{next(reversed(regions), '')} by seed", "Steps", "Slices seen", "Peak memory", "Prediction of a case"]
+        header += [f"{name} (n {one.n})", "by seed", f"minus {REFERENCE}", "p"]
+    header += ["Steps by seed", "Slices seen", "Peak memory", "Prediction of a case"]
     return [header, *map(_row, levers)]
 
 
 def _row(lever: Lever) -> list[str]:
     cells = [lever.name, _options(lever), str(len(lever.seeds))]
     for one in lever.regions.values():
-        cells += [decimals(one.mean), *_difference(one)]
-    last = next(reversed(lever.regions.values()), None)
+        cells += [decimals(one.mean), " ".join(f"{value:.2f}" for value in one.by_seed), *_difference(one)]
     return [
         *cells,
-        "-" if last is None else " ".join(f"{value:.2f}" for value in last.by_seed),
-        _mean(lever, lambda one: one.steps, "{:,.0f}"),
+        " ".join(f"{one.steps:,}" for one in lever.methods),
         _mean(lever, lambda one: one.slices, "{:,.0f}"),
         size(max(one.peak_bytes for one in lever.methods)),
         _mean(lever, lambda one: one.prediction_s_per_case, "{:.2f} s"),
@@ -87,9 +86,9 @@ def _options(lever: Lever) -> str:
 
 
 def _difference(one: Region) -> tuple[str, str]:
-    if one.difference is None or math.isnan(one.difference.estimate):
+    if one.difference is None:
         return "-", "-"
-    return f"{one.difference.estimate:+.3f}", p_value(one.difference.p)
+    return f"{one.gain:+.3f}", p_value(one.difference.p)
 
 
 def _mean(lever: Lever, value: Callable[[Method], float], form: str) -> str:
@@ -101,13 +100,13 @@ def _notes(levers: Sequence[Lever], conditions: AblationConditions, rule: str) -
     notes = [
         "DSC: mean over the patients with truth in the region (n), of each the mean over the seeds. By seed: the "
         "mean of each seed.",
-        f"Minus {REFERENCE}: paired by patient, each with the mean over the seeds that both have; Hodges-Lehmann "
-        f"estimate. p: two-sided Wilcoxon signed-rank test. It is not corrected: {plural(tests, 'lever')} would give "
-        f"about {0.05 * tests:.1f} values below 0.05 in each region by chance. The JSON file has p by Holm and the "
-        "intervals. The test knows patients, not seeds: compare a difference with that between seeds.",
+        f"Minus {REFERENCE}: difference of the means, each over all of its seeds. p: paired by patient, two-sided "
+        f"Wilcoxon signed-rank test. It is not corrected: {plural(tests, 'lever')} would give about {0.05 * tests:.1f} "
+        "values below 0.05 in each region by chance. The JSON file has p by Holm and the intervals. The test compares "
+        "patients, not seeds: compare a difference with that between seeds.",
         f"Region rule: {rule.removesuffix('.')}.",
         f"{conditions.processor}; {plural(conditions.jobs, 'run')} at a time, each with one thread on a core of its "
-        "own. Steps, slices (or patches of slices) seen and time are means over the seeds. Peak memory is the "
+        "own. Slices (or patches of slices) seen and time are means over the seeds. Peak memory is the "
         "largest of training and prediction. Prediction of a case: the whole command over the number of cases.",
     ]
     several = sorted({method.precision for lever in levers for method in lever.methods})
@@ -120,7 +119,17 @@ def _notes(levers: Sequence[Lever], conditions: AblationConditions, rule: str) -
             f"Trained for less than {EARLY:.0%} of the time, because the start took long or all epochs were done: "
             f"{shorten_list(early)}."
         )
+    busy = [lever.name for lever in levers if min(_shares(lever), default=1.0) < BUSY]
+    if busy:
+        notes.append(
+            f"Slowed by other programs or by reading, at least one training had less than {BUSY:.0%} of its core, and "
+            f"took fewer steps: {shorten_list(busy)}."
+        )
     return [*notes, PHANTOM_NOTE] if conditions.phantom else notes
+
+
+def _shares(lever: Lever) -> list[float]:
+    return [one.processor_share for one in lever.methods if one.processor_share is not None]
 
 
 def _early(levers: Iterable[Lever], conditions: AblationConditions) -> list[str]:

@@ -23,6 +23,9 @@ class Method:
     """Wall time of the command that predicted the test patients, with its start."""
     cases: int
     """Test cases."""
+    processor_share: float | None = None
+    """Processor time of the command that trained, over its wall time and its threads: below 1 on a busy machine.
+    None: not measured."""
 
     @property
     def slices(self) -> int:

@@ -17,7 +17,8 @@ from dvtplan.data.paths import FoldFolder, Workspace
 from dvtplan.models.training_run import Run
 
 NETWORK = "gn_unet"
-COMMANDS = (sys.executable, "-m", "dvtplan.cli")
+COMMANDS = (sys.executable, "-P", "-m", "dvtplan.cli")
+"""Begins every command of dvtplan. With -P its code is that of ``PYTHONPATH``, not of the current folder."""
 
 
 def run(setup: Setup, recipe: str) -> Method:
@@ -29,20 +30,22 @@ def run(setup: Setup, recipe: str) -> Method:
     return in_turn(work(setup, recipe, ["--recipe", recipe]))
 
 
-def work(setup: Setup, name: str, recipe: Sequence[str]) -> Work[Method]:
+def work(setup: Setup, name: str, recipe: Sequence[str], precision: str = "auto") -> Work[Method]:
     """Yield the commands that train and predict.
 
     Args:
         setup: of the comparison.
         name: of the method, which is also that of its folder.
         recipe: options of dvt_train.
+        precision: number format of training and prediction; 'auto': each tries which is faster.
     """
     workspace = linked(setup.workspace, setup.folder(name))
     folder = workspace.fold(NETWORK, setup.fold.index)
-    trained = yield command(setup, name, "train", _training(setup, recipe, workspace))
+    fixed = [] if precision == "auto" else ["--precision", precision]
+    trained = yield command(setup, name, "train", _training(setup, [*recipe, *fixed], workspace))
     predictions = setup.predictions(name)
     places = ["-i", str(setup.test_images), "-o", str(predictions), "--model", str(workspace.results(NETWORK))]
-    predict = ["predict", *places, "--folds", str(setup.fold.index), "--device", "cpu", "--no-levels"]
+    predict = ["predict", *places, "--folds", str(setup.fold.index), "--device", "cpu", "--no-levels", *fixed]
     predicting = command(setup, name, "predict", predict)
     if not predicting.record.exists():
         shutil.rmtree(predictions, ignore_errors=True)
@@ -88,6 +91,7 @@ def _method(setup: Setup, name: str, folder: FoldFolder, stages: tuple[Stage, St
         precision=training.arithmetic.precision if training.arithmetic else training.setup,
         peak_bytes=max(stage.peak_bytes for stage in stages),
         prediction_s=stages[1].seconds,
+        processor_share=stages[0].processor_share / setup.conditions.threads,
         cases=len(setup.fold.test),
     )
 

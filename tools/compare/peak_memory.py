@@ -1,4 +1,6 @@
-"""Run a command and write the peak memory of its largest process: ``python peak_memory.py FILE COMMAND ...``.
+"""Run a command, and write the peak memory of its largest process and the processor time of all.
+
+    python peak_memory.py FILE COMMAND ...
 
 Linux counts the memory of the parent at the start of a process as its own, so a small program starts the command.
 """
@@ -18,7 +20,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(file: str, *command: str) -> int:
-    """Run the command, write the number of bytes and return its exit status."""
+    """Run the command, write the bytes and the seconds, and return its exit status."""
     parent, children = os.getppid(), list[subprocess.Popen[bytes]]()
 
     def end(*_: object) -> None:
@@ -33,8 +35,9 @@ def main(file: str, *command: str) -> int:
             return 1
     children.append(subprocess.Popen(command))
     status = children[0].wait()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    Path(file).write_text(str(used * (1 if sys.platform == "darwin" else 1024)), encoding="utf-8")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    Path(file).write_text(f"{peak} {used.ru_utime + used.ru_stime:.3f}", encoding="utf-8")
     return status if status >= 0 else 128 - status
 
 

@@ -45,6 +45,13 @@ class Stage:
     """Wall time of the command, with its start."""
     peak_bytes: int
     """Peak memory of its largest process."""
+    processor_s: float
+    """Processor time of all its processes."""
+
+    @property
+    def processor_share(self) -> float:
+        """Processor time over wall time: 1 for one thread that always ran."""
+        return self.processor_s / self.seconds
 
 
 T = TypeVar("T")
@@ -137,10 +144,12 @@ def finish(running: Running) -> Stage:
             "is finished is kept."
         )
     seconds, peak = time.perf_counter() - running.begin, record.with_suffix(".peak")
+    memory, processor_s = peak.read_text(encoding="utf-8").split()
     stage = Stage(
         command=shlex.join(running.planned.command),
         seconds=seconds,
-        peak_bytes=int(peak.read_text(encoding="utf-8")),
+        peak_bytes=int(memory),
+        processor_s=float(processor_s),
     )
     peak.unlink()
     json_records.save(stage, record)
