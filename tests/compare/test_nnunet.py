@@ -75,13 +75,15 @@ def test_every_stage_runs_once(toy: Workspace, tmp_path: Path) -> None:
     setup = setup_of(toy, tmp_path / "out")
     inputs.link(toy.raw / "imagesTr" / "c2_0000.nii.gz", setup.test_images / "c2_0000.nii.gz")
     first = nnunet.run(setup, environment / "bin", 3)
-    assert (first.name, first.steps, first.slices, first.training_s) == ("nnU-Net 2D, batch 3", 7, 21, 9.5)
+    assert (first.name, first.steps, first.slices, first.training_s) == ("nnunet_batch_3/run_0", 7, 21, 9.5)
     assert first.parameters == 1_500_000 and first.precision == "fp32" and first.peak_bytes > 1e6
     assert nnunet.run(setup, environment / "bin", 3) == first
     training, predicting = calls.read_text().splitlines()
     assert "train 1 2d 0" in training and "predict" in predicting and "checkpoint_final.pth" in predicting
-    assert (setup.predictions("nnunet_batch_3") / "c2.nii.gz").exists()
+    assert (setup.predictions("nnunet_batch_3/run_0") / "c2.nii.gz").exists()
     assert nnunet.run(setup, environment / "bin", 4).batch_size == 4  # has results of its own
+    assert nnunet.run(setup, environment / "bin", 3, 1).name == "nnunet_batch_3/run_1"  # likewise
+    assert len(calls.read_text().splitlines()) == 6
 
 
 def test_a_lost_record_of_the_training_is_named(toy: Workspace, tmp_path: Path) -> None:
@@ -89,6 +91,6 @@ def test_a_lost_record_of_the_training_is_named(toy: Workspace, tmp_path: Path) 
     setup = setup_of(toy, tmp_path / "out")
     setup.test_images.mkdir(parents=True)
     nnunet.run(setup, environment / "bin", 3)
-    (setup.folder("nnunet_batch_3") / "training.json").unlink()
+    (setup.folder("nnunet_batch_3/run_0") / "training.json").unlink()
     with pytest.raises(DvtError, match=r"training\.json.*train\.json"):
         nnunet.run(setup, environment / "bin", 3)

@@ -88,7 +88,7 @@ def setup_of(workspace: Workspace, out: Path, **changes: object) -> Setup:
     """A comparison of the first fold of a planned data set."""
     plain: dict[str, object] = {
         "dataset": workspace.dataset, "fold": 0, "budget_s": 60.0, "threads": 1,
-        "splits_digest": splits_digest(workspace),
+        "splits_digest": splits_digest(workspace), "processor": "a processor", "precision": "auto",
     }  # fmt: skip
     return Setup(
         workspace=workspace,

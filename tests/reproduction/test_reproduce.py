@@ -14,7 +14,7 @@ from reproduction.study import Study
 from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
-from dvtplan.models.training_run import Run
+from dvtplan.models.training_run import Run, Schedule
 from dvtplan.planning import recipe
 from dvtplan.planning.recipe import Recipe
 
@@ -46,6 +46,17 @@ def toy_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def left(steps: list[Step]) -> list[str]:
     return [step.name for step in steps if not step.done]
+
+
+def shorten(workspace: Workspace, budget_s: float, epochs: int) -> None:
+    """Let the records say that a time budget decided the epochs of the folds."""
+    schedule = Schedule(
+        budget_s=budget_s, recipe_epochs=8, steps_per_epoch=2, planned=9, steps=2 * epochs, taken=2 * epochs, drops=()
+    )
+    for fold in (0, 1):
+        path = workspace.fold("gn_unet", fold).run
+        if path.exists():
+            json_records.save(json_records.load(Run, path, "").with_schedule(schedule), path)
 
 
 def test_in_an_empty_folder_every_step_is_left(tmp_path: Path) -> None:
@@ -91,6 +102,7 @@ def test_a_fold_not_started_is_estimated_from_another_fold(trained: Workspace) -
     seconds = {s.name: s.seconds for s in steps_of(study(trained, networks=("gn_unet", "unet")))}
     assert seconds["gn_unet, fold 1"] == pytest.approx(90.0)
     assert seconds["unet, fold 0"] is None  # unknown
+    shorten(trained, 30.0, epochs=8)
     steps = steps_of(study(trained, networks=("gn_unet", "unet"), budget_s=30.0))
     assert {s.name: s.seconds for s in steps}["unet, fold 0"] == 30.0
 
@@ -145,7 +157,18 @@ def test_a_study_with_other_options_is_refused(trained: Workspace, changes: dict
     with pytest.raises(DvtError, match=message + ".* Use the options of that study, or another --root"):
         steps_of(study(trained, **changes))
     steps_of(study(trained, epochs=8))
-    steps_of(study(trained, budget_s=60.0))  # with any number of epochs
+
+
+def test_folds_of_another_time_budget_are_refused(trained: Workspace) -> None:
+    with pytest.raises(DvtError, match=r"run\.json: expected --time-budget 60s, found no --time-budget"):
+        steps_of(study(trained, budget_s=60.0))
+    shorten(trained, 180.0, epochs=3)
+    steps_of(study(trained, budget_s=180.0))  # with any number of epochs
+    with pytest.raises(DvtError, match=r"run\.json: expected --time-budget 7200s, found --time-budget 180s"):
+        steps_of(study(trained, budget_s=7200.0))
+    shorten(trained, 180.0, epochs=8)  # all epochs of the recipe
+    with pytest.raises(DvtError, match=r"expected no --time-budget, found --time-budget 180s.* another --root"):
+        steps_of(study(trained))
 
 
 def test_a_damaged_description_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

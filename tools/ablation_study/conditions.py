@@ -20,9 +20,6 @@ class AblationConditions(Conditions):
 
     jobs: int
     """Runs at the same time, each on a core of its own."""
-    processor: str
-    precision: str
-    """Number format of the trainings: 'fp32' or 'bf16'; 'auto': each tries which is faster."""
     test: str
     """Data set whose patients are the test patients; that of the training: those of the fold."""
     test_digest: str

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
+from compare import patient_scores, run_settings
 from compare.methods import Method
+from compare.patient_scores import PatientScores, mean, means, patients_of
+from compare.run_settings import ADVICE
 
 from ablation_study.levers import LEVERS, REFERENCE
-from ablation_study.runs import ADVICE, MADE_BY, RunSettings, method_file, settings_file
+from ablation_study.runs import MADE_BY, method_file
 from dvtplan.core import json_records
 from dvtplan.core.errors import DvtError, cannot_read
 from dvtplan.data.paths import METRICS
-from dvtplan.evaluation import paired_tests, stored_scores, table1
-from dvtplan.evaluation.confusion import Confusion
+from dvtplan.evaluation import paired_tests, stored_scores
 from dvtplan.evaluation.paired_tests import Difference
 from dvtplan.evaluation.stored_scores import ScoreRecord
-
-Scores = dict[str, dict[str, Fraction]]
-"""Region -> patient with truth there -> DSC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +31,7 @@ class Finished:
     seed: int
     words: tuple[str, ...]
     method: Method
-    dsc: Scores
+    dsc: PatientScores
     rule: str
     """Region rule."""
 
@@ -90,7 +88,7 @@ def compare(runs: Sequence[Finished]) -> list[Lever]:
     by_lever: dict[str, list[Finished]] = {}
     for run in runs:
         by_lever.setdefault(run.lever, []).append(run)
-        if _patients(run) != _patients(runs[0]):
+        if patients_of(run.dsc) != patients_of(runs[0].dsc):
             raise DvtError(f"{run.lever}, seed {run.seed}: other patients than {runs[0].lever}. {ADVICE}")
     reference = by_lever.get(REFERENCE, [])
     made = []
@@ -114,56 +112,36 @@ def _read(folder: Path) -> Finished:
     return Finished(
         lever=folder.parent.name,
         seed=int(folder.name.removeprefix("seed_")),
-        words=json_records.load(RunSettings, settings_file(folder), MADE_BY, ADVICE).words,
+        words=run_settings.load(folder).words,
         method=json_records.load(Method, method_file(folder), MADE_BY, ADVICE),
         dsc=_scores(scores / METRICS),
         rule=json_records.load(ScoreRecord, scores / stored_scores.RECORD, MADE_BY, ADVICE).rule,
     )
 
 
-def _scores(metrics: Path) -> Scores:
+def _scores(metrics: Path) -> PatientScores:
     """Read the exact DSC of each region and patient with truth there."""
     try:
         rows = pd.read_csv(metrics, dtype={"patient_id": str}, keep_default_na=False, na_values={"dsc": [""]})
-        patients = table1.by_patient(rows)
+        return patient_scores.exact(rows)
     except OSError as error:
         raise DvtError(cannot_read(metrics, error, ADVICE)) from error
     except (ValueError, KeyError) as error:
         raise DvtError(f"{metrics}: is not a table of scores ({error}). {ADVICE}") from error
-    found: Scores = {}
-    counted = patients[patients["counted"]]
-    for region, patient, *counts in counted[["region", "patient_id", "tp", "fp", "fn"]].values.tolist():
-        found.setdefault(str(region), {})[str(patient)] = Confusion(*map(int, counts)).exact("dsc")
-    # The first patient may lack truth in a region.
-    return {region: found[region] for region in dict.fromkeys(map(str, rows["region"])) if region in found}
-
-
-def _patients(run: Finished) -> dict[str, list[str]]:
-    return {region: sorted(scores) for region, scores in run.dsc.items()}
 
 
 def _region(own: Sequence[Finished], reference: Sequence[Finished], region: str) -> Region:
     patients = list(own[0].dsc[region])
-    first = _means(own, region, patients)
-    second = _means(reference, region, patients) if reference else None
+    first = means((run.dsc for run in own), region, patients)
+    second = means((run.dsc for run in reference), region, patients) if reference else None
     return Region(
         n=len(patients),
-        mean=_mean(first),
-        by_seed=tuple(_mean([run.dsc[region][patient] for patient in patients]) for run in own),
-        gain=math.nan if second is None else _mean(first) - _mean(second),
+        mean=mean(first),
+        by_seed=tuple(mean([run.dsc[region][patient] for patient in patients]) for run in own),
+        gain=math.nan if second is None else mean(first) - mean(second),
         difference=None if second is None else paired_tests.compare_paired(first, second),
         p_holm=math.nan,
     )
-
-
-def _means(runs: Iterable[Finished], region: str, patients: Sequence[str]) -> list[Fraction]:
-    """Return the mean DSC of each patient over some runs."""
-    several = list(runs)
-    return [sum((run.dsc[region][patient] for run in several), Fraction()) / len(several) for patient in patients]
-
-
-def _mean(values: Sequence[Fraction]) -> float:
-    return float(sum(values, Fraction()) / len(values))
 
 
 def _corrected(made: list[Lever]) -> list[Lever]:

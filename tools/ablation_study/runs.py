@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from compare import ours
+from compare import ours, run_settings
 from compare.methods import Method
+from compare.run_settings import RunSettings
 from compare.settings import Setup
 from compare.stages import Work
 
 from ablation_study import levers
 from ablation_study.conditions import AblationConditions
 from dvtplan.core import json_records
-from dvtplan.core.errors import DvtError
 from dvtplan.data.paths import Workspace
-from dvtplan.planning.recipe import Recipe
 
 MADE_BY = "ablation.py"
-ADVICE = "Remove the folder, then run again."
 CHECKPOINT_BYTES = 130_000_000
 """Size of a checkpoint with averaged weights; nothing else of a run is large."""
 
@@ -36,20 +34,6 @@ class Job:
         return f"{self.lever}/seed_{self.seed}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
-    """What is trained: ``run_settings.json``."""
-
-    words: tuple[str, ...]
-    """Options of dvt_train, without the seed."""
-    recipe: Recipe
-
-
-def settings_file(folder: Path) -> Path:
-    """Return the file of the settings of a run."""
-    return folder / "run_settings.json"
-
-
 def method_file(folder: Path) -> Path:
     """Return the record of a finished run; without it the run is not finished."""
     return folder / "method.json"
@@ -61,18 +45,7 @@ def require_same_recipe(folder: Path, job: Job) -> None:
     Raises:
         DvtError: names the first field that differs.
     """
-    path = settings_file(folder)
-    if not path.exists():
-        return
-    earlier = json_records.load(RunSettings, path, MADE_BY, ADVICE).recipe
-    now = levers.recipe_of(job.lever, job.seed)
-    for one in fields(Recipe):
-        before, after = getattr(earlier, one.name), getattr(now, one.name)
-        if one.name != "name" and before != after:
-            raise DvtError(
-                f"{path}: was trained with {one.name} {before}, and {job.lever} now has {after}. Use a new folder as "
-                "--out, or remove this one."
-            )
+    run_settings.require_same_recipe(folder, job.lever, levers.recipe_of(job.lever, job.seed))
 
 
 def work(
@@ -88,9 +61,7 @@ def work(
         remove_checkpoint: remove it in the end.
     """
     folder, words = setup.folder(job.name), levers.words_of(job.lever)
-    if not settings_file(folder).exists():
-        recipe = levers.recipe_of(job.lever, job.seed)
-        json_records.save(RunSettings(words=tuple(words), recipe=recipe), settings_file(folder))
+    run_settings.save_once(folder, RunSettings(words=tuple(words), recipe=levers.recipe_of(job.lever, job.seed)))
     method = yield from ours.work(setup, job.name, [*words, "--seed", str(job.seed)], conditions.precision)
     masks = ["--reference", str(setup.test_labels), "--predictions", str(setup.predictions(job.name))]
     place = ["--root", str(tested.root), "--dataset", tested.dataset, "-o", str(folder / "scores")]

@@ -1,4 +1,4 @@
-"""The record of a method: what its training was, besides its scores."""
+"""The record of a run: what its training was, besides its scores."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A method that was trained and has predicted all test patients."""
+    """A method that was trained and has predicted all test patients: one run of it."""
 
     name: str
+    """Of the run."""
     training_s: float
     """Duration of the training loop."""
     steps: int
@@ -26,6 +27,8 @@ class Method:
     processor_share: float | None = None
     """Processor time of the command that trained, over its wall time and its threads: below 1 on a busy machine.
     None: not measured."""
+    commit: str = ""
+    """Commit of dvtplan that began the training; empty: not recorded, or another program."""
 
     @property
     def slices(self) -> int:

@@ -51,13 +51,19 @@ def prepare(setup: Setup, splits: Splits, programs: Path, wanted: Sequence[int])
     return sorted({min(planned, batch) for batch in wanted})
 
 
-def run(setup: Setup, programs: Path, batch: int) -> Method:
+def run(setup: Setup, programs: Path, batch: int, repetition: int = 0) -> Method:
     """Train with a batch size and predict, as far as it is not done.
+
+    Args:
+        setup: of the comparison.
+        programs: folder of nnU-Net's commands.
+        batch: slices of a step.
+        repetition: number of the run. nnU-Net has no seed, so each run differs.
 
     Raises:
         DvtError: if a command fails.
     """
-    name, number, threads = folder_name(batch), str(NUMBER), str(setup.conditions.threads)
+    name, number, threads = run_name(batch, repetition), str(NUMBER), str(setup.conditions.threads)
     folder, fold = setup.folder(name), str(setup.fold.index)
     variables = {
         **_variables(setup),
@@ -77,7 +83,7 @@ def run(setup: Setup, programs: Path, batch: int) -> Method:
     model = ["-d", number, "-c", "2d", "-f", fold, "-chk", "checkpoint_final.pth", "-npp", threads, "-nps", threads]
     quiet = ["-device", "cpu", "--disable_progress_bar"]
     predicted = once(_planned(name, predicting, [*timed, "predict", *places, *model, *quiet], variables))
-    return _method(setup, folder / "training.json", (trained, predicted))
+    return _method(setup, name, folder / "training.json", (trained, predicted))
 
 
 def _planned(title: str, record: Path, command: Sequence[str], variables: dict[str, str]) -> Planned:
@@ -89,9 +95,9 @@ def method_name(batch: int) -> str:
     return f"{NAME}, batch {batch}"
 
 
-def folder_name(batch: int) -> str:
-    """Return the name of the folder of nnU-Net with a batch size."""
-    return f"{FOLDER}_batch_{batch}"
+def run_name(batch: int, repetition: int) -> str:
+    """Return the name of a run of nnU-Net with a batch size, which is also that of its folder."""
+    return f"{FOLDER}_batch_{batch}/run_{repetition}"
 
 
 def require_suitable(dataset: Dataset) -> None:
@@ -161,11 +167,11 @@ def _variables(setup: Setup) -> dict[str, str]:
     }
 
 
-def _method(setup: Setup, record: Path, stages: tuple[Stage, Stage]) -> Method:
+def _method(setup: Setup, name: str, record: Path, stages: tuple[Stage, Stage]) -> Method:
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
         return Method(
-            name=method_name(int(found["batch_size"])),
+            name=name,
             training_s=float(found["training_s"]),
             steps=int(found["steps"]),
             batch_size=int(found["batch_size"]),

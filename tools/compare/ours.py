@@ -5,29 +5,54 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from compare import run_settings
 from compare.methods import Method
+from compare.run_settings import RunSettings
 from compare.settings import Setup
 from compare.stages import Planned, Stage, Work, in_turn
 from dvtplan.core import json_records
 from dvtplan.data.paths import FoldFolder, Workspace
 from dvtplan.models.training_run import Run
+from dvtplan.planning import recipe as recipes
+from dvtplan.planning.recipe import Recipe
 
 NETWORK = "gn_unet"
 COMMANDS = (sys.executable, "-P", "-m", "dvtplan.cli")
 """Begins every command of dvtplan. With -P its code is that of ``PYTHONPATH``, not of the current folder."""
 
 
-def run(setup: Setup, recipe: str) -> Method:
+def run(setup: Setup, recipe: str, seed: int, commit: str) -> Method:
     """Train and predict, as far as it is not done.
+
+    Args:
+        setup: of the comparison.
+        recipe: its name.
+        seed: of the training.
+        commit: present commit of dvtplan.
 
     Raises:
         DvtError: if a command fails.
     """
-    return in_turn(work(setup, recipe, ["--recipe", recipe]))
+    name, words = run_name(recipe, seed), ["--recipe", recipe]
+    folder = setup.folder(name)
+    run_settings.save_once(folder, RunSettings(words=tuple(words), recipe=recipe_of(recipe, seed), commit=commit))
+    method = in_turn(work(setup, name, [*words, "--seed", str(seed)], setup.conditions.precision))
+    return replace(method, commit=run_settings.load(folder).commit)
+
+
+def run_name(recipe: str, seed: int) -> str:
+    """Return the name of a run of a recipe, which is also that of its folder."""
+    return f"{recipe}/seed_{seed}"
+
+
+def recipe_of(recipe: str, seed: int) -> Recipe:
+    """Return a named recipe with a seed."""
+    return recipes.override(recipe, seed=seed)
 
 
 def work(setup: Setup, name: str, recipe: Sequence[str], precision: str = "auto") -> Work[Method]:

@@ -18,7 +18,7 @@ MADE_BY = "compare_nnunet.py"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """The conditions that all methods share: ``settings.json``."""
+    """The conditions that all runs share: ``settings.json``."""
 
     dataset: str
     fold: int
@@ -28,6 +28,9 @@ class Conditions:
     """Threads of each method, pinned to as many cores."""
     splits_digest: str
     """SHA-256 of splits.json."""
+    processor: str
+    precision: str
+    """Number format of dvtplan's trainings and predictions: 'fp32' or 'bf16'; 'auto': each tries which is faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,21 +89,40 @@ def require_the_same(study: Study) -> None:
         found = len(json_records.load(Splits, workspace.splits, "dvt_plan_and_preprocess").folds)
         if found != study.n_folds:
             raise DvtError(f"{workspace.splits}: expected --folds {study.n_folds}, found {found}. {remedy}")
-    wanted = RECIPES[study.recipe]
     for network in study.networks:
         for fold in study.run_folds:
             run = run_of(workspace, network, fold)
-            if run is None:
-                continue
-            epochs = study.epochs or (run.recipe.epochs if study.budget_s is not None else wanted.epochs)
-            decided = {one.name: getattr(run.recipe, one.name) for one in fields(wanted) if _is_open(wanted, one.name)}
-            expected = replace(wanted, **{**decided, "epochs": epochs})
-            if run.recipe != expected:
-                raise DvtError(
-                    f"{workspace.fold(network, fold).run}: expected --recipe {study.recipe} with "
-                    f"{plural(epochs, 'epoch')}, found {run.recipe.name} with {plural(run.recipe.epochs, 'epoch')}."
-                    f" {remedy}"
-                )
+            if run is not None:
+                _require_same_training(study, run, f"{workspace.fold(network, fold).run}: expected ", remedy)
+
+
+def _require_same_training(study: Study, run: Run, expected: str, remedy: str) -> None:
+    """Check that a fold was trained by the recipe and the time budget of the study.
+
+    Args:
+        study: with the options of this command.
+        run: of the fold.
+        expected: begin of the message.
+        remedy: end of the message.
+
+    Raises:
+        DvtError: if not.
+    """
+    wanted = RECIPES[study.recipe]
+    epochs = study.epochs or (run.recipe.epochs if study.budget_s is not None else wanted.epochs)
+    decided = {one.name: getattr(run.recipe, one.name) for one in fields(wanted) if _is_open(wanted, one.name)}
+    if run.recipe != replace(wanted, **{**decided, "epochs": epochs}):
+        raise DvtError(
+            f"{expected}--recipe {study.recipe} with {plural(epochs, 'epoch')}, found {run.recipe.name} with "
+            f"{plural(run.recipe.epochs, 'epoch')}. {remedy}"
+        )
+    budget_s = None if run.schedule is None else run.schedule.budget_s
+    if budget_s != study.budget_s:
+        raise DvtError(f"{expected}{_budget(study.budget_s)}, found {_budget(budget_s)}. {remedy}")
+
+
+def _budget(seconds: float | None) -> str:
+    return "no --time-budget" if seconds is None else f"--time-budget {seconds:g}s"
 
 
 def _is_open(recipe: Recipe, name: str) -> bool:
