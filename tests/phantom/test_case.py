@@ -32,7 +32,7 @@ def both() -> PhantomCase:
     [
         ({"scale": "huge"}, "scale is one of tiny, small, half, paper, not 'huge'"),
         ({"pattern": "none"}, "pattern is one of proximal, both, distal, not 'none'"),
-        ({"difficulty": "fair"}, "difficulty is one of easy, default, hard, not 'fair'"),
+        ({"difficulty": "fair"}, "difficulty is one of easy, default, hard, noiseless, not 'fair'"),
         ({"matrix": "wide"}, "matrix is one of standard, short, narrow, fine, not 'wide'"),
         ({"seed": -1}, "seed is 0 or more and index 1 or more, not -1 and 1"),
         ({"index": 0}, "seed is 0 or more and index 1 or more, not 0 and 0"),

@@ -262,6 +262,14 @@ def test_other_difficulties_are_excused_from_the_lumen(sound: list[CaseResult]) 
     assert found["best intensity interval"] == "met"
 
 
+def test_a_cohort_without_noise_is_excused_from_the_targets_of_a_scan(sound: list[CaseResult]) -> None:
+    found = verdicts(
+        judge([replace(r, difficulty="noiseless", top_hat=0.5, image_equal=k > 0) for k, r in enumerate(sound)])
+    )
+    assert found["2-D black top-hat"] == "not required without noise"
+    assert found["image equals the image made from its metadata"] == "NOT MET"
+
+
 def test_several_centres_are_excused_from_the_targets_of_one_scanner(sound: list[CaseResult]) -> None:
     found = verdicts(judge([replace(r, centre=1 + k % 3, top_hat=0.5, image_equal=k > 0) for k, r in enumerate(sound)]))
     assert found["2-D black top-hat"] == "not required of several centres"

@@ -123,6 +123,8 @@ def judge(results: Sequence[CaseResult]) -> list[Row]:
     scale = "" if results[0].scale in FULL_SCALES else "not required at this scale"
     if any(result.centre > 1 for result in results):
         scale = scale or "not required of several centres"
+    if results[0].difficulty == "noiseless":
+        scale = scale or "not required without noise"
     easy = scale or ("" if results[0].difficulty == "default" else "not required at this difficulty")
     few = scale or ("" if len(results) >= STANDARD_CASES else f"not required of fewer than {STANDARD_CASES} cases")
     recipe = "" if len(results) == STANDARD_CASES else f"required of {STANDARD_CASES} cases only"
