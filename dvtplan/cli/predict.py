@@ -84,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        help="predict each slice also mirrored, and average; takes twice as long; default: as the recipe says",
+        help="average predictions of mirrored slices: every second tile is mirrored, whole slices are predicted both "
+        "ways, which takes twice as long; default: as the recipe says",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing masks, also edited ones")
     parser.add_argument(

@@ -53,8 +53,8 @@ class Model:
     tile: tuple[int, int] | None = None
     """Rows and columns of the tiles that the networks predict; None: whole slices."""
     mirror: tuple[int, ...] | None = None
-    """For each output, counted from 0, the output of the mirrored slice that it is averaged with. None: slices are not
-    predicted mirrored."""
+    """For each output, counted from 0, the output of a mirrored slice or tile that it is averaged with. None: nothing
+    is predicted mirrored."""
     rule: MaskRule = PLAIN
     """How its probabilities become a mask."""
     unchosen: tuple[int, ...] = ()
@@ -101,7 +101,7 @@ def load_model(
     Args:
         path: a results folder, ``results/DATASET/NETWORK``, or an archive that ``export_model`` wrote.
         folds: their numbers; None for all trained folds.
-        mirror: whether predictions are the mean of each slice and its mirror image; None: as the recipe says.
+        mirror: whether to predict also mirrored slices (``Recipe.mirror``); None: as the recipe says.
         setup: how to run; None chooses. Among its alternatives a trial on this machine decides. On a CPU the whole
             process then keeps memory that it has freed (``core.allocator``).
 

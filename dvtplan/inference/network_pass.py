@@ -169,9 +169,12 @@ def _fold_probabilities(image_BCHW: torch.Tensor, model: Model, block: int) -> I
     at_once = block if model.tile is None else slices_at_once(model.tile, model.setup.device)
     for network in model.networks:
         predict = functools.partial(_probabilities_of, network, model.setup, at_once)
-        if model.mirror is not None:
-            predict = functools.partial(_with_mirror_image, predict, list(model.mirror))
-        yield predict(image_BCHW) if model.tile is None else predict_by_tiles(predict, image_BCHW, model.tile, at_once)
+        if model.tile is not None:
+            yield predict_by_tiles(predict, image_BCHW, model.tile, at_once, model.mirror)
+        elif model.mirror is not None:
+            yield _with_mirror_image(predict, list(model.mirror), image_BCHW)
+        else:
+            yield predict(image_BCHW)
 
 
 def _with_mirror_image(

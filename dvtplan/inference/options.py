@@ -28,7 +28,7 @@ class PredictOptions:
     extra_formats: tuple[str, ...] = ()
     """Additional formats of each mask: keys of ``EXTRA_FORMATS``."""
     mirror: bool | None = None
-    """Whether predictions are the mean of each slice and its mirror image; None: as the model's recipe says. Decided
+    """Whether to predict also mirrored slices (``Recipe.mirror``); None: as the model's recipe says. Decided
     when the model is loaded."""
     trust: str | None = None
     """'sform' or 'qform': read NIfTI headers that contradict themselves by this form; None: refuse them."""

@@ -200,11 +200,11 @@ class Recipe:
         False,
         added_later=True,
         label="mirrored slices in predictions",
-        help="predict each slice also mirrored, and average; takes twice as long; no effect where slices may not be "
-        "mirrored",
+        help="average predictions of mirrored slices: every second tile is mirrored, whole slices are predicted both "
+        "ways, which takes twice as long; no effect where slices may not be mirrored",
     )
-    """Whether predictions are the mean of each slice and its mirror image, where slices may be mirrored
-    (``planning.mirroring``)."""
+    """Whether predictions are also made on mirrored slices, where slices may be mirrored (``planning.mirroring``): of
+    overlapping tiles every second one is mirrored, a whole slice is predicted both ways."""
     held_out: float = _setting(
         0.0,
         added_later=True,

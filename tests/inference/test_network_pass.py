@@ -144,7 +144,9 @@ def test_tiles_of_a_pixelwise_network_give_the_mask_of_whole_slices(tmp_path: Pa
     image = write(tmp_path / "image.nii.gz")
     predict_path(image, tmp_path / "whole.nii.gz", bright)
     predict_path(image, tmp_path / "tiles.nii.gz", replace(bright, tile=(16, 32)))
-    assert np.array_equal(mask_of(tmp_path / "whole.nii.gz"), mask_of(tmp_path / "tiles.nii.gz"))
+    predict_path(image, tmp_path / "mirrored.nii.gz", replace(bright, tile=(16, 32), mirror=(0,)))
+    for name in ("tiles", "mirrored"):
+        assert np.array_equal(mask_of(tmp_path / "whole.nii.gz"), mask_of(tmp_path / f"{name}.nii.gz"))
 
 
 def test_the_progress_bar_counts_slices_not_blocks(
