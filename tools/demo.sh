@@ -15,14 +15,14 @@ fi
 place=(--root demo --dataset Phantom)
 say() { printf '\n\033[1m== %s\033[0m\n' "$1" >&2; }
 
-say "1/6 Phantom: 20 synthetic patients (tiny and easy; strongly simplified legs, not evidence of clinical accuracy)"
+say "1/6 Phantom: 120 synthetic patients (tiny and easy; strongly simplified legs, not evidence of clinical accuracy)"
 # dataset.json is written last: without it, the patients are what an interruption left.
 [ -f demo/datasets_raw/Phantom/dataset.json ] ||
-    python tools/make_phantom.py "${place[@]}" --scale tiny --difficulty easy --cases 20 --seed 2019 --jobs 2 \
+    python tools/make_phantom.py "${place[@]}" --scale tiny --difficulty easy --cases 120 --seed 2019 --jobs 2 \
         --overwrite
 
 say "2/6 Plan and preprocess"
-dvt_plan_and_preprocess "${place[@]}" --folds 5
+dvt_plan_and_preprocess "${place[@]}" --folds 10
 
 say "3/6 Train fold 0 for $minutes minutes and predict its test patients"
 if [ -f demo/results/Phantom/gn_unet/fold_0/checkpoint.pt ]; then
@@ -32,7 +32,7 @@ else
 fi
 
 say "4/6 Predict a scan as a new user would"
-dvt_predict -i demo/datasets_raw/Phantom/imagesTr/leg_001_0000.nii.gz -o demo/new_scan.nii.gz \
+dvt_predict -i demo/datasets_raw/Phantom/imagesTr/leg_002_0000.nii.gz -o demo/new_scan.nii.gz \
     --model demo/results/Phantom/gn_unet
 
 say "5/6 Evaluate: Table 1 on the phantom, and a picture of every test patient"
