@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +120,7 @@ def probabilities(
         image = reader.block(start, stop)
         with torch.inference_mode():
             total, votes = torch.zeros((), device=device), None
-            for k, probability in enumerate(_fold_probabilities(torch.from_numpy(image).to(device), model, block)):
+            for k, probability in enumerate(_fold_probabilities(torch.from_numpy(image).to(device), model)):
                 total = total + probability
                 if with_votes:
                     alone = decide((rows @ probability @ columns.T).cpu().numpy(), model.rule.threshold) != 0
@@ -164,25 +164,16 @@ class _SliceReader:
         )
 
 
-def _fold_probabilities(image_BCHW: torch.Tensor, model: Model, block: int) -> Iterator[torch.Tensor]:
+def _fold_probabilities(image_BCHW: torch.Tensor, model: Model) -> Iterator[torch.Tensor]:
     """Yield each fold's probabilities of the foreground classes, float32 (B, classes, h, w)."""
-    at_once = block if model.tile is None else slices_at_once(model.tile, model.setup.device)
+    tile = model.tile or model.plan.target_shape
+    at_once = slices_at_once(tile, model.setup.device)
     for network in model.networks:
         predict = functools.partial(_probabilities_of, network, model.setup, at_once)
-        if model.tile is not None:
-            yield predict_by_tiles(predict, image_BCHW, model.tile, at_once, model.mirror)
-        elif model.mirror is not None:
-            yield _with_mirror_image(predict, list(model.mirror), image_BCHW)
-        else:
+        if model.tile is None and model.mirror is None:
             yield predict(image_BCHW)
-
-
-def _with_mirror_image(
-    predict: Callable[[torch.Tensor], torch.Tensor], classes: list[int], image_BCHW: torch.Tensor
-) -> torch.Tensor:
-    """Return the mean of the probabilities of images and of their mirror images, whose ``classes`` are exchanged."""
-    mirrored = predict(image_BCHW.flip(-1)).flip(-1)
-    return (predict(image_BCHW) + mirrored[:, classes]) / 2
+        else:
+            yield predict_by_tiles(predict, image_BCHW, tile, at_once, model.mirror)
 
 
 def _probabilities_of(network: nn.Module, setup: DeviceConfig, at_once: int, image_BCHW: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -37,13 +37,17 @@ def _rise(side: int) -> torch.Tensor:
     return (torch.minimum(from_edge, side - from_edge) / (side * EDGE)).clamp_max(1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tile:
+class _Tile(NamedTuple):
     image: int
     down: slice
     right: slice
     mirrored: bool
     """Whether the network sees its mirror image."""
+
+    def cut(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return what the network sees, (C, rows, columns)."""
+        seen = image_BCHW[self.image, :, self.down, self.right]
+        return seen.flip(-1) if self.mirrored else seen
 
 
 def predict_by_tiles(
@@ -66,27 +70,20 @@ def predict_by_tiles(
     Returns:
         Probabilities (B, K, H, W), float32.
     """
-    (rows, columns), (height, width) = tile, image_BCHW.shape[-2:]
+    height, width = image_BCHW.shape[-2:]
     weight_HW = tile_weights(tile).to(image_BCHW.device)
-    grid = starts(height, rows), starts(width, columns)
-    places = [
-        _Tile(image, slice(grid[0][i], grid[0][i] + rows), slice(grid[1][j], grid[1][j] + columns), mirrored)
-        for image in range(len(image_BCHW))
-        for i, j, mirrored in _chessboard(len(grid[0]), len(grid[1]), mirrors=mirrored_outputs is not None)
-    ]
+    exchanged = list(mirrored_outputs or ())
+    grid = _chessboard((height, width), tile, mirrors=mirrored_outputs is not None)
+    places = [_Tile(image, *place) for image in range(len(image_BCHW)) for place in grid]
     total: torch.Tensor | None = None
     weights_HW = torch.zeros(height, width, device=image_BCHW.device)
     for batch in _batches(places, at_once):
-        shown = [image_BCHW[place.image, :, place.down, place.right] for place in batch]
-        predicted = predict(
-            torch.stack([_flip_if(place.mirrored, one) for place, one in zip(batch, shown, strict=True)])
-        )
+        predicted = predict(torch.stack([place.cut(image_BCHW) for place in batch]))
         if total is None:
             total = predicted.new_zeros(len(image_BCHW), predicted.shape[1], height, width)
         for place, one in zip(batch, predicted, strict=True):
-            if place.mirrored and mirrored_outputs is not None:
-                one = one[list(mirrored_outputs)]
-            total[place.image, :, place.down, place.right] += _flip_if(place.mirrored, one) * weight_HW
+            in_place = one[exchanged].flip(-1) if place.mirrored else one
+            total[place.image, :, place.down, place.right] += in_place * weight_HW
             if place.image == 0:
                 weights_HW[place.down, place.right] += weight_HW
     if total is None:
@@ -94,15 +91,16 @@ def predict_by_tiles(
     return total / weights_HW
 
 
-def _chessboard(rows: int, columns: int, *, mirrors: bool) -> list[tuple[int, int, bool]]:
-    """Return row, column and whether it is mirrored of each tile of a grid."""
-    if mirrors and rows == columns == 1:
-        return [(0, 0, False), (0, 0, True)]
-    return [(i, j, mirrors and (i + j) % 2 == 1) for i, j in itertools.product(range(rows), range(columns))]
-
-
-def _flip_if(mirrored: bool, image: torch.Tensor) -> torch.Tensor:
-    return image.flip(-1) if mirrored else image
+def _chessboard(whole: tuple[int, int], tile: tuple[int, int], *, mirrors: bool) -> list[tuple[slice, slice, bool]]:
+    """Return rows, columns and whether it is mirrored of each tile of a slice."""
+    tops, lefts = (enumerate(starts(side, length)) for side, length in zip(whole, tile, strict=True))
+    places = [
+        (slice(top, top + tile[0]), slice(left, left + tile[1]), mirrors and (i + j) % 2 == 1)
+        for (i, top), (j, left) in itertools.product(tops, lefts)
+    ]
+    if mirrors and len(places) == 1:
+        places.append((*places[0][:2], True))
+    return places
 
 
 def _batches(places: list[_Tile], size: int) -> Iterator[list[_Tile]]:

@@ -48,7 +48,7 @@ def test_the_middle_of_a_tile_counts_more_than_its_edge() -> None:
 
 
 def test_every_second_tile_is_mirrored_and_put_back() -> None:
-    """A network that looks at single pixels gives the same; one that answers by the column does not."""
+    """A network that looks at single pixels predicts as without mirrored tiles."""
     image = torch.rand(2, 2, 96, 64, generator=torch.Generator().manual_seed(0))
     seen = []
 
