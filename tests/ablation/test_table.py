@@ -51,6 +51,18 @@ def test_a_training_on_a_busy_core_is_named() -> None:
     assert "less than 95% of its core, and took fewer steps: context_0." in notes
 
 
+def test_levers_whose_seeds_took_other_numbers_of_steps_are_named() -> None:
+    runs = [
+        finished("modern", 0, {"all": [1]}, steps=719),
+        finished("modern", 1, {"all": [1]}, steps=530),
+        finished("context_0", 0, {"all": [1]}, steps=300),  # one seed: nothing to compare
+        finished("no_dice", 0, {"all": [1]}, steps=91),
+        finished("no_dice", 1, {"all": [1]}, steps=100),
+    ]
+    notes = table.to_markdown(compare(runs), conditions(), "by-label. Text")
+    assert "steps differ by more than 10%: modern." in notes
+
+
 def test_a_table_of_phantoms_says_so_and_names_the_test_patients(levers: list[Lever]) -> None:
     text = table.to_text(levers, conditions(phantom=True, test="Other"), "by-label. Text")
     assert "Phantom data" in text and "tested on Other (phantom)" in text

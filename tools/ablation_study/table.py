@@ -21,6 +21,8 @@ BUSY = 0.95
 """Trainings that had less than this share of their cores are named."""
 EARLY = 0.9
 """Trainings of less than this share of their time are named."""
+UNSTEADY = 0.9
+"""Levers of which a seed took less than this share of the steps of another are named."""
 
 
 def to_text(levers: Sequence[Lever], conditions: AblationConditions, rule: str) -> str:
@@ -125,11 +127,24 @@ def _notes(levers: Sequence[Lever], conditions: AblationConditions, rule: str) -
             f"Slowed by other programs or by reading, at least one training had less than {BUSY:.0%} of its core, and "
             f"took fewer steps: {shorten_list(busy)}."
         )
+    unsteady = [lever.name for lever in levers if _fewest(lever) < UNSTEADY]
+    if unsteady:
+        notes.append(
+            f"The seeds' steps differ by more than {1 - UNSTEADY:.0%}: {shorten_list(unsteady)}. So the speed of the "
+            "machine changed between runs, as on shared machines. Equal time is then not the same work: compare runs "
+            "of similar numbers of steps."
+        )
     return [*notes, PHANTOM_NOTE] if conditions.phantom else notes
 
 
 def _shares(lever: Lever) -> list[float]:
     return [one.processor_share for one in lever.methods if one.processor_share is not None]
+
+
+def _fewest(lever: Lever) -> float:
+    """Return the fewest steps of a seed as a share of the most."""
+    steps = [one.steps for one in lever.methods]
+    return min(steps) / max(1, *steps)
 
 
 def _early(levers: Iterable[Lever], conditions: AblationConditions) -> list[str]:
