@@ -127,7 +127,7 @@ def _notes(levers: Sequence[Lever], conditions: AblationConditions, rule: str) -
             f"Slowed by other programs or by reading, at least one training had less than {BUSY:.0%} of its core, and "
             f"took fewer steps: {shorten_list(busy)}."
         )
-    unsteady = [lever.name for lever in levers if _fewest(lever) < UNSTEADY]
+    unsteady = _unsteady(levers)
     if unsteady:
         notes.append(
             f"The seeds' steps differ by more than {1 - UNSTEADY:.0%}: {shorten_list(unsteady)}. So the speed of the "
@@ -141,11 +141,10 @@ def _shares(lever: Lever) -> list[float]:
     return [one.processor_share for one in lever.methods if one.processor_share is not None]
 
 
-def _fewest(lever: Lever) -> float:
-    """Return the fewest steps of a seed as a share of the most."""
-    steps = [one.steps for one in lever.methods]
-    return min(steps) / max(1, *steps)
-
-
 def _early(levers: Iterable[Lever], conditions: AblationConditions) -> list[str]:
     return [lever.name for lever in levers if min(m.training_s for m in lever.methods) < EARLY * conditions.budget_s]
+
+
+def _unsteady(levers: Iterable[Lever]) -> list[str]:
+    steps = {lever.name: [one.steps for one in lever.methods] for lever in levers}
+    return [name for name, counts in steps.items() if min(counts) < UNSTEADY * max(counts)]

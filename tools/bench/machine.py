@@ -13,6 +13,7 @@ import torch
 import torch.distributed
 
 from dvtplan import __version__
+from dvtplan.models import devices
 
 PACKAGES = ("dvtplan", "torch", "triton", "numpy", "scipy", "SimpleITK", "pandas")
 ROOT = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ def describe(device: str) -> dict[str, object]:
         "date": datetime.now().astimezone().isoformat(timespec="minutes"),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "instructions": devices.processor(),
         "memory_gib": _memory_gib(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         **(_gpu(device) if device.startswith("cuda") else {}),
